@@ -1,0 +1,59 @@
+"""DPO on denoising steps (D3PO, Yang et al. 2024): preference pairs instead of advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from b2bench.protocols import Policy
+from b2bench.registry import algorithm
+from b2bench.types import Pair, Transitions
+
+
+@algorithm
+class DPO:
+    """L = -log sigmoid(beta (log rho_w - log rho_l)), rho = clamp(exp(log_prob - log_prob_ref), 1 +- eps).
+
+    Winner w and loser l are the best and worst rollout of a comparison group at the same step; the
+    reference is the pretrained model (adapter off). By construction the loss stays within
+    log(1 + exp(-+ beta log((1 + eps) / (1 - eps)))): watch accuracy and clamp fraction, not the loss.
+    Differs from Diffusion-DPO (Wallace et al. 2024), which compares noise errors and needs no trajectory.
+    """
+
+    pairs: ClassVar[bool] = True
+    properties: ClassVar[Mapping[str, str]] = {
+        "learns from": "best against worst of a group",
+        "importance ratio": "to the reference, clamped",
+        "reference model": "adapter off",
+        "source": "Yang et al. 2024 (D3PO)",
+    }
+
+    beta: float = 0.1
+    """Temperature of the preference model; log-probabilities are per dimension, so D scales it too"""
+    eps: float = 0.1
+    """Clamp of the ratio to the reference, as in D3PO's code"""
+
+    def _log_ratio(self, policy: Policy, rows: Transitions) -> tuple[Tensor, Tensor]:
+        with policy.reference():
+            reference = policy.transition(rows.cond, rows.latents, rows.step).log_prob(rows.next_latents)
+        log_prob = policy.transition(rows.cond, rows.latents, rows.step).log_prob(rows.next_latents)
+        return log_prob - reference, log_prob
+
+    def loss(self, policy: Policy, batch: Pair) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean over pairs; metrics ``log_ratio`` (to the behaviour policy), ``clipped``, ``accuracy``."""
+        winner, winner_log_prob = self._log_ratio(policy, batch.winner)
+        loser, loser_log_prob = self._log_ratio(policy, batch.loser)
+        ratio = torch.cat([winner, loser]).exp()
+        inside = ratio.clamp(1 - self.eps, 1 + self.eps)
+        rho_winner, rho_loser = inside.log().chunk(2)
+        margin = self.beta * (rho_winner - rho_loser)
+        behaviour = torch.cat([batch.winner.log_prob, batch.loser.log_prob])
+        return -F.logsigmoid(margin).mean(), {
+            "log_ratio": (torch.cat([winner_log_prob, loser_log_prob]) - behaviour).detach(),
+            "clipped": (ratio != inside).float(),
+            "accuracy": (winner > loser).float(),
+        }

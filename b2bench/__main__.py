@@ -1,0 +1,5 @@
+"""``python -m b2bench``, also under ``accelerate launch -m``."""
+
+from b2bench.cli import main
+
+main()

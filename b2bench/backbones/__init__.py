@@ -1,0 +1,95 @@
+"""The backbones by name. Listing them imports no torch; ``stable_diffusion`` loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from b2bench.errors import UserError
+from b2bench.pocket.world import parse_caption
+from b2bench.registry import suggestion
+
+POCKET_WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A checkpoint in diffusers' ``StableDiffusionPipeline`` layout, and what to know before loading it.
+
+    ``source`` is a folder or a hub id. ``guidance`` is the default scale; ``download`` says how large
+    a hub checkpoint is. ``name`` is what a run records.
+    """
+
+    name: str
+    source: str
+    description: str
+    guidance: float
+    download: str = ""
+
+    def check_prompts(self, prompts: Iterable[str]) -> None:
+        """Refuse prompts that the backbone cannot depict.
+
+        Raises:
+            UserError: a prompt outside the pocket vocabulary (other backbones take any text).
+        """
+        if self.name != "pocket":
+            return
+        for prompt in prompts:
+            try:
+                parse_caption(prompt)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+
+
+_BUILT_IN = (
+    Backbone(
+        "pocket",
+        str(POCKET_WEIGHTS / "pipeline"),
+        "embedded default: 64x64 emoji scenes, 3.2M-parameter UNet, runs on a CPU",
+        guidance=3.0,
+    ),
+    Backbone(
+        "sd14",
+        "CompVis/stable-diffusion-v1-4",
+        "Stable Diffusion v1.4, the paper's backbone (hub id; needs a GPU to be practical)",
+        guidance=5.0,
+        download="about 4 GB as safetensors",
+    ),
+)
+
+
+def backbones() -> dict[str, Backbone]:
+    """Built-in backbones, then those of the entry-point group ``b2bench.backbones``."""
+    found = {backbone.name: backbone for backbone in _BUILT_IN}
+    for entry in entry_points(group="b2bench.backbones"):
+        if entry.name in found:
+            raise UserError(f"two backbones are named {entry.name!r}: built in, and entry point {entry.value}")
+        found[entry.name] = entry.load()
+    return found
+
+
+def find_backbone(name: str) -> Backbone:
+    """A registered backbone, or any pipeline folder by its path, or a hub id ``owner/name``.
+
+    Raises:
+        UserError: the name is none of these, or the folder is no StableDiffusionPipeline.
+    """
+    known = backbones()
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UserError(
+                f"backbone folder {name} is no diffusers pipeline: it has no model_index.json. "
+                "Save one there with StableDiffusionPipeline.save_pretrained."
+            )
+        return Backbone(path.resolve().name, str(path), "a local StableDiffusionPipeline folder", guidance=5.0)
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return Backbone(name, name, "a StableDiffusionPipeline on the hub", guidance=5.0, download="several GB")
+    raise UserError(
+        f"unknown backbone {name!r}.{suggestion(name, known)} Known: {', '.join(known)}; "
+        "a pipeline folder or a hub id owner/name works too."
+    )

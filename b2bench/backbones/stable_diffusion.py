@@ -1,0 +1,206 @@
+"""Stable Diffusion as a policy: the embedded pocket model and any other ``StableDiffusionPipeline``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from b2bench.backbones import Backbone
+from b2bench.ddim import DDIM
+from b2bench.errors import UserError
+from b2bench.seeding import derive
+from b2bench.types import Conditioning, Gaussian, concatenate
+
+# Attention projections, as in the paper's LoRA and in every public code of the family.
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """Read a pipeline from its folder or the hub, safetensors only, safety checker off.
+
+    Raises:
+        UserError: it cannot be read; the message says which checkpoint, how large and how to get it.
+    """
+    folder = Path(backbone.source)
+    if folder.is_dir():
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        if index.get("_class_name") != "StableDiffusionPipeline":
+            raise UserError(
+                f"backbone folder {folder} holds a {index.get('_class_name')!r}; b2bench reads "
+                "StableDiffusionPipeline (Stable Diffusion v1 and v2 epsilon checkpoints)"
+            )
+    elif backbone.name == "pocket":
+        raise UserError(f"the pocket weights are missing from {folder}: reinstall b2bench, or run b2bench pocket build")
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()  # ours is the one on the screen
+    try:
+        return StableDiffusionPipeline.from_pretrained(
+            backbone.source,
+            safety_checker=None,
+            requires_safety_checker=False,
+            use_safetensors=True,
+            dtype=dtype,
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if folder.is_dir():
+            raise UserError(f"backbone folder {folder} cannot be read: {reason}") from None
+        raise UserError(
+            f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
+            f"Get it with: huggingface-cli download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
+        ) from None
+
+
+class StableDiffusion:
+    """A text-to-image latent diffusion model with a LoRA adapter, seen as a policy over denoising steps.
+
+    Latents, noise predictions and log-probabilities are float32 whatever the precision of the network:
+    a latent rounded after its log-probability was taken shifts it by more than a clip range.
+    """
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        *,
+        num_steps: int,
+        eta: float,
+        guidance: float,
+        device: torch.device | str = "cpu",
+        stochastic: bool = True,
+    ) -> None:
+        self.pipeline = pipeline
+        self.device = torch.device(device)
+        self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
+        self.vae = pipeline.vae.to(self.device).requires_grad_(False).eval()
+        self.text_encoder = pipeline.text_encoder.to(self.device).requires_grad_(False).eval()
+        # What is called: accelerate's prepared module (autocast, several processes), else the UNet itself.
+        self.network: nn.Module = self.unet
+        self.calls = 0  # network evaluations so far, in rows; guidance counts once
+        self.ddim = DDIM(pipeline.scheduler, num_steps, eta, stochastic=stochastic)
+        self.timesteps = self.ddim.timesteps.to(self.device)
+        self.num_steps = num_steps
+        self.guidance = guidance
+        size = self.unet.config.sample_size
+        self.latent_shape = (int(self.unet.config.in_channels), int(size), int(size))
+
+    @property
+    def latent_size(self) -> int:
+        """D, the number of latent dimensions that log-probabilities average over."""
+        channels, height, width = self.latent_shape
+        return channels * height * width
+
+    def add_lora(self, rank: int, seed: int) -> None:
+        """Add a fresh LoRA adapter on attention q, k, v and out; A drawn from ``seed``, B zero.
+
+        alpha equals the rank, so that the adapter's scale is 1 and does not depend on the rank.
+        """
+        config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "lora"))
+            self.unet.add_adapter(config)
+
+    def load_lora(self, source: Path) -> None:
+        """Read a LoRA file or folder that diffusers' ``load_lora_weights`` reads, safetensors only.
+
+        Raises:
+            UserError: there is no such LoRA, or it fits another network.
+        """
+        if source.is_dir():
+            files = sorted(source.glob("*.safetensors"))
+            if len(files) != 1:
+                raise UserError(f"{source} holds {len(files)} safetensors files; name the LoRA file itself")
+            source = files[0]
+        if source.suffix != ".safetensors" or not source.is_file():
+            raise UserError(f"{source} is no .safetensors file: b2bench loads LoRA weights in that format only")
+        try:
+            self.pipeline.load_lora_weights(str(source.parent), weight_name=source.name)
+        except Exception as error:  # diffusers and peft raise many kinds for weights that do not fit
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{source} is no LoRA for this backbone: {reason}") from None
+        if not any("lora_" in name for name, _ in self.unet.named_parameters()):
+            raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
+
+    def save_lora(self, folder: Path) -> None:
+        """Write ``pytorch_lora_weights.safetensors``, which diffusers' ``load_lora_weights`` reads."""
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=self.adapter_state())
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The adapter's weights by name."""
+        return dict(get_peft_model_state_dict(self.unet))
+
+    def set_adapter_state(self, state: dict[str, Tensor]) -> None:
+        set_peft_model_state_dict(self.unet, state)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The adapter's parameters, the only ones that are trained."""
+        return [p for name, p in self.unet.named_parameters() if "lora_" in name]
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Embed N prompts; equal ones once.
+
+        Raises:
+            UserError: a prompt is longer than the text encoder reads (it would be cut silently).
+        """
+        distinct = list(dict.fromkeys(prompts))
+        tokenizer = self.pipeline.tokenizer
+        limit = tokenizer.model_max_length
+        ids = tokenizer(distinct).input_ids
+        for prompt, tokens in zip(distinct, ids, strict=True):
+            if len(tokens) > limit:
+                raise UserError(f"prompt {prompt!r} has {len(tokens)} tokens, the backbone reads {limit}; shorten it")
+        padded = tokenizer(["", *distinct], padding="max_length", max_length=limit, return_tensors="pt")
+        embeddings = self.text_encoder(padded.input_ids.to(self.device))[0].float()
+        place = {prompt: i for i, prompt in enumerate(distinct)}
+        index = torch.tensor([place[prompt] for prompt in prompts], device=self.device)
+        return Conditioning(embeddings[1:], embeddings[:1], index)
+
+    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
+        """The guided noise prediction at ``step`` [B]: [B, C, H, W], float32.
+
+        Guidance w: e = e_empty + w (e_prompt - e_empty), both rows in one batch; w = 1 skips the first.
+        """
+        self.calls += len(latents)
+        timestep = self.timesteps[step.to(self.device)]
+        text = cond.embeddings()
+        if self.guidance == 1:
+            return self.network(latents, timestep, text).sample.float()
+        text = torch.cat([cond.empty.expand_as(text), text])
+        both = self.network(torch.cat([latents, latents]), torch.cat([timestep, timestep]), text).sample
+        empty, prompted = both.float().chunk(2)
+        return empty + self.guidance * (prompted - empty)
+
+    def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
+        """The DDIM transition that follows from a noise prediction."""
+        return self.ddim.transition(noise, latents, step)
+
+    def transition(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Gaussian:
+        """p(x_{k+1} | x_k, prompt) at ``step`` [B]."""
+        return self.denoise(self.noise(cond, latents, step), latents, step)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, micro_batch: int = 32) -> Tensor:
+        """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1], float32, on the policy's device."""
+        scaled = latents.to(self.device) / self.vae.config.scaling_factor
+        images = [self.vae.decode(part.to(self.vae.dtype)).sample for part in scaled.split(micro_batch)]
+        return (concatenate(images).float() / 2 + 0.5).clamp(0, 1)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """While it is open, and without gradient, the pretrained model: the adapter is switched off."""
+        self.unet.disable_adapters()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.unet.enable_adapters()

@@ -1,0 +1,363 @@
+"""The command line. It imports no torch until a command needs it, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from b2bench import __version__
+from b2bench.errors import RunFailed, UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which RL algorithm and sampling wrapper fine-tunes a text-to-image diffusion model best per reward query?",
+)
+pocket = typer.Typer(no_args_is_help=True, help="The embedded model: rebuild its weights, look at its images.")
+app.add_typer(pocket, name="pocket")
+
+Db = Annotated[Path, typer.Option("--db", help="DuckDB file that holds the runs")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
+DEFAULT_DB = Path("b2bench.duckdb")
+
+
+def stdout() -> Console:
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _merged(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
+    """Defaults, then the config file, then what the command line says; hyperparameters under "set"."""
+    from b2bench.config import parse_assignments, read_config_file
+    from b2bench.registry import suggestion
+
+    defaults: dict[str, Any] = {
+        "algo": None,
+        "wrapper": "vanilla",
+        "backbone": "pocket",
+        "reward": "clipscore",
+        "prompts": "template1",
+        "queries": 2400,
+        "seed": 0,
+    }
+    content = read_config_file(config_file) if config_file else {}
+    values = content.pop("set", {})
+    if not isinstance(values, dict):
+        raise UserError(f"config file {config_file}: 'set' must be a table of hyperparameters")
+    for name, value in content.items():
+        if name not in defaults:
+            raise UserError(
+                f"config file {config_file}: unknown option {name!r}.{suggestion(name, defaults)} "
+                f"Options: {', '.join(defaults)}; hyperparameters go into [set]"
+            )
+        wanted = int if name in ("queries", "seed") else str
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UserError(f"config file {config_file}: {name} = {value!r} is no {wanted.__name__}")
+    merged = defaults | content | {name: value for name, value in options.items() if value is not None}
+    merged["set"] = values | parse_assignments(assignments)
+    return merged
+
+
+def _resolve(merged: dict[str, Any], plugins: list[Path]) -> Any:
+    from b2bench.config import resolve
+    from b2bench.registry import Registry
+
+    if merged["algo"] is None:
+        raise UserError(f"name an algorithm with --algo: {', '.join(Registry('algorithm').names())}")
+    return resolve(
+        algorithm=merged["algo"],
+        wrapper=merged["wrapper"],
+        reward=merged["reward"],
+        backbone=merged["backbone"],
+        prompts=merged["prompts"],
+        queries=merged["queries"],
+        seed=merged["seed"],
+        values=merged["set"],
+        plugins=tuple(plugins),
+    )
+
+
+@app.command()
+def run(
+    algo: Annotated[str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok, or a plugin's")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2  [vanilla]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="template1..3, or a text file of prompts  [template1]")] = None,
+    queries: Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw  [0]")] = None,
+    db: Db = DEFAULT_DB,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run folder")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="A name for the run")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any hyperparameter: name=value")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of these options and a table [set]")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
+    from b2bench.progress import RunProgress, summary_table
+
+    options = {
+        "algo": algo,
+        "wrapper": wrapper,
+        "backbone": backbone,
+        "reward": reward,
+        "prompts": prompts,
+        "queries": queries,
+        "seed": seed,
+    }
+    console = stderr()
+    from b2bench.store import Store
+
+    store = Store(db)
+    if resume is not None:
+        given = [f"--{option}" for option, value in options.items() if value is not None]
+        given += [flag for flag, value in (("--set", set_), ("--config", config), ("--plugin", plugin)) if value]
+        if given:
+            raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
+        row = store.find_run(resume)
+        budget, reward_name = row["budget"], row["reward"]
+    else:
+        resolved = _resolve(_merged(options, config, set_ or []), plugin or [])
+        store.check()
+        budget, reward_name = resolved.queries, resolved.reward_name
+    with RunProgress(console, budget, reward_name) as progress:
+        progress.stage("importing torch")
+        from b2bench import runner
+
+        runner.limit_threads(threads)
+        try:
+            if resume is not None:
+                summary = runner.resume(resume, store, out, progress)
+            else:
+                summary = runner.start(resolved, store, out, name, progress)
+        except KeyboardInterrupt:
+            progress.progress.stop()
+            again = f"b2bench run --resume {resume or _last_run(store)} --db {db} --out {out}"
+            console.print(f"interrupted; every finished round is in {db}. Continue with: {again}", soft_wrap=True)
+            raise typer.Exit(1) from None
+    if as_json:
+        print_json(vars(summary) | {"db": str(db)})
+        return
+    console = stdout()
+    console.print(summary_table(summary))
+    console.print(
+        f"{summary.queries_per_second:.1f} queries a second, {summary.seconds:.0f} s\n"
+        f"rows     {db} (run {summary.run_id})\nweights  {summary.weights}\n"
+        "next     b2bench report",
+        soft_wrap=True,
+    )
+
+
+def _last_run(store: Any) -> str:
+    rows = store.runs() if store.path.exists() else []
+    return str(max(rows, key=lambda row: row["heartbeat"])["run_id"]) if rows else "RUN"
+
+
+@app.command()
+def report(
+    db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
+) -> None:
+    """Leaderboard, ablation and compatibility tables of the runs in the store."""
+    from b2bench.leaderboard.tables import tables
+    from b2bench.leaderboard.terminal import render, to_json
+    from b2bench.store import Store
+
+    store = Store(db)
+    found = tables(store.runs(), store.evals(), store.rounds())
+    if as_json:
+        print_json(to_json(found))
+    else:
+        render(found, stdout())
+
+
+@app.command(name="ls")
+def list_names(
+    what: Annotated[str, typer.Argument(help="algorithms, wrappers, rewards, prompts, backbones or runs")],
+    db: Db = DEFAULT_DB,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is, with its properties."""
+    from b2bench.describe import listing, listing_table
+
+    rows = listing(what, db, plugin or [])
+    if as_json:
+        print_json(rows)
+    else:
+        stdout().print(listing_table(what, rows))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An algorithm, wrapper, reward, prompt set, backbone, or a run")],
+    db: Db = DEFAULT_DB,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one of them in full: what it is, its hyperparameters and defaults; or what a run did."""
+    from b2bench.describe import description, render_description
+
+    found = description(name, db, plugin or [])
+    if as_json:
+        print_json(found)
+    else:
+        render_description(found, stdout())
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A plugin file, or the name of a built-in algorithm, wrapper or reward")],
+    as_json: AsJson = False,
+) -> None:
+    """Test a plugin against the contract: finite, reaches the adapter, mutates nothing, deterministic, learns."""
+    from b2bench.check import check_file
+
+    results = check_file(file)
+    if as_json:
+        print_json([vars(result) for result in results])
+    else:
+        console = stdout()
+        for result in results:
+            mark = "[green]ok    [/green]" if result.passed else "[red]FAILED[/red]"
+            console.print(f"{mark} {result.plugin}: {result.name}", soft_wrap=True)
+            if not result.passed:
+                console.print(f"       {result.reason}", soft_wrap=True, markup=False)
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="algorithm, wrapper or reward")],
+    name: Annotated[str, typer.Argument(help="Its name; the file becomes NAME.py in the working folder")],
+) -> None:
+    """Write a plugin file that works, to start from."""
+    from b2bench.scaffold import write_plugin
+
+    path = write_plugin(kind, name, Path.cwd())
+    stdout().print(f"wrote {path.name}\ntest it   b2bench check {path.name}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    lora: Annotated[Path | None, typer.Argument(help="LoRA file or folder; left out: the pretrained model")] = None,
+    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id")] = None,
+    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success")] = None,
+    prompts: Annotated[str | None, typer.Option(help="template1..3, or a text file of prompts")] = None,
+    queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, as its owner says")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the evaluation noise")] = None,
+    eval_images: Annotated[int | None, typer.Option(min=1, help="Images of test prompts")] = None,
+    db: Db = DEFAULT_DB,
+    name: Annotated[str | None, typer.Option(help="A name for the row")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure anybody's LoRA by the protocol of runs, into the store."""
+    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts, "seed": seed}
+    assignments = [f"eval_images={eval_images}"] if eval_images else []
+    if lora is not None and not lora.exists():
+        raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
+    config = _resolve(_merged(options, None, assignments), [])
+    from b2bench import runner
+    from b2bench.progress import LABELS
+    from b2bench.store import Store
+
+    console = stderr()
+    with console.status("importing torch") as status:
+        run_id, result = runner.evaluate_lora(config, lora, queries, Store(db), name, status.update)
+    if as_json:
+        print_json({"run_id": run_id, "metrics": [vars(metric) for metric in result.metrics], "db": str(db)})
+        return
+    from rich.table import Table
+
+    table = Table(title=f"{run_id}", title_justify="left")
+    for heading in ("split", "metric", "value", "images"):
+        table.add_column(heading, justify="right" if heading in ("value", "images") else "left")
+    for metric in result.metrics:
+        table.add_row(metric.split, LABELS.get(metric.name, metric.name), f"{metric.value:.4f}", str(metric.n))
+    stdout().print(table)
+
+
+@pocket.command()
+def build(
+    art: Annotated[
+        Path | None, typer.Option(help="Folder with the art archives; left out: fetched by npm pack")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for art, checkpoints and products")] = Path("pocket-build"),
+    stage: Annotated[list[str] | None, typer.Option(help="Only these stages")] = None,
+    install: Annotated[Path | None, typer.Option(help="Copy the finished weights into this folder")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; stages may also run in two processes")] = 1,
+) -> None:
+    """Rebuild the pocket weights from the art: in stages, resumable, seeded (needs the extra 'pocket')."""
+    from b2bench.pocket.build.command import build_weights
+
+    build_weights(art, work, stage or [], install, threads, stderr())
+
+
+@pocket.command()
+def gallery(
+    out: Annotated[Path, typer.Option(help="PNG file to write")],
+    seeds: Annotated[int, typer.Option(min=1, help="Images per prompt")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="Prompts, spread over the test split")] = 9,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; left out: the default")] = None,
+    lora: Annotated[Path | None, typer.Option(help="Draw with this LoRA")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise")] = 0,
+) -> None:
+    """Draw prompts x seeds into a PNG."""
+    from b2bench.pocket.gallery import draw_gallery
+
+    draw_gallery(out, seeds, rows, guidance, lora, seed)
+    stdout().print(f"wrote {out}", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2, a failed run 1."""
+    # Threads that spin at barriers made two of them 50 times slower than one on a busy machine; OpenMP
+    # reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    try:
+        app()
+    except UserError as error:
+        stderr().print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True)
+        sys.exit(2)
+    except RunFailed as error:
+        stderr().print(f"[red]run failed:[/red] {_escaped(error)}", soft_wrap=True)
+        sys.exit(1)
+
+
+def _escaped(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(str(error).split()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""What a run is: its choices by name, and every hyperparameter, resolved and checked before any work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from b2bench.backbones import Backbone, backbones, find_backbone
+from b2bench.errors import UserError
+from b2bench.prompts import PromptSet, load_prompts
+from b2bench.registry import Hyperparameter, build, hyperparameters, load_registries, suggestion
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Hyperparameters of the harness: equal in every cell, so that cells differ in one thing only."""
+
+    draws: int = 48
+    """G, prompt draws a round; each gives `samples` rollouts, and each rollout is one reward query"""
+    samples: int = 5
+    """K, rollouts per prompt draw: separate ones, or the leaves of one branch"""
+    steps: int = 20
+    """T, denoising steps (paper: 20)"""
+    eta: float = 1.0
+    """DDIM's eta: 1 is ancestral sampling, towards 0 deterministic (paper: 1)"""
+    guidance: float | None = None
+    """Classifier-free guidance scale; none takes the backbone's default"""
+    optimizer_steps: int = 24
+    """Optimizer steps a round, the same number in every cell"""
+    lr: float = 1e-3
+    """AdamW's learning rate for the LoRA weights"""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay"""
+    max_grad_norm: float = 1.0
+    """Norm to which gradients are clipped"""
+    lora_rank: int = 8
+    """Rank of the LoRA adapter on attention q, k, v and out; its alpha equals the rank"""
+    advantage_clip: float = 5.0
+    """Advantages are clipped to plus and minus this many standard deviations"""
+    advantage_history: int = 8
+    """Earlier rounds of a prompt that count in its z-score"""
+    micro_batch: int = 48
+    """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast precision of the denoiser; latents and log-probabilities stay float32"""
+    eval_points: int = 3
+    """Evaluations, evenly spaced in reward queries from 0 to the budget"""
+    eval_images: int = 270
+    """Images of test prompts in an evaluation, spread evenly over the prompts"""
+    eval_train_images: int = 90
+    """Images of training prompts in an evaluation"""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "draws",
+            "samples",
+            "steps",
+            "optimizer_steps",
+            "lora_rank",
+            "micro_batch",
+            "eval_images",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is below 1")
+        for name in ("lr", "max_grad_norm", "advantage_clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
+        if self.eval_points < 2:
+            raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
+        if min(self.advantage_history, self.eval_train_images, self.weight_decay) < 0:
+            raise ValueError("advantage_history, eval_train_images and weight_decay cannot be negative")
+        if self.eta < 0:
+            raise ValueError(f"eta = {self.eta} is negative")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A resolved run. ``algorithm``, ``wrapper`` and ``reward`` are instances of their plugins."""
+
+    algorithm_name: str
+    wrapper_name: str
+    reward_name: str
+    backbone: Backbone
+    prompts: PromptSet
+    queries: int
+    seed: int
+    settings: Settings
+    algorithm: Any
+    wrapper: Any
+    reward: Any
+    prompts_argument: str = ""
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def rounds(self) -> int:
+        per_round = self.settings.draws * self.settings.samples
+        return -(-self.queries // per_round)
+
+    def draws(self, round: int) -> int:
+        """Prompt draws of a round (0-based); the last round takes what the budget leaves."""
+        total = self.queries // self.settings.samples
+        return min(self.settings.draws, total - round * self.settings.draws)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that makes the run what it is, as plain values."""
+
+        def values(plugin: Any) -> dict[str, Any]:
+            return {p.name: getattr(plugin, p.name) for p in hyperparameters(type(plugin))}
+
+        return {
+            "algorithm": {"name": self.algorithm_name, **values(self.algorithm)},
+            "wrapper": {"name": self.wrapper_name, **values(self.wrapper)},
+            "reward": {"name": self.reward_name, **values(self.reward)},
+            "backbone": {"name": self.backbone.name, "source": _source_name(self.backbone)},
+            "prompts": {"name": self.prompts.name, "hash": self.prompts.content_hash},
+            "queries": self.queries,
+            "seed": self.seed,
+            "settings": asdict(self.settings),
+            # Where this machine found them; no part of the cell's identity.
+            "found": {"prompts": self.prompts_argument, "plugins": list(self.plugins)},
+        }
+
+    def cell_hash(self) -> str:
+        """Identity of a cell: a hash of :meth:`as_dict` without the seed and without what changes no result."""
+        content = self.as_dict()
+        del content["seed"], content["found"], content["settings"]["micro_batch"]
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _source_name(backbone: Backbone) -> str:
+    """Not a path of one machine: the embedded weights go by their name."""
+    return backbone.name if backbone.name == "pocket" else backbone.source
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """A TOML file of options (algo, wrapper, ...) and a table ``[set]`` of hyperparameters.
+
+    Raises:
+        UserError: the file is missing or no TOML; with the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"config file {path} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"config file {path} is no TOML: {error}") from None
+
+
+def resolve(
+    *,
+    algorithm: str,
+    wrapper: str,
+    reward: str,
+    backbone: str,
+    prompts: str,
+    queries: int,
+    seed: int,
+    values: Mapping[str, Any],
+    plugins: tuple[Path, ...] = (),
+) -> RunConfig:
+    """Check every choice and every hyperparameter of ``values`` (``name`` or ``part.name``).
+
+    A plain name is looked up in the harness settings, the algorithm, the wrapper and the reward; where two
+    of them have it, the part must be named: ``--set dpo.eps=0.2``.
+
+    Raises:
+        UserError: one line that says what is wrong and what to do.
+    """
+    registries = load_registries(plugins)
+    chosen = {"algorithm": algorithm, "wrapper": wrapper, "reward": reward}
+    classes = {kind: registries[kind].get(name) for kind, name in chosen.items()}
+    owners: dict[str, tuple[str, type]] = {"run": ("run", Settings)}
+    owners |= {chosen[kind]: (kind, cls) for kind, cls in classes.items()}
+    parts = split_values(values, owners)
+    spec = find_backbone(backbone)
+    prompt_set = load_prompts(prompts)
+    spec.check_prompts([*prompt_set.train, *prompt_set.test])
+    settings: Settings = build(Settings, parts["run"])
+    if settings.guidance is None:
+        settings = replace(settings, guidance=spec.guidance)
+    if queries < settings.samples:
+        raise UserError(
+            f"queries = {queries}: the budget must be at least {settings.samples}, one prompt draw "
+            f"of {settings.samples} samples"
+        )
+    if queries % settings.samples:
+        raise UserError(
+            f"queries = {queries} is no multiple of samples = {settings.samples}; "
+            f"take {queries - queries % settings.samples}"
+        )
+    names = {p.name for p in hyperparameters(classes["reward"])}
+    if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
+        parts[reward]["checkpoint"] = "pocket" if spec.name == "pocket" else "paper"
+    if reward == "success" and spec.name != "pocket":
+        raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
+    return RunConfig(
+        algorithm_name=algorithm,
+        wrapper_name=wrapper,
+        reward_name=reward,
+        backbone=spec,
+        prompts=prompt_set,
+        queries=queries,
+        seed=seed,
+        settings=settings,
+        algorithm=build(classes["algorithm"], parts[algorithm]),
+        wrapper=build(classes["wrapper"], parts[wrapper]),
+        reward=build(classes["reward"], parts[reward]),
+        prompts_argument=prompts,
+        plugins=tuple(str(path.resolve()) for path in plugins),
+    )
+
+
+def from_dict(content: Mapping[str, Any]) -> RunConfig:
+    """Inverse of :meth:`RunConfig.as_dict`, for resuming.
+
+    Raises:
+        UserError: a plugin or a prompt file is no longer there, or the prompts have changed since.
+    """
+    values: dict[str, Any] = {f"run.{name}": value for name, value in content["settings"].items()}
+    for kind in ("algorithm", "wrapper", "reward"):
+        values |= {f"{kind}.{name}": value for name, value in content[kind].items() if name != "name"}
+    backbone = content["backbone"]
+    config = resolve(
+        algorithm=content["algorithm"]["name"],
+        wrapper=content["wrapper"]["name"],
+        reward=content["reward"]["name"],
+        backbone=backbone["name"] if backbone["name"] in backbones() else backbone["source"],
+        prompts=content["found"]["prompts"],
+        queries=content["queries"],
+        seed=content["seed"],
+        values=values,
+        plugins=tuple(Path(path) for path in content["found"]["plugins"]),
+    )
+    if config.prompts.content_hash != content["prompts"]["hash"]:
+        raise UserError(
+            f"prompts {content['found']['prompts']} have changed since the run started; restore them, or start anew"
+        )
+    return config
+
+
+def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type]]) -> dict[str, dict[str, Any]]:
+    """Give every ``name`` or ``owner.name`` to the part that has it; {owner: {name: value}}."""
+    known: dict[str, list[tuple[str, Hyperparameter]]] = {}
+    for owner, (_, cls) in owners.items():
+        for parameter in hyperparameters(cls):
+            known.setdefault(parameter.name, []).append((owner, parameter))
+    parts: dict[str, dict[str, Any]] = {owner: {} for owner in owners}
+    for given, value in values.items():
+        prefix, _, name = given.rpartition(".")
+        found = [owner for owner, _ in known.get(name, []) if prefix in ("", owner, owners[owner][0])]
+        if not found:
+            raise UserError(
+                f"unknown hyperparameter {given!r}.{suggestion(name, known)} "
+                f"b2bench show {' or '.join(list(owners)[1:])} lists them."
+            )
+        if len(found) > 1:
+            options = " or ".join(f"{owner}.{name}" for owner in found)
+            raise UserError(f"hyperparameter {name!r} is ambiguous here: say {options}")
+        parts[found[0]][name] = value
+    return parts
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """``["lr=1e-3"]`` to ``{"lr": "1e-3"}``.
+
+    Raises:
+        UserError: an entry without ``=``, or a name given twice.
+    """
+    values: dict[str, str] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--set {text!r} is not of the form name=value")
+        if name.strip() in values:
+            raise UserError(f"--set {name.strip()} is given twice")
+        values[name.strip()] = value.strip()
+    return values

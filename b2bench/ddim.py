@@ -1,0 +1,77 @@
+"""One DDIM transition as a Gaussian (Song et al. 2021, equations 12 and 16), log-probability included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from b2bench.errors import UserError
+from b2bench.types import Gaussian
+
+
+class DDIM:
+    """The reverse process of a diffusers DDIM scheduler at T steps and a given eta.
+
+    ``eta`` 1 is ancestral sampling, 0 the deterministic limit; only above 0 is there a log-probability.
+    Coefficients are float64, the states float32. With t' = t - T_train // T:
+
+        sigma^2 = eta^2 (1 - a_t') / (1 - a_t) (1 - a_t / a_t')
+        x0 = (x_t - sqrt(1 - a_t) e) / sqrt(a_t)
+        mean = sqrt(a_t') x0 + sqrt(1 - a_t' - sigma^2) e
+
+    Raises:
+        UserError: v- or sample-prediction, clipped or thresholded samples, or a zero variance at some
+            step (steps_offset 0 or set_alpha_to_one at the last one), where log-probabilities are not
+            finite.
+    """
+
+    def __init__(self, scheduler: Any, num_steps: int, eta: float, *, stochastic: bool = True) -> None:
+        config = scheduler.config
+        prediction = config.get("prediction_type", "epsilon")
+        if prediction != "epsilon":
+            raise UserError(
+                f"the scheduler predicts {prediction!r}; only epsilon-prediction has the transition that the "
+                "losses are written for. Choose a checkpoint such as Stable Diffusion v1.4."
+            )
+        if config.get("clip_sample") or config.get("thresholding"):
+            raise UserError(
+                "the scheduler clips or thresholds x0, which has no Gaussian log-probability. "
+                "Set clip_sample and thresholding to false in scheduler_config.json."
+            )
+        train_steps = int(config["num_train_timesteps"])
+        if not 1 <= num_steps <= train_steps:
+            raise UserError(f"steps = {num_steps} is outside 1..{train_steps}, the timesteps of this scheduler")
+        scheduler.set_timesteps(num_steps)
+        self.timesteps: Tensor = scheduler.timesteps.long().cpu()
+        self.num_steps = num_steps
+        self.eta = eta
+        alphas = scheduler.alphas_cumprod.double()
+        final = 1.0 if config.get("set_alpha_to_one") else float(alphas[0])
+        previous = self.timesteps - train_steps // num_steps
+        a = alphas[self.timesteps]
+        # Clamped: the last step of Stable Diffusion v1 leads from t = 1 to "before 0", which is alpha[0].
+        b = torch.where(previous >= 0, alphas[previous.clamp(min=0)], torch.full_like(a, final))
+        variance = eta**2 * (1 - b) / (1 - a) * (1 - a / b)
+        if stochastic and not bool((variance > 1e-12).all()):
+            step = int((variance <= 1e-12).nonzero()[0])
+            raise UserError(
+                f"the scheduler's variance is zero at step {step} of {num_steps} (timestep "
+                f"{int(self.timesteps[step])}, eta {eta:g}): its log-probability is not finite. Use eta above 0, "
+                "steps_offset=1 and set_alpha_to_one=false, as in Stable Diffusion v1."
+            )
+        self.sigma = variance.sqrt().float()
+        # mean = state * x_t + noise * e: the two coefficients, computed in float64 and rounded once.
+        self.state_weight = (b / a).sqrt().float()
+        self.noise_weight = ((1 - b - variance).clamp(min=0).sqrt() - (b * (1 - a) / a).sqrt()).float()
+
+    def transition(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
+        """p(x_{k+1} | x_k) from a noise prediction [B, C, H, W] at ``step`` [B]; std [B]."""
+        index = step.to("cpu")
+
+        def at(weights: Tensor) -> Tensor:
+            return weights[index].to(latents.device).reshape(-1, *[1] * (latents.ndim - 1))
+
+        mean = at(self.state_weight) * latents + at(self.noise_weight) * noise
+        return Gaussian(mean, self.sigma[index].to(latents.device))

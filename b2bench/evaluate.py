@@ -1,0 +1,173 @@
+"""Evaluation: fixed prompts, fixed noise, metrics that training never optimises beside the one it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.protocols import Policy, Reward
+from b2bench.rollout import Noise, sample
+from b2bench.scorers import ClipScorer
+from b2bench.seeding import normal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of an evaluation: a mean over ``n`` images (or a statistic of them), with its settings."""
+
+    split: str
+    name: str
+    value: float
+    n: int
+    settings: Mapping[str, Any]
+
+
+def eval_prompts(prompts: Sequence[str], images: int) -> list[tuple[int, int]]:
+    """(prompt index, noise index) of ``images`` images, spread evenly: every prompt once, then again."""
+    return [(i % len(prompts), i // len(prompts)) for i in range(images)]
+
+
+def eval_noise(policy: Policy, seed: int, split: str, pairs: Sequence[tuple[int, int]]) -> Noise:
+    """Noise indexed by the run's seed, the split, the prompt and the noise index: the same in every cell."""
+
+    def draw(rows: Sequence[int], step: int) -> Tensor:
+        return normal(policy.latent_shape, seed, f"eval-{split}", [(*pairs[row], step) for row in rows])
+
+    return draw
+
+
+def inception_score(probabilities: Tensor, splits: int = 1) -> float:
+    """exp(mean KL(p(y|x) || p(y))) of class probabilities [N, classes], averaged over ``splits``.
+
+    Depends on N and ``splits`` more than on the model: both belong beside the number.
+
+    Raises:
+        ValueError: fewer images than splits.
+    """
+    if len(probabilities) < splits:
+        raise ValueError(f"{len(probabilities)} images do not fill {splits} splits")
+    scores = []
+    for part in probabilities.double().chunk(splits):
+        marginal = part.mean(0, keepdim=True)
+        divergence = torch.special.xlogy(part, part) - torch.special.xlogy(part, marginal)
+        scores.append(divergence.sum(1).mean().exp())
+    return float(torch.stack(scores).mean())
+
+
+def pairwise_distance(features: Tensor, groups: Sequence[int]) -> float:
+    """Mean cosine distance between the images of a prompt, then the mean over prompts; unit features [N, E].
+
+    nan where no prompt has two images.
+    """
+    distances = []
+    index = torch.tensor(groups)
+    for group in sorted(set(groups)):
+        part = features[index == group]
+        if len(part) > 1:
+            upper = torch.triu_indices(len(part), len(part), 1)
+            distances.append((1 - part @ part.T)[upper[0], upper[1]].mean())
+    return float(torch.stack(distances).mean()) if distances else float("nan")
+
+
+def entropy(shares: Tensor) -> float:
+    """Shannon entropy in nats."""
+    return float(-torch.special.xlogy(shares, shares).sum())
+
+
+class Judges:
+    """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss."""
+
+    def __init__(self, reward: Reward, reward_name: str, backbone: str, device: torch.device) -> None:
+        self.reward = reward
+        self.reward_name = reward_name
+        self.pocket = backbone == "pocket"
+        self.device = device
+        if self.pocket:
+            from b2bench.pocket.judges import Classifier
+
+            self.training = ClipScorer("pocket", device)
+            self.heldout = ClipScorer("pocket-heldout", device)
+            self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
+
+    def scores(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Score of every image, by metric: each float32 [N]."""
+        scores = {self.reward_name: self.reward(images, prompts).float().cpu()}
+        if self.pocket:
+            scores.setdefault("clipscore", self.training(images, prompts))
+            scores["clipscore_heldout"] = self.heldout(images, prompts)
+            scores.setdefault("success", self.classifier.success(images.to(self.device), list(prompts)).cpu())
+        return scores
+
+    @torch.no_grad()
+    def statistics(self, images: Tensor, groups: Sequence[int]) -> dict[str, tuple[float, dict[str, Any]]]:
+        """Statistics of the whole set: {metric: (value, settings)}. Diversity lives here."""
+        if not self.pocket:
+            return {}
+        logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
+        style = torch.cat([part["style"] for part in logits]).softmax(1).cpu()
+        subject = torch.cat([part["animal"] for part in logits]).softmax(1).cpu()
+        features = self.heldout.image_features(images).cpu()
+        shares = torch.bincount(style.argmax(1), minlength=style.shape[1]) / len(style)
+        from b2bench.pocket.world import STYLES
+
+        found: dict[str, tuple[float, dict[str, Any]]] = {
+            "is_style": (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
+            "is_subject": (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, animal"}),
+            "style_entropy": (entropy(shares), {"unit": "nats"}),
+            "pairwise_distance": (pairwise_distance(features, groups), {"extractor": "held-out scorer"}),
+        }
+        for name, share in zip(STYLES, shares.tolist(), strict=True):
+            found[f"style_{name}"] = (share, {})
+        return found
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of both splits, and the score of every image: {split: {metric: Tensor [N]}}."""
+
+    metrics: list[Metric]
+    scores: dict[str, dict[str, Tensor]]
+    images: dict[str, Tensor]
+
+    def value(self, split: str, name: str) -> float:
+        return next(m.value for m in self.metrics if (m.split, m.name) == (split, name))
+
+
+def evaluate(
+    policy: Policy,
+    judges: Judges,
+    prompts: Mapping[str, Sequence[str]],
+    images: Mapping[str, int],
+    seed: int,
+    micro_batch: int,
+    progress: Callable[[str], None] = lambda split: None,
+) -> Evaluation:
+    """Sample ``images[split]`` images of ``prompts[split]`` and measure them.
+
+    The same seed gives the same prompts and the same noise in every cell and at every milestone, so that
+    differences can be paired by image.
+    """
+    metrics: list[Metric] = []
+    all_scores: dict[str, dict[str, Tensor]] = {}
+    all_images: dict[str, Tensor] = {}
+    for split, texts in prompts.items():
+        pairs = eval_prompts(texts, images[split])
+        if not pairs:
+            continue
+        progress(split)
+        names = [texts[prompt] for prompt, _ in pairs]
+        pictures = sample(policy, names, eval_noise(policy, seed, split, pairs), micro_batch)
+        scores = judges.scores(pictures, names)
+        n = len(names)
+        for name, values in scores.items():
+            settings = {"images": n, "standard_error": float(values.std() / n**0.5) if n > 1 else None}
+            metrics.append(Metric(split, name, float(values.double().mean()), n, settings))
+        for name, (value, settings) in judges.statistics(pictures, [prompt for prompt, _ in pairs]).items():
+            metrics.append(Metric(split, name, value, n, {"images": n, **settings}))
+        all_scores[split], all_images[split] = scores, pictures
+    return Evaluation(metrics, all_scores, all_images)

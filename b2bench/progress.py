@@ -1,0 +1,93 @@
+"""What a run shows while it runs: on stderr, so that stdout is the result alone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class RunProgress:
+    """A live bar over reward queries on a terminal, and a line per round and evaluation everywhere."""
+
+    def __init__(self, console: Console, budget: int, reward: str) -> None:
+        self.console, self.reward = console, reward
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("queries"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("starting", total=budget)
+        self.started = time.monotonic()
+
+    def __enter__(self) -> RunProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def stage(self, text: str) -> None:
+        """What the run does now."""
+        self.progress.update(self.task, description=text)
+
+    def round_done(self, round: int, rounds: int, queries: int, reward: float, report: Any) -> None:
+        """A line per round: queries, mean reward, how many rollouts reached the loss, health."""
+        self.progress.update(self.task, completed=queries)
+        metrics = report.metrics
+        kept = f"kept {int(report.kept.sum())}/{len(report.kept)}"
+        clipped = f"clipped {metrics['clipped']:.0%}" if "clipped" in metrics else ""
+        skipped = "" if report.optimizer_steps else "skipped: nothing kept"
+        self.console.print(
+            f"round {round:>2}/{rounds}  {queries:>6} queries  {self.reward} {reward:.3f}  {kept}  {clipped}{skipped}"
+            f"  [dim]{time.monotonic() - self.started:.0f} s[/dim]",
+            highlight=False,
+        )
+
+    def evaluated(self, queries: int, evaluation: Any) -> None:
+        """A line per evaluation: every metric that has a mean over the test images."""
+        shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith("style_")]
+        text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown)
+        self.console.print(f"[bold]evaluation[/bold] at {queries} queries  {text}", highlight=False)
+
+
+LABELS = {
+    "clipscore": "CLIPScore",
+    "clipscore_heldout": "CLIPScore, held-out scorer",
+    "bertscore": "BERTScore",
+    "success": "success (every fact of the prompt in the image)",
+    "is_style": "inception score, style head",
+    "is_subject": "inception score, animal head",
+    "style_entropy": "style entropy (nats)",
+    "pairwise_distance": "distance within a prompt",
+}
+
+
+def summary_table(summary: Any) -> Table:
+    """Alignment, held-out alignment and diversity on unseen prompts, before and after."""
+    title = f"{summary.run_id}: {summary.queries} reward queries, test prompts"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    for heading in ("pretrained", "after", "change"):
+        table.add_column(heading, justify="right")
+    for name, before in summary.before.items():
+        if name.startswith("style_") and name != "style_entropy":
+            continue
+        after = summary.after[name]
+        table.add_row(LABELS.get(name, name), f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+    return table

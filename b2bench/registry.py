@@ -1,0 +1,297 @@
+"""Finding algorithms, wrappers and rewards by name, and reading and writing their hyperparameters.
+
+A plugin is a class marked by one of the decorators below, in a file of its own. Its key is the class
+name in lower case: ``algorithms/dpok.py`` holds ``DPOK`` under ``dpok``. Found in this order: the
+built-in folders, entry points (groups ``b2bench.algorithms``, ``b2bench.wrappers`` and
+``b2bench.rewards``), ``--plugin FILE.py``. Names are listed without importing anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+import itertools
+import math
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from b2bench.errors import UserError
+
+T = TypeVar("T")
+Kind = Literal["algorithm", "wrapper", "reward"]
+KINDS: tuple[Kind, ...] = ("algorithm", "wrapper", "reward")
+_MARK = "__b2bench_kind__"
+# The four wrappers are one module: they are a 2x2 factorial, not four ideas.
+_WRAPPERS = ("vanilla", "bpt", "bs", "b2")
+
+
+def _mark(cls: type[T], kind: Kind) -> type[T]:
+    made = dataclass(kw_only=True)(cls)
+    setattr(made, _MARK, kind)
+    return made
+
+
+@dataclass_transform(kw_only_default=True)
+def algorithm(cls: type[T]) -> type[T]:
+    """Mark a class as an algorithm; it becomes a keyword-only dataclass, its fields the hyperparameters."""
+    return _mark(cls, "algorithm")
+
+
+@dataclass_transform(kw_only_default=True)
+def wrapper(cls: type[T]) -> type[T]:
+    """Mark a class as a wrapper; it becomes a keyword-only dataclass, its fields the hyperparameters."""
+    return _mark(cls, "wrapper")
+
+
+@dataclass_transform(kw_only_default=True)
+def reward(cls: type[T]) -> type[T]:
+    """Mark a class as a reward; it becomes a keyword-only dataclass, its fields the settings."""
+    return _mark(cls, "reward")
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One field of a plugin or of the run: its default and its one-line docstring, written once."""
+
+    name: str
+    type: Any
+    default: Any
+    doc: str
+
+    @property
+    def type_name(self) -> str:
+        if get_origin(self.type) is Literal:
+            return "|".join(map(str, get_args(self.type)))
+        return getattr(self.type, "__name__", str(self.type))
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    """The string literal after each annotated field, over the class and its bases."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):  # no source, as for classes made in an interactive session
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for node, after in itertools.pairwise(body):
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+                and isinstance(after.value.value, str)
+            ):
+                docs[node.target.id] = " ".join(after.value.value.split())
+    return docs
+
+
+def hyperparameters(cls: type) -> list[Hyperparameter]:
+    """The fields of a dataclass with type, default and docstring, in order."""
+    hints, docs = get_type_hints(cls), _field_docs(cls)
+    found = []
+    for field in (field for field in fields(cls) if field.init):
+        default = field.default if field.default is not MISSING else None
+        found.append(Hyperparameter(field.name, hints[field.name], default, docs.get(field.name, "")))
+    return found
+
+
+def parse_value(parameter: Hyperparameter, value: Any) -> Any:
+    """``value`` (text from the command line, or a TOML value) in the parameter's type.
+
+    Raises:
+        UserError: it does not fit; the message names the parameter, its type and the value.
+    """
+    wanted = parameter.type
+    optional = type(None) in get_args(wanted)
+    if optional:
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
+            return None
+        wanted = next(part for part in get_args(wanted) if part is not type(None))
+    wrong = UserError(
+        f"{parameter.name} = {value!r} is no {parameter.type_name}; its default is {parameter.default!r}. "
+        f"{parameter.doc}"
+    )
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise wrong
+        return value
+    if wanted is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        raise wrong
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise wrong
+    try:
+        if wanted is int and isinstance(value, float):
+            raise ValueError
+        parsed = wanted(value)
+    except ValueError:
+        raise wrong from None
+    if isinstance(parsed, float) and not math.isfinite(parsed):
+        raise wrong
+    return parsed
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean x?"``, or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin comes from. ``load`` imports it; nothing before does."""
+
+    name: str
+    where: str
+    load: Callable[[], type]
+
+
+def _marked(module: ModuleType, kind: Kind | None = None) -> list[type]:
+    return [
+        item
+        for item in vars(module).values()
+        if inspect.isclass(item)
+        and item.__module__ == module.__name__
+        and _MARK in vars(item)
+        and kind in (None, getattr(item, _MARK))
+    ]
+
+
+def key_of(cls: type) -> str:
+    return cls.__name__.lower()
+
+
+def kind_of(cls: type) -> Kind:
+    kind: Kind = getattr(cls, _MARK)
+    return kind
+
+
+def import_plugin(path: Path) -> list[type]:
+    """Every marked class of a Python file.
+
+    Raises:
+        UserError: no such file, it does not import (with the line), or it marks no class.
+    """
+    if not path.is_file():
+        raise UserError(f"plugin {path} is not a file; pass the path of a .py file (b2bench new makes one)")
+    name = f"b2bench_plugin_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugin {path} is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and get_type_hints look the module up there
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"plugin {path}, line {error.lineno}: {error.msg}. Correct it and run again.") from None
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"plugin {path} does not import: {type(error).__name__}: {error}") from None
+    found = _marked(module)
+    if not found:
+        raise UserError(
+            f"plugin {path} defines no algorithm, wrapper or reward: mark a class with "
+            "@algorithm, @wrapper or @reward from b2bench.registry (examples/rwr.py is one)"
+        )
+    return found
+
+
+class Registry:
+    """Names of one kind and where they come from."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind: Kind = kind
+        self.origins: dict[str, Origin] = {}
+        if kind == "wrapper":
+            for name in _WRAPPERS:
+                self._add_module(name, "b2bench.wrappers", "built in")
+        else:
+            package = importlib.import_module(f"b2bench.{kind}s")
+            for folder in package.__path__:
+                for file in sorted(Path(folder).glob("[a-z]*.py")):
+                    self._add_module(file.stem, f"b2bench.{kind}s.{file.stem}", "built in")
+        for entry in entry_points(group=f"b2bench.{kind}s"):
+            self._add(Origin(entry.name, f"entry point {entry.value}", entry.load))
+
+    def _add_module(self, name: str, module: str, where: str) -> None:
+        def load() -> type:
+            found = {key_of(cls): cls for cls in _marked(importlib.import_module(module), self.kind)}
+            return found[name]
+
+        self._add(Origin(name, where, load))
+
+    def _add(self, origin: Origin) -> None:
+        if origin.name in self.origins:
+            raise UserError(
+                f"two {self.kind}s are named {origin.name!r}: {self.origins[origin.name].where} and "
+                f"{origin.where}. Rename the class of the one that is yours."
+            )
+        self.origins[origin.name] = origin
+
+    def add(self, cls: type, where: str) -> None:
+        """Register a marked class under its key.
+
+        Raises:
+            UserError: the name is taken; both origins are named.
+        """
+        self._add(Origin(key_of(cls), where, lambda: cls))
+
+    def names(self) -> list[str]:
+        return list(self.origins)
+
+    def get(self, name: str) -> type:
+        """The class registered under ``name``.
+
+        Raises:
+            UserError: there is none; with the closest name.
+        """
+        if name not in self.origins:
+            raise UserError(
+                f"unknown {self.kind} {name!r}.{suggestion(name, self.origins)} "
+                f"Known: {', '.join(self.origins)}. Your own: --plugin FILE.py"
+            )
+        return self.origins[name].load()
+
+
+def load_registries(plugins: Iterable[Path] = ()) -> dict[Kind, Registry]:
+    """A registry of each kind, with the marked classes of the plugin files added; each file is run once.
+
+    Raises:
+        UserError: a file does not import or marks no class, or two plugins share a name.
+    """
+    registries = {kind: Registry(kind) for kind in KINDS}
+    for path in plugins:
+        for cls in import_plugin(path):
+            registries[kind_of(cls)].add(cls, str(path))
+    return registries
+
+
+def build(cls: type, values: Mapping[str, Any]) -> Any:
+    """An instance with the given hyperparameters, each checked against its type.
+
+    Raises:
+        UserError: an unknown name, a value of the wrong type, or one that the class itself refuses.
+    """
+    known = {parameter.name: parameter for parameter in hyperparameters(cls)}
+    for name in values:
+        if name not in known:
+            raise UserError(f"{key_of(cls)} has no hyperparameter {name!r}.{suggestion(name, known)}")
+    try:
+        return cls(**{name: parse_value(known[name], value) for name, value in values.items()})
+    except ValueError as error:
+        raise UserError(f"{key_of(cls)}: {error}. b2bench show {key_of(cls)} explains the settings.") from None

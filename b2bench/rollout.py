@@ -1,0 +1,116 @@
+"""One sampling loop for every wrapper and for evaluation: a shared prefix, a branch point, leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from b2bench.protocols import Policy
+from b2bench.seeding import normal
+from b2bench.types import Conditioning, Interval, Trajectories, micro_batches
+
+# noise(rows, step) -> [len(rows), C, H, W]; step -1 is the initial latent.
+Noise = Callable[[Sequence[int], int], Tensor]
+
+
+def round_noise(policy: Policy, seed: int, round: int) -> Noise:
+    """Noise of a training round: row i at step k depends on (seed, round, i, k) alone."""
+
+    def draw(rows: Sequence[int], step: int) -> Tensor:
+        return normal(policy.latent_shape, seed, "noise", [(round, row, step) for row in rows])
+
+    return draw
+
+
+@torch.no_grad()
+def _denoise(
+    policy: Policy,
+    cond: Conditioning,
+    latents: Tensor,
+    rows: Sequence[int],
+    steps: range,
+    noise: Noise,
+    micro_batch: int,
+    record: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run ``steps`` from ``latents`` [n, ...]: final latents, states [n, S+1, ...] and log-probs [n, S]."""
+    device = cond.table.device
+    finals, states, log_probs = [], [], []
+    for part in micro_batches(len(rows), micro_batch):
+        x = latents[part].to(device)
+        visited, densities = [x.cpu()] if record else [], []
+        for k in steps:
+            step = torch.full((len(x),), k, device=device)
+            gaussian = policy.transition(cond[part], x, step)
+            x = gaussian.sample(noise(rows[part], k).to(device))
+            if record:
+                visited.append(x.cpu())
+                densities.append(gaussian.log_prob(x).cpu())
+        finals.append(x)
+        if record:
+            states.append(torch.stack(visited, 1))
+            log_probs.append(torch.stack(densities, 1))
+    nothing = torch.empty(0)
+    return (
+        torch.cat(finals),
+        torch.cat(states) if record else nothing,
+        torch.cat(log_probs) if record else nothing,
+    )
+
+
+@torch.no_grad()
+def rollout(
+    policy: Policy,
+    prompts: Sequence[str],
+    *,
+    samples: int,
+    leaves: int,
+    interval: Interval,
+    noise: Noise,
+    micro_batch: int = 64,
+) -> Trajectories:
+    """Sample ``samples`` rollouts for each of the prompt draws ``prompts`` [G]: N = G * samples.
+
+    Up to ``interval.start`` a branch of ``leaves`` rollouts is one trajectory, with the noise of its
+    first leaf; from there each leaf has its own. ``leaves`` 1: no branching, and the group of a rollout
+    is its prompt draw; otherwise its branch. Both number the same thing: with K = samples leaves a draw
+    is a branch. States are kept on the CPU, and only those of ``interval``.
+
+    Raises:
+        ValueError: ``leaves`` does not divide ``samples``.
+    """
+    if samples % leaves:
+        raise ValueError(f"{leaves} leaves do not divide {samples} samples")
+    names = [prompt for prompt in prompts for _ in range(samples)]
+    roots = list(range(0, len(names), leaves))
+    cond = policy.encode(names)
+    prefix, steps = range(interval.start), range(interval.start, policy.num_steps)
+    x = noise(roots, -1)
+    if prefix:
+        x, _, _ = _denoise(policy, cond[torch.tensor(roots)], x, roots, prefix, noise, micro_batch, record=False)
+    x = x.repeat_interleave(leaves, 0)
+    rows = list(range(len(names)))
+    final, states, log_prob = _denoise(policy, cond, x, rows, steps, noise, micro_batch, record=True)
+    trained = len(interval)
+    return Trajectories(
+        prompts=names,
+        cond=cond,
+        latents=states[:, : trained + 1],
+        log_prob=log_prob[:, :trained],
+        group=torch.arange(len(names)) // (leaves if leaves > 1 else samples),
+        leaf=torch.arange(len(names)) % samples,
+        interval=interval,
+        images=policy.decode(final).cpu(),
+        calls=len(roots) * len(prefix) + len(rows) * len(steps),
+    )
+
+
+@torch.no_grad()
+def sample(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: int = 64) -> Tensor:
+    """Images [N, 3, h, w] in [0, 1] of N prompts, on the CPU; nothing of the way is kept."""
+    cond, rows = policy.encode(prompts), list(range(len(prompts)))
+    steps = range(policy.num_steps)
+    final, _, _ = _denoise(policy, cond, noise(rows, -1), rows, steps, noise, micro_batch, record=False)
+    return policy.decode(final).cpu()

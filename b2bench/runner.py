@@ -1,0 +1,204 @@
+"""Starting, resuming and evaluating runs: what stands between the command line and the trainer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+import b2bench
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config import RunConfig, from_dict
+from b2bench.errors import UserError
+from b2bench.evaluate import Evaluation, Judges, evaluate
+from b2bench.store import Store
+from b2bench.trainer import Listener, Summary, Trainer, write_config
+
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number may depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def run_row(config: RunConfig, run_id: str, name: str | None, device: torch.device) -> dict[str, Any]:
+    """The row of table ``runs``."""
+    return {
+        "run_id": run_id,
+        "name": name or run_id,
+        "benchmark_version": b2bench.__version__,
+        "algorithm": config.algorithm_name,
+        "wrapper": config.wrapper_name,
+        "backbone": config.backbone.name,
+        "reward": config.reward_name,
+        "prompts": config.prompts.name,
+        "prompts_hash": config.prompts.content_hash,
+        "seed": config.seed,
+        "budget": config.queries,
+        "config": config.as_dict(),
+        "config_hash": config.cell_hash(),
+        "versions": versions(),
+        "commit": _commit(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def new_run_id(config: RunConfig) -> str:
+    """Readable and unique: ``dpok-b2-s0-20260301T101500-3fa9``."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return f"{config.algorithm_name}-{config.wrapper_name}-s{config.seed}-{now}-{secrets.token_hex(2)}"
+
+
+def make_folder(out: Path, run_id: str) -> Path:
+    folder = out / run_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out"
+        ) from None
+    return folder
+
+
+def start(config: RunConfig, store: Store, out: Path, name: str | None, listener: Listener) -> Summary:
+    """Run ``config`` from the beginning. Nothing is stored before backbone, reward and judges are loaded.
+
+    Raises:
+        UserError: the store, the folder, the backbone or the reward cannot be used.
+        RunFailed: the run started and could not go on.
+    """
+    store.check()
+    if name is not None and any(row["name"] == name for row in (store.runs() if store.path.exists() else [])):
+        raise UserError(f"a run is named {name!r} already; continue it with --resume {name}, or choose another name")
+    run_id = new_run_id(config)
+    folder = out / run_id
+    trainer = Trainer(config, run_id, store, folder, listener)
+    make_folder(out, run_id)
+    write_config(config, folder)
+    store.start_run(run_row(config, run_id, name, trainer.policy.device))
+    return trainer.run()
+
+
+def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
+    """Continue a run, found by id, name or unique prefix, from its last checkpoint.
+
+    Raises:
+        UserError: no such run, it is finished, or what it needs is no longer there.
+    """
+    store.check()
+    row = store.find_run(text)
+    run_id = row["run_id"]
+    if row["status"] == "done":
+        raise UserError(f"run {run_id} is finished; b2bench show {run_id} prints it")
+    if row["benchmark_version"] != b2bench.__version__:
+        raise UserError(
+            f"run {run_id} was started by b2bench {row['benchmark_version']}, this is {b2bench.__version__}; "
+            "results of two versions do not mix. Start it anew."
+        )
+    config = from_dict(row["config"])
+    folder = make_folder(out, run_id)
+    trainer = Trainer(config, run_id, store, folder, listener)
+    trainer.resume()
+    store.restart_run(run_id)
+    return trainer.run()
+
+
+def evaluate_lora(
+    config: RunConfig,
+    lora: Path | None,
+    queries: int,
+    store: Store,
+    name: str | None,
+    progress: Callable[[str], None],
+) -> tuple[str, Evaluation]:
+    """Measure somebody's LoRA (None: the pretrained model) by the protocol of runs, into the store.
+
+    It becomes a run of algorithm ``external`` whose only evaluation stands at ``queries``, the reward
+    queries that its owner says it cost.
+
+    Raises:
+        UserError: the LoRA does not fit the backbone, or the store cannot be used.
+    """
+    store.check()
+    settings = config.settings
+    accelerator = Accelerator()
+    progress(f"loading {config.backbone.name}")
+    policy = StableDiffusion(
+        load_pipeline(config.backbone),
+        num_steps=settings.steps,
+        eta=settings.eta,
+        guidance=float(settings.guidance or config.backbone.guidance),
+        device=accelerator.device,
+    )
+    if lora is not None:
+        policy.load_lora(lora)
+    if hasattr(config.reward, "prepare"):
+        config.reward.prepare(policy.device)
+    judges = Judges(config.reward, config.reward_name, config.backbone.name, policy.device)
+    result = evaluate(
+        policy,
+        judges,
+        {"test": config.prompts.test, "train": config.prompts.train},
+        {"test": settings.eval_images, "train": settings.eval_train_images},
+        config.seed,
+        settings.micro_batch,
+        lambda split: progress(f"evaluating on {split} prompts"),
+    )
+    label = lora.stem if lora is not None else "pretrained"
+    run_id = f"external-{label}-s{config.seed}-{secrets.token_hex(4)}"
+    row = run_row(config, run_id, name or label, policy.device)
+    row |= {"algorithm": "external", "wrapper": label, "budget": queries}
+    row["config"] = row["config"] | {
+        "algorithm": {"name": "external", "lora": label},
+        "wrapper": {"name": label},
+    }
+    store.start_run(row)
+    rows = [
+        {
+            "queries": queries,
+            "split": metric.split,
+            "metric": metric.name,
+            "value": metric.value,
+            "n": metric.n,
+            "settings": dict(metric.settings),
+        }
+        for metric in result.metrics
+    ]
+    store.record_evals(run_id, rows)
+    store.finish_run(run_id, "done")
+    return run_id, result
+
+
+def limit_threads(threads: int | None) -> None:
+    """Set torch's threads; None keeps its own choice, the number of cores or OMP_NUM_THREADS."""
+    if threads is not None:
+        torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))

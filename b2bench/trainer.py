@@ -1,0 +1,342 @@
+"""A run: rounds of rollout, reward, advantage, selection and update, with every reward query logged.
+
+It knows neither the algorithm's name nor what an image shows. One round is DESIGN section 4: interval,
+prompts, rollout, reward, advantage, selection, update, then one transaction and one checkpoint; at
+milestones in reward queries an evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from b2bench.advantage import PromptAdvantage
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.checkpoint import load_checkpoint, save_checkpoint
+from b2bench.config import RunConfig
+from b2bench.errors import RunFailed, UserError
+from b2bench.evaluate import Evaluation, Judges, evaluate
+from b2bench.rollout import rollout, round_noise
+from b2bench.seeding import generator
+from b2bench.store import Store
+from b2bench.types import Trajectories
+from b2bench.update import UpdateReport, update
+
+
+class Listener(Protocol):
+    """Who watches a run. Every call is progress only; none changes the run."""
+
+    def stage(self, text: str) -> None:
+        """What the run does now, in a few words."""
+
+    def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None:
+        """A round is in the store."""
+
+    def evaluated(self, queries: int, evaluation: Evaluation) -> None:
+        """A milestone is in the store."""
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def stage(self, text: str) -> None: ...
+    def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None: ...
+    def evaluated(self, queries: int, evaluation: Evaluation) -> None: ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run says of itself. ``before`` and ``after`` map metric -> value on the test split."""
+
+    run_id: str
+    queries: int
+    seconds: float
+    queries_per_second: float
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    weights: str
+
+
+def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
+    """A reward's answer as float32 [n] on the CPU.
+
+    Raises:
+        RunFailed: it is no tensor of n finite numbers.
+    """
+    scores = torch.as_tensor(scores).detach().float().cpu()
+    if scores.shape != (n,):
+        raise RunFailed(f"reward {reward} returned shape {tuple(scores.shape)} for {n} images; expected ({n},)")
+    bad = int((~torch.isfinite(scores)).sum())
+    if bad:
+        raise RunFailed(f"reward {reward} returned {bad} scores that are not finite, of {n}")
+    return scores
+
+
+class Trainer:
+    """One run, from its first evaluation to its last checkpoint.
+
+    ``folder`` receives ``config.json``, checkpoints and the LoRA weights; ``store`` every row.
+
+    Raises:
+        UserError: the backbone, a judge or the reward cannot be loaded.
+    """
+
+    def __init__(
+        self, config: RunConfig, run_id: str, store: Store, folder: Path, listener: Listener | None = None
+    ) -> None:
+        self.config, self.run_id, self.store, self.folder = config, run_id, store, folder
+        self.listener: Listener = listener or Silent()
+        settings = config.settings
+        precision = {"fp32": "no"}.get(settings.precision, settings.precision)
+        self.accelerator = Accelerator(mixed_precision=precision)
+        device = self.accelerator.device
+        self.listener.stage(f"loading {config.backbone.name}")
+        self.policy = StableDiffusion(
+            load_pipeline(config.backbone),
+            num_steps=settings.steps,
+            eta=settings.eta,
+            guidance=float(settings.guidance or config.backbone.guidance),
+            device=device,
+        )
+        self.policy.add_lora(settings.lora_rank, config.seed)
+        self.policy.network = self.accelerator.prepare_model(self.policy.unet)
+        self.listener.stage(f"loading {config.reward_name}")
+        if hasattr(config.reward, "prepare"):
+            config.reward.prepare(device)
+        self.judges = Judges(config.reward, config.reward_name, config.backbone.name, device)
+        if hasattr(config.algorithm, "setup"):
+            config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))
+        networks = list(config.algorithm.networks()) if hasattr(config.algorithm, "networks") else []
+        self.networks = [network for network, _ in networks]
+        groups: list[dict[str, Any]] = [{"params": list(self.policy.parameters()), "lr": settings.lr}]
+        groups += [{"params": list(network.parameters()), "lr": lr} for network, lr in networks]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=settings.weight_decay)
+        self.advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
+        self.round = 0
+        self.queries = 0
+
+    def run(self) -> Summary:
+        """Run to the end of the budget. Whatever happens, the store says how it ended.
+
+        Raises:
+            RunFailed: the run cannot go on; status and reason are in the store.
+            KeyboardInterrupt: it was interrupted; the store says so, and the last checkpoint is whole.
+        """
+        started = time.monotonic()
+        first = self.queries
+        try:
+            while True:
+                if self._evaluation_due():
+                    self._evaluate()
+                if self.round == self.config.rounds:
+                    break
+                self._round()
+            weights = self._save_weights()
+        except KeyboardInterrupt:
+            self.store.finish_run(self.run_id, "interrupted", "interrupted by the user")
+            raise
+        except (RunFailed, UserError) as error:
+            self.store.finish_run(self.run_id, "failed", str(error))
+            raise RunFailed(f"round {self.round}: {error}") from error
+        except Exception as error:
+            self.store.finish_run(self.run_id, "failed", f"{type(error).__name__}: {error}")
+            raise
+        self.store.finish_run(self.run_id, "done")
+        seconds = time.monotonic() - started
+        return self._summary(seconds, self.queries - first, weights)
+
+    def resume(self) -> None:
+        """Take up the last checkpoint, and undo what the store holds beyond it."""
+        state = load_checkpoint(self.folder)
+        if state is None:
+            self.store.rewind(self.run_id, 0, -1)
+            return
+        self.policy.set_adapter_state(state["adapter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for network, weights in zip(self.networks, state["networks"], strict=True):
+            network.load_state_dict(weights)
+        self.advantage.load_state(state["advantage"])
+        self.round, self.queries = state["round"], state["queries"]
+        self.store.rewind(self.run_id, self.round, self.queries)
+
+    def _milestone(self, queries: int) -> int:
+        return queries * (self.config.settings.eval_points - 1) // self.config.queries
+
+    def _evaluation_due(self) -> bool:
+        done = max((row["queries"] for row in self.store.evals([self.run_id])), default=-1)
+        return done < 0 or self._milestone(self.queries) > self._milestone(done)
+
+    def _evaluate(self) -> None:
+        config, settings = self.config, self.config.settings
+        result = evaluate(
+            self.policy,
+            self.judges,
+            {"test": config.prompts.test, "train": config.prompts.train},
+            {"test": settings.eval_images, "train": settings.eval_train_images},
+            config.seed,
+            settings.micro_batch,
+            lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
+        )
+        rows = [
+            {
+                "queries": self.queries,
+                "split": metric.split,
+                "metric": metric.name,
+                "value": metric.value,
+                "n": metric.n,
+                "settings": dict(metric.settings),
+            }
+            for metric in result.metrics
+        ]
+        self.store.record_evals(self.run_id, rows)
+        self.listener.evaluated(self.queries, result)
+
+    def _sample(self, draws: int) -> Trajectories:
+        config, settings, round = self.config, self.config.settings, self.round
+        interval = config.wrapper.interval(round, config.rounds, settings.steps)
+        train = config.prompts.train
+        chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", round))
+        self.listener.stage(f"round {round + 1}: sampling {draws * settings.samples} images")
+        return rollout(
+            self.policy,
+            [train[i] for i in chosen],
+            samples=settings.samples,
+            leaves=config.wrapper.leaves(settings.samples),
+            interval=interval,
+            noise=round_noise(self.policy, config.seed, round),
+            micro_batch=settings.micro_batch,
+        )
+
+    def _round(self) -> None:
+        config, settings = self.config, self.config.settings
+        started, calls = time.monotonic(), self.policy.calls
+        trajectories = self._sample(config.draws(self.round))
+        sampling_calls = self.policy.calls - calls
+        self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
+        scores = config.reward(trajectories.images, trajectories.prompts)
+        reward = checked_scores(scores, len(trajectories), config.reward_name)
+        trajectories.reward = reward
+        trajectories.advantage = self.advantage(reward, trajectories.prompts)
+        selected = config.wrapper.select(trajectories)
+        self.listener.stage(f"round {self.round + 1}: optimising")
+        calls = self.policy.calls
+        report = update(
+            self.policy,
+            config.algorithm,
+            self.optimizer,
+            trajectories,
+            selected,
+            optimizer_steps=settings.optimizer_steps,
+            micro_batch=settings.micro_batch,
+            max_grad_norm=settings.max_grad_norm,
+            generator=generator(config.seed, "minibatches", self.round),
+            backward=self.accelerator.backward,
+        )
+        round_row = {
+            "round": self.round,
+            "queries": self.queries + len(trajectories),
+            "interval_start": trajectories.interval.start,
+            "interval_stop": trajectories.interval.stop,
+            "kept": int(report.kept.sum()),
+            "optimizer_steps": report.optimizer_steps,
+            "loss": report.loss,
+            "ratio_mean": report.metrics.get("ratio_mean", math.nan),
+            "approx_kl": report.metrics.get("approx_kl", math.nan),
+            "clip_fraction": report.metrics.get("clipped", math.nan),
+            "grad_norm": report.grad_norm,
+            "denoiser_calls_sampling": sampling_calls,
+            "denoiser_calls_training": self.policy.calls - calls,
+            "seconds": time.monotonic() - started,
+            "peak_mb": peak_mb(self.policy.device),
+        }
+        self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, report.kept))
+        self.round += 1
+        self.queries += len(trajectories)
+        save_checkpoint(self.folder, self.round, self._state())
+        self.listener.round_done(self.round, config.rounds, self.queries, float(reward.mean()), report)
+
+    def _query_rows(self, trajectories: Trajectories, kept: Tensor) -> list[dict[str, Any]]:
+        assert trajectories.reward is not None
+        assert trajectories.advantage is not None
+        columns = zip(
+            trajectories.prompts,
+            trajectories.group.tolist(),
+            trajectories.leaf.tolist(),
+            trajectories.reward.tolist(),
+            trajectories.advantage.tolist(),
+            kept.tolist(),
+            strict=True,
+        )
+        return [
+            {
+                "query_index": self.queries + i,
+                "round": self.round,
+                "prompt": prompt,
+                "group_id": group,
+                "leaf": leaf,
+                "reward": reward,
+                "scores": {self.config.reward_name: reward},
+                "advantage": advantage,
+                "kept": used,
+            }
+            for i, (prompt, group, leaf, reward, advantage, used) in enumerate(columns)
+        ]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "round": self.round,
+            "queries": self.queries,
+            "adapter": self.policy.adapter_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "networks": [network.state_dict() for network in self.networks],
+            "advantage": self.advantage.state(),
+        }
+
+    def _save_weights(self) -> Path:
+        self.policy.save_lora(self.folder)
+        return self.folder / "pytorch_lora_weights.safetensors"
+
+    def _summary(self, seconds: float, queries: int, weights: Path) -> Summary:
+        rows = [row for row in self.store.evals([self.run_id]) if row["split"] == "test"]
+
+        def at(queries: int) -> dict[str, float]:
+            return {row["metric"]: row["value"] for row in rows if row["queries"] == queries}
+
+        points: Sequence[int] = sorted({row["queries"] for row in rows})
+        return Summary(
+            run_id=self.run_id,
+            queries=self.queries,
+            seconds=seconds,
+            queries_per_second=queries / seconds,
+            before=at(points[0]),
+            after=at(points[-1]),
+            weights=str(weights),
+        )
+
+
+def peak_mb(device: torch.device) -> float:
+    """Peak memory so far in MiB: of the GPU where there is one, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """Put ``config.json`` into a run folder, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "config.json.tmp"
+    temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "config.json")

@@ -1,0 +1,166 @@
+"""The vocabulary of the harness, and its conventions, stated once.
+
+Step k = 0..T-1 counts in denoising order: 0 is the noisiest. ``timestep`` is the scheduler's own
+integer. A trained interval is ``[start, stop)`` in steps. A log-probability is the mean over the
+latent dimensions, in nats. Letters in shapes: N rollouts, T steps, K leaves of a branch, G groups,
+P prompts, C, H, W latent channels, height and width, D = C*H*W the latent size, L and E tokens and
+width of a text embedding, B the rows of a minibatch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The trained steps ``[start, stop)``."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"interval [{self.start}, {self.stop}) holds no step")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """An isotropic normal distribution per row: ``mean`` [B, ...], ``std`` [B], above zero."""
+
+    mean: Tensor
+    std: Tensor
+
+    def _std(self) -> Tensor:
+        return self.std.reshape(-1, *[1] * (self.mean.ndim - 1))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of ``x`` [B, ...], averaged over dimensions: [B], nats per dimension.
+
+        All public code of the DDPO family averages; a sum was unstable in reports on two of them.
+        """
+        std = self._std()
+        density = -((x - self.mean) ** 2) / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
+        return density.flatten(1).mean(1)
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """KL(self || other), averaged over dimensions: [B], nats per dimension.
+
+        With equal standard deviations this is ``|mean - other.mean|^2 / (2 std^2)``.
+        """
+        ours, theirs = self._std(), other._std()
+        squared = (self.mean - other.mean) ** 2
+        value = torch.log(theirs / ours) + (ours**2 + squared) / (2 * theirs**2) - 0.5
+        return value.flatten(1).mean(1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """``mean + std * noise`` [B, ...]; the caller draws the noise."""
+        return self.mean + self._std() * noise
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Text embeddings of N rows: ``table`` [P, L, E] of distinct prompts, ``empty`` [1, L, E], ``index`` [N]."""
+
+    table: Tensor
+    empty: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Tensor | slice) -> Conditioning:
+        return Conditioning(self.table, self.empty, self.index[rows])
+
+    def embeddings(self) -> Tensor:
+        """Embedding of each row: [N, L, E]."""
+        return self.table[self.index]
+
+
+@dataclass
+class Trajectories:
+    """The rollouts of one round.
+
+    ``latents`` [N, S+1, C, H, W] holds only the S trained steps of ``interval`` (and where the last one
+    led), ``log_prob`` [N, S] their log-probabilities under the behaviour policy. ``group`` [N] numbers
+    the prompt draw, or the branch, that a rollout belongs to; ``leaf`` [N] its place in it. ``images``
+    [N, 3, h, w] in [0, 1]. ``reward`` and ``advantage`` [N] are filled by the harness. ``calls``
+    counts denoiser calls: network evaluations in rows, where the two rows of guidance count once.
+    """
+
+    prompts: list[str]
+    cond: Conditioning
+    latents: Tensor
+    log_prob: Tensor
+    group: Tensor
+    leaf: Tensor
+    interval: Interval
+    images: Tensor
+    calls: int
+    reward: Tensor | None = None
+    advantage: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What a loss sees: B single denoising steps.
+
+    ``latents`` and ``next_latents`` [B, C, H, W], float32; ``step`` [B], int64; ``log_prob`` [B] under
+    the behaviour policy; ``advantage`` and ``reward`` [B] of the whole rollout.
+    """
+
+    cond: Conditioning
+    latents: Tensor
+    next_latents: Tensor
+    step: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    reward: Tensor
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def __getitem__(self, rows: Tensor | slice) -> Transitions:
+        return Transitions(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Best and worst rollout of a comparison group at the same step, row by row."""
+
+    winner: Transitions
+    loser: Transitions
+
+    def __len__(self) -> int:
+        return len(self.winner)
+
+    def __getitem__(self, rows: Tensor | slice) -> Pair:
+        return Pair(self.winner[rows], self.loser[rows])
+
+
+def micro_batches(rows: int, size: int) -> list[slice]:
+    """Split ``rows`` into slices of at most ``size``, as even as they go.
+
+    Even, because kernels round differently for a handful of rows: on a CPU a network's output is the
+    same to the bit at any batch of eight or more, and off in the last place below.
+    """
+    count = -(-rows // size)
+    bounds = [rows * i // count for i in range(count + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """One tensor of several, without a copy where there is only one."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -1,0 +1,140 @@
+"""From selected rollouts to optimizer steps: minibatches of (trajectory, step), accumulated exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from b2bench.advantage import best_and_worst
+from b2bench.errors import RunFailed
+from b2bench.protocols import Batch, Policy
+from b2bench.types import Pair, Trajectories, Transitions, micro_batches
+
+
+def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions:
+    """The transitions (rows[i], interval.start + offsets[i]) on ``device``; both [B]."""
+    assert trajectories.reward is not None
+    assert trajectories.advantage is not None
+    return Transitions(
+        cond=trajectories.cond[rows.to(trajectories.cond.index.device)],
+        latents=trajectories.latents[rows, offsets].to(device),
+        next_latents=trajectories.latents[rows, offsets + 1].to(device),
+        step=(trajectories.interval.start + offsets).to(device),
+        log_prob=trajectories.log_prob[rows, offsets].to(device),
+        advantage=trajectories.advantage[rows].to(device),
+        reward=trajectories.reward[rows].to(device),
+    )
+
+
+def minibatches(rows: int, steps: int, count: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffle the rows*steps items and deal them into ``count`` minibatches of (row, offset).
+
+    Sizes differ by at most one. Fewer items than minibatches: items are dealt again, so that every cell
+    takes the same number of optimizer steps a round.
+    """
+    order = torch.randperm(rows * steps, generator=generator)
+    if 0 < len(order) < count:
+        order = order.repeat(-(-count // len(order)))
+    for part in order.tensor_split(count):
+        if len(part):
+            yield part // steps, part % steps
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """Means over a round's minibatches, weighted by rows; nan where an algorithm does not give them."""
+
+    kept: Tensor  # bool [N], which rollouts reached the loss
+    optimizer_steps: int
+    loss: float
+    metrics: Mapping[str, float]
+    grad_norm: float
+
+
+def _pick(algorithm: Any, trajectories: Trajectories, selected: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rows that are trained on, [n]; for algorithms on pairs winners and losers, [n] each."""
+    if algorithm.pairs:
+        return best_and_worst(trajectories)
+    return selected.nonzero().squeeze(1), None
+
+
+def update(
+    policy: Policy,
+    algorithm: Any,
+    optimizer: torch.optim.Optimizer,
+    trajectories: Trajectories,
+    selected: Tensor,
+    *,
+    optimizer_steps: int,
+    micro_batch: int,
+    max_grad_norm: float,
+    generator: torch.Generator,
+    backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
+    progress: Callable[[], None] = lambda: None,
+) -> UpdateReport:
+    """Take a round's optimizer steps on the ``selected`` rollouts (bool [N]), or on the pairs of the round.
+
+    A minibatch is split into micro-batches whose gradients are summed with weights rows / minibatch, so
+    that the split changes the result by rounding only. The gradient norm is clipped over the adapter's
+    parameters. No rollout selected: no step is taken.
+
+    Raises:
+        RunFailed: a loss or a gradient is not finite.
+    """
+    first, second = _pick(algorithm, trajectories, selected)
+    kept = torch.zeros(len(trajectories), dtype=torch.bool)
+    kept[first] = True
+    if second is not None:
+        kept[second] = True
+    parameters = list(policy.parameters())
+    device = parameters[0].device
+    sums: dict[str, float] = {}
+    total, taken, loss_sum, norm_sum = 0, 0, 0.0, 0.0
+    steps = len(trajectories.interval)
+    for rows, offsets in minibatches(len(first), steps, optimizer_steps, generator):
+        optimizer.zero_grad(set_to_none=True)
+        for part in micro_batches(len(rows), micro_batch):
+            winners = transitions(trajectories, first[rows[part]], offsets[part], device)
+            batch: Batch = winners
+            if second is not None:
+                batch = Pair(winners, transitions(trajectories, second[rows[part]], offsets[part], device))
+            loss, metrics = algorithm.loss(policy, batch)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise RunFailed(f"the loss of {type(algorithm).__name__} is {value} at optimizer step {taken}")
+            backward(loss * (len(batch) / len(rows)))
+            total += len(batch)
+            loss_sum += value * len(batch)
+            for name, mean in _health(metrics).items():
+                sums[name] = sums.get(name, 0.0) + mean * len(batch)
+        norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+        if not math.isfinite(norm):
+            raise RunFailed(f"the gradient of {type(algorithm).__name__} is not finite at optimizer step {taken}")
+        optimizer.step()
+        norm_sum += norm
+        taken += 1
+        progress()
+    optimizer.zero_grad(set_to_none=True)
+    means = {name: value / total for name, value in sums.items()} if total else {}
+    return UpdateReport(
+        kept=kept,
+        optimizer_steps=taken,
+        loss=loss_sum / total if total else math.nan,
+        metrics=means,
+        grad_norm=norm_sum / taken if taken else math.nan,
+    )
+
+
+def _health(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalar means of a loss's metrics; ``log_ratio`` gives ratio_mean and approx_kl = 0.5 mean(dlogp^2)."""
+    found = {name: float(value.float().mean()) for name, value in metrics.items() if name != "log_ratio"}
+    if "log_ratio" in metrics:
+        log_ratio = metrics["log_ratio"].float()
+        found["ratio_mean"] = float(log_ratio.exp().mean())
+        found["approx_kl"] = float(0.5 * log_ratio.square().mean())
+    return found

@@ -1,0 +1,148 @@
+"""BPT and BS as two independent switches: the four wrappers are their 2x2 factorial.
+
+| wrapper | trained steps | leaves of a branch | reaches the loss |
+| vanilla | all | 1 | all |
+| bpt | backward-progressive | 1 | all |
+| bs | all | K | extremes of a branch |
+| b2 | backward-progressive | K | extremes of a branch |
+
+Source: B2-DiffuRL (arXiv 2503.11240), sections 4.1 (BPT) and 4.2 (BS), and its public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from b2bench.registry import wrapper
+from b2bench.types import Interval, Trajectories
+
+
+@dataclass(kw_only=True)
+class FullInterval:
+    """Train all T denoising steps in every round."""
+
+    def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
+        """``[0, T)``."""
+        return Interval(0, num_steps)
+
+
+@dataclass(kw_only=True)
+class BackwardProgressive:
+    """Train the last tau of T steps, and let tau grow to T with training.
+
+    tau = tau_start T + floor(rises i / rounds) (1 - tau_start) T / (rises - 1), in round i: the published
+    code's 14 + floor(7 i / 100) of T = 20, written as a fraction of training. It reaches T in the last
+    of the ``rises`` equal parts.
+    """
+
+    tau_start: float = 0.7
+    """Share of the T steps that is trained in the first round (0 < tau_start <= 1)"""
+    rises: int = 7
+    """Number of equal parts of training; the trained share grows from one to the next"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tau_start <= 1:
+            raise ValueError(f"tau_start = {self.tau_start} is outside (0, 1]")
+        if self.rises < 1:
+            raise ValueError(f"rises = {self.rises} is below 1")
+
+    def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
+        """``[T - tau, T)``."""
+        part = self.rises * round // rounds
+        share = part / (self.rises - 1) if self.rises > 1 else 0.0
+        tau = self.tau_start + (1 - self.tau_start) * min(share, 1.0)
+        return Interval(num_steps - max(1, int(tau * num_steps + 1e-9)), num_steps)
+
+
+@dataclass(kw_only=True)
+class Independent:
+    """Every rollout starts from its own noise, and every rollout is trained on."""
+
+    def leaves(self, samples: int) -> int:
+        """1: no branching."""
+        return 1
+
+    def select(self, trajectories: Trajectories) -> Tensor:
+        """All: bool [N]."""
+        return torch.ones(len(trajectories), dtype=torch.bool)
+
+
+@dataclass(kw_only=True)
+class Branching:
+    """Copy each trajectory into K leaves where the trained interval starts; train on a branch's extremes.
+
+    The best leaf is kept if its advantage is at least ``best``, the worst if it is below ``worst``,
+    independently: a branch gives 0, 1 or 2 rollouts. Differs from the paper: its equation 5 has the
+    threshold 0, its public code +-0.5; the code's is the default here.
+    """
+
+    best: float = 0.5
+    """The best leaf of a branch is trained on if its advantage is at least this"""
+    worst: float = -0.5
+    """The worst leaf of a branch is trained on if its advantage is below this"""
+    keep: Literal["extremes", "all"] = "extremes"
+    """Which leaves may reach the loss: the extremes of a branch by the thresholds, or all of them"""
+
+    def leaves(self, samples: int) -> int:
+        """K: all rollouts of a prompt draw are leaves of one branch."""
+        return samples
+
+    def select(self, trajectories: Trajectories) -> Tensor:
+        """Extremes of each group: bool [N]."""
+        if self.keep == "all":
+            return torch.ones(len(trajectories), dtype=torch.bool)
+        reward, advantage = trajectories.reward, trajectories.advantage
+        assert reward is not None
+        assert advantage is not None
+        kept = torch.zeros(len(trajectories), dtype=torch.bool)
+        for group in trajectories.group.unique():
+            rows = (trajectories.group == group).nonzero().squeeze(1)
+            best, worst = rows[reward[rows].argmax()], rows[reward[rows].argmin()]
+            kept[best] |= bool(advantage[best] >= self.best)
+            kept[worst] |= bool(advantage[worst] < self.worst)
+        return kept
+
+
+@wrapper
+class Vanilla(FullInterval, Independent):
+    """No wrapper: independent rollouts, all steps, all rollouts."""
+
+    properties: ClassVar[Mapping[str, str]] = {"steps": "all T", "leaves": "1", "trained on": "all rollouts"}
+
+
+@wrapper
+class BPT(BackwardProgressive, Independent):
+    """Backward progressive training alone."""
+
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "last tau, growing to T",
+        "leaves": "1",
+        "trained on": "all rollouts",
+    }
+
+
+@wrapper
+class BS(FullInterval, Branching):
+    """Branch-based sampling alone: the leaves share only x_T (the paper gives no such cell; ours is open)."""
+
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "all T",
+        "leaves": "K",
+        "trained on": "best and worst leaf of a branch",
+    }
+
+
+@wrapper
+class B2(BackwardProgressive, Branching):
+    """BPT + BS: the paper's B2-DiffuRL."""
+
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "last tau, growing to T",
+        "leaves": "K",
+        "trained on": "best and worst leaf of a branch",
+    }

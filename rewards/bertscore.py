@@ -1,0 +1,120 @@
+"""BERTScore of what a captioner says about the image (DDPO's prompt-image alignment reward)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.errors import UserError
+from b2bench.registry import reward
+
+QUESTION = "USER: <image>\nAnswer concisely: what is going on in this image? ASSISTANT:"
+REFERENCE = "The image contains {}"
+
+# checkpoint -> captioner source, its size, BERT source, its size, hidden layer that is compared
+_CHECKPOINTS: dict[str, tuple[str, str, str, str, int]] = {
+    "pocket": (str(POCKET_WEIGHTS / "captioner"), "", str(POCKET_WEIGHTS / "bert"), "", 4),
+    # bert_score's table names layer 40 of DeBERTa xlarge mnli as the one that agrees best with people.
+    "paper": ("llava-hf/llava-1.5-7b-hf", "14 GB", "microsoft/deberta-xlarge-mnli", "3 GB", 40),
+}
+
+
+def _load(loader: Any, source: str, size: str, **options: Any) -> Any:
+    try:
+        return loader.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        if Path(source).is_dir() or not size:
+            raise UserError(f"BERTScore checkpoint {source} cannot be read: {reason}") from None
+        raise UserError(
+            f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Get it with: "
+            f"huggingface-cli download {source}, on a machine with access, and set HF_HOME to that cache. ({reason})"
+        ) from None
+
+
+def greedy_recall(candidate: Tensor, reference: Tensor, scored: Tensor) -> float:
+    """BERTScore recall (Zhang et al. 2020, equation 1), without idf weights.
+
+    ``candidate`` [m, E] and ``reference`` [n, E] are token embeddings, special tokens included; ``scored``
+    [n] is false for the reference's special tokens. Each scored reference token is matched with the
+    most similar candidate token; the mean of these cosines, in [-1, 1].
+    """
+    similarity = F.normalize(reference, dim=-1) @ F.normalize(candidate, dim=-1).T
+    return float(similarity.max(1).values[scored].mean())
+
+
+@reward
+class BERTScore:
+    """A captioner answers "what is going on in this image?"; recall of the prompt in its answer.
+
+    Reference text "The image contains {prompt}". The paper's models are LLaVA v1.5 7B (fp16) and DeBERTa
+    xlarge mnli; pocket has a small LLaVA and a small BERT of the same classes, and runs the same code.
+    """
+
+    properties: ClassVar[Mapping[str, str]] = {
+        "range": "[-1, 1]",
+        "pocket": "yes",
+        "source": "Black et al. 2023",
+    }
+
+    checkpoint: str = "auto"
+    """pocket, or paper (LLaVA v1.5 7B, 14 GB, and DeBERTa xlarge mnli, 3 GB); auto is the backbone's"""
+    batch: int = 32
+    """Images captioned at a time"""
+    max_new_tokens: int = 24
+    """Length at which an answer is cut"""
+
+    def prepare(self, device: torch.device) -> None:
+        """Load captioner and BERT before the first query, so that a missing one stops nothing halfway."""
+        from transformers import AutoModel, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
+
+        if self.checkpoint not in _CHECKPOINTS:
+            raise UserError(f"bertscore has no checkpoint {self.checkpoint!r}; known: {', '.join(_CHECKPOINTS)}")
+        captioner, captioner_size, bert, bert_size, self.layer = _CHECKPOINTS[self.checkpoint]
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        self.device = device
+        self.processor = _load(AutoProcessor, captioner, captioner_size)
+        self.captioner = _load(LlavaForConditionalGeneration, captioner, captioner_size, dtype=dtype)
+        self.captioner.to(device).eval().requires_grad_(False)
+        self.tokenizer = _load(AutoTokenizer, bert, bert_size)
+        self.bert = _load(AutoModel, bert, bert_size, dtype=torch.float32)
+        self.bert.to(device).eval().requires_grad_(False)
+        self.embeddings: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def captions(self, images: Tensor) -> list[str]:
+        """The captioner's greedy answers to images [N, 3, h, w] in [0, 1]."""
+        answers: list[str] = []
+        for part in images.split(self.batch):
+            pixels = (part.cpu() * 255).round().to(torch.uint8)
+            inputs = self.processor(images=list(pixels), text=[QUESTION] * len(part), return_tensors="pt")
+            inputs = inputs.to(self.device, self.captioner.dtype)
+            output = self.captioner.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+            new = output[:, inputs["input_ids"].shape[1] :]
+            answers += [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+        return answers
+
+    @torch.no_grad()
+    def _embed(self, text: str) -> tuple[Tensor, Tensor]:
+        """Token embeddings [n, E] of the compared layer, and which tokens are not special [n]."""
+        if text not in self.embeddings:
+            inputs = self.tokenizer(text, return_tensors="pt", return_special_tokens_mask=True, truncation=True)
+            special = inputs.pop("special_tokens_mask")[0].bool()
+            states = self.bert(**inputs.to(self.device), output_hidden_states=True).hidden_states
+            self.embeddings[text] = states[self.layer][0].float().cpu(), ~special
+        return self.embeddings[text]
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``images`` [N, 3, h, w] in [0, 1] -> recalls [N]."""
+        scores = []
+        for caption, prompt in zip(self.captions(images), prompts, strict=True):
+            candidate, _ = self._embed(caption or ".")
+            reference, scored = self._embed(REFERENCE.format(prompt))
+            scores.append(greedy_recall(candidate, reference, scored))
+        return torch.tensor(scores)

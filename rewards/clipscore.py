@@ -1,0 +1,36 @@
+"""CLIPScore: cosine similarity of image and prompt under a CLIP model (paper section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from b2bench.registry import reward
+from b2bench.scorers import ClipScorer
+
+
+@reward
+class CLIPScore:
+    """Plain cosine similarity, in [-1, 1]; the paper's is open_clip ViT-H-14, laion2b_s32b_b79k."""
+
+    properties: ClassVar[Mapping[str, str]] = {
+        "range": "[-1, 1]",
+        "pocket": "yes",
+        "source": "Hessel et al. 2021",
+    }
+
+    checkpoint: str = "auto"
+    """pocket, paper (open_clip ViT-H-14, 3.9 GB), or an open_clip folder; auto is the backbone's"""
+    batch: int = 64
+    """Images scored at a time"""
+
+    def prepare(self, device: torch.device) -> None:
+        """Load the model before the first query, so that a missing one stops nothing halfway."""
+        self.scorer = ClipScorer(self.checkpoint, device, self.batch)
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``images`` [N, 3, h, w] in [0, 1] -> cosine similarities [N]."""
+        return self.scorer(images, prompts)

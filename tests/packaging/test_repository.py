@@ -1,0 +1,77 @@
+"""What holds for the files of the repository themselves."""
+
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+# Where packages come from is for each machine to say: a mirror, a proxy, a cache.
+PACKAGE_HOST = re.compile(
+    rb"pypi\.org|pythonhosted\.org|npmjs\.(org|com)|yarnpkg\.com|unpkg\.com|jsdelivr\.net|anaconda\.org"
+    rb"|conda-forge\.org|download\.pytorch\.org|crates\.io|rubygems\.org|proxy\.golang\.org"
+    rb"|https?://[^\s\"'<>]+/simple\b"
+)
+
+
+def repository_files():
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def tool(*command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_file_names_a_package_host():
+    named = {
+        str(path.relative_to(ROOT)): match[0].decode()
+        for path in repository_files()
+        if (match := PACKAGE_HOST.search(path.read_bytes()))
+    }
+    assert not named
+
+
+def test_no_lock_file_is_committed():
+    assert ROOT / "uv.lock" not in repository_files()
+
+
+def test_every_pin_is_exact_and_every_dependency_pinned():
+    pins = PYPROJECT["tool"]["uv"]["constraint-dependencies"]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[^ =<>*]+( ; python_version .*)?", pin) for pin in pins)
+    project = PYPROJECT["project"]
+    asked = [*project["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]
+    asked += [name for extra in project["optional-dependencies"].values() for name in extra]
+    wanted = {re.match(r"[\w-]+", name)[0].lower().replace("_", "-") for name in asked}
+    assert wanted <= {pin.partition("==")[0] for pin in pins}
+
+
+def test_pins_are_the_whole_resolved_set():
+    lock = ROOT / "uv.lock"
+    if not lock.exists():
+        pytest.skip("no uv.lock: not run by uv")
+    pins = runpy.run_path(str(ROOT / "tools" / "pin.py"))["pins"]
+    assert pins(tomllib.loads(lock.read_text())) == PYPROJECT["tool"]["uv"]["constraint-dependencies"]
+
+
+@pytest.mark.lint
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=["check", "format"])
+def test_ruff(command):
+    tool("ruff", *command)
+
+
+@pytest.mark.lint
+@pytest.mark.slow
+def test_mypy():
+    tool("mypy")

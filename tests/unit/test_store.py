@@ -1,0 +1,425 @@
+"""The DuckDB store: what it writes, what it refuses, and what is left when it is killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from b2bench import store as store_module
+from b2bench.errors import UserError
+from b2bench.store import CLOSED, KEYS, SCHEMA_VERSION, TABLES, Store
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "store.md"
+
+
+def run_row(run_id: str = "a1", **more: Any) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "name": f"ddpo-b2-{run_id}",
+        "benchmark_version": "0.1",
+        "algorithm": "ddpo",
+        "wrapper": "b2",
+        "backbone": "pocket",
+        "reward": "clipscore",
+        "prompts": "template1",
+        "prompts_hash": "ab",
+        "seed": 0,
+        "budget": 1000,
+        "config": {"lr": 1e-3, "nested": {"nan": float("nan"), "path": Path("x")}},
+        "config_hash": "cd",
+        "versions": {"torch": "2"},
+        **more,
+    }
+
+
+def round_rows(number: int, n: int = 10) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A round and its queries, with the scalars that a trainer has at hand."""
+    queries = [
+        {
+            "query_index": number * n + i,
+            "round": number,
+            "prompt": f"a cat, {i % 2}",
+            "group_id": i // 5,
+            "leaf": i % 5,
+            "reward": np.float64(0.1 + i / 7),
+            "scores": {"success": np.float32(1), "broken": float("nan")},
+            "advantage": i / 3,
+            "kept": np.bool_(i % 2 == 0),
+        }
+        for i in range(n)
+    ]
+    return {"round": number, "queries": n * (number + 1), "loss": 0.5, "kept": n // 2}, queries
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "b2bench.duckdb", patience=10)
+
+
+@pytest.fixture
+def started(store: Store) -> Store:
+    store.start_run(run_row())
+    return store
+
+
+def count(store: Store, table: str) -> int:
+    return int(store.sql(f"SELECT count(*) AS n FROM {table}")[0]["n"])
+
+
+def test_a_run_from_start_to_end(started: Store) -> None:
+    (run,) = started.runs()
+    assert (run["status"], run["finished"], run["seed"]) == ("running", None, 0)
+    assert run["config"] == {"lr": 1e-3, "nested": {"nan": None, "path": "x"}}
+    started.record_round("a1", *round_rows(0))
+    (after,) = started.runs()
+    assert after["heartbeat"] > run["heartbeat"]
+    started.record_evals(
+        "a1", [{"queries": 10, "split": "test", "metric": "clipscore", "value": 0.5, "n": 4}]
+    )
+    started.finish_run("a1", "failed", "reward is NaN")
+    assert [(row["status"], row["error"]) for row in started.runs(status="failed")] == [
+        ("failed", "reward is NaN")
+    ]
+    assert started.runs(status="done") == []
+    started.restart_run("a1")
+    (run,) = started.runs()
+    assert (run["status"], run["error"], run["finished"]) == ("running", None, None)
+
+
+def test_rows_come_back_bit_for_bit(started: Store) -> None:
+    round_row, queries = round_rows(0)
+    started.record_round("a1", {**round_row, "loss": float("nan"), "grad_norm": 5e-324}, queries)
+    found = started.sql("SELECT * FROM queries ORDER BY query_index")
+    assert [row["reward"] for row in found] == [row["reward"] for row in queries]
+    assert [row["kept"] for row in found] == [True, False] * 5
+    assert json.loads(found[0]["scores"]) == {"success": 1.0, "broken": None}
+    (row,) = started.rounds("a1")
+    assert np.isnan(row["loss"])
+    assert (row["grad_norm"], row["seconds"]) == (5e-324, None)
+
+
+def test_evals_and_images_of_the_same_key_are_replaced(started: Store) -> None:
+    row = {"queries": 0, "split": "test", "metric": "is_style", "n": 4, "settings": {"splits": 1}}
+    image = {"queries": 0, "prompt": "a cat", "noise_index": 3, "score": 0.1, "path": "images/0.png"}
+    started.record_evals("a1", [{**row, "value": 1.0}], [image])
+    started.record_evals("a1", [{**row, "value": 2.0}], [image])
+    (found,) = started.evals(["a1"])
+    assert (found["value"], found["settings"]) == (2.0, {"splits": 1})
+    assert count(started, "images") == 1
+    assert started.evals(["b2"]) == []
+
+
+def test_a_repeated_round_is_refused_as_a_whole(started: Store) -> None:
+    started.record_round("a1", *round_rows(0))
+    round_row, queries = round_rows(1)
+    with pytest.raises(duckdb.ConstraintException):
+        started.record_round("a1", round_row, [*queries, round_rows(0)[1][3]])
+    assert (count(started, "rounds"), count(started, "queries")) == (1, 10)
+
+
+def test_rewind_forgets_what_came_after_the_checkpoint(started: Store) -> None:
+    for number in range(3):
+        started.record_round("a1", *round_rows(number))
+        row = {"queries": 10 * (number + 1), "split": "test", "metric": "clipscore", "value": 0.5, "n": 4}
+        image = {"queries": row["queries"], "prompt": "a cat", "noise_index": 0}
+        started.record_evals("a1", [row], [image])
+    started.rewind("a1", round=1, queries=10)
+    assert [row["round"] for row in started.rounds("a1")] == [0]
+    assert [row["queries"] for row in started.evals("a1")] == [10]
+    assert (count(started, "queries"), count(started, "images")) == (10, 1)
+    started.record_round("a1", *round_rows(1))
+    assert count(started, "queries") == 20
+
+
+def test_mistakes_of_the_caller_are_named(started: Store) -> None:
+    with pytest.raises(ValueError, match="no column lss"):
+        started.record_round("a1", {"round": 0, "queries": 0, "lss": 1}, [])
+    with pytest.raises(ValueError, match="never started"):
+        started.record_round("zz", *round_rows(0))
+    with pytest.raises(ValueError, match="ends done"):
+        started.finish_run("a1", "finished")
+    with pytest.raises(ValueError, match="no column nam"):
+        started.runs(nam="x")
+
+
+def test_values_are_bound_and_never_sql(started: Store) -> None:
+    evil = "'; DROP TABLE queries; --"
+    started.start_run(run_row(evil, name='"; DELETE FROM runs'))
+    started.record_round(evil, *round_rows(0))
+    assert started.find_run(evil)["run_id"] == evil
+    assert [row["run_id"] for row in started.rounds(evil)] == [evil]
+    assert count(started, "runs") == 2
+
+
+def test_a_large_round_is_one_statement_and_not_thousands(started: Store) -> None:
+    round_row, queries = round_rows(0, n=2000)
+    begin = time.perf_counter()
+    started.record_round("a1", round_row, queries)
+    # about 0.06 s alone on a core; row by row it is seconds
+    assert time.perf_counter() - begin < 1.0
+    assert count(started, "queries") == 2000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a1", "a1"), ("ddpo-b2-b22", "b22"), ("b2", "b22"), ("ddpo-b2-a1", "a1"), ("a", "a1")],
+)
+def test_find_run(started: Store, text: str, expected: str) -> None:
+    started.start_run(run_row("b22"))
+    assert started.find_run(text)["run_id"] == expected
+
+
+def test_find_run_says_what_it_could_have_been(started: Store) -> None:
+    started.start_run(run_row("a12"))
+    with pytest.raises(UserError, match="ambiguous; which of: a1, a12"):
+        started.find_run("ddpo")
+    with pytest.raises(UserError, match="did you mean ddpo-b2-a1"):
+        started.find_run("dpo-b2-a1")
+    with pytest.raises(UserError, match="ls runs"):
+        started.find_run("zzzz")
+
+
+def test_sql_reads_and_does_nothing_else(started: Store, tmp_path: Path) -> None:
+    assert started.sql("SELECT seed FROM runs WHERE run_id = ?", ["a1"]) == [{"seed": 0}]
+    secret = tmp_path / "secret.csv"
+    secret.write_text("x\n1\n")
+    for query in (
+        "DELETE FROM runs",
+        "SELEKT",
+        f"FROM read_csv('{secret}')",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+    ):
+        with pytest.raises(UserError, match="SQL on"):
+            started.sql(query)
+    assert count(started, "runs") == 1
+
+
+def test_merge_takes_the_runs_that_are_not_there_yet(started: Store, tmp_path: Path) -> None:
+    started.record_round("a1", *round_rows(0))
+    other = Store(tmp_path / "other.duckdb")
+    other.start_run(run_row("b22"))
+    other.record_evals(
+        "b22", [{"queries": 0, "split": "test", "metric": "m", "value": 1.0, "settings": {"k": [1]}}]
+    )
+    assert other.merge(started.path) == ["a1"]
+    assert other.merge(started.path) == []
+    for table in ("queries", "rounds"):
+        query = f"SELECT * FROM {table} ORDER BY ALL"
+        assert other.sql(query) == started.sql(query)
+    assert other.runs(run_id="a1") == started.runs()
+    copy = Store(tmp_path / "copy.duckdb")
+    assert copy.merge(other.path) == ["a1", "b22"]
+    assert copy.evals() == other.evals()
+
+
+def test_reading_a_store_that_does_not_exist(store: Store) -> None:
+    with pytest.raises(UserError, match="b2bench run"):
+        store.runs()
+    assert not store.path.exists()
+
+
+def test_check_of_a_new_or_good_store_changes_nothing(store: Store) -> None:
+    store.check()
+    assert not store.path.exists()
+    store.start_run(run_row())
+    before = store.path.read_bytes()
+    store.check()
+    assert store.path.read_bytes() == before
+    assert os.listdir(store.path.parent) == [store.path.name]
+
+
+def newer(path: Path) -> None:
+    Store(path).start_run(run_row())
+    with duckdb.connect(str(path)) as con:
+        con.execute('UPDATE "schema" SET version = 99')
+
+
+def foreign(path: Path) -> None:
+    with duckdb.connect(str(path)) as con:
+        con.execute("CREATE TABLE mine (x INTEGER)")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_text("hello" * 1000), "not a DuckDB file"),
+        (lambda path: path.write_bytes(b""), "not a DuckDB file"),
+        (newer, "schema version 99"),
+        (foreign, "no b2bench store"),
+    ],
+    ids=["text", "empty", "newer", "foreign"],
+)
+def test_a_file_that_is_no_store_is_refused_and_untouched(store: Store, make: Any, message: str) -> None:
+    make(store.path)
+    before = store.path.read_bytes()
+    for call in (store.check, store.runs, lambda: store.start_run(run_row())):
+        with pytest.raises(UserError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert store.path.read_bytes() == before
+    assert os.listdir(store.path.parent) == [store.path.name]
+
+
+def test_a_folder_and_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        Store(tmp_path).check()
+    with pytest.raises(UserError, match="folder does not exist"):
+        Store(tmp_path / "no" / "x.duckdb").check()
+
+
+def test_no_permission(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module.os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="no permission"):
+        store.check()
+    with pytest.raises(UserError, match="no permission"):
+        store.start_run(run_row())
+
+
+def test_an_older_schema_is_lifted(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    steps = {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR", "UPDATE runs SET host = 'h'"]}
+    monkeypatch.setattr(store_module, "MIGRATIONS", steps)
+    assert started.sql("SELECT host FROM runs") == [{"host": "h"}]
+    assert started.sql('SELECT version FROM "schema"') == [{"version": SCHEMA_VERSION + 1}]
+
+
+def test_a_migration_that_fails_leaves_the_old_file(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        steps = {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR", "nonsense"]}
+        patch.setattr(store_module, "MIGRATIONS", steps)
+        with pytest.raises(duckdb.ParserException):
+            started.runs()
+    (run,) = started.runs()
+    assert "host" not in run
+
+
+HOLD = """
+import sys, time, duckdb
+with duckdb.connect(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_calls_wait_while_another_process_holds_the_file(started: Store) -> None:
+    command = [sys.executable, "-c", HOLD, str(started.path), "0.5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        impatient = Store(started.path, patience=0.05)
+        with pytest.raises(UserError, match=rf"locked .* process {holder.pid} "):
+            impatient.runs()
+        with pytest.raises(UserError, match="locked"):
+            impatient.check()
+        started.record_round("a1", *round_rows(0))
+        assert count(started, "rounds") == 1
+
+
+def test_calls_wait_for_a_connection_of_this_process(started: Store) -> None:
+    with duckdb.connect(str(started.path)), pytest.raises(UserError, match="of this process"):
+        Store(started.path, patience=0.05).runs()
+    assert started.runs()
+
+
+WRITE = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from test_store import Store, round_rows, run_row
+store = Store(sys.argv[1])
+if not store.path.exists():
+    store.start_run(run_row())
+print("ready", flush=True)
+first = len(store.rounds("a1"))
+for number in range(first, first + 10_000):
+    store.record_round("a1", *round_rows(number, n=50))
+"""
+
+
+def test_killed_at_any_instant_only_whole_rounds_are_left(store: Store) -> None:
+    command = [sys.executable, "-c", WRITE, str(store.path), str(ROOT), str(Path(__file__).parent)]
+    seen = 0
+    for pause in (0.21, 0.34):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+            begin = time.monotonic()
+            while not store.runs() or len(store.rounds()) <= seen:
+                assert time.monotonic() - begin < 20
+            time.sleep(pause)
+            writer.send_signal(signal.SIGKILL)
+        rounds = store.rounds("a1")
+        assert [row["round"] for row in rounds] == list(range(len(rounds)))
+        assert count(store, "queries") == 50 * len(rounds)
+        assert len(rounds) > seen
+        # as if the checkpoint were two rounds old
+        resume = max(len(rounds) - 2, 0)
+        store.rewind("a1", resume, 50 * resume)
+        for number in range(resume, len(rounds)):
+            store.record_round("a1", *round_rows(number, n=50))
+        (found,) = store.sql("SELECT count(*) AS n, count(DISTINCT query_index) AS d FROM queries")
+        assert found["n"] == found["d"] == 50 * len(rounds)
+        seen = len(rounds)
+
+
+def test_the_schema_describes_itself(started: Store) -> None:
+    found = started.sql("SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal")
+    comments = {(row["table_name"], row["column_name"]): row["comment"] for row in found}
+    for table, columns in TABLES.items():
+        for name, (_, comment) in columns.items():
+            assert comments[table, name] == comment
+
+
+def test_the_documentation_lists_the_schema() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## `(\w+)`.*?\n(.*?)(?=^## |\Z)", text, flags=re.M | re.S))
+    for table, columns in TABLES.items():
+        documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", sections[table], flags=re.M)
+        assert documented == [(name, kind.split()[0]) for name, (kind, _) in columns.items()]
+        if table in KEYS:
+            assert f"key: {', '.join(f'`{name}`' for name in KEYS[table])}" in sections[table]
+
+
+def test_the_queries_of_the_documentation_work(started: Store) -> None:
+    queries = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.S)
+    assert len(queries) == 3
+    for number in range(2):
+        started.record_round("a1", *round_rows(number))
+    for value, at in ((0.5, 0), (0.7, 20)):
+        row = {"queries": at, "split": "test", "metric": "clipscore", "value": value, "n": 4}
+        started.record_evals("a1", [row])
+    started.finish_run("a1", "done")
+    prompts, cells, kept = (started.sql(query) for query in queries)
+    assert [row["prompt"] for row in prompts] == ["a cat, 1", "a cat, 0"]
+    assert prompts[0]["mean"] == pytest.approx(0.1 + 5 / 7)
+    assert [(row["algorithm"], row["per_1000"]) for row in cells] == [("ddpo", pytest.approx(10.0))]
+    assert [(row["round"], row["share"], row["drawn"]) for row in kept] == [(0, 0.5, 10), (1, 0.5, 10)]
+
+
+def test_connections_reach_neither_network_nor_files() -> None:
+    keys = ("enable_external_access", "autoinstall_known_extensions", "autoload_known_extensions")
+    assert all(CLOSED[key] == "false" for key in keys)
+
+
+def test_the_store_and_the_tables_import_no_torch() -> None:
+    code = "import sys, b2bench.store, b2bench.leaderboard.terminal; print('torch' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert found.stdout.strip() == "False"

@@ -1,0 +1,355 @@
+"""Tables from synthetic store rows, and how a terminal shows them."""
+
+import io
+import json
+import math
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from b2bench.leaderboard.tables import Tables, tables
+from b2bench.leaderboard.terminal import render, to_json
+from rich.console import Console
+from scipy import stats as scipy_stats
+
+from b2bench.store import Store
+
+START = datetime(2026, 1, 1)
+
+
+class Rows:
+    """Store rows, without a store."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, Any]] = []
+        self.evals: list[dict[str, Any]] = []
+        self.rounds: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        algorithm: str,
+        wrapper: str,
+        seed: int,
+        values: dict[int, float | None],
+        status: str = "done",
+        config: dict[str, Any] | None = None,
+        budget: int = 1000,
+        **more: Any,
+    ) -> str:
+        """A run with its test clipscore at each count of queries; a train split that must not matter."""
+        run_id = f"run{len(self.runs)}"
+        config = config or {}
+        self.runs.append(
+            {
+                "run_id": run_id,
+                "name": run_id,
+                "benchmark_version": "0.1",
+                "algorithm": algorithm,
+                "wrapper": wrapper,
+                "backbone": "pocket",
+                "reward": "clipscore",
+                "prompts": "template1",
+                "prompts_hash": "abcdef0123",
+                "seed": seed,
+                "budget": budget,
+                "config": {"algorithm": algorithm, "wrapper": wrapper, "seed": seed, "lr": 1e-3, **config},
+                "config_hash": f"{algorithm}-{wrapper}-{sorted(config.items())}",
+                "finished": START + timedelta(minutes=len(self.runs)),
+                "status": status,
+            }
+            | more
+        )
+        for queries, value in values.items():
+            shared = {"run_id": run_id, "queries": queries, "n": 270, "settings": None}
+            self.evals += [
+                {**shared, "split": "test", "metric": "clipscore", "value": value},
+                {**shared, "split": "train", "metric": "clipscore", "value": 99.0},
+                {**shared, "split": "test", "metric": "clipscore_heldout", "value": 0.5},
+                {**shared, "split": "test", "metric": "style_entropy", "value": 1.25},
+                {
+                    **shared,
+                    "split": "test",
+                    "metric": "is_style",
+                    "value": 3.0,
+                    "settings": {"splits": 1, "images": 270},
+                },
+            ]
+        self.rounds += [
+            {
+                "run_id": run_id,
+                "round": number,
+                "queries": 500 * (number + 1),
+                "denoiser_calls_sampling": 100,
+                "denoiser_calls_training": 50,
+            }
+            for number in range(2)
+        ]
+        return run_id
+
+    def tables(self) -> list[Tables]:
+        return tables(self.runs, self.evals, self.rounds)
+
+    def one(self) -> Tables:
+        (found,) = self.tables()
+        return found
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return Rows()
+
+
+def factorial_rows(rows: Rows, seeds: int = 4) -> None:
+    """ddpo under all wrappers: BPT is worth 0.02, BS 0.01, together 0.005 more; seeds differ a little."""
+    for seed in range(seeds):
+        base = 0.6 + 0.01 * seed
+        for place, (wrapper, gain) in enumerate(
+            {"vanilla": 0.03, "bpt": 0.05, "bs": 0.04, "b2": 0.065}.items()
+        ):
+            wobble = 0.0005 * ((seed * 3 + place * 5) % 4)
+            rows.add("ddpo", wrapper, seed, {0: base, 500: 0.9, 1000: base + gain + wobble})
+
+
+def row_of(found: Tables, algorithm: str, wrapper: str, label: str = "") -> Any:
+    (row,) = [
+        row
+        for row in found.leaderboard
+        if (row.algorithm, row.wrapper) == (algorithm, wrapper) and label in row.label
+    ]
+    return row
+
+
+def text_of(found: list[Tables], width: int = 100) -> str:
+    stream = io.StringIO()
+    render(found, Console(file=stream, width=width, color_system=None, highlight=False))
+    return stream.getvalue()
+
+
+def test_the_last_evaluation_counts_and_not_the_best(rows: Rows) -> None:
+    for seed, last in enumerate([0.70, 0.72, 0.71]):
+        rows.add("ddpo", "b2", seed, {0: 0.60 + 0.01 * seed, 500: 0.95, 1000: last})
+    row = row_of(rows.one(), "ddpo", "b2")
+    assert row.alignment.mean == pytest.approx(0.71)
+    assert row.gain.values == pytest.approx((0.10, 0.11, 0.09))
+    assert row.gain.p == pytest.approx(scipy_stats.ttest_1samp([0.10, 0.11, 0.09], 0).pvalue)
+    assert (row.heldout.mean, row.inception["is_style"].mean) == (0.5, 3.0)
+    assert row.diversity["style_entropy"].mean == 1.25
+    assert (row.denoiser_calls, row.queries, row.seeds) == (300, 1000, (0, 1, 2))
+    reference = row_of(rows.one(), "pretrained", "-")
+    assert reference.alignment.mean == pytest.approx(0.61)
+
+
+def test_cells_are_sorted_by_alignment_and_the_reference_is_last(rows: Rows) -> None:
+    factorial_rows(rows)
+    assert [row.wrapper for row in rows.one().leaderboard] == ["b2", "bpt", "bs", "vanilla", "-"]
+
+
+def test_contexts_are_never_mixed(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 2000: 0.8}, budget=2000)
+    rows.add("ddpo", "b2", 2, {0: 0.6, 1000: 0.9}, prompts_hash="other")
+    assert [row_of(found, "ddpo", "b2").alignment.n for found in rows.tables()] == [1, 1, 1]
+
+
+def test_settings_that_differ_are_rows_labelled_by_the_difference(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.7})
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.8}, config={"lr": 3e-3, "loss": {"clip": 0.2}})
+    found = rows.one()
+    assert row_of(found, "ddpo", "b2", "lr=0.001").alignment.mean == pytest.approx(0.7)
+    assert row_of(found, "ddpo", "b2", "loss.clip=0.2 lr=0.003").alignment.mean == pytest.approx(0.8)
+
+
+def test_identical_reruns_count_once_and_the_latest_done(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.8})
+    rows.add("ddpo", "b2", 0, {0: 0.6}, status="failed")
+    row = row_of(rows.one(), "ddpo", "b2")
+    assert (row.alignment.values, row.failed) == ((0.8,), 0)
+
+
+def test_a_failed_run_counts_with_its_last_value_and_is_flagged(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.8})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 500: 0.5, 750: None}, status="failed")
+    rows.add("ddpo", "b2", 2, {0: 0.62}, status="failed")
+    row = row_of(rows.one(), "ddpo", "b2")
+    assert row.alignment.values == pytest.approx((0.8, 0.5, 0.62))
+    assert row.failed == 2
+    assert "2†" in text_of(rows.tables())
+
+
+def test_a_run_that_failed_before_its_first_evaluation_has_the_pretrained_value(rows: Rows) -> None:
+    rows.add("ddpo", "vanilla", 0, {0: 0.61, 1000: 0.8})
+    rows.add("ddpo", "b2", 0, {}, status="failed")
+    assert row_of(rows.one(), "ddpo", "b2").alignment.values == (0.61,)
+
+
+def test_running_and_interrupted_runs_are_listed_and_not_averaged(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 500: 0.9}, status="running")
+    rows.add("dpok", "bs", 1, {0: 0.6, 500: 0.9}, status="interrupted")
+    found = rows.one()
+    assert row_of(found, "ddpo", "b2").alignment.values == (0.7,)
+    assert [(run.run_id, run.status, run.queries) for run in found.incomplete] == [
+        ("run1", "running", 1000),
+        ("run2", "interrupted", 1000),
+    ]
+    verdicts = {
+        row.algorithm: {cell.wrapper: cell.verdict for cell in row.cells} for row in found.compatibility
+    }
+    assert verdicts["dpok"]["bs"] == "incomplete"
+
+
+def test_two_seeds_give_numbers_without_interval_and_say_so(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 1000: 0.8})
+    found = rows.one()
+    assert row_of(found, "ddpo", "b2").gain.low is None
+    assert "no interval" in text_of([found])
+
+
+def test_a_null_metric_of_one_seed_leaves_no_flattering_mean(rows: Rows) -> None:
+    for seed, value in enumerate([0.7, None, 0.8]):
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: value})
+    found = rows.tables()
+    assert row_of(found[0], "ddpo", "b2").alignment.mean is None
+    assert math.isnan(row_of(found[0], "ddpo", "b2").alignment.values[1])
+    exported = json.loads(json.dumps(to_json(found), allow_nan=False))
+    assert exported[0]["leaderboard"][0]["alignment"]["values"] == [0.7, None, 0.8]
+
+
+def test_ablation_effects(rows: Rows) -> None:
+    factorial_rows(rows)
+    (row,) = rows.one().ablation
+    assert row.effects is not None
+    assert row.effects.bpt.mean == pytest.approx(0.0225, abs=1e-3)
+    assert row.effects.bs.mean == pytest.approx(0.0125, abs=1e-3)
+    assert row.effects.interaction.mean == pytest.approx(0.005, abs=1.5e-3)
+    assert row.seeds == (0, 1, 2, 3)
+    # three tests: the smallest p is tripled
+    raw, adjusted = row.effects.bpt.p, row.effects.bpt.p_adjusted
+    assert raw is not None
+    assert adjusted == pytest.approx(3 * raw)
+
+
+def test_ablation_takes_the_shared_seeds_and_names_what_is_missing(rows: Rows) -> None:
+    factorial_rows(rows)
+    rows.runs = [run for run in rows.runs if (run["wrapper"], run["seed"]) != ("bs", 2)]
+    assert rows.one().ablation[0].seeds == (0, 1, 3)
+    rows.runs = [run for run in rows.runs if run["wrapper"] != "bs"]
+    (row,) = rows.one().ablation
+    assert (row.effects, row.missing) == (None, "not run: bs")
+    assert "not run: bs" in text_of(rows.tables())
+
+
+def test_ablation_joins_cells_that_differ_in_wrapper_settings_alone(rows: Rows) -> None:
+    for seed in range(3):
+        for wrapper in ("vanilla", "bpt", "bs", "b2"):
+            for lr in (1e-3, 3e-3):
+                # where a plugin was found and the micro-batch are in the configuration, not in its hash
+                loose = {"found": {"plugins": [wrapper]}, "settings": {"micro_batch": len(wrapper), "T": 20}}
+                config: dict[str, Any] = {"lr": lr, **loose}
+                if wrapper != "vanilla":
+                    config["wrapper.best"] = 0.5
+                rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.7 + lr}, config=config)
+    assert sorted(row.label for row in rows.one().ablation) == ["lr=0.001", "lr=0.003"]
+    assert all(row.effects for row in rows.one().ablation)
+
+
+def test_wrapper_settings_with_most_seeds_stand_for_several_and_a_note_says_so(rows: Rows) -> None:
+    factorial_rows(rows)
+    for seed in range(2):
+        rows.add("ddpo", "bs", seed, {0: 0.6, 1000: 0.99}, config={"wrapper.best": 0.1})
+    found = rows.one()
+    assert found.ablation[0].seeds == (0, 1, 2, 3)
+    assert "ddpo bs stands for several in the lower tables: wrapper.best=unset" in found.head.notes
+    assert len(found.leaderboard) == 6
+
+
+def test_compatibility_verdicts(rows: Rows) -> None:
+    noise = [0.001, -0.001, 0.0005, -0.0005, 0.0]
+    for seed in range(5):
+        start, jitter = 0.6 + 0.01 * seed, noise[seed]
+        rows.add("ddpo", "vanilla", seed, {0: start, 1000: start + 0.05 + jitter})
+        rows.add("ddpo", "bpt", seed, {0: start, 1000: start + 0.09 - jitter})
+        rows.add("ddpo", "bs", seed, {0: start, 1000: start + 0.01 - jitter})
+        rows.add("ddpo", "b2", seed, {0: start, 1000: start + 0.05 + 20 * noise[seed - 1]})
+        rows.add("dpo", "bs", seed, {0: start}, status="failed")
+    rows.add("dpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    found = {row.algorithm: {cell.wrapper: cell for cell in row.cells} for row in rows.one().compatibility}
+    assert {wrapper: cell.verdict for wrapper, cell in found["ddpo"].items()} == {
+        "vanilla": "gain",
+        "bpt": "gain",
+        "bs": "loss",
+        "b2": "not significant",
+    }
+    assert {wrapper: cell.verdict for wrapper, cell in found["dpo"].items()} == {
+        "vanilla": "not run",
+        "bpt": "not run",
+        "bs": "failed",
+        "b2": "untested",
+    }
+    assert found["ddpo"]["bs"].delta.mean == pytest.approx(-0.04)  # type: ignore[union-attr]
+    assert found["ddpo"]["bs"].baseline == "vanilla"
+    assert found["dpo"]["b2"].baseline == "pretrained"
+    shown = text_of(rows.tables())
+    for symbol in "▲▼≈✗?·":
+        assert symbol in shown
+
+
+def test_notes_say_what_limits_the_comparison(rows: Rows) -> None:
+    rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 500: 0.7})
+    notes = " | ".join(rows.one().head.notes)
+    assert "ddpo vanilla lacks seed 1" in notes
+    assert "ddpo b2 has no evaluation at the budget for seed 1" in notes
+    rows.evals[0]["n"] = 540
+    assert "different numbers of images" in " ".join(rows.one().head.notes)
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_terminal_keeps_to_its_width(rows: Rows, width: int) -> None:
+    factorial_rows(rows)
+    shown = text_of(rows.tables(), width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "is_style N=270 splits=1" in " ".join(shown.split())
+    assert ("held-out gain" in shown.partition("wider terminal")[0]) == (width == 200)
+    assert "ddpo b2" in shown
+
+
+def test_text_of_users_is_no_markup(rows: Rows) -> None:
+    rows.add("[red]x[/red]", "b2", 0, {0: 0.6, 1000: 0.7})
+    assert "[red]x[/red]" in text_of(rows.tables(), 160)
+
+
+def test_nothing_yet_says_what_to_do() -> None:
+    assert "b2bench run" in text_of([])
+
+
+def test_tables_read_what_a_store_gives(tmp_path: Path) -> None:
+    store = Store(tmp_path / "b.duckdb")
+    for seed in range(3):
+        run_id = f"r{seed}"
+        store.start_run(
+            {
+                "run_id": run_id,
+                "benchmark_version": "0.1",
+                "algorithm": "pg",
+                "wrapper": "bs",
+                "backbone": "pocket",
+                "reward": "clipscore",
+                "prompts": "template1",
+                "seed": seed,
+                "budget": 10,
+                "config": {"lr": 0.1},
+                "config_hash": "h",
+            }
+        )
+        for queries, value in ((0, 0.5), (10, 0.6 + 0.1 * seed)):
+            row = {"queries": queries, "split": "test", "metric": "clipscore", "value": value, "n": 4}
+            store.record_evals(run_id, [row])
+        store.finish_run(run_id, "done")
+    (found,) = tables(store.runs(), store.evals(), store.rounds())
+    assert row_of(found, "pg", "bs").alignment.mean == pytest.approx(0.7)
+    assert row_of(found, "pg", "bs").success.mean is None
