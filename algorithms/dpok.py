@@ -55,8 +55,8 @@ class DPOK:
 
     reward_weight: float = 1.0
     """Weight of the policy gradient"""
-    kl_weight: float = 1.0
-    """Weight of the KL to the pretrained model; open on pocket, where 1 weighs a nat per dimension like one A"""
+    kl_weight: float = 1e-3
+    """Weight of the KL to the pretrained model; the published ratio to reward_weight is 1e-3 (one prompt)"""
     kl: Literal["gaussian", "eps_mse"] = "gaussian"
     """Exact Gaussian KL of the transition, or the published code's squared noise difference"""
     clip_nats: float = 1.64

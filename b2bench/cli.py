@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -38,7 +40,16 @@ def stderr() -> Console:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str, allow_nan=False))
+    """JSON on stdout; what is not a finite number is null, because JSON knows no NaN."""
+
+    def finite(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: finite(inner) for key, inner in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [finite(inner) for inner in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    typer.echo(json.dumps(finite(value), indent=2, default=str, allow_nan=False))
 
 
 @app.callback(invoke_without_command=True)
@@ -157,10 +168,13 @@ def run(
                 summary = runner.resume(resume, store, out, progress)
             else:
                 summary = runner.start(resolved, store, out, name, progress)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
             progress.progress.stop()
-            again = f"b2bench run --resume {resume or _last_run(store)} --db {db} --out {out}"
-            console.print(f"interrupted; every finished round is in {db}. Continue with: {again}", soft_wrap=True)
+            text = "interrupted before the run began; nothing of it is stored"
+            if stop.args:
+                again = shlex.join(["b2bench", "run", "--resume", *stop.args, "--db", str(db), "--out", str(out)])
+                text = f"interrupted; every finished round is in {db}. Continue with: {again}"
+            console.print(text, soft_wrap=True, markup=False)
             raise typer.Exit(1) from None
     if as_json:
         print_json(vars(summary) | {"db": str(db)})
@@ -173,11 +187,6 @@ def run(
         "next     b2bench report",
         soft_wrap=True,
     )
-
-
-def _last_run(store: Any) -> str:
-    rows = store.runs() if store.path.exists() else []
-    return str(max(rows, key=lambda row: row["heartbeat"])["run_id"]) if rows else "RUN"
 
 
 @app.command()
@@ -344,16 +353,22 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
         stderr().print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True)
         sys.exit(2)
+    except typer.TyperException as error:  # an option that does not parse; without arguments help is already there
+        if message := _escaped(error.format_message()):
+            context = getattr(error, "ctx", None)
+            hint = f"; {context.command_path} --help lists what there is" if context else ""
+            stderr().print(f"[red]error:[/red] {message.rstrip('.')}{hint}", soft_wrap=True)
+        sys.exit(error.exit_code)
     except RunFailed as error:
         stderr().print(f"[red]run failed:[/red] {_escaped(error)}", soft_wrap=True)
         sys.exit(1)
 
 
-def _escaped(error: Exception) -> str:
+def _escaped(error: object) -> str:
     from rich.markup import escape
 
     return escape(" ".join(str(error).split()))

@@ -67,15 +67,16 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is below 1")
-        for name in ("lr", "max_grad_norm", "advantage_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
+        for name in ("lr", "max_grad_norm", "advantage_clip", "guidance"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value} is not above 0")
         if self.eval_points < 2:
             raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
         if min(self.advantage_history, self.eval_train_images, self.weight_decay) < 0:
             raise ValueError("advantage_history, eval_train_images and weight_decay cannot be negative")
-        if self.eta < 0:
-            raise ValueError(f"eta = {self.eta} is negative")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta = {self.eta} is outside [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"config file {path} does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} is no TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
 
 
 def resolve(
@@ -177,6 +180,11 @@ def resolve(
     classes = {kind: registries[kind].get(name) for kind, name in chosen.items()}
     owners: dict[str, tuple[str, type]] = {"run": ("run", Settings)}
     owners |= {chosen[kind]: (kind, cls) for kind, cls in classes.items()}
+    if len(owners) < 4:  # then a hyperparameter could not say whose it is
+        raise UserError(
+            f"algorithm {algorithm}, wrapper {wrapper}, reward {reward}: each needs a name of its own, not 'run'; "
+            "rename the class of the one that is yours"
+        )
     parts = split_values(values, owners)
     spec = find_backbone(backbone)
     prompt_set = load_prompts(prompts)
@@ -184,6 +192,8 @@ def resolve(
     settings: Settings = build(Settings, parts["run"])
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
+    if max(queries, seed) >= 2**31 or seed < 0:
+        raise UserError(f"queries = {queries}, seed = {seed}: the seed cannot be negative, and both are below 2^31")
     if queries < settings.samples:
         raise UserError(
             f"queries = {queries}: the budget must be at least {settings.samples}, one prompt draw "

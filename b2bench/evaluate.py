@@ -128,14 +128,40 @@ class Judges:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of both splits, and the score of every image: {split: {metric: Tensor [N]}}."""
+    """Metrics of both splits; what was drawn for each, {split: [(prompt, noise index)]}; and its scores.
+
+    ``scores`` is {split: {metric: Tensor [N]}}, ``images`` {split: Tensor [N, 3, h, w] in [0, 1]}.
+    """
 
     metrics: list[Metric]
+    drawn: dict[str, list[tuple[str, int]]]
     scores: dict[str, dict[str, Tensor]]
     images: dict[str, Tensor]
 
     def value(self, split: str, name: str) -> float:
         return next(m.value for m in self.metrics if (m.split, m.name) == (split, name))
+
+    def metric_rows(self, queries: int) -> list[dict[str, Any]]:
+        """Rows of table ``evals``, at ``queries`` reward queries."""
+        return [
+            {
+                "queries": queries,
+                "split": metric.split,
+                "metric": metric.name,
+                "value": metric.value,
+                "n": metric.n,
+                "settings": dict(metric.settings),
+            }
+            for metric in self.metrics
+        ]
+
+    def image_rows(self, queries: int, reward: str) -> list[dict[str, Any]]:
+        """Rows of table ``images``: the score of every test image, so that runs can be paired by image."""
+        scores = self.scores["test"][reward].tolist()
+        return [
+            {"queries": queries, "prompt": prompt, "noise_index": noise, "score": score}
+            for (prompt, noise), score in zip(self.drawn["test"], scores, strict=True)
+        ]
 
 
 def evaluate(
@@ -153,6 +179,7 @@ def evaluate(
     differences can be paired by image.
     """
     metrics: list[Metric] = []
+    drawn: dict[str, list[tuple[str, int]]] = {}
     all_scores: dict[str, dict[str, Tensor]] = {}
     all_images: dict[str, Tensor] = {}
     for split, texts in prompts.items():
@@ -169,5 +196,6 @@ def evaluate(
             metrics.append(Metric(split, name, float(values.double().mean()), n, settings))
         for name, (value, settings) in judges.statistics(pictures, [prompt for prompt, _ in pairs]).items():
             metrics.append(Metric(split, name, value, n, {"images": n, **settings}))
+        drawn[split] = [(texts[prompt], noise) for prompt, noise in pairs]
         all_scores[split], all_images[split] = scores, pictures
-    return Evaluation(metrics, all_scores, all_images)
+    return Evaluation(metrics, drawn, all_scores, all_images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -89,5 +90,7 @@ def summary_table(summary: Any) -> Table:
         if name.startswith("style_") and name != "style_entropy":
             continue
         after = summary.after[name]
-        table.add_row(LABELS.get(name, name), f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+        numbers = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+        # nan: too few images for this metric, such as one per prompt for the distance within a prompt
+        table.add_row(LABELS.get(name, name), *(("-",) * 3 if math.isnan(before + after) else numbers))
     return table

@@ -97,7 +97,10 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 def hyperparameters(cls: type) -> list[Hyperparameter]:
     """The fields of a dataclass with type, default and docstring, in order."""
-    hints, docs = get_type_hints(cls), _field_docs(cls)
+    try:
+        hints, docs = get_type_hints(cls), _field_docs(cls)
+    except NameError as error:
+        raise UserError(f"{key_of(cls)}: the type of a field does not exist: {error}") from None
     found = []
     for field in (field for field in fields(cls) if field.init):
         default = field.default if field.default is not MISSING else None
@@ -138,7 +141,7 @@ def parse_value(parameter: Hyperparameter, value: Any) -> Any:
         if wanted is int and isinstance(value, float):
             raise ValueError
         parsed = wanted(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise wrong from None
     if isinstance(parsed, float) and not math.isfinite(parsed):
         raise wrong
@@ -197,10 +200,10 @@ def import_plugin(path: Path) -> list[type]:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise UserError(f"plugin {path}, line {error.lineno}: {error.msg}. Correct it and run again.") from None
+        raise UserError(f"plugin {path}, line {error.lineno or '?'}: {error.msg}. Correct it and run again.") from None
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"plugin {path} does not import: {type(error).__name__}: {error}") from None
     found = _marked(module)
     if not found:
@@ -293,5 +296,5 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
             raise UserError(f"{key_of(cls)} has no hyperparameter {name!r}.{suggestion(name, known)}")
     try:
         return cls(**{name: parse_value(known[name], value) for name, value in values.items()})
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # TypeError: a plugin's field without default
         raise UserError(f"{key_of(cls)}: {error}. b2bench show {key_of(cls)} explains the settings.") from None

@@ -78,7 +78,7 @@ def new_run_id(config: RunConfig) -> str:
     return f"{config.algorithm_name}-{config.wrapper_name}-s{config.seed}-{now}-{secrets.token_hex(2)}"
 
 
-def make_folder(out: Path, run_id: str) -> Path:
+def make_folder(out: Path, run_id: str) -> None:
     folder = out / run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,12 @@ def make_folder(out: Path, run_id: str) -> Path:
         raise UserError(
             f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out"
         ) from None
-    return folder
+
+
+def check_precision(config: RunConfig) -> None:
+    """Refuse what accelerate refuses, by the setting's name."""
+    if config.settings.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision = fp16 needs a GPU, and there is none here; choose bf16 or fp32")
 
 
 def start(config: RunConfig, store: Store, out: Path, name: str | None, listener: Listener) -> Summary:
@@ -101,11 +106,12 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
         raise UserError(f"a run is named {name!r} already; continue it with --resume {name}, or choose another name")
     run_id = new_run_id(config)
     folder = out / run_id
+    check_precision(config)
     trainer = Trainer(config, run_id, store, folder, listener)
     make_folder(out, run_id)
     write_config(config, folder)
     store.start_run(run_row(config, run_id, name, trainer.policy.device))
-    return trainer.run()
+    return _run(trainer)
 
 
 def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
@@ -125,11 +131,22 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
             "results of two versions do not mix. Start it anew."
         )
     config = from_dict(row["config"])
-    folder = make_folder(out, run_id)
+    folder = out / run_id
+    if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
+        raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
+    check_precision(config)
     trainer = Trainer(config, run_id, store, folder, listener)
     trainer.resume()
     store.restart_run(run_id)
-    return trainer.run()
+    return _run(trainer)
+
+
+def _run(trainer: Trainer) -> Summary:
+    """Run; an interrupt carries the run's id, which whoever wants to resume must know."""
+    try:
+        return trainer.run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(trainer.run_id) from None
 
 
 def evaluate_lora(
@@ -182,18 +199,7 @@ def evaluate_lora(
         "wrapper": {"name": label},
     }
     store.start_run(row)
-    rows = [
-        {
-            "queries": queries,
-            "split": metric.split,
-            "metric": metric.name,
-            "value": metric.value,
-            "n": metric.n,
-            "settings": dict(metric.settings),
-        }
-        for metric in result.metrics
-    ]
-    store.record_evals(run_id, rows)
+    store.record_evals(run_id, result.metric_rows(queries), result.image_rows(queries, config.reward_name))
     store.finish_run(run_id, "done")
     return run_id, result
 

@@ -189,18 +189,9 @@ class Trainer:
             settings.micro_batch,
             lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
         )
-        rows = [
-            {
-                "queries": self.queries,
-                "split": metric.split,
-                "metric": metric.name,
-                "value": metric.value,
-                "n": metric.n,
-                "settings": dict(metric.settings),
-            }
-            for metric in result.metrics
-        ]
-        self.store.record_evals(self.run_id, rows)
+        self.store.record_evals(
+            self.run_id, result.metric_rows(self.queries), result.image_rows(self.queries, config.reward_name)
+        )
         self.listener.evaluated(self.queries, result)
 
     def _sample(self, draws: int) -> Trajectories:

@@ -33,10 +33,14 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
     """
     folder = Path(backbone.source)
     if folder.is_dir():
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        if index.get("_class_name") != "StableDiffusionPipeline":
+        try:
+            index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"backbone folder {folder}: model_index.json cannot be read: {error}") from None
+        kind = index.get("_class_name") if isinstance(index, dict) else None
+        if kind != "StableDiffusionPipeline":
             raise UserError(
-                f"backbone folder {folder} holds a {index.get('_class_name')!r}; b2bench reads "
+                f"backbone folder {folder} holds a {kind!r}; b2bench reads "
                 "StableDiffusionPipeline (Stable Diffusion v1 and v2 epsilon checkpoints)"
             )
     elif backbone.name == "pocket":
@@ -51,7 +55,7 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             use_safetensors=True,
             dtype=dtype,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # diffusers, transformers and safetensors raise many kinds
         reason = " ".join(str(error).split())[:200]
         if folder.is_dir():
             raise UserError(f"backbone folder {folder} cannot be read: {reason}") from None

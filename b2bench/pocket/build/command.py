@@ -13,14 +13,17 @@ from b2bench.registry import suggestion
 
 # name -> what it leaves behind in the work folder; in an order that satisfies every need.
 STAGES = {
-    "autoencoder": "autoencoder",
+    "autoencoder": "autoencoder/config.json",
     "classifier": "classifier.safetensors",
     "scorer_training": "scorer-training/open_clip_model.safetensors",
     "scorer_heldout": "scorer-heldout/open_clip_model.safetensors",
     "captioner": "captioner/model.safetensors",
     "bert": "bert/model.safetensors",
-    "base_model": "pipeline/model_index.json",
+    "decoder": "decoder/config.json",
+    "base_model": "base-model/model_index.json",
+    "pipeline": "pipeline/model_index.json",
 }
+NEEDS = {"decoder": ["autoencoder"], "base_model": ["autoencoder"], "pipeline": ["decoder", "base_model"]}
 SHIPPED = ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
 
 
@@ -29,8 +32,8 @@ def build_weights(
 ) -> None:
     """Run the stages that are not done, each from its last checkpoint.
 
-    Stages are independent but for base_model, which needs autoencoder: with two processes, build the
-    autoencoder in one and the judges in the other (``--stage``, the same ``--work``).
+    Stages are independent but for those in ``NEEDS``. With two processes on one ``--work``, build
+    autoencoder and base_model in one, and the judges and decoder in the other (``--stage``).
 
     Raises:
         UserError: the extra is missing, a stage is unknown, or the art cannot be had.
@@ -71,8 +74,9 @@ def build_weights(
         if (work / STAGES[name]).exists():
             console.print(f"{name}: done already", highlight=False)
             continue
-        if name == "base_model" and not (work / STAGES["autoencoder"]).exists():
-            raise UserError("stage base_model needs autoencoder, which is not built yet; run it first")
+        missing = [need for need in NEEDS.get(name, []) if not (work / STAGES[need]).exists()]
+        if missing:
+            raise UserError(f"stage {name} needs {', '.join(missing)}, which is not built yet; run it first")
         started = time.monotonic()
         getattr(training, f"train_{name}")(build)
         console.print(f"{name}: {time.monotonic() - started:.0f} s", highlight=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -254,25 +255,44 @@ def train_bert(build: Build) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def encode_corpus(build: Build) -> tuple[Tensor, float]:
-    """Mean latents [n, C, 8, 8] of the web corpus, scaled to unit standard deviation, and the scale."""
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL.from_pretrained(build.work / "autoencoder").eval()
-    pixels = build.corpus("web").pixels
+def encode(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:
+    """Mean latents [n, C, 8, 8] of uint8 pixels, not scaled."""
     with torch.no_grad():
         parts = [vae.encode(to_images(pixels[i : i + 64]) * 2 - 1).latent_dist.mean for i in range(0, len(pixels), 64)]
-    latents = torch.cat(parts)
-    scale = 1 / float(latents.std())
-    return latents * scale, scale
+    return torch.cat(parts)
+
+
+def train_decoder(build: Build) -> None:
+    """Train the decoder on, with the encoder frozen: it can run beside base_model, whose latents stay valid.
+
+    A little noise on the latents makes it forgiving of latents that come from the denoiser.
+    """
+    vae = AutoencoderKL.from_pretrained(build.work / "autoencoder").eval()
+    pixels = np.concatenate([build.corpus("web").pixels, build.corpus("clean").pixels])
+    latents = encode(vae, pixels)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    batch = 32
+
+    def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+        rows = rng.integers(len(pixels), size=batch)
+        images = to_images(pixels[rows]) * 2 - 1
+        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = vae.decode(latents[rows] + 0.03 * noise).sample.float()
+        return 0.5 * F.l1_loss(decoded, images) + 2 * F.mse_loss(decoded, images)
+
+    build.fit("decoder", vae, loss, steps=build.steps(6_500), lr=1.5e-3, ema=0.999)
+    vae.save_pretrained(build.work / "decoder")
 
 
 def train_base_model(build: Build) -> None:
     """Noise prediction on cached latents; text encoder trained along, 10% of captions dropped; EMA weights."""
-    from diffusers import AutoencoderKL, StableDiffusionPipeline
-
     web = build.corpus("web")
-    latents, scale = encode_corpus(build)
+    vae = AutoencoderKL.from_pretrained(build.work / "autoencoder").eval()
+    latents = encode(vae, web.pixels)
+    scale = 1 / float(latents.std())
+    latents = latents * scale
     tokenizer = clip_tokenizer()
     tokens = tokenizer(web.captions, padding="max_length", return_tensors="pt").input_ids
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids
@@ -293,7 +313,6 @@ def train_base_model(build: Build) -> None:
         return F.mse_loss(predicted, noise)
 
     build.fit("base-model", model, loss, steps=build.steps(7_000), lr=1.5e-3, ema=0.999)
-    vae = AutoencoderKL.from_pretrained(build.work / "autoencoder")
     vae.register_to_config(scaling_factor=scale)
     pipeline = StableDiffusionPipeline(
         vae=vae,
@@ -305,4 +324,15 @@ def train_base_model(build: Build) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(build.work / "pipeline", safe_serialization=True)
+    pipeline.save_pretrained(build.work / "base-model")
+
+
+def train_pipeline(build: Build) -> None:
+    """Put the base model and the finished decoder together: the folder that ships."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        build.work / "base-model", safety_checker=None, requires_safety_checker=False
+    )
+    vae = AutoencoderKL.from_pretrained(build.work / "decoder")
+    vae.register_to_config(scaling_factor=pipeline.vae.config.scaling_factor)
+    pipeline.vae = vae
+    pipeline.save_pretrained(build.work / "pipeline")

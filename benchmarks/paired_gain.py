@@ -1,0 +1,54 @@
+"""Did a run learn? Gain on test prompts, paired by prompt and noise: ``python benchmarks/paired_gain.py [RUN ...]``.
+
+The first and the last evaluation of a run draw the same prompts with the same noise, so the gain is a mean
+of differences by image. Its standard error is over images of one run: it says whether this run moved, not
+whether the algorithm would with another seed (that takes seeds, see ``b2bench report``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from b2bench.store import Store
+
+GAIN = """
+select count(*) as n, avg(b.score - a.score) as gain, stddev_samp(b.score - a.score) / sqrt(count(*)) as error
+from images a join images b using (run_id, prompt, noise_index)
+where run_id = ? and a.queries = ? and b.queries = ?
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="*", help="run ids, names or prefixes; all finished runs if left out")
+    parser.add_argument("--db", type=Path, default=Path("b2bench.duckdb"))
+    options = parser.parse_args()
+    store = Store(options.db)
+    rows = [store.find_run(text) for text in options.runs] or store.runs(status="done")
+    table = Table("run", "queries", "images", "gain", "standard errors", "success", "style entropy", "held-out")
+    for row in rows:
+        evals = [e for e in store.evals([row["run_id"]]) if e["split"] == "test"]
+        points = sorted({e["queries"] for e in evals})
+        if len(points) < 2:
+            continue
+        value = {(e["queries"], e["metric"]): e["value"] for e in evals}
+        for point in points[1:]:
+            found = store.sql(GAIN, [row["run_id"], points[0], point])[0]
+
+            def change(metric: str, point: int = point) -> str:
+                before, after = value.get((points[0], metric)), value.get((point, metric))
+                return "-" if before is None or after is None else f"{before:.3f} to {after:.3f}"
+
+            gain, error = found["gain"], found["error"]
+            cells = (f"{gain:+.4f}", f"{gain / error:+.1f}" if error else "-")
+            changes = (change("success"), change("style_entropy"), change("clipscore_heldout"))
+            table.add_row(row["name"], str(point), str(found["n"]), *cells, *changes)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""RWR: reward-weighted regression, a user's algorithm in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from b2bench.protocols import Policy
+from b2bench.registry import algorithm
+from b2bench.types import Transitions
+
+
+@algorithm
+class RWR:
+    """L = -mean(w log_prob), w = min(exp(A / temperature - 1 / (2 temperature^2)), max_weight).
+
+    Imitate every rollout, the better ones more. The second term of the exponent makes the mean weight 1
+    for normal advantages; a softmax over the batch would do so exactly, but the loss of a row would
+    then depend on the other rows of its micro-batch. Differs from the RWR of Black et al. 2023 and from
+    Lee et al. 2023, which weight the denoising error of finished images: this one regresses the
+    transitions of the rollout itself. The cap on weights is that of Peng et al. 2019 (AWR).
+    Source: Black et al. 2023 (arXiv 2305.13301, section 4.2); Lee et al. 2023 (arXiv 2302.12192).
+    """
+
+    pairs: ClassVar[bool] = False
+    properties: ClassVar[Mapping[str, str]] = {
+        "learns from": "exponential of the advantage",
+        "importance ratio": "none (biased after the first step)",
+        "reference model": "none",
+        "source": "Black et al. 2023",
+    }
+
+    temperature: float = 1.0
+    """Standard deviations of the reward by which a weight grows e-fold; small imitates only the best"""
+    max_weight: float = 20.0
+    """Weights are cut here, so that one lucky rollout cannot outweigh the rest"""
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and self.max_weight > 0):
+            raise ValueError("temperature and max_weight must be above 0")
+
+    def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean of -w log_prob; metrics ``log_ratio`` and ``weight`` [B]."""
+        log_prob = policy.transition(batch.cond, batch.latents, batch.step).log_prob(batch.next_latents)
+        weight = (batch.advantage / self.temperature - 0.5 / self.temperature**2).exp().clamp(max=self.max_weight)
+        log_ratio = (log_prob - batch.log_prob).detach()
+        return -(weight * log_prob).mean(), {"log_ratio": log_ratio, "weight": weight}

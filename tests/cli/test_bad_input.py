@@ -1,0 +1,442 @@
+"""Bad input gives one clear line and exit code 2, and leaves every file as it was."""
+
+import json
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from b2bench import __version__
+from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.store import SCHEMA_VERSION, Store
+
+RUN = ("run", "--algo", "ddpo", "--queries", "10")
+
+
+def plugin(base: str, body: str) -> str:
+    return f"from b2bench.registry import algorithm, reward, wrapper\n\n\n{base}\n{body}"
+
+
+BATCHED = plugin("@algorithm", "class Batched:\n    batch: int = 1\n    def loss(self, policy, batch): ...\n")
+FILES: dict[str, str | bytes] = {
+    "empty.txt": "",
+    "comments.txt": "# nothing\n\n   \n",
+    "latin1.txt": "a photo of a caf\u00e9".encode("latin-1"),
+    "zebra-crossing.txt": "a photo of a zebra crossing\n",
+    "syntax.py": "def broken(:\n    pass\n",
+    "null.py": b"x = 1\x00\n",
+    "import_error.py": "import a_module_that_is_not_there\n",
+    "raises.py": "raise RuntimeError('two\\nlines')\n",
+    "exits.py": "import sys\nsys.exit(0)\n",
+    "nothing.py": "class Unmarked:\n    pass\n",
+    "ddpo.py": plugin("@algorithm", "class DDPO:\n    def loss(self, policy, batch): ...\n"),
+    "vanilla.py": plugin("@algorithm", "class Vanilla:\n    def loss(self, policy, batch): ...\n"),
+    "batched.py": BATCHED,
+    "required.py": plugin("@algorithm", "class Required:\n    x: float\n    def loss(self, policy, batch): ...\n"),
+    "untyped.py": plugin("@algorithm", "class Untyped:\n    x: 'Flaot' = 1.0\n    def loss(self, p, b): ...\n"),
+    "notes.txt": "not Python",
+    "broken.toml": "algo = 'ddpo'\nqueries =\n",
+    "latin1.toml": "algo = '\u00e9'".encode("latin-1"),
+    "unknown.toml": "algo = 'ddpo'\nquerys = 10\n",
+    "type.toml": "algo = 'ddpo'\nqueries = '10'\n",
+    "flag.toml": "algo = 'ddpo'\nseed = true\n",
+    "flat.toml": "algo = 'ddpo'\nset = 3\n",
+    "value.toml": "algo = 'ddpo'\n[set]\nlr = [1, 2]\n",
+    "huge.toml": f"algo = 'ddpo'\n[set]\nlr = 1{'0' * 400}\n",
+    "misspelt.toml": "algo = 'ddpo'\n[set]\nstpes = 4\n",
+}
+
+CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # what is chosen
+    "algorithm": (("run", "--algo", "ddop"), ("unknown algorithm 'ddop'", "Did you mean ddpo?")),
+    "no algorithm": (("run",), ("--algo", "dpok")),
+    "wrapper": ((*RUN, "--wrapper", "vanila"), ("unknown wrapper 'vanila'", "Did you mean vanilla?")),
+    "reward": ((*RUN, "--reward", "clipscor"), ("unknown reward 'clipscor'", "Did you mean clipscore?")),
+    "backbone": ((*RUN, "--backbone", "poket"), ("unknown backbone 'poket'", "Did you mean pocket?")),
+    "prompts": ((*RUN, "--prompts", "tempalte1"), ("unknown prompts 'tempalte1'", "Did you mean 'template1'?")),
+    "option": ((*RUN, "--qeries", "5"), ("--qeries", "--queries", "run --help")),
+    "command": (("rnu",), ("'rnu'",)),
+    # hyperparameters
+    "hyperparameter": ((*RUN, "--set", "stpes=4"), ("unknown hyperparameter 'stpes'", "Did you mean steps?")),
+    "owner": ((*RUN, "--set", "dpok.eps=4"), ("unknown hyperparameter 'dpok.eps'",)),
+    "ambiguous": (
+        ("run", "--algo", "batched", "--plugin", "batched.py", "--set", "batch=2"),
+        ("'batch' is ambiguous", "batched.batch or clipscore.batch"),
+    ),
+    "word for a number": ((*RUN, "--set", "lr=fast"), ("lr = 'fast' is no float", "0.001")),
+    "fraction for a whole number": ((*RUN, "--set", "draws=2.5"), ("draws = '2.5' is no int",)),
+    "no choice": ((*RUN, "--set", "precision=fp8"), ("precision = 'fp8'", "fp32|bf16|fp16")),
+    "nan": ((*RUN, "--set", "lr=nan"), ("lr = 'nan'",)),
+    "infinity": ((*RUN, "--set", "guidance=inf"), ("guidance = 'inf'",)),
+    "zero": ((*RUN, "--set", "draws=0"), ("draws = 0 is below 1",)),
+    "negative": ((*RUN, "--set", "lr=-1e-3"), ("lr = -0.001 is not above 0",)),
+    "guidance": ((*RUN, "--set", "guidance=0"), ("guidance = 0.0 is not above 0",)),
+    "eta": ((*RUN, "--set", "eta=1.5"), ("eta = 1.5 is outside [0, 1]",)),
+    "one evaluation": ((*RUN, "--set", "eval_points=1"), ("eval_points = 1",)),
+    "wrapper's own": ((*RUN, "--wrapper", "bpt", "--set", "tau_start=2"), ("tau_start = 2.0 is outside (0, 1]",)),
+    "no assignment": ((*RUN, "--set", "lr"), ("--set 'lr' is not of the form name=value",)),
+    "no name": ((*RUN, "--set", "=3"), ("--set '=3' is not of the form name=value",)),
+    "twice": ((*RUN, "--set", "lr=1", "--set", "lr=2"), ("--set lr is given twice",)),
+    # budget and seed
+    "zero budget": (("run", "--algo", "ddpo", "--queries", "0"), ("queries = 0", "at least 5")),
+    "negative budget": (("run", "--algo", "ddpo", "--queries", "-5"), ("queries = -5", "at least 5")),
+    "uneven budget": (("run", "--algo", "ddpo", "--queries", "12"), ("no multiple of samples = 5", "take 10")),
+    "huge budget": (("run", "--algo", "ddpo", "--queries", "5" + "0" * 30), ("2^31",)),
+    "word for a budget": (("run", "--algo", "ddpo", "--queries", "many"), ("--queries", "integer", "run --help")),
+    "negative seed": ((*RUN, "--seed", "-1"), ("seed = -1",)),
+    "no threads": ((*RUN, "--threads", "0"), ("--threads",)),
+    "option without value": (("run", "--algo"), ("--algo",)),
+    # prompts
+    "empty prompts": ((*RUN, "--prompts", "empty.txt"), ("empty.txt holds no prompt",)),
+    "prompts of comments": ((*RUN, "--prompts", "comments.txt"), ("comments.txt holds no prompt",)),
+    "Latin-1 prompts": ((*RUN, "--prompts", "latin1.txt"), ("latin1.txt is not UTF-8", "line 1")),
+    "outside the vocabulary": ((*RUN, "--prompts", "zebra-crossing.txt"), ("a photo of a zebra crossing",)),
+    "template of another backbone": ((*RUN, "--prompts", "template2"), ("pocket",)),
+    # plugins
+    "plugin missing": ((*RUN, "--plugin", "gone.py"), ("plugin gone.py is not a file",)),
+    "plugin of no .py": ((*RUN, "--plugin", "notes.txt"), ("notes.txt is no Python file",)),
+    "plugin syntax": ((*RUN, "--plugin", "syntax.py"), ("syntax.py, line 1",)),
+    "plugin null byte": ((*RUN, "--plugin", "null.py"), ("null.py",)),
+    "plugin import": ((*RUN, "--plugin", "import_error.py"), ("ModuleNotFoundError", "a_module_that_is_not_there")),
+    "plugin raises": ((*RUN, "--plugin", "raises.py"), ("RuntimeError: two lines",)),
+    "plugin exits": ((*RUN, "--plugin", "exits.py"), ("exits.py does not import: SystemExit",)),
+    "plugin unmarked": ((*RUN, "--plugin", "nothing.py"), ("defines no algorithm",)),
+    "plugin duplicate": ((*RUN, "--plugin", "ddpo.py"), ("named 'ddpo'", "built in and ddpo.py")),
+    "plugin twice": ((*RUN, "--plugin", "batched.py", "--plugin", "batched.py"), ("named 'batched'",)),
+    "plugin like the wrapper": (("run", "--algo", "vanilla", "--plugin", "vanilla.py"), ("a name of its own",)),
+    "plugin without default": (("run", "--algo", "required", "--plugin", "required.py"), ("required", "'x'")),
+    "plugin with unknown type": (("run", "--algo", "untyped", "--plugin", "untyped.py"), ("untyped", "Flaot")),
+    # config files
+    "config missing": (("run", "--config", "gone.toml"), ("config file gone.toml does not exist",)),
+    "config folder": (("run", "--config", "folder"), ("config file folder cannot be read",)),
+    "config below a file": (("run", "--config", "notes.txt/a.toml"), ("notes.txt/a.toml cannot be read",)),
+    "config syntax": (("run", "--config", "broken.toml"), ("broken.toml is no TOML", "line 2")),
+    "config encoding": (("run", "--config", "latin1.toml"), ("latin1.toml is no TOML",)),
+    "config option": (("run", "--config", "unknown.toml"), ("unknown option 'querys'", "Did you mean queries?")),
+    "config type": (("run", "--config", "type.toml"), ("queries = '10' is no int",)),
+    "config flag": (("run", "--config", "flag.toml"), ("seed = True is no int",)),
+    "config set": (("run", "--config", "flat.toml"), ("'set' must be a table",)),
+    "config value": (("run", "--config", "value.toml"), ("lr = [1, 2] is no float",)),
+    "config overflow": (("run", "--config", "huge.toml"), ("lr = 1000", "is no float")),
+    "config hyperparameter": (("run", "--config", "misspelt.toml"), ("'stpes'", "Did you mean steps?")),
+    # places
+    "pipeline": ((*RUN, "--backbone", "folder"), ("backbone folder folder is no diffusers pipeline", "model_index")),
+    "pipeline file": ((*RUN, "--backbone", "notes.txt"), ("unknown backbone 'notes.txt'",)),
+    "success elsewhere": ((*RUN, "--backbone", "sd14", "--reward", "success"), ("pocket", "use clipscore")),
+    "database folder": ((*RUN, "--db", "folder"), ("database folder is a folder",)),
+    "database nowhere": ((*RUN, "--db", "gone/x.duckdb"), ("gone/x.duckdb", "folder does not exist")),
+    # the other commands
+    "report nowhere": (("report", "--db", "gone.duckdb"), ("no database gone.duckdb",)),
+    "report of text": (("report", "--db", "notes.txt"), ("notes.txt is not a DuckDB file",)),
+    "evaluate missing": (("evaluate", "gone.safetensors"), ("gone.safetensors does not exist",)),
+    "evaluate budget": (("evaluate", "--queries", "-1"), ("--queries",)),
+    "evaluate no images": (("evaluate", "--eval-images", "0"), ("--eval-images",)),
+    "ls without what": (("ls",), ("what", "ls --help")),
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file by its path; what a command must leave as it was."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def run_row(run_id: str, **more: Any) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "name": run_id,
+        "benchmark_version": __version__,
+        "algorithm": "ddpo",
+        "wrapper": "b2",
+        "backbone": "pocket",
+        "reward": "clipscore",
+        "prompts": "template1",
+        "prompts_hash": "ab",
+        "seed": 0,
+        "budget": 10,
+        "config": {},
+        "config_hash": "cd",
+        "versions": {},
+        **more,
+    }
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder without a store."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(b2bench: Callable[..., Any], place: Path) -> Callable[..., str]:
+    """Run a command that must be refused; its one line."""
+
+    def check(*arguments: object) -> str:
+        before = files(place)
+        result = b2bench(*arguments)
+        assert "Traceback" not in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("error: ")
+        assert result.stdout == ""
+        assert result.code == 2
+        assert files(place) == before
+        return lines[0]
+
+    return check
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["no store", "store"])
+@pytest.mark.parametrize("case", CASES)
+def test_refused_in_one_line(case: str, stored: bool, refused: Callable[..., str]) -> None:
+    if stored:
+        Store("b2bench.duckdb").start_run(run_row("earlier"))
+    arguments, parts = CASES[case]
+    line = refused(*arguments)
+    for part in parts:
+        assert part in line
+
+
+# -- the store -------------------------------------------------------------------------------------
+
+
+COMMANDS = {"run": RUN, "report": ("report",), "ls": ("ls", "runs"), "show": ("show", "earlier")}
+
+
+def skip_unwritten(command: str) -> None:
+    if command in ("ls", "show"):
+        pytest.importorskip("b2bench.describe")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_that_is_no_database(command: str, refused: Callable[..., str]) -> None:
+    skip_unwritten(command)
+    Path("b2bench.duckdb").write_text("id,reward\n1,0.5\n" * 1000)
+    assert "b2bench.duckdb is not a DuckDB file" in refused(*COMMANDS[command])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_of_somebody_else(command: str, refused: Callable[..., str]) -> None:
+    skip_unwritten(command)
+    with duckdb.connect("b2bench.duckdb") as con:
+        con.execute("CREATE TABLE runs (x INTEGER)")
+    assert "no b2bench store" in refused(*COMMANDS[command])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_newer_schema(command: str, refused: Callable[..., str]) -> None:
+    skip_unwritten(command)
+    Store("b2bench.duckdb").start_run(run_row("earlier"))
+    with duckdb.connect("b2bench.duckdb") as con:
+        con.execute('UPDATE "schema" SET version = ?', [SCHEMA_VERSION + 1])
+    line = refused(*COMMANDS[command])
+    assert f"schema version {SCHEMA_VERSION + 1}" in line
+    assert "upgrade b2bench" in line
+
+
+@pytest.mark.parametrize("command", ["report", "ls", "show"])
+def test_reading_makes_no_store(command: str, refused: Callable[..., str]) -> None:
+    skip_unwritten(command)
+    assert "b2bench.duckdb" in refused(*COMMANDS[command])
+
+
+def test_ls_of_an_unknown_thing(refused: Callable[..., str]) -> None:
+    pytest.importorskip("b2bench.describe")
+    assert "algorithms" in refused("ls", "algoritms")
+
+
+def test_show_of_an_unknown_name(refused: Callable[..., str]) -> None:
+    pytest.importorskip("b2bench.describe")
+    assert "dppo" in refused("show", "dppo")
+    Store("b2bench.duckdb").start_run(run_row("earlier"))
+    assert "dppo" in refused("show", "dppo")
+
+
+def test_check_of_a_missing_file(refused: Callable[..., str]) -> None:
+    pytest.importorskip("b2bench.check")
+    assert "gone.py" in refused("check", "gone.py")
+
+
+def test_check_of_a_broken_file(refused: Callable[..., str]) -> None:
+    pytest.importorskip("b2bench.check")
+    assert "syntax.py, line 1" in refused("check", "syntax.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"), [(("optimizer", "adam"), "optimizer"), (("algorithm", "9 lives"), "9 lives")]
+)
+def test_new_of_an_unknown_kind_or_no_name(arguments: tuple[str, ...], part: str, refused: Callable[..., str]) -> None:
+    pytest.importorskip("b2bench.scaffold")
+    assert part in refused("new", *arguments)
+
+
+# -- resuming --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--algo", "ddpo"), ("--queries", "10"), ("--seed", "0"), ("--set", "lr=1"), ("--plugin", "batched.py")],
+    ids=lambda option: option[0],
+)
+def test_resume_takes_no_other_choice(option: tuple[str, str], refused: Callable[..., str]) -> None:
+    Store("b2bench.duckdb").start_run(run_row("earlier"))
+    line = refused("run", "--resume", "earlier", *option)
+    assert "leave out" in line
+    assert option[0] in line
+
+
+def test_resume_of_an_unknown_run(refused: Callable[..., str]) -> None:
+    assert "no database b2bench.duckdb" in refused("run", "--resume", "earlier")
+    Store("b2bench.duckdb").start_run(run_row("earlier"))
+    assert "no run 'later'" in refused("run", "--resume", "later")
+
+
+def test_resume_of_a_finished_run(refused: Callable[..., str]) -> None:
+    store = Store("b2bench.duckdb")
+    store.start_run(run_row("earlier"))
+    store.finish_run("earlier", "done")
+    assert "run earlier is finished" in refused("run", "--resume", "earlier")
+
+
+def test_resume_of_a_run_of_another_version(refused: Callable[..., str]) -> None:
+    Store("b2bench.duckdb").start_run(run_row("earlier", benchmark_version="0.0.1"))
+    assert "started by b2bench 0.0.1" in refused("run", "--resume", "earlier")
+
+
+# -- what is found out on loading ------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipeline(place: Path) -> Path:
+    """A copy of the pocket pipeline, to be damaged."""
+    return Path(shutil.copytree(POCKET_WEIGHTS / "pipeline", place / "pipe"))
+
+
+def cut_weights(folder: Path) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def remove_unet(folder: Path) -> None:
+    shutil.rmtree(folder / "unet")
+
+
+def break_index(folder: Path) -> None:
+    (folder / "model_index.json").write_text("{")
+
+
+def list_as_index(folder: Path) -> None:
+    (folder / "model_index.json").write_text("[]")
+
+
+def other_class(folder: Path) -> None:
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+
+
+def other_shapes(folder: Path) -> None:
+    config = folder / "unet" / "config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps(content | {"cross_attention_dim": content["cross_attention_dim"] * 2}))
+
+
+def v_prediction(folder: Path) -> None:
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "v_prediction"}))
+
+
+@pytest.mark.parametrize(
+    "damage", [cut_weights, remove_unet, break_index, list_as_index, other_class, other_shapes, v_prediction]
+)
+def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refused: Callable[..., str]) -> None:
+    damage(pipeline)
+    line = refused(*RUN, "--backbone", "pipe")
+    assert "epsilon-prediction" in line if damage is v_prediction else "backbone folder pipe" in line
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [("steps=2000", "steps = 2000 is outside"), ("eta=0", "eta 0"), ("precision=fp16", "fp16 needs a GPU")],
+)
+def test_a_setting_that_the_backbone_refuses(assignment: str, part: str, refused: Callable[..., str]) -> None:
+    assert part in refused(*RUN, "--set", assignment)
+
+
+def test_an_unknown_checkpoint_of_a_reward(refused: Callable[..., str]) -> None:
+    assert "'nowhere'" in refused(*RUN, "--set", "checkpoint=nowhere")
+    assert "'nowhere'" in refused(*RUN, "--reward", "bertscore", "--set", "checkpoint=nowhere")
+
+
+def test_an_out_folder_that_is_a_file(refused: Callable[..., str]) -> None:
+    assert "choose another with --out" in refused(*RUN, "--out", "notes.txt")
+
+
+def test_a_lora_that_is_none(place: Path, refused: Callable[..., str]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2, 2)}, place / "other.safetensors")
+    assert "other.safetensors" in refused("evaluate", "other.safetensors")
+    (place / "text.safetensors").write_text("no safetensors")
+    assert "text.safetensors" in refused("evaluate", "text.safetensors")
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("opened",)
+
+
+def test_a_pickle_is_never_opened(place: Path, refused: Callable[..., str]) -> None:
+    (place / "lora.bin").write_bytes(pickle.dumps(Bomb()))
+    shutil.copy("lora.bin", "folder/pytorch_lora_weights.bin")
+    assert "lora.bin is no .safetensors file" in refused("evaluate", "lora.bin")
+    assert "folder holds 0 safetensors files" in refused("evaluate", "folder")
+    assert not Path("opened").exists()
+
+
+def test_gallery_in_a_missing_folder(refused: Callable[..., str]) -> None:
+    assert "the folder gone does not exist" in refused("pocket", "gallery", "--out", "gone/grid.png")
+    assert "ends in .png" in refused("pocket", "gallery", "--out", "grid.jpg")
+    assert "gone.safetensors" in refused("pocket", "gallery", "--out", "grid.png", "--lora", "gone.safetensors")
+
+
+FULL_SIZE = {
+    "clipscore": (("--set", "checkpoint=paper"), ("ViT-H-14 laion2b_s32b_b79k", "3.9 GB", "download laion/CLIP-ViT-H")),
+    "bertscore": (
+        ("--reward", "bertscore", "--set", "checkpoint=paper"),
+        ("llava-hf/llava-1.5-7b-hf", "14 GB", "download llava-hf/llava-1.5-7b-hf"),
+    ),
+    "sd14": (
+        ("--backbone", "sd14"),
+        ("CompVis/stable-diffusion-v1-4", "about 4 GB", "download CompVis/stable-diffusion-v1-4"),
+    ),
+}
+
+
+@pytest.mark.parametrize("checkpoint", FULL_SIZE)
+def test_a_full_size_checkpoint_that_is_not_here(
+    checkpoint: str, place: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    # As on a machine without network that never fetched it, whatever this one has.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place / "cache"))
+    arguments, parts = FULL_SIZE[checkpoint]
+    started = time.monotonic()
+    line = refused(*RUN, *arguments)
+    assert time.monotonic() - started < 30
+    for part in parts:
+        assert part in line

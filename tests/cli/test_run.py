@@ -1,0 +1,291 @@
+"""Runs from the command line: what they write, and what is left of those that are stopped."""
+
+import json
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b2bench import __version__
+from b2bench.store import Store
+
+ROOT = Path(__file__).parents[2]
+PYTHON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+CLI = (sys.executable, "-m", "b2bench")
+ROUNDS, PER_ROUND = 6, 5
+BUDGET = ROUNDS * PER_ROUND
+SMALL = ("draws=1", f"samples={PER_ROUND}", "steps=3", "optimizer_steps=1")
+SMALL += ("eval_points=2", "eval_images=4", "eval_train_images=0")
+SET = tuple(word for text in SMALL for word in ("--set", text))
+TINY = ("run", "--algo", "ddpo", "--queries", str(BUDGET), *SET)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that ended, in the folder where it ran."""
+
+    folder: Path
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "b2bench.duckdb")
+
+
+def run_in(folder: Path, *arguments: str) -> Ended:
+    done = subprocess.run([*CLI, *arguments], cwd=folder, env=PYTHON, capture_output=True, text=True, timeout=300)
+    return Ended(folder, done.returncode, done.stdout, done.stderr)
+
+
+def stop_in(folder: Path, number: signal.Signals) -> Ended:
+    """Start a run, and send it a signal when its first round is done."""
+    with (folder / "stdout").open("w+") as out:
+        process = subprocess.Popen([*CLI, *TINY], cwd=folder, env=PYTHON, stdout=out, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        with process:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if line.startswith("round  1/"):
+                    process.send_signal(number)
+        out.seek(0)
+        return Ended(folder, process.returncode, out.read(), "".join(lines))
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, "Future[Ended]"]]:
+    """Three runs in processes of their own, at the same time: most of what they do is to import torch."""
+    with ThreadPoolExecutor() as pool:
+        yield {
+            "json": pool.submit(run_in, tmp_path_factory.mktemp("json"), *TINY, "--json", "--seed", "3"),
+            "interrupted": pool.submit(stop_in, tmp_path_factory.mktemp("a folder"), signal.SIGINT),
+            "killed": pool.submit(stop_in, tmp_path_factory.mktemp("killed"), signal.SIGKILL),
+        }
+
+
+def check_whole(store: Store, run_id: str) -> None:
+    """The run is done, and has exactly one row for everything it did."""
+    run = store.find_run(run_id)
+    assert (run["status"], run["error"]) == ("done", None)
+    queries = store.sql("SELECT query_index, round, leaf FROM queries WHERE run_id = ? ORDER BY ALL", [run_id])
+    assert queries == [{"query_index": i, "round": i // PER_ROUND, "leaf": i % PER_ROUND} for i in range(run["budget"])]
+    rounds = store.rounds(run_id)
+    assert [row["round"] for row in rounds] == list(range(run["budget"] // PER_ROUND))
+    assert rounds[-1]["queries"] == run["budget"]
+    assert {row["queries"] for row in store.evals(run_id)} == {0, run["budget"]}
+
+
+# -- a run that ends well --------------------------------------------------------------------------
+
+
+def test_stdout_is_the_result_and_stderr_the_progress(ended: dict[str, "Future[Ended]"]) -> None:
+    run = ended["json"].result()
+    assert run.code == 0, run.stderr
+    summary = json.loads(run.stdout)
+    assert summary["queries"] == BUDGET
+    assert summary["before"].keys() == summary["after"].keys() >= {"clipscore", "clipscore_heldout", "success"}
+    assert (run.folder / summary["weights"]).is_file()
+    assert run.stderr.count("\nround ") == ROUNDS
+    assert run.stderr.count("evaluation at ") == 2
+    assert "Traceback" not in run.stderr
+
+
+def test_a_row_for_every_query_and_none_twice(
+    ended: dict[str, "Future[Ended]"], b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ended["json"].result()
+    first = json.loads(run.stdout)["run_id"]
+    check_whole(run.store, first)
+    monkeypatch.chdir(run.folder)
+    again = b2bench(*TINY, "--json", "--seed", "3", "--queries", "10", "--name", "again")
+    assert again.code == 0, again.stderr
+    second = json.loads(again.stdout)["run_id"]
+    assert second != first
+    check_whole(run.store, first)
+    check_whole(run.store, second)
+    assert run.store.sql("SELECT count(*) AS n FROM queries") == [{"n": BUDGET + 10}]
+    # A name is taken once, and that is found out before anything is done.
+    taken = b2bench(*TINY, "--name", "again")
+    assert taken.code == 2
+    assert "--resume again" in taken.stderr
+    assert len(run.store.runs()) == 2
+
+
+def test_the_command_line_goes_before_the_config_file(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [text.partition("=") for text in SMALL]
+    table = "\n".join(f"{name} = {value}" for name, _, value in names)
+    Path("cell.toml").write_text(
+        f'algo = "pg"\nwrapper = "bs"\nqueries = 10\nseed = 7\n\n[set]\n{table}\nlr = 2e-3\n"bs.best" = 0.25\n'
+    )
+    done = b2bench("run", "--config", "cell.toml", "--seed", "8", "--set", "lr=5e-4", "--set", "steps=2")
+    assert done.code == 0, done.stderr
+    [run] = Store("b2bench.duckdb").runs()
+    assert (run["algorithm"], run["wrapper"], run["budget"], run["seed"]) == ("pg", "bs", 10, 8)
+    assert run["reward"] == "clipscore"
+    assert run["config"]["settings"]["lr"] == 5e-4
+    assert run["config"]["settings"]["steps"] == 2
+    assert run["config"]["settings"]["optimizer_steps"] == 1
+    assert run["config"]["wrapper"]["best"] == 0.25
+    assert run["run_id"] in done.stdout
+    assert "pytorch_lora_weights.safetensors" in done.stdout
+
+
+# -- runs that are stopped -------------------------------------------------------------------------
+
+
+def test_an_interrupt_says_how_to_go_on(
+    ended: dict[str, "Future[Ended]"], b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ended["interrupted"].result()
+    assert run.code == 1, run.stderr
+    assert run.stdout == ""
+    assert "Traceback" not in run.stderr
+    [stored] = run.store.runs()
+    assert stored["status"] == "interrupted"
+    assert 1 <= len(run.store.rounds()) < ROUNDS
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("interrupted; every finished round is in ")
+    command = shlex.split(last.partition("Continue with: ")[2])
+    assert command[:2] == ["b2bench", "run"]
+    monkeypatch.chdir(run.folder)
+    resumed = b2bench(*command[1:])
+    assert resumed.code == 0, resumed.stderr
+    check_whole(run.store, stored["run_id"])
+    assert len(run.store.runs()) == 1
+
+
+def test_a_killed_run_leaves_a_store_that_reads_and_resumes(
+    ended: dict[str, "Future[Ended]"], b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ended["killed"].result()
+    assert run.code == -signal.SIGKILL, run.stderr
+    [stored] = run.store.runs()
+    assert stored["status"] == "running"
+    rounds = len(run.store.rounds())
+    assert 1 <= rounds < ROUNDS
+    assert run.store.sql("SELECT count(*) AS n FROM queries") == [{"n": rounds * PER_ROUND}]
+    monkeypatch.chdir(run.folder)
+    # Elsewhere there are no checkpoints: it would start anew, over the rows that are stored.
+    elsewhere = b2bench("run", "--resume", stored["run_id"], "--out", "elsewhere")
+    assert elsewhere.code == 2
+    assert "--out" in elsewhere.stderr
+    assert len(run.store.rounds()) == rounds
+    resumed = b2bench("run", "--resume", stored["run_id"][:10], "--json")
+    assert resumed.code == 0, resumed.stderr
+    check_whole(run.store, stored["run_id"])
+    again = b2bench("run", "--resume", stored["run_id"])
+    assert again.code == 2
+    assert "is finished" in again.stderr
+
+
+def test_an_interrupt_before_the_run_promises_nothing(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from b2bench import runner
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "Trainer", interrupted)
+    monkeypatch.chdir(tmp_path)
+    result = b2bench(*TINY)
+    assert result.code == 1
+    assert "nothing of it is stored" in result.stderr
+    assert "--resume" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("torch.full((len(images),), float('nan'))", "reward odd returned 5 scores that are not finite, of 5"),
+        ("torch.zeros(len(images), 2)", "reward odd returned shape (5, 2) for 5 images; expected (5,)"),
+        ("torch.zeros(len(images) - 1)", "reward odd returned shape (4,) for 5 images; expected (5,)"),
+    ],
+)
+def test_a_reward_that_answers_nonsense_fails_the_run(
+    answer: str, reason: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text(
+        "import torch\n\nfrom b2bench.registry import reward\n\n\n@reward\nclass Odd:\n"
+        "    def __call__(self, images, prompts):\n"
+        f"        return {answer} if len(images) == {PER_ROUND} else torch.zeros(len(images))\n"
+    )
+    result = b2bench(*TINY, "--reward", "odd", "--plugin", "odd.py")
+    assert result.code == 1
+    assert "Traceback" not in result.stderr
+    assert f"run failed: round 0: {reason}" in result.stderr
+    [run] = Store("b2bench.duckdb").runs()
+    assert (run["status"], run["error"]) == ("failed", reason)
+    assert Store("b2bench.duckdb").sql("SELECT count(*) AS n FROM queries") == [{"n": 0}]
+
+
+# -- what is instant -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["pocket", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom b2bench.cli import main\n"
+        f"sys.argv = ['b2bench', *{arguments}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'duckdb', 'numpy', 'scipy', 'matplotlib'}\n"
+        "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=PYTHON, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "[]\n"
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    """Processor time: on a busy machine the clock on the wall measures the others."""
+
+    def spent() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*CLI, "--help"], env=PYTHON, stdout=subprocess.DEVNULL, check=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(spent() for _ in range(3)) < 0.5
+
+
+def test_version(tmp_path: Path) -> None:
+    assert run_in(tmp_path, "--version") == Ended(tmp_path, 0, f"{__version__}\n", "")
+
+
+def test_without_arguments_there_is_help_and_exit_code_2(b2bench: Callable[..., Any]) -> None:
+    result = b2bench()
+    assert result.code == 2
+    assert "Usage" in result.stdout
+    assert result.stderr == ""
+
+
+def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("b2bench.describe")
+    monkeypatch.chdir(tmp_path)
+    for what, names in {
+        "algorithms": {"ddpo", "pg", "dpo", "dpok"},
+        "wrappers": {"vanilla", "bpt", "bs", "b2"},
+        "rewards": {"clipscore", "bertscore", "success"},
+        "prompts": {"template1", "template2", "template3"},
+        "backbones": {"pocket", "sd14"},
+    }.items():
+        result = b2bench("ls", what, "--json")
+        assert result.code == 0, result.stderr
+        assert {row["name"] for row in json.loads(result.stdout)} == names
+        assert result.stderr == ""
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,199 @@
+"""Fixtures that several tests share: policies of the pocket backbone, trajectories, a backbone that is not pocket."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reached for the network would not be one
+
+import pytest
+import torch
+from torch import Tensor
+
+from b2bench.backbones import find_backbone
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config import Settings
+from b2bench.registry import Registry
+from b2bench.rollout import rollout, round_noise
+from b2bench.types import Conditioning, Interval, Trajectories
+
+PROMPTS = [
+    "a cat riding a bike",
+    "a dog playing chess",
+    "a horse washing dishes",
+    "a fox playing chess",
+    "a bee riding a bike",
+    "a whale washing dishes",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """More threads than cores make small networks slower, and would let the machine choose the kernels."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def accelerate_state() -> Iterator[None]:
+    """Let a test choose a precision: accelerate allows one per process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def pocket_pipeline() -> Any:
+    """The embedded pipeline; copy it before changing anything."""
+    return load_pipeline(find_backbone("pocket"))
+
+
+@pytest.fixture(scope="session")
+def make_policy(pocket_pipeline: Any) -> Callable[..., StableDiffusion]:
+    """A fresh policy on pocket by the defaults of a run. ``moved``: standard deviation of the LoRA's B.
+
+    A fresh adapter has B = 0 and changes nothing; 0.02 or so stands for one that has been trained.
+    """
+
+    def make(
+        num_steps: int | None = None, rank: int | None = None, seed: int = 0, moved: float = 0.02, **options: Any
+    ) -> StableDiffusion:
+        settings = Settings()
+        policy = StableDiffusion(
+            copy.deepcopy(pocket_pipeline),
+            num_steps=num_steps or settings.steps,
+            eta=options.pop("eta", settings.eta),
+            guidance=options.pop("guidance", find_backbone("pocket").guidance),
+            **options,
+        )
+        policy.add_lora(rank or settings.lora_rank, seed)
+        draws = torch.Generator().manual_seed(seed)
+        for name, weights in policy.unet.named_parameters():
+            if "lora_B" in name:
+                weights.data.copy_(moved * torch.randn(weights.shape, generator=draws))
+        return policy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def roll() -> Callable[..., Trajectories]:
+    """Roll out on ``PROMPTS`` and score: rewards are random, advantages their z-scores over the round."""
+
+    def make(
+        policy: StableDiffusion,
+        draws: int = 4,
+        samples: int = 2,
+        leaves: int = 1,
+        start: int = 0,
+        micro_batch: int = 48,
+        reward: Sequence[float] | None = None,
+    ) -> Trajectories:
+        trajectories = rollout(
+            policy,
+            [PROMPTS[i % len(PROMPTS)] for i in range(draws)],
+            samples=samples,
+            leaves=leaves,
+            interval=Interval(start, policy.num_steps),
+            noise=round_noise(policy, 0, 0),
+            micro_batch=micro_batch,
+        )
+        drawn = torch.randn(len(trajectories), generator=torch.Generator().manual_seed(1))
+        scores = drawn if reward is None else torch.tensor(reward)
+        trajectories.reward = scores
+        trajectories.advantage = (scores - scores.mean()) / (scores.std(correction=0) + 1e-8)
+        return trajectories
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scored() -> Callable[..., Trajectories]:
+    """Trajectories of which only rewards, advantages and groups mean anything."""
+
+    def make(
+        reward: Sequence[float], group: Sequence[int], advantage: Sequence[float] | None = None, steps: int = 3
+    ) -> Trajectories:
+        n = len(reward)
+        index = torch.zeros(n, dtype=torch.long)
+        return Trajectories(
+            prompts=["a cat"] * n,
+            cond=Conditioning(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), index),
+            latents=torch.zeros(n, steps + 1, 1, 2, 2),
+            log_prob=torch.zeros(n, steps),
+            group=torch.tensor(group),
+            leaf=index,
+            interval=Interval(0, steps),
+            images=torch.zeros(n, 3, 2, 2),
+            calls=0,
+            reward=torch.tensor(reward),
+            advantage=torch.tensor(reward if advantage is None else advantage),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def adapter_vector() -> Callable[[StableDiffusion], Tensor]:
+    """All weights of a policy's adapter, as one vector of its own."""
+
+    def flatten(policy: StableDiffusion) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in policy.parameters()]).clone()
+
+    return flatten
+
+
+@pytest.fixture(scope="session")
+def other_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random ``StableDiffusionPipeline`` that is not pocket, laid out as Stable Diffusion v1.4.
+
+    In particular its scheduler is v1.4's: a PNDMScheduler, which diffusers' DDIMScheduler can be made from.
+    """
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(Path(find_backbone("pocket").source) / "tokenizer")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL(block_out_channels=(8, 16), norm_num_groups=4, latent_channels=4, sample_size=16,
+                              down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2),
+            text_encoder=CLIPTextModel(CLIPTextConfig(
+                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                num_attention_heads=2, max_position_embeddings=tokenizer.model_max_length,
+                bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            )),
+            tokenizer=tokenizer,
+            unet=UNet2DConditionModel(
+                sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
+                cross_attention_dim=16, attention_head_dim=2,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            ),
+            scheduler=PNDMScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+                set_alpha_to_one=False, steps_offset=1,
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )  # fmt: skip
+    folder = tmp_path_factory.mktemp("other-pipeline")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def algorithm() -> Callable[..., Any]:
+    """A built-in algorithm by its name, with hyperparameters."""
+    registry = Registry("algorithm")
+
+    def make(name: str, **hyperparameters: Any) -> Any:
+        return registry.get(name)(**hyperparameters)
+
+    return make

@@ -1,0 +1,122 @@
+"""The four wrappers: which steps they train, where they branch, and what they let through to the loss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from b2bench.types import Interval, Trajectories
+from b2bench.update import update
+from b2bench.wrappers import B2, BPT, BS, Vanilla
+
+Scored = Callable[..., Trajectories]
+
+
+@pytest.mark.parametrize("wrapper", [BPT(), B2()])
+def test_the_schedule_is_the_published_one(wrapper: Any) -> None:
+    found = [wrapper.interval(i, 100, 20) for i in range(100)]
+    taus = [14 + 7 * i // 100 for i in range(100)]  # B2-DiffuRL's code
+    assert found == [Interval(20 - tau, 20) for tau in taus]
+    assert [i for i in range(1, 100) if len(found[i]) > len(found[i - 1])] == [15, 29, 43, 58, 72, 86]
+
+
+@pytest.mark.parametrize("steps", [5, 20, 50])
+@pytest.mark.parametrize("rounds", [7, 14, 100, 128])
+def test_all_steps_are_trained_in_the_last_seventh_and_not_before(rounds: int, steps: int) -> None:
+    found = [BPT().interval(i, rounds, steps) for i in range(rounds)]
+    assert all(interval.stop == steps for interval in found)
+    assert all(found[i] == Interval(0, steps) for i in range(rounds) if 7 * i >= 6 * rounds)
+    assert all(len(found[i]) < steps for i in range(rounds) if 7 * i < 6 * rounds)
+    assert len(found[0]) == int(0.7 * steps + 1e-9)
+    assert [len(interval) for interval in found] == sorted(len(interval) for interval in found)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 6])
+def test_few_rounds_start_at_the_last_steps_and_never_leave_the_trajectory(rounds: int) -> None:
+    taus = [len(BPT().interval(i, rounds, 20)) for i in range(rounds)]
+    assert taus[0] == 14
+    assert taus == sorted(taus)
+    assert taus[-1] <= 20
+
+
+@pytest.mark.parametrize("wrapper", [Vanilla(), BS()])
+def test_without_bpt_all_steps_are_trained(wrapper: Any) -> None:
+    assert {wrapper.interval(i, 9, 20) for i in range(9)} == {Interval(0, 20)}
+
+
+def test_leaves() -> None:
+    assert [wrapper().leaves(5) for wrapper in (Vanilla, BPT, BS, B2)] == [1, 1, 5, 5]
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, 1.01])
+def test_a_share_outside_its_range_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="tau_start"):
+        BPT(tau_start=value)
+    with pytest.raises(ValueError, match="rises"):
+        BPT(rises=0)
+
+
+@pytest.mark.parametrize("wrapper", [Vanilla(), BPT(), BS(keep="all"), B2(keep="all")])
+def test_without_selection_everything_is_kept(wrapper: Any, scored: Scored) -> None:
+    assert wrapper.select(scored([0.0, 0.0, 1.0], [0, 0, 1])).tolist() == [True, True, True]
+
+
+@pytest.mark.parametrize("wrapper", [BS(), B2()])
+@pytest.mark.parametrize(
+    ("advantage", "kept"),
+    [
+        ([0.1, 2.0, -2.0, 1.9], [1, 2]),  # both extremes, nothing between them however extreme
+        ([0.5, -0.5, 0.0, 0.1], [0]),  # +0.5 is enough, -0.5 is not
+        ([0.49, -0.51, 0.0, 0.1], [1]),
+        ([0.49, -0.5, 0.0, 0.1], []),
+        ([3.0, 0.6, 1.0, 2.0], [0]),  # a branch that is good throughout: its worst leaf is not bad
+        ([-3.0, -0.6, -1.0, -2.0], [0]),
+    ],
+)
+def test_thresholds(wrapper: Any, advantage: list[float], kept: list[int], scored: Scored) -> None:
+    assert wrapper.select(scored(advantage, [0] * 4)).nonzero().flatten().tolist() == kept
+
+
+def test_thresholds_are_on_the_advantage_extremes_on_the_reward(scored: Scored) -> None:
+    trajectories = scored([5.0, 6.0, 7.0], [0, 0, 0], advantage=[-0.6, 0.0, 0.6])
+    assert BS().select(trajectories).tolist() == [True, False, True]
+    assert BS(best=0.7, worst=-0.7).select(trajectories).tolist() == [False, False, False]
+    assert BS(best=0.0, worst=-0.6).select(trajectories).tolist() == [False, False, True]
+
+
+def test_each_branch_for_itself_gives_none_one_or_two(scored: Scored) -> None:
+    rewards = [1.0, -1.0, 0.0, 0.1, 0.2, 0.0, 0.9, 0.8, 0.7]
+    kept = BS().select(scored(rewards, [0, 0, 0, 1, 1, 1, 2, 2, 2]))
+    assert kept.reshape(3, 3).sum(1).tolist() == [2, 0, 1]
+    assert kept.nonzero().flatten().tolist() == [0, 1, 6]
+
+
+def test_ties(scored: Scored) -> None:
+    assert BS().select(scored([0.0] * 3, [0] * 3)).sum() == 0
+    # Equal leaves of a branch far from the prompt's mean: one of them stands for the branch.
+    assert BS().select(scored([2.0] * 3, [0] * 3)).sum() == 1
+    assert BS().select(scored([2.0, 2.0, -2.0, -2.0], [0] * 4)).sum() == 2
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_nothing_kept_is_a_round_without_a_step(
+    pairs: bool, make_policy: Any, roll: Any, adapter_vector: Any, algorithm: Any
+) -> None:
+    policy = make_policy(num_steps=2)
+    trajectories = roll(policy, draws=2, samples=2, leaves=2, reward=[0.5] * 4)
+    before = adapter_vector(policy)
+    report = update(
+        policy,
+        algorithm("dpo" if pairs else "ddpo"),
+        torch.optim.SGD(policy.parameters(), lr=1.0),
+        trajectories,
+        BS().select(trajectories),
+        optimizer_steps=3,
+        micro_batch=8,
+        max_grad_norm=1.0,
+        generator=torch.Generator(),
+    )
+    assert report.optimizer_steps == 0
+    assert report.kept.tolist() == [False] * 4
+    assert torch.equal(adapter_vector(policy), before)
