@@ -42,8 +42,8 @@ from b2bench.wrappers import Vanilla
 
 PROMPTS = ("a cat riding a bike", "a dog playing chess", "a horse washing dishes", "a fox riding a bike")
 
-# The toy task. The built-in algorithms gain 0.2 (dpok, which its KL holds back) to 2 standard deviations
-# with each of the seeds 0 to 9; losses that ignore the reward stay within 0.1 of nothing, on average of three.
+# The toy task. The built-in algorithms and rwr gain 0.5 to 2 standard deviations with each of the seeds 0 to 9
+# (dpok with kl_weight 1 still 0.2); losses that ignore the reward gain at most 0.1 on average of three seeds.
 ROUNDS, DRAWS, SAMPLES, OPTIMIZER_STEPS, LR = 20, 8, 5, 2, 1e-2
 EVALUATION_IMAGES = 128
 SEEDS = (0, 1, 2)
@@ -63,7 +63,8 @@ class CheckResult:
 def check_file(file: Path) -> list[CheckResult]:
     """Every check of every plugin of a file, or of the registered plugin of that name.
 
-    A check without which the later ones mean nothing ends the list where it fails.
+    A check without which the later ones mean nothing ends the list where it fails; the toy task is tried
+    only by an algorithm that passes all else.
 
     Raises:
         UserError: there is neither such a file nor such a name, or the file does not import.
@@ -364,30 +365,40 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         _Subject(cls)
 
     checker.run("has pairs and loss, and can be set up", shape, needed=True)
-    # The behaviour policy is not the pretrained one, so that a ratio to the wrong one shows.
-    here = _Subject(cls)
-    here.policy.move(0.05, "behaviour")
-    batch = _toy_batch(here.policy, bool(pairs))
+
+    def behaving() -> _Subject:
+        """A fresh one at the behaviour policy, which is not the pretrained one: a ratio to the wrong one shows."""
+        subject = _Subject(cls)
+        subject.policy.move(0.05, "behaviour")
+        return subject
+
+    def moved() -> _Subject:
+        """A fresh one after a small update, where the ratio is not 1."""
+        subject = behaving()
+        subject.policy.move(0.01, "update")
+        return subject
+
+    batch = _toy_batch(behaving().policy, bool(pairs))
     rows = len(batch)
-    moved = _Subject(cls)
-    moved.policy.move(0.05, "behaviour")
-    moved.policy.move(0.01, "update")
 
     def finite() -> None:
         inputs = {
-            "a round's first batch (ratio 1)": (here, batch),
+            "a round's first batch (ratio 1)": (behaving, batch),
             "the same batch after a small update of the policy": (moved, batch),
-            "a batch of one row": (here, batch[:1]),
-            "a batch whose advantages are all 0": (here, _with_advantage(batch, torch.zeros_like)),
-            "a batch whose advantages are all -5": (here, _with_advantage(batch, lambda a: torch.full_like(a, -5.0))),
-            "a batch whose advantages are all 5": (here, _with_advantage(batch, lambda a: torch.full_like(a, 5.0))),
+            "a batch of one row": (behaving, batch[:1]),
+            "a batch whose advantages are all 0": (behaving, _with_advantage(batch, torch.zeros_like)),
+            "a batch whose advantages are all -5": (
+                behaving,
+                _with_advantage(batch, lambda a: torch.full_like(a, -5.0)),
+            ),
+            "a batch whose advantages are all 5": (behaving, _with_advantage(batch, lambda a: torch.full_like(a, 5.0))),
         }
         for name, (subject, given) in inputs.items():
-            loss, _ = subject.loss(given)
+            loss, _ = subject().loss(given)
             _expect(bool(torch.isfinite(loss)), f"the loss is {loss.item()} on {name}")
 
     def requires_grad() -> None:
-        loss, _ = here.loss(batch)
+        loss, _ = behaving().loss(batch)
         _expect(
             loss.requires_grad,
             "the loss has no gradient: it does not depend on the adapter. Take log-probabilities from "
@@ -395,6 +406,7 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         )
 
     def reaches() -> None:
+        here = behaving()
         _, found = here.gradients(batch)
         adapter = found[: len(here.policy.parameters())]
         _expect(all(bool(torch.isfinite(grad).all()) for grad in found), "the gradient of the loss is not finite")
@@ -405,6 +417,7 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         )
 
     def only() -> None:
+        here = behaving()
         weights = {**here.policy.frozen, "adapter A": here.policy.down, "adapter B": here.policy.up}
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         here.gradients(batch)
@@ -416,7 +429,7 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         _expect(here.policy.enabled, "the adapter is off after the loss; use `with policy.reference():`")
 
     def ratio() -> None:
-        _, metrics = here.loss(batch)
+        _, metrics = behaving().loss(batch)
         if "log_ratio" in metrics:
             largest = float(metrics["log_ratio"].abs().max())
             _expect(
@@ -426,12 +439,13 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
             )
 
     def mutation() -> None:
-        given = _clone(batch)
+        here, given = behaving(), _clone(batch)
         here.algorithm.loss(here.policy, given)
         changed = _changed(batch, given)
         _expect(not changed, f"the loss changed batch.{', batch.'.join(changed)} in place; work on a copy")
 
     def deterministic() -> None:
+        here = behaving()
         with _global_seed(1):
             first, first_gradients = here.gradients(batch)
         with _global_seed(2):
@@ -444,16 +458,16 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
     def metrics_finite() -> None:
         # Metrics of pairs may hold the winners' rows and then the losers'.
         shapes = {(), (rows,), (2 * rows,)} if pairs else {(), (rows,)}
-        for subject in (here, moved):
-            for name, value in subject.loss(batch)[1].items():
+        for subject in (behaving, moved):
+            for name, value in subject().loss(batch)[1].items():
                 _expect(isinstance(value, Tensor), f"metric {name} is a {type(value).__name__}; make it a tensor")
                 shape = tuple(value.shape)
                 _expect(shape in shapes, f"metric {name} has shape {shape}; a scalar or ({rows},), one per row")
                 _expect(bool(torch.isfinite(value.float()).all()), f"metric {name} is not finite")
 
     def mean_over_rows() -> None:
-        whole, cut = moved.loss(batch)[0].item(), rows // 3
-        parts = [moved.loss(batch[:cut])[0].item(), moved.loss(batch[cut:])[0].item()]
+        subject, cut = moved(), rows // 3
+        whole, *parts = [subject.loss(part)[0].item() for part in (batch, batch[:cut], batch[cut:])]
         expected = (cut * parts[0] + (rows - cut) * parts[1]) / rows
         _expect(
             abs(whole - expected) <= 1e-5 * max(1.0, abs(whole)),
@@ -463,14 +477,14 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
 
     def on_pairs() -> None:
         assert isinstance(batch, Pair)
-        _, straight = here.gradients(batch)
-        _, swapped = here.gradients(Pair(batch.loser, batch.winner))
+        _, straight = behaving().gradients(batch)
+        _, swapped = behaving().gradients(Pair(batch.loser, batch.winner))
         same = all(map(torch.equal, straight, swapped))
         _expect(not same, "swapping winner and loser changes no gradient: the loss does not tell them apart")
 
     checker.run("loss is a finite scalar", finite, needed=True)
     checker.run("loss requires grad", requires_grad, needed=True)
-    learns = checker.run("gradient reaches the adapter", reaches)
+    checker.run("gradient reaches the adapter", reaches)
     checker.run("gradient reaches nothing but the adapter", only)
     checker.run("ratio is 1 at the behaviour policy", ratio)
     checker.run("batch is not mutated", mutation)
@@ -479,7 +493,7 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
     checker.run("loss is a mean over rows", mean_over_rows)
     if pairs:
         checker.run("works on pairs", on_pairs)
-    if learns:
+    if all(result.passed for result in checker.results):  # what a faulty loss learns means nothing
         checker.run("improves a toy task", lambda: _check_toy_task(cls))
 
 
@@ -608,12 +622,13 @@ def _check_wrapper(cls: type, checker: _Checker) -> None:
 
         _expect(once(1) == once(2), "two calls gave two answers; a wrapper draws no random numbers and keeps no state")
 
-    checker.run("interval lies within the steps", intervals)
+    sound = checker.run("interval lies within the steps", intervals)
     checker.run("leaves divide the samples", leaves, needed=True)
     checker.run("select gives one bool per rollout", select, needed=True)
     checker.run("select keeps rollouts", keeps)
     checker.run("trajectories are not mutated", mutation)
-    checker.run("wrapper is deterministic", deterministic)
+    if sound:
+        checker.run("wrapper is deterministic", deterministic)
 
 
 # -- rewards ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from b2bench.backbones import Backbone, backbones, find_backbone
 from b2bench.errors import UserError
 from b2bench.prompts import PromptSet, load_prompts
-from b2bench.registry import Hyperparameter, build, hyperparameters, load_registries, suggestion
+from b2bench.registry import Hyperparameter, Kind, build, hyperparameters, load_registries, suggestion
 
 
 @dataclass(kw_only=True)
@@ -176,7 +176,7 @@ def resolve(
         UserError: one line that says what is wrong and what to do.
     """
     registries = load_registries(plugins)
-    chosen = {"algorithm": algorithm, "wrapper": wrapper, "reward": reward}
+    chosen: dict[Kind, str] = {"algorithm": algorithm, "wrapper": wrapper, "reward": reward}
     classes = {kind: registries[kind].get(name) for kind, name in chosen.items()}
     owners: dict[str, tuple[str, type]] = {"run": ("run", Settings)}
     owners |= {chosen[kind]: (kind, cls) for kind, cls in classes.items()}

@@ -244,11 +244,11 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "queries": sum(found["n"] for found in rewards if found["round"] <= row["round"]),
             "reward": by_round.get(row["round"], {}).get("reward"),
             "kept": row["kept"],
-            "interval": f"[{row['interval_start']}, {row['interval_stop']})",
+            "steps": f"{row['interval_start']}-{row['interval_stop']}",
             "ratio": row["ratio_mean"],
             "clipped": row["clip_fraction"],
             "kl": row["approx_kl"],
-            "grad norm": row["grad_norm"],
+            "grad": row["grad_norm"],
             "calls": _sum(row["denoiser_calls_sampling"], row["denoiser_calls_training"]),
             "seconds": row["seconds"],
         }
@@ -391,7 +391,10 @@ def _render_run(found: Mapping[str, Any], console: Console) -> None:
         console.print(Text("none yet", style="dim"))
     _section("Rounds", console)
     if found["rounds"]:
-        console.print(_rows_table(found["rounds"], right=tuple(found["rounds"][0])))
+        rounds = [{name: value for name, value in row.items() if name != "kl"} for row in found["rounds"]]
+        console.print(_rows_table(rounds, right=tuple(rounds[0])))
+        note = "steps: trained interval, first and after last; ratio, clipped, grad: means of the round"
+        console.print(Text(note, style="dim"))
     else:
         console.print(Text("none yet", style="dim"))
 
@@ -455,7 +458,7 @@ def _rows_table(rows: Sequence[Mapping[str, Any]], right: Sequence[str] = ()) ->
 
 
 def _table(names: Sequence[str], right: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
         justify: Any = "right" if name in right else "left"
         table.add_column(Text(name), justify=justify, no_wrap=name in ("name", "type"), overflow="fold")

@@ -94,6 +94,21 @@ def check_precision(config: RunConfig) -> None:
         raise UserError("precision = fp16 needs a GPU, and there is none here; choose bf16 or fp32")
 
 
+def check_network(config: RunConfig) -> None:
+    """If a checkpoint is to come from the hub and the hub is out of reach, make its client use the cache alone.
+
+    It would try every file for half a minute, minutes in all, before it says that it is not there.
+    """
+    if Path(config.backbone.source).is_dir() and getattr(config.reward, "checkpoint", "") != "paper":
+        return
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # no name, no route, a proxy that refuses, or offline by the user's choice
+        constants.HF_HUB_OFFLINE = True
+
+
 def start(config: RunConfig, store: Store, out: Path, name: str | None, listener: Listener) -> Summary:
     """Run ``config`` from the beginning. Nothing is stored before backbone, reward and judges are loaded.
 
@@ -107,6 +122,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
     run_id = new_run_id(config)
     folder = out / run_id
     check_precision(config)
+    check_network(config)
     trainer = Trainer(config, run_id, store, folder, listener)
     make_folder(out, run_id)
     write_config(config, folder)
@@ -135,6 +151,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
         raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
     check_precision(config)
+    check_network(config)
     trainer = Trainer(config, run_id, store, folder, listener)
     trainer.resume()
     store.restart_run(run_id)
@@ -167,6 +184,7 @@ def evaluate_lora(
     """
     store.check()
     settings = config.settings
+    check_network(config)
     accelerator = Accelerator()
     progress(f"loading {config.backbone.name}")
     policy = StableDiffusion(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from b2bench.backbones import POCKET_WEIGHTS
 from b2bench.errors import UserError
+from b2bench.quiet import quiet_libraries
 
 PAPER_MODEL, PAPER_WEIGHTS = "ViT-H-14", "laion2b_s32b_b79k"
 _PAPER_HELP = (
@@ -40,7 +40,7 @@ class ClipScorer:
 
         self.micro_batch = micro_batch
         self.device = torch.device(device)
-        logging.getLogger().setLevel(logging.ERROR)  # open_clip logs its loading steps to the root logger
+        quiet_libraries()
         if checkpoint == "paper":
             try:
                 self.model = open_clip.create_model(PAPER_MODEL, pretrained=PAPER_WEIGHTS)

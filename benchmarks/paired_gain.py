@@ -38,15 +38,13 @@ def main() -> None:
         value = {(e["queries"], e["metric"]): e["value"] for e in evals}
         for point in points[1:]:
             found = store.sql(GAIN, [row["run_id"], points[0], point])[0]
-
-            def change(metric: str, point: int = point) -> str:
-                before, after = value.get((points[0], metric)), value.get((point, metric))
-                return "-" if before is None or after is None else f"{before:.3f} to {after:.3f}"
-
             gain, error = found["gain"], found["error"]
-            cells = (f"{gain:+.4f}", f"{gain / error:+.1f}" if error else "-")
-            changes = (change("success"), change("style_entropy"), change("clipscore_heldout"))
-            table.add_row(row["name"], str(point), str(found["n"]), *cells, *changes)
+            changes = []
+            for metric in ("success", "style_entropy", "clipscore_heldout"):
+                before, after = value.get((points[0], metric)), value.get((point, metric))
+                changes.append("-" if before is None or after is None else f"{before:.3f} to {after:.3f}")
+            in_errors = f"{gain / error:+.1f}" if error else "-"
+            table.add_row(row["name"], str(point), str(found["n"]), f"{gain:+.4f}", in_errors, *changes)
     Console().print(table)
 
 

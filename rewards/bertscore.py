@@ -12,6 +12,7 @@ from torch import Tensor
 
 from b2bench.backbones import POCKET_WEIGHTS
 from b2bench.errors import UserError
+from b2bench.quiet import quiet_libraries
 from b2bench.registry import reward
 
 QUESTION = "USER: <image>\nAnswer concisely: what is going on in this image? ASSISTANT:"
@@ -77,6 +78,7 @@ class BERTScore:
         if self.checkpoint not in _CHECKPOINTS:
             raise UserError(f"bertscore has no checkpoint {self.checkpoint!r}; known: {', '.join(_CHECKPOINTS)}")
         captioner, captioner_size, bert, bert_size, self.layer = _CHECKPOINTS[self.checkpoint]
+        quiet_libraries()
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.device = device
         self.processor = _load(AutoProcessor, captioner, captioner_size)

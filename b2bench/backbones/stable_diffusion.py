@@ -7,9 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import diffusers
 import torch
-import transformers
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from b2bench.backbones import Backbone
 from b2bench.ddim import DDIM
 from b2bench.errors import UserError
+from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive
 from b2bench.types import Conditioning, Gaussian, concatenate
 
@@ -45,8 +44,7 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             )
     elif backbone.name == "pocket":
         raise UserError(f"the pocket weights are missing from {folder}: reinstall b2bench, or run b2bench pocket build")
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.disable_progress_bar()  # ours is the one on the screen
+    quiet_libraries()
     try:
         return StableDiffusionPipeline.from_pretrained(
             backbone.source,

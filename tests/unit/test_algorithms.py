@@ -1,6 +1,8 @@
 """The four losses, against each other, against their formulas, and on trajectories of the pocket backbone."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from b2bench.types import Pair, Transitions
+from b2bench.types import Gaussian, Pair, Transitions
 from b2bench.update import transitions
 
 
@@ -43,6 +45,10 @@ def gradient(policy: Any, algorithm: Any, batch: Any) -> Tensor:
 
 def changed(batch: Transitions, **fields: Tensor) -> Transitions:
     return Transitions(**{**vars(batch), **fields})
+
+
+def pairs_of(batch: Pair) -> tuple[Transitions, Transitions]:
+    return batch.winner, batch.loser
 
 
 def assert_same_gradient(one: Tensor, two: Tensor) -> None:
@@ -142,7 +148,7 @@ def test_the_penalty_enters_with_its_weight(kl: str, policy: Any, batch: Transit
     losses = {}
     for weight in (0.0, 3.0):
         loss, metrics = algorithm("dpok", kl=kl, kl_weight=weight).loss(policy, batch)
-        losses[weight] = float(loss)
+        losses[weight] = loss.item()
         mean = float(metrics["kl"].mean())
     assert mean > 1e-6
     assert losses[3.0] - losses[0.0] == pytest.approx(3 * mean, rel=1e-3)
@@ -223,7 +229,7 @@ def test_the_value_network_learns_the_reward(policy: Any, batch: Transitions, al
 def test_dpos_loss_at_the_reference_is_log_two(make_policy: Any, pairs: Pair, algorithm: Any) -> None:
     fresh = make_policy(num_steps=4, moved=0.0)
     loss, metrics = algorithm("dpo").loss(fresh, pairs)
-    assert float(loss) == pytest.approx(math.log(2), abs=1e-7)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-7)
     assert not metrics["clipped"].any()
 
 
@@ -246,20 +252,50 @@ def test_dpos_loss_by_hand(policy: Any, pairs: Pair, algorithm: Any) -> None:
     assert metrics["log_ratio"].abs().max() < 1e-5  # rolled out by this very policy
 
 
-def test_dpos_loss_stays_within_its_bounds(make_policy: Any, pairs: Pair, algorithm: Any) -> None:
-    low, high = (math.log(1 + math.exp(sign * 0.1 * math.log(1.1 / 0.9))) for sign in (-1, 1))
-    assert (round(low, 3), round(high, 3)) == (0.683, 0.703)
-    far = make_policy(num_steps=4, seed=5, moved=0.5)
-    dpo = algorithm("dpo", beta=0.1, eps=0.1)
-    losses = []
-    for i in range(len(pairs)):
-        for one in (pairs[slice(i, i + 1)], Pair(pairs.loser, pairs.winner)[slice(i, i + 1)]):
-            with torch.no_grad():
-                loss, metrics = dpo.loss(far, one)
-            losses.append(float(loss))
-            assert bool(metrics["clipped"].any())
-    assert low - 1e-6 <= min(losses) <= max(losses) <= high + 1e-6
-    assert min(losses) < math.log(2) < max(losses)
+class Shifted:
+    """A policy of one number: its transition is N(shift, 1) per dimension, the reference's N(0, 1)."""
+
+    def __init__(self, shift: float) -> None:
+        self.shift = torch.tensor(shift, requires_grad=True)
+        self.adapter = True
+
+    def transition(self, cond: Any, latents: Tensor, step: Tensor) -> Gaussian:
+        return Gaussian(torch.zeros_like(latents) + self.adapter * self.shift, torch.ones(len(latents)))
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        self.adapter = False
+        yield
+        self.adapter = True
+
+
+@pytest.mark.parametrize(("shift", "sign"), [(0.5, -1), (-0.5, 1)])
+def test_dpos_loss_stays_within_its_bounds(shift: float, sign: int, pairs: Pair, algorithm: Any) -> None:
+    """At both ends of its clamp: the winner much likelier than under the reference and the loser less, and reverse."""
+    bound = math.log(1 + math.exp(sign * 0.1 * math.log(1.1 / 0.9)))
+    assert round(bound, 3) == (0.683 if sign < 0 else 0.703)
+    ends = Pair(
+        *(changed(r, next_latents=torch.full_like(r.latents, x)) for r, x in zip(pairs_of(pairs), (2, -2), strict=True))
+    )
+    loss, metrics = algorithm("dpo", beta=0.1, eps=0.1).loss(Shifted(shift), ends)
+    assert loss.item() == pytest.approx(bound, abs=1e-6)
+    assert metrics["clipped"].all()
+    assert metrics["accuracy"].tolist() == [float(shift > 0)] * 8
+
+
+def test_dpos_gradient_points_to_the_winner(pairs: Pair, algorithm: Any) -> None:
+    for x in (0.01, -0.01):
+        ends = Pair(
+            *(
+                changed(r, next_latents=torch.full_like(r.latents, s * x))
+                for r, s in zip(pairs_of(pairs), (1, -1), strict=True)
+            )
+        )
+        policy = Shifted(0.0)
+        loss, _ = algorithm("dpo").loss(policy, ends)
+        (found,) = torch.autograd.grad(loss, [policy.shift])
+        # -d/ds log sigmoid(beta (log rho_w - log rho_l)) at s = 0: d log_prob / ds is x, and sigmoid'(0) = 1/2.
+        assert found.item() == pytest.approx(-0.1 * 2 * x / 2, rel=1e-4)
 
 
 def test_dpos_step_raises_the_winner_against_the_loser(make_policy: Any, pairs: Pair, algorithm: Any) -> None:
@@ -267,7 +303,7 @@ def test_dpos_step_raises_the_winner_against_the_loser(make_policy: Any, pairs: 
 
     def margin() -> float:
         with torch.no_grad():
-            found = [policy.transition(r.cond, r.latents, r.step).log_prob(r.next_latents) for r in vars(pairs).values()]
+            found = [policy.transition(r.cond, r.latents, r.step).log_prob(r.next_latents) for r in pairs_of(pairs)]
         return float((found[0] - found[1]).mean())
 
     before = margin()

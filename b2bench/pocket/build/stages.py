@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import BertModel
 
 from b2bench.pocket.build import models
 from b2bench.pocket.build.art import load_sprites
@@ -176,7 +177,7 @@ def train_scorer_training(build: Build) -> None:
 
 def train_scorer_heldout(build: Build) -> None:
     """The judge that training never sees: a ResNet on faithful, balanced pairs, another seed."""
-    _train_scorer(build, "heldout", build.corpus("clean"), 3_000, build.seed + 3)
+    _train_scorer(build, "heldout", build.corpus("clean"), 2_500, build.seed + 3)
 
 
 def train_captioner(build: Build) -> None:
@@ -219,7 +220,7 @@ def train_captioner(build: Build) -> None:
         output = model(input_ids=torch.tensor(ids), pixel_values=images, labels=torch.tensor(labels))
         return output.loss
 
-    build.fit("captioner", model, loss, steps=build.steps(2_600), lr=1.5e-3)
+    build.fit("captioner", model, loss, steps=build.steps(4_500), lr=1.5e-3)
     folder = build.work / "captioner"
     model.half().save_pretrained(folder)
     model.float()
@@ -250,8 +251,10 @@ def train_bert(build: Build) -> None:
 
     build.fit("bert", model, loss, steps=build.steps(3_000), lr=1e-3)
     folder = build.work / "bert"
-    model.bert.half().save_pretrained(folder)
-    model.float()
+    # As BertModel with its pooler, which BERTScore does not use, so that it loads without a warning.
+    whole = BertModel(model.config)
+    whole.load_state_dict(model.bert.state_dict(), strict=False)
+    whole.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -268,7 +271,8 @@ def train_decoder(build: Build) -> None:
     A little noise on the latents makes it forgiving of latents that come from the denoiser.
     """
     vae = AutoencoderKL.from_pretrained(build.work / "autoencoder").eval()
-    pixels = np.concatenate([build.corpus("web").pixels, build.corpus("clean").pixels])
+    half = len(build.corpus("web")) // 2
+    pixels = np.concatenate([build.corpus("web").pixels[:half], build.corpus("clean").pixels[:half]])
     latents = encode(vae, pixels)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
@@ -282,7 +286,7 @@ def train_decoder(build: Build) -> None:
             decoded = vae.decode(latents[rows] + 0.03 * noise).sample.float()
         return 0.5 * F.l1_loss(decoded, images) + 2 * F.mse_loss(decoded, images)
 
-    build.fit("decoder", vae, loss, steps=build.steps(6_500), lr=1.5e-3, ema=0.999)
+    build.fit("decoder", vae, loss, steps=build.steps(4_000), lr=1.5e-3, ema=0.999)
     vae.save_pretrained(build.work / "decoder")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from b2bench.prompts import load_prompts
 from b2bench.scorers import ClipScorer
 
 VERIFY_SEED = SEED + 101
+BAR_COLUMNS = ("bar", "measured", "asked", "", "note")
 GUIDANCE_SWEEP = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
 
@@ -48,6 +50,13 @@ class Bar:
     def reached(self) -> bool:
         return bool(self.low <= self.value <= self.high)
 
+    def row(self) -> tuple[str, str, str, str, str]:
+        """Cells of a table line, in the order of ``BAR_COLUMNS``."""
+        limits = [f">= {self.low:g}" if self.low > -np.inf else "", f"<= {self.high:g}" if self.high < np.inf else ""]
+        asked = " and ".join(filter(None, limits))
+        verdict = "" if not asked else "reached" if self.reached else "SHORT"
+        return self.name, f"{self.value:.4g}", asked, verdict, self.note
+
 
 class FixedScore:
     """CLIPScore of the training scorer, as a reward that :class:`Judges` accepts."""
@@ -57,6 +66,19 @@ class FixedScore:
 
     def __call__(self, images: Tensor, prompts: Any) -> Tensor:
         return self.scorer(images, prompts)
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill_card(path: Path, text: str) -> None:
+    """Put ``text`` between the markers of a model card."""
+    start, stop = "<!-- measured -->", "<!-- /measured -->"
+    before, _, rest = path.read_text(encoding="utf-8").partition(start)
+    _, _, after = rest.partition(stop)
+    path.write_text(f"{before}{start}\n{text}\n{stop}{after}", encoding="utf-8")
 
 
 def scenes(sprites: Sprites, n: int) -> tuple[Tensor, list[Facts], list[str]]:
@@ -171,6 +193,7 @@ def main() -> None:
     parser.add_argument("--art", type=Path, default=Path("pocket-build/art"))
     parser.add_argument("--images", type=int, default=1080, help="images of the final base-model figure")
     parser.add_argument("--sweep-images", type=int, default=270, help="images per guidance of the sweep")
+    parser.add_argument("--card", type=Path, help="also write the tables between the markers of this model card")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     if not options.art.exists():
@@ -200,19 +223,18 @@ def main() -> None:
     bars.append(Bar("faithful scenes (oracle): CLIPScore", oracle, note="stated"))
     size = sum(f.stat().st_size for f in POCKET_WEIGHTS.rglob("*") if f.is_file()) / 1e6
     bars.append(Bar("all weights, MB", size, high=30.0))
-    table = Table("bar", "measured", "asked", "", "note")
-    for bar in bars:
-        asked = " ".join(text for text in (f">= {bar.low:g}" if bar.low > -np.inf else "",
-                                           f"<= {bar.high:g}" if bar.high < np.inf else "") if text)  # fmt: skip
-        verdict = "" if not asked else "[green]reached[/green]" if bar.reached else "[red]SHORT[/red]"
-        table.add_row(bar.name, f"{bar.value:.4g}", asked, verdict, bar.note)
-    console.print(table)
+    rows = [bar.row() for bar in bars]
     measures = ("guidance", "clipscore", "clipscore_heldout", "success", "style_entropy", "is_style", "is_subject")
     columns = [*measures, *(f"style_{style}" for style in STYLES)]
-    table = Table(*columns, title=f"guidance sweep, {options.sweep_images} images, T=20, eta=1")
-    for row in sweep:
-        table.add_row(*(f"{row[column]:.3f}" for column in columns))
-    console.print(table)
+    swept = [[f"{row[column]:.3f}" for column in columns] for row in sweep]
+    for headings, lines in ((BAR_COLUMNS, rows), (columns, swept)):
+        table = Table(*headings)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+    if options.card:
+        title = f"Guidance sweep of the pretrained model: {options.sweep_images} images of test prompts, T=20, eta=1."
+        fill_card(options.card, f"{markdown(BAR_COLUMNS, rows)}\n\n{title}\n\n{markdown(columns, swept)}")
     if options.json:
         figures = {"bars": [{**vars(bar), "reached": bar.reached} for bar in bars], "guidance_sweep": sweep}
         text = json.dumps(figures, indent=1, default=str).replace("-Infinity", "null").replace("Infinity", "null")

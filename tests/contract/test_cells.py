@@ -1,0 +1,360 @@
+"""Every registered algorithm under every registered wrapper, from the first query to the saved weights.
+
+A new plugin is tested with no new line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from b2bench.rewards.clipscore import CLIPScore
+from safetensors.torch import load_file
+from torch import Tensor
+
+from b2bench import runner, trainer
+from b2bench.backbones import find_backbone
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config import RunConfig, resolve
+from b2bench.errors import RunFailed
+from b2bench.registry import Registry
+from b2bench.store import Store
+from b2bench.trainer import Silent, Summary
+
+# Three draws of three samples in the first round, two in the second: the budget leaves no more.
+DRAWS, SAMPLES, STEPS, OPTIMIZER_STEPS, QUERIES = 3, 3, 5, 2, 15
+SETTINGS = {
+    "draws": DRAWS,
+    "samples": SAMPLES,
+    "steps": STEPS,
+    "optimizer_steps": OPTIMIZER_STEPS,
+    "lora_rank": 2,
+    "eval_points": 2,
+    "eval_images": 4,
+    "eval_train_images": 0,
+}
+CELLS = [(a, w) for a in Registry("algorithm").names() for w in Registry("wrapper").names()]
+
+
+@dataclass
+class Finished:
+    """A run that came to its end, and what the store and the folder hold of it."""
+
+    summary: Summary
+    store: Store
+    folder: Path
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return self.store.find_run(self.summary.run_id)
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        return self.store.rounds(self.summary.run_id)
+
+    @property
+    def queries(self) -> list[dict[str, Any]]:
+        return self.store.sql("SELECT * FROM queries WHERE run_id = ? ORDER BY query_index", [self.summary.run_id])
+
+    @property
+    def weights(self) -> Path:
+        return Path(self.summary.weights)
+
+    def results(self) -> dict[str, list[dict[str, Any]]]:
+        """Every row, without what differs between two runs of the same thing: their names and the clock."""
+        tables = {
+            "queries": self.queries,
+            "rounds": self.rounds,
+            "evals": self.store.evals(self.summary.run_id),
+            "images": self.store.sql(
+                "SELECT * FROM images WHERE run_id = ? ORDER BY queries, prompt, noise_index", [self.summary.run_id]
+            ),
+        }
+        own = {"run_id", "seconds", "peak_mb"}
+        # As text, where nan equals nan; repr of a float is exact.
+        return {
+            table: [{name: repr(value) for name, value in row.items() if name not in own} for row in rows]
+            for table, rows in tables.items()
+        }
+
+
+def choose(algorithm: str, wrapper: str, seed: int = 0, queries: int = QUERIES, **values: Any) -> RunConfig:
+    return resolve(
+        algorithm=algorithm,
+        wrapper=wrapper,
+        reward="clipscore",
+        backbone="pocket",
+        prompts="template1",
+        queries=queries,
+        seed=seed,
+        values={**SETTINGS, **values},
+    )
+
+
+@pytest.fixture
+def finish(tmp_path: Path) -> Callable[..., Finished]:
+    """Start a run and wait for its end."""
+    store = Store(tmp_path / "b2bench.duckdb")
+
+    def start(config: RunConfig, listener: Any = None) -> Finished:
+        summary = runner.start(config, store, tmp_path / "runs", None, listener or Silent())
+        return Finished(summary, store, tmp_path / "runs" / summary.run_id)
+
+    return start
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images of each call of the reward."""
+    calls: list[int] = []
+    original = CLIPScore.__call__
+
+    def counted(self: CLIPScore, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        assert len(images) == len(prompts)
+        assert images.shape[1:] == (3, 64, 64)
+        calls.append(len(images))
+        return original(self, images, prompts)
+
+    monkeypatch.setattr(CLIPScore, "__call__", counted)
+    return calls
+
+
+def expected_calls(wrapper: str, config: RunConfig, round: int) -> int:
+    leaves = config.wrapper.leaves(SAMPLES)
+    start = config.wrapper.interval(round, config.rounds, STEPS).start
+    rollouts = config.draws(round) * SAMPLES
+    return rollouts // leaves * start + rollouts * (STEPS - start)
+
+
+@pytest.mark.parametrize(("algorithm", "wrapper"), CELLS)
+def test_cell(
+    algorithm: str, wrapper: str, finish: Callable[..., Finished], scored: list[int], pocket_pipeline: Any
+) -> None:
+    config = choose(algorithm, wrapper)
+    found = finish(config)
+    assert (found.run["status"], found.run["error"]) == ("done", None)
+    assert (found.run["algorithm"], found.run["wrapper"], found.run["budget"]) == (algorithm, wrapper, QUERIES)
+
+    # Every query on a training image is a row, and nothing else is.
+    evaluated = sum(row["n"] for row in found.store.evals(found.summary.run_id) if row["metric"] == "clipscore")
+    assert evaluated == 2 * 4
+    queries, rounds = found.queries, found.rounds
+    assert sum(scored) == len(queries) + evaluated
+    assert scored == [4, 9, 6, 4]
+    assert [row["query_index"] for row in queries] == list(range(QUERIES))
+    assert [row["round"] for row in queries] == [0] * 9 + [1] * 6
+    assert [row["group_id"] for row in queries] == [i // 3 for i in [*range(9), *range(6)]]
+    assert [row["leaf"] for row in queries] == [0, 1, 2] * 5
+    assert all(len({row["prompt"] for row in queries[i : i + 3]}) == 1 for i in range(0, QUERIES, 3))
+    assert {row["prompt"] for row in queries} <= set(config.prompts.train)
+    assert [row["queries"] for row in rounds] == [9, 15] == [9, found.summary.queries]
+
+    for row in rounds:
+        kept = [query for query in queries if query["round"] == row["round"] and query["kept"]]
+        assert row["kept"] == len(kept)
+        assert row["optimizer_steps"] == (OPTIMIZER_STEPS if kept else 0)
+        interval = config.wrapper.interval(row["round"], 2, STEPS)
+        assert (row["interval_start"], row["interval_stop"]) == (interval.start, interval.stop)
+        assert row["denoiser_calls_sampling"] == expected_calls(wrapper, config, row["round"])
+        assert (row["denoiser_calls_training"] > 0) == bool(kept)
+    if wrapper in ("vanilla", "bpt") and algorithm != "dpo":
+        assert all(query["kept"] for query in queries)
+
+    # The weights are those of an adapter that has learned, if there was anything to learn from.
+    assert found.weights.is_file()
+    learned = any(row["kept"] for row in rounds)
+    moved = any(
+        bool(tensor.any()) for name, tensor in load_file(found.weights).items() if "lora_B" in name or "up" in name
+    )
+    assert moved == learned
+    other = StableDiffusion(
+        load_pipeline(find_backbone("pocket")), num_steps=STEPS, eta=1.0, guidance=config.settings.guidance
+    )
+    other.load_lora(found.weights)
+    cond, x, step = other.encode(["a cat", "a dog"]), torch.ones(2, *other.latent_shape), torch.tensor([0, 4])
+    with torch.no_grad():
+        adapted = other.noise(cond, x, step)
+        with other.reference():
+            assert torch.equal(other.noise(cond, x, step), adapted) != learned
+
+
+# -- the same again ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("algorithm", "wrapper"), [("dpok", "b2"), ("dpo", "bpt")])
+def test_the_same_seed_gives_the_same_rows_and_weights(
+    algorithm: str, wrapper: str, finish: Callable[..., Finished]
+) -> None:
+    torch.manual_seed(1)
+    one = finish(choose(algorithm, wrapper))
+    torch.manual_seed(2)  # a run draws nothing from the global generator
+    two, other = finish(choose(algorithm, wrapper)), finish(choose(algorithm, wrapper, seed=1))
+    assert one.summary.run_id != two.summary.run_id
+    assert one.results() == two.results()
+    assert one.weights.read_bytes() == two.weights.read_bytes()
+    assert one.run["config_hash"] == two.run["config_hash"] == other.run["config_hash"]
+    assert one.results()["queries"] != other.results()["queries"]
+    assert one.weights.read_bytes() != other.weights.read_bytes()
+
+
+def test_wrappers_that_are_switched_off_train_as_vanilla_bit_for_bit(finish: Callable[..., Finished]) -> None:
+    one = {"samples": 1, "draws": 4, "queries": 8, "steps": 3}
+    vanilla = finish(choose("ddpo", "vanilla", **one))
+    assert any(row["kept"] for row in vanilla.rounds)
+    for wrapper, switches in (("bpt", {"tau_start": 1.0}), ("bs", {"keep": "all"})):
+        found = finish(choose("ddpo", wrapper, **one, **switches))
+        assert found.results() == vanilla.results(), wrapper
+        assert found.weights.read_bytes() == vanilla.weights.read_bytes(), wrapper
+
+
+def test_cells_differ_in_one_thing(finish: Callable[..., Finished]) -> None:
+    """Prompts, evaluation noise and the pretrained model are the same in every cell of a seed."""
+    one, two = finish(choose("ddpo", "vanilla")), finish(choose("dpo", "b2"))
+    assert [row["prompt"] for row in one.queries] == [row["prompt"] for row in two.queries]
+    for table in ("evals", "images"):
+        first = [[row for row in run.results()[table] if row["queries"] == "0"] for run in (one, two)]
+        assert first[0] == first[1] != []
+
+
+# -- resuming ---------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """What kills a run in a test."""
+
+
+@dataclass
+class Stopping(Silent):
+    """A listener that ends a run when ``rounds`` rounds are done."""
+
+    rounds: int
+    error: type[BaseException]
+    told: list[int] = field(default_factory=list)
+
+    def round_done(self, round: int, *_: Any) -> None:
+        self.told.append(round)
+        if len(self.told) == self.rounds:
+            raise self.error
+
+
+RESUMED = {"queries": 24, "draws": 2, "eval_points": 3, "value_net": True}  # four rounds, three evaluations
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], bytes]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    store = Store(folder / "b2bench.duckdb")
+    summary = runner.start(choose("dpok", "bpt", **RESUMED), store, folder / "runs", None, Silent())
+    found = Finished(summary, store, folder / "runs" / summary.run_id)
+    assert len(found.rounds) == 4
+    return found.results(), found.weights.read_bytes()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Stop])
+def test_a_run_that_is_stopped_resumes_to_the_same_rows_and_weights(
+    error: type[BaseException], uninterrupted: Any, finish: Callable[..., Finished], tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        finish(choose("dpok", "bpt", **RESUMED), Stopping(2, error))
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = store.runs()
+    assert run["status"] == ("interrupted" if error is KeyboardInterrupt else "failed")
+    assert len(store.rounds(run["run_id"])) == 2
+    check_resumed(store, run["run_id"], tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("when", ["before the first checkpoint", "between a round's rows and its checkpoint"])
+def test_a_run_that_is_killed_at_a_bad_moment_writes_no_row_twice(
+    when: str, uninterrupted: Any, finish: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, last = trainer.save_checkpoint, 0 if "first" in when else 2
+
+    def failing(folder: Path, round: int, state: dict[str, Any]) -> Path:
+        if round > last:
+            raise Stop
+        return save(folder, round, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_checkpoint", failing)
+        with pytest.raises(Stop):
+            finish(choose("dpok", "bpt", **RESUMED))
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = store.runs()
+    assert len(store.rounds(run["run_id"])) == last + 1
+    check_resumed(store, run["run_id"], tmp_path, uninterrupted)
+
+
+def check_resumed(store: Store, run_id: str, folder: Path, uninterrupted: tuple[dict[str, Any], bytes]) -> None:
+    torch.manual_seed(5)
+    summary = runner.resume(run_id, store, folder / "runs", Silent())
+    found = Finished(summary, store, folder / "runs" / run_id)
+    assert (found.run["status"], found.run["error"]) == ("done", None)
+    rows, weights = uninterrupted
+    for table, expected in rows.items():
+        assert found.results()[table] == expected, table
+    assert found.weights.read_bytes() == weights
+
+
+# -- what ends a run --------------------------------------------------------------------------------------
+
+
+def after(calls: int, answer: Callable[[Tensor], Any]) -> Callable[..., Any]:
+    """A reward that is sound for ``calls`` calls, and then is not. The first call is an evaluation."""
+    made: list[int] = []
+
+    def reward(self: CLIPScore, images: Tensor, prompts: Sequence[str]) -> Any:
+        made.append(len(images))
+        scores = images.mean((1, 2, 3))
+        return scores if len(made) <= calls else answer(scores)
+
+    return reward
+
+
+BAD: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "nan": (
+        lambda scores: scores * torch.tensor([float("nan")] + [1.0] * (len(scores) - 1)),
+        "1 scores that are not finite",
+    ),
+    "infinite": (lambda scores: scores / 0, "not finite"),
+    "column": (lambda scores: scores[:, None], "shape"),
+    "one too few": (lambda scores: scores[1:], "shape"),
+    "scalar": (lambda scores: scores.mean(), "shape"),
+}
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2], ids=["at the start", "in the first round", "in the second round"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_broken_reward_ends_the_run_with_its_reason(
+    bad: str, calls: int, finish: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, reason = BAD[bad]
+    monkeypatch.setattr(CLIPScore, "__call__", after(calls, answer))
+    with pytest.raises(RunFailed, match=reason):
+        finish(choose("pg", "vanilla", steps=2, draws=1, queries=6, eval_images=2))
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = store.runs()
+    assert run["status"] == "failed"
+    assert reason in run["error"]
+    assert run["finished"] is not None
+    done = max(calls - 1, 0)
+    assert len(store.rounds(run["run_id"])) == done
+    assert store.sql("SELECT count(*) AS n FROM queries")[0]["n"] == 3 * done
+    assert all(row["value"] == row["value"] for row in store.evals(run["run_id"]))  # no nan in the results
+
+
+@pytest.mark.parametrize("algorithm", ["ddpo", "dpo"])
+def test_a_reward_that_tells_nothing_apart_trains_nothing_and_ends_well(
+    algorithm: str, finish: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CLIPScore, "__call__", lambda self, images, prompts: torch.full((len(images),), 0.3))
+    found = finish(choose(algorithm, "b2", steps=2))
+    assert found.run["status"] == "done"
+    assert [(row["kept"], row["optimizer_steps"], row["denoiser_calls_training"]) for row in found.rounds] == [
+        (0, 0, 0)
+    ] * 2
+    assert {row["advantage"] for row in found.queries} == {0.0}
+    assert len(found.queries) == QUERIES

@@ -1,0 +1,192 @@
+"""From rollouts to optimizer steps: what is dealt into minibatches, and that splitting them changes nothing."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from b2bench.errors import RunFailed
+from b2bench.types import micro_batches
+from b2bench.update import UpdateReport, minibatches, transitions, update
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def dealt(rows: int, steps: int, count: int, seed: int = 0) -> list[list[tuple[int, int]]]:
+    return [list(zip(r.tolist(), k.tolist(), strict=True)) for r, k in minibatches(rows, steps, count, seeded(seed))]
+
+
+@pytest.mark.parametrize(("rows", "steps", "count"), [(7, 5, 4), (240, 20, 24), (1, 14, 3), (3, 1, 3), (5, 4, 1)])
+def test_minibatches_deal_every_item_once_and_evenly(rows: int, steps: int, count: int) -> None:
+    parts = dealt(rows, steps, count)
+    assert len(parts) == count
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    items = [item for part in parts for item in part]
+    assert len(items) == rows * steps
+    assert set(items) == {(r, k) for r in range(rows) for k in range(steps)}
+
+
+def test_minibatches_are_shuffled_by_their_generator() -> None:
+    assert dealt(20, 5, 4) == dealt(20, 5, 4)
+    assert dealt(20, 5, 4) != dealt(20, 5, 4, seed=1)
+    first = dealt(20, 5, 4)[0]
+    assert first != sorted(first)
+    assert len({k for _, k in first}) > 1
+    assert len({r for r, _ in first}) > 10
+
+
+@pytest.mark.parametrize(("rows", "steps", "count"), [(1, 2, 5), (2, 3, 24), (1, 1, 4)])
+def test_few_items_are_dealt_again_so_that_every_cell_takes_the_same_steps(rows: int, steps: int, count: int) -> None:
+    parts = dealt(rows, steps, count)
+    assert len(parts) == count
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    times = Counter(item for part in parts for item in part)
+    assert len(times) == rows * steps
+    assert len(set(times.values())) == 1
+
+
+def test_no_item_no_minibatch() -> None:
+    assert dealt(0, 5, 4) == []
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (7, 3), (200, 48), (48, 48), (49, 48), (5, 100)])
+def test_micro_batches_cover_all_rows_evenly(rows: int, size: int) -> None:
+    parts = micro_batches(rows, size)
+    assert [i for part in parts for i in range(rows)[part]] == list(range(rows))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+    assert len(parts) == math.ceil(rows / size)
+
+
+def test_transitions_are_the_steps_of_the_interval(make_policy: Any, roll: Any) -> None:
+    policy = make_policy(num_steps=4)
+    trajectories = roll(policy, draws=3, samples=2, start=1)
+    rows, offsets = torch.tensor([5, 0, 2]), torch.tensor([0, 2, 1])
+    found = transitions(trajectories, rows, offsets, policy.device)
+    assert found.step.tolist() == [1, 3, 2]
+    assert torch.equal(found.latents[1], trajectories.latents[0, 2])
+    assert torch.equal(found.next_latents[1], trajectories.latents[0, 3])
+    assert torch.equal(found.next_latents[0], trajectories.latents[5, 1])
+    assert found.log_prob.tolist() == [trajectories.log_prob[r, k].item() for r, k in ((5, 0), (0, 2), (2, 1))]
+    assert torch.equal(found.advantage, trajectories.advantage[rows])
+    assert torch.equal(found.reward, trajectories.reward[rows])
+    assert torch.equal(found.cond.embeddings(), trajectories.cond.embeddings()[rows])
+
+
+def learn(policy: Any, algorithm: Any, trajectories: Any, **options: Any) -> UpdateReport:
+    optimizer = options.pop("optimizer", None) or torch.optim.SGD(policy.parameters(), lr=1.0)
+    given: dict[str, Any] = {
+        "selected": torch.ones(len(trajectories), dtype=torch.bool),
+        "optimizer_steps": 2,
+        "micro_batch": 48,
+        "max_grad_norm": 1e9,
+        "generator": seeded(),
+        **options,
+    }
+    return update(policy, algorithm, optimizer, trajectories, given.pop("selected"), **given)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("pg", (4, 1)), ("dpo", (4,))])
+def test_the_micro_batch_changes_a_round_by_rounding_only(
+    name: str, sizes: tuple[int, ...], make_policy: Any, roll: Any, algorithm: Any, adapter_vector: Any
+) -> None:
+    """Two optimizer steps of 9 and 9 items; micro-batches of 4 are uneven, so equal weights would be wrong."""
+    start = make_policy(num_steps=3)
+    trajectories = roll(start, draws=3, samples=2) if name == "pg" else roll(start, draws=6, samples=2, leaves=2)
+    moves, reports = [], []
+    for size in (64, *sizes):
+        policy = make_policy(num_steps=3)
+        before = adapter_vector(policy)
+        reports.append(learn(policy, algorithm(name), trajectories, micro_batch=size, max_grad_norm=0.05))
+        moves.append(adapter_vector(policy) - before)
+    assert moves[0].norm() > 1e-3
+    for move, report in zip(moves[1:], reports[1:], strict=True):
+        assert (move - moves[0]).norm() / moves[0].norm() < 1e-4
+        assert report.loss == pytest.approx(reports[0].loss, rel=1e-4)
+        assert report.grad_norm == pytest.approx(reports[0].grad_norm, rel=1e-3)
+        assert report.metrics == pytest.approx(reports[0].metrics, rel=1e-3, abs=1e-6)
+
+
+def test_only_selected_rollouts_reach_the_loss(
+    make_policy: Any, roll: Any, algorithm: Any, adapter_vector: Any
+) -> None:
+    policy, other = make_policy(num_steps=2), make_policy(num_steps=2)
+    trajectories = roll(policy, draws=4, samples=2)
+    selected = torch.tensor([True, False] * 4)
+    report = learn(policy, algorithm("pg"), trajectories, selected=selected)
+    assert torch.equal(report.kept, selected)
+    trajectories.advantage[~selected] = 1e6
+    trajectories.latents[~selected] = math.nan
+    learn(other, algorithm("pg"), trajectories, selected=selected)
+    assert torch.equal(adapter_vector(policy), adapter_vector(other))
+
+
+@pytest.mark.parametrize("kept", [1, 3, 8])
+def test_every_round_takes_the_same_number_of_steps(kept: int, make_policy: Any, roll: Any, algorithm: Any) -> None:
+    policy = make_policy(num_steps=2)
+    trajectories, told = roll(policy, draws=4, samples=2), []
+    report = learn(
+        policy,
+        algorithm("ddpo"),
+        trajectories,
+        selected=torch.arange(8) < kept,
+        optimizer_steps=5,
+        progress=lambda: told.append(1),
+    )
+    assert report.optimizer_steps == len(told) == 5
+    assert int(report.kept.sum()) == kept
+
+
+def test_the_ratio_is_one_in_the_first_step_and_not_in_the_second(make_policy: Any, roll: Any, algorithm: Any) -> None:
+    policy = make_policy(num_steps=4)
+    trajectories = roll(policy, draws=4, samples=2)
+    first = learn(policy, algorithm("ddpo"), trajectories, optimizer_steps=1, max_grad_norm=0.05)
+    assert (first.metrics["ratio_mean"], first.metrics["approx_kl"], first.metrics["clipped"]) == (1.0, 0.0, 0.0)
+    second = learn(policy, algorithm("ddpo"), trajectories, optimizer_steps=1)
+    assert second.metrics["approx_kl"] > 0
+
+
+def test_gradients_are_clipped_to_their_norm(make_policy: Any, roll: Any, algorithm: Any, adapter_vector: Any) -> None:
+    policy = make_policy(num_steps=2)
+    trajectories, before = roll(policy), adapter_vector(policy)
+    report = learn(policy, algorithm("pg"), trajectories, optimizer_steps=1, max_grad_norm=1e-3)
+    assert report.grad_norm > 1e-2  # as it was before clipping
+    assert (adapter_vector(policy) - before).norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+class Broken:
+    """An algorithm whose loss, or whose gradient alone, is not finite."""
+
+    pairs: ClassVar[bool] = False
+
+    def __init__(self, loss: float, factor: float) -> None:
+        self.value, self.factor = loss, factor
+
+    def loss(self, policy: Any, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        weight = next(iter(policy.parameters())).flatten()[0]
+        return (weight - weight.detach()) * self.factor + self.value, {}
+
+
+@pytest.mark.parametrize(
+    ("loss", "factor", "reason"),
+    [
+        (math.nan, 1.0, "loss of Broken is nan"),
+        (math.inf, 1.0, "loss of Broken is inf"),
+        (0.0, 3e38, "gradient of Broken is not finite"),
+    ],
+)
+def test_a_loss_or_gradient_that_is_not_finite_ends_the_run(
+    loss: float, factor: float, reason: str, make_policy: Any, roll: Any, adapter_vector: Any
+) -> None:
+    policy = make_policy(num_steps=2)
+    trajectories, before = roll(policy), adapter_vector(policy)
+    with pytest.raises(RunFailed, match=reason):
+        learn(policy, Broken(loss, factor), trajectories)
+    assert torch.equal(adapter_vector(policy), before)
