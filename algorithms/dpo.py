@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -47,13 +48,14 @@ class DPO:
         """Mean over pairs; metrics ``log_ratio`` (to the behaviour policy), ``clipped``, ``accuracy``."""
         winner, winner_log_prob = self._log_ratio(policy, batch.winner)
         loser, loser_log_prob = self._log_ratio(policy, batch.loser)
-        ratio = torch.cat([winner, loser]).exp()
-        inside = ratio.clamp(1 - self.eps, 1 + self.eps)
-        rho_winner, rho_loser = inside.log().chunk(2)
-        margin = self.beta * (rho_winner - rho_loser)
+        # log rho, clamped as a logarithm: the same value, and no overflow of exp whose gradient is nan.
+        log_ratio = torch.cat([winner, loser])
+        log_rho = log_ratio.clamp(math.log1p(-self.eps), math.log1p(self.eps))
+        log_rho_winner, log_rho_loser = log_rho.chunk(2)
+        margin = self.beta * (log_rho_winner - log_rho_loser)
         behaviour = torch.cat([batch.winner.log_prob, batch.loser.log_prob])
         return -F.logsigmoid(margin).mean(), {
             "log_ratio": (torch.cat([winner_log_prob, loser_log_prob]) - behaviour).detach(),
-            "clipped": (ratio != inside).float(),
+            "clipped": (log_ratio != log_rho).float(),
             "accuracy": (winner > loser).float(),
         }

@@ -54,7 +54,7 @@ class Algorithm(Protocol):
     pairs: ClassVar[bool]
 
     def loss(self, policy: Policy, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Mean loss over the rows of the batch, and metrics of the same batch, each a scalar or [B].
+        """Mean loss over the rows of the batch, and metrics of the same batch, each a scalar or [B] (pairs: or [2B]).
 
         ``batch`` is Transitions, or Pair where ``pairs`` is true.
         """

@@ -132,7 +132,7 @@ def update(
 
 def _health(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalar means of a loss's metrics; ``log_ratio`` gives ratio_mean and approx_kl = 0.5 mean(dlogp^2)."""
-    found = {name: float(value.float().mean()) for name, value in metrics.items() if name != "log_ratio"}
+    found = {name: float(value.detach().float().mean()) for name, value in metrics.items() if name != "log_ratio"}
     if "log_ratio" in metrics:
         log_ratio = metrics["log_ratio"].float()
         found["ratio_mean"] = float(log_ratio.exp().mean())
