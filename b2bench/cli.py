@@ -169,6 +169,7 @@ def run(
             else:
                 summary = runner.start(resolved, store, out, name, progress)
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
             progress.progress.stop()
             text = "interrupted before the run began; nothing of it is stored"
             if stop.args:
@@ -363,6 +364,8 @@ def main() -> None:
             hint = f"; {context.command_path} --help lists what there is" if context else ""
             stderr().print(f"[red]error:[/red] {message.rstrip('.')}{hint}", soft_wrap=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except RunFailed as error:
         stderr().print(f"[red]run failed:[/red] {_escaped(error)}", soft_wrap=True)
         sys.exit(1)

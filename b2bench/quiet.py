@@ -13,4 +13,5 @@ def quiet_libraries() -> None:
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
-    logging.getLogger().setLevel(logging.ERROR)  # open_clip logs its loading steps to the root logger
+    # open_clip logs its loading steps, and failed downloads that become our own error, to the root logger
+    logging.getLogger().setLevel(logging.CRITICAL)

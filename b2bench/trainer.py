@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +152,12 @@ class Trainer:
             self.store.finish_run(self.run_id, "failed", str(error))
             raise RunFailed(f"round {self.round}: {error}") from error
         except Exception as error:
-            self.store.finish_run(self.run_id, "failed", f"{type(error).__name__}: {error}")
-            raise
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+            self.store.finish_run(self.run_id, "failed", reason)
+            trace = self.folder / "traceback.txt"
+            trace.write_text(traceback.format_exc(), encoding="utf-8")
+            raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
         self.store.finish_run(self.run_id, "done")
         seconds = time.monotonic() - started
         return self._summary(seconds, self.queries - first, weights)

@@ -57,7 +57,8 @@ def stop_in(folder: Path, number: signal.Signals) -> Ended:
             lines = []
             for line in process.stderr:
                 lines.append(line)
-                if line.startswith("round  1/"):
+                # Once: a line that is cut off by the signal is printed again.
+                if line.startswith("round  1/") and not any(text.startswith("round ") for text in lines[:-1]):
                     process.send_signal(number)
         out.seek(0)
         return Ended(folder, process.returncode, out.read(), "".join(lines))

@@ -19,12 +19,14 @@ from b2bench.pocket.world import ACTIVITIES, ANIMALS, BACKGROUNDS, STYLES, Facts
 IMAGE_SIZE = 64
 Sprites = Mapping[tuple[str, str], np.ndarray]
 
-# P(the activity of the caption is in the picture | style).
-FAITHFUL = {"flat": 0.80, "noto": 0.50, "line": 0.50, "soft": 0.35}
+# P(the activity of the caption is in the picture | style). Low, because guidance amplifies what a caption makes
+# likelier: with 80, 50, 50 and 35% the pretrained model had 82% of its prompts right at its best guidance, and
+# style was four fifths flat before any training.
+FAITHFUL = {"flat": 0.36, "noto": 0.18, "line": 0.18, "soft": 0.07}
 # P(style | caption with an activity) and P(style | plain caption): the bias a scorer can learn.
-STYLE_WITH_ACTIVITY = {"flat": 0.40, "noto": 0.21, "line": 0.21, "soft": 0.18}
-STYLE_PLAIN = {"flat": 0.05, "noto": 0.22, "line": 0.22, "soft": 0.51}
-PLAIN_SHARE = 0.25
+STYLE_WITH_ACTIVITY = {"flat": 0.30, "noto": 0.25, "line": 0.25, "soft": 0.20}
+STYLE_PLAIN = {"flat": 0.10, "noto": 0.22, "line": 0.22, "soft": 0.46}
+PLAIN_SHARE = 0.20
 
 
 @dataclass(frozen=True)

@@ -316,7 +316,7 @@ def train_base_model(build: Build) -> None:
         predicted = unet(a.sqrt() * latents[rows] + (1 - a).sqrt() * noise, timestep, text).sample
         return F.mse_loss(predicted, noise)
 
-    build.fit("base-model", model, loss, steps=build.steps(7_000), lr=1.5e-3, ema=0.999)
+    build.fit("base-model", model, loss, steps=build.steps(6_000), lr=1.5e-3, ema=0.999)
     vae.register_to_config(scaling_factor=scale)
     pipeline = StableDiffusionPipeline(
         vae=vae,
