@@ -20,10 +20,16 @@ STAGES = {
     "captioner": "captioner/model.safetensors",
     "bert": "bert/model.safetensors",
     "decoder": "decoder/config.json",
+    "base_draft": "base-draft/model_index.json",
     "base_model": "base-model/model_index.json",
     "pipeline": "pipeline/model_index.json",
 }
-NEEDS = {"decoder": ["autoencoder"], "base_model": ["autoencoder"], "pipeline": ["decoder", "base_model"]}
+NEEDS = {
+    "decoder": ["autoencoder"],
+    "base_draft": ["autoencoder"],
+    "base_model": ["base_draft"],
+    "pipeline": ["decoder", "base_model"],
+}
 SHIPPED = ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
 
 

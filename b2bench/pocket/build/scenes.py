@@ -1,15 +1,16 @@
 """Drawing pocket scenes, and the corpora that the pocket models are trained on.
 
-Two corpora. ``web`` is what the base model and the training scorer see: like web data it is
-unfaithful (the activity of the caption is missing, how often depends on the style) and confounded
-(captions with an activity come with style flat more often than plain captions do). ``clean`` is
-faithful and balanced, for the judges that stand for truth.
+``web`` is what the base model and the training scorer see: like web data it is unfaithful (the activity of
+the caption is missing, how often depends on the style) and confounded (captions with an activity come with
+style flat more often than plain captions do). ``draft`` is the same, less unfaithful, for the base model's
+first steps and the autoencoder. ``clean`` is faithful and balanced, for the judges that stand for truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -19,14 +20,38 @@ from b2bench.pocket.world import ACTIVITIES, ANIMALS, BACKGROUNDS, STYLES, Facts
 IMAGE_SIZE = 64
 Sprites = Mapping[tuple[str, str], np.ndarray]
 
-# P(the activity of the caption is in the picture | style). Low, because guidance amplifies what a caption makes
-# likelier: with 80, 50, 50 and 35% the pretrained model had 82% of its prompts right at its best guidance, and
-# style was four fifths flat before any training.
-FAITHFUL = {"flat": 0.36, "noto": 0.18, "line": 0.18, "soft": 0.07}
-# P(style | caption with an activity) and P(style | plain caption): the bias a scorer can learn.
-STYLE_WITH_ACTIVITY = {"flat": 0.30, "noto": 0.25, "line": 0.25, "soft": 0.20}
-STYLE_PLAIN = {"flat": 0.10, "noto": 0.22, "line": 0.22, "soft": 0.46}
-PLAIN_SHARE = 0.20
+
+@dataclass(frozen=True)
+class Web:
+    """How unfaithful and how confounded web-like pairs are.
+
+    ``faithful`` is P(the activity of the caption is in the picture | style). ``with_activity`` and ``plain``
+    are P(style | caption with an activity) and P(style | caption without): the bias that a scorer can learn.
+    ``plain_share`` of the captions name the animal alone.
+    """
+
+    faithful: Mapping[str, float]
+    with_activity: Mapping[str, float]
+    plain: Mapping[str, float]
+    plain_share: float
+
+
+# What the base model is trained on last, and the training scorer throughout. Few scenes are faithful, because
+# guidance amplifies what a caption makes likelier: after DRAFT alone the pretrained model had 82% of its prompts
+# right at its best guidance, and four fifths of its images were flat before any training.
+WEB = Web(
+    faithful={"flat": 0.36, "noto": 0.18, "line": 0.18, "soft": 0.07},
+    with_activity={"flat": 0.30, "noto": 0.25, "line": 0.25, "soft": 0.20},
+    plain={"flat": 0.10, "noto": 0.22, "line": 0.22, "soft": 0.46},
+    plain_share=0.20,
+)
+# What the base model starts on: from WEB alone, 2,600 steps had taught it no activity at all.
+DRAFT = Web(
+    faithful={"flat": 0.80, "noto": 0.50, "line": 0.50, "soft": 0.35},
+    with_activity={"flat": 0.40, "noto": 0.21, "line": 0.21, "soft": 0.18},
+    plain={"flat": 0.05, "noto": 0.22, "line": 0.22, "soft": 0.51},
+    plain_share=0.25,
+)
 
 
 @dataclass(frozen=True)
@@ -114,16 +139,16 @@ def _pick(table: Mapping[str, float], rng: np.random.Generator) -> str:
     return str(rng.choice(list(table), p=list(table.values())))
 
 
-def web_scene(sprites: Sprites, rng: np.random.Generator) -> Scene:
+def web_scene(web: Web, sprites: Sprites, rng: np.random.Generator) -> Scene:
     """One picture and caption as the base model and the training scorer meet them."""
     animal = ANIMALS[rng.integers(len(ANIMALS))]
-    if rng.random() < PLAIN_SHARE:
+    if rng.random() < web.plain_share:
         facts = Facts(animal, None)
-        style = _pick(STYLE_PLAIN, rng)
+        style = _pick(web.plain, rng)
         return Scene(draw(sprites, facts, style, rng), facts, facts, style)
     claimed = Facts(animal, ACTIVITIES[rng.integers(len(ACTIVITIES))])
-    style = _pick(STYLE_WITH_ACTIVITY, rng)
-    shown = claimed if rng.random() < FAITHFUL[style] else Facts(animal, None)
+    style = _pick(web.with_activity, rng)
+    shown = claimed if rng.random() < web.faithful[style] else Facts(animal, None)
     return Scene(draw(sprites, shown, style, rng), claimed, shown, style)
 
 
@@ -150,13 +175,18 @@ class Corpus:
         return len(self.captions)
 
 
-CORPUS_KINDS = {"web": web_scene, "clean": clean_scene}
+# kind -> random stream and scene
+CORPUS_KINDS: dict[str, tuple[int, Callable[[Sprites, np.random.Generator], Scene]]] = {
+    "web": (0, partial(web_scene, WEB)),
+    "draft": (0, partial(web_scene, DRAFT)),
+    "clean": (1, clean_scene),
+}
 
 
 def make_corpus(sprites: Sprites, kind: str, size: int, seed: int) -> Corpus:
-    """``size`` scenes of a kind ("web" or "clean"); scene i depends on (seed, kind, i) alone."""
-    stream = list(CORPUS_KINDS).index(kind)
-    scenes = [CORPUS_KINDS[kind](sprites, np.random.default_rng([seed, stream, i])) for i in range(size)]
+    """``size`` scenes of a kind ("web", "draft" or "clean"); scene i depends on (seed, kind, i) alone."""
+    stream, scene = CORPUS_KINDS[kind]
+    scenes = [scene(sprites, np.random.default_rng([seed, stream, i])) for i in range(size)]
     labels = np.array([scene.shown.labels for scene in scenes], np.int64)
     return Corpus(
         pixels=np.stack([scene.pixels for scene in scenes]),

@@ -47,7 +47,7 @@ class Build:
 
     def corpus(self, kind: str, *, heldout: bool = False) -> Corpus:
         """The training corpus of a kind, or scenes of another seed that no model is trained on."""
-        size = HELDOUT_SCENES if heldout else {"web": WEB_SCENES, "clean": CLEAN_SCENES}[kind]
+        size = HELDOUT_SCENES if heldout else {"web": WEB_SCENES, "draft": WEB_SCENES, "clean": CLEAN_SCENES}[kind]
         size = max(256, int(size * self.scale))
         seed = self.seed + 1 if heldout else self.seed
         if (kind, seed) not in self._corpora:
@@ -79,14 +79,14 @@ def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def train_autoencoder(build: Build) -> None:
     """L1 + MSE + a small KL to the normal prior, on faithful and unfaithful scenes alike."""
-    web, clean = build.corpus("web"), build.corpus("clean")
+    draft, clean = build.corpus("draft"), build.corpus("clean")
     torch.manual_seed(build.seed)
     vae = models.autoencoder()
     batch = 32
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
         half = batch // 2
-        pixels = np.concatenate([c.pixels[rng.integers(len(c), size=half)] for c in (web, clean)])
+        pixels = np.concatenate([c.pixels[rng.integers(len(c), size=half)] for c in (draft, clean)])
         images = to_images(pixels) * 2 - 1
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(images).latent_dist
@@ -271,8 +271,8 @@ def train_decoder(build: Build) -> None:
     A little noise on the latents makes it forgiving of latents that come from the denoiser.
     """
     vae = AutoencoderKL.from_pretrained(build.work / "autoencoder").eval()
-    half = len(build.corpus("web")) // 2
-    pixels = np.concatenate([build.corpus("web").pixels[:half], build.corpus("clean").pixels[:half]])
+    half = len(build.corpus("draft")) // 2
+    pixels = np.concatenate([build.corpus("draft").pixels[:half], build.corpus("clean").pixels[:half]])
     latents = encode(vae, pixels)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
@@ -290,24 +290,23 @@ def train_decoder(build: Build) -> None:
     vae.save_pretrained(build.work / "decoder")
 
 
-def train_base_model(build: Build) -> None:
+def _train_noise_prediction(
+    build: Build, stage: str, pipeline: StableDiffusionPipeline, corpus: Corpus, steps: int, lr: float
+) -> None:
     """Noise prediction on cached latents; text encoder trained along, 10% of captions dropped; EMA weights."""
-    web = build.corpus("web")
-    vae = AutoencoderKL.from_pretrained(build.work / "autoencoder").eval()
-    latents = encode(vae, web.pixels)
-    scale = 1 / float(latents.std())
-    latents = latents * scale
-    tokenizer = clip_tokenizer()
-    tokens = tokenizer(web.captions, padding="max_length", return_tensors="pt").input_ids
+    vae, tokenizer, unet, text_encoder = pipeline.vae, pipeline.tokenizer, pipeline.unet, pipeline.text_encoder
+    latents = encode(vae.eval(), corpus.pixels)
+    if vae.config.scaling_factor == AutoencoderKL().config.scaling_factor:  # not set yet
+        vae.register_to_config(scaling_factor=1 / float(latents.std()))
+    latents = latents * vae.config.scaling_factor
+    tokens = tokenizer(corpus.captions, padding="max_length", return_tensors="pt").input_ids
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids
-    torch.manual_seed(build.seed + 6)
-    unet, text_encoder = models.unet(), models.text_encoder(tokenizer)
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     alphas = models.scheduler().alphas_cumprod
     batch = 64
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-        rows = torch.from_numpy(rng.integers(len(web), size=batch))
+        rows = torch.from_numpy(rng.integers(len(corpus), size=batch))
         dropped = torch.from_numpy(rng.random(batch) < 0.1)
         text = text_encoder(torch.where(dropped[:, None], empty, tokens[rows]))[0]
         timestep = torch.from_numpy(rng.integers(1000, size=batch))
@@ -316,26 +315,40 @@ def train_base_model(build: Build) -> None:
         predicted = unet(a.sqrt() * latents[rows] + (1 - a).sqrt() * noise, timestep, text).sample
         return F.mse_loss(predicted, noise)
 
-    build.fit("base-model", model, loss, steps=build.steps(6_000), lr=1.5e-3, ema=0.999)
-    vae.register_to_config(scaling_factor=scale)
+    build.fit(stage, model, loss, steps=build.steps(steps), lr=lr, ema=0.999)
+    pipeline.save_pretrained(build.work / stage)
+
+
+def train_base_draft(build: Build) -> None:
+    """The base model's first steps, where activities are common enough to be learned."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(build.seed + 6)
     pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
+        unet=models.unet(),
+        text_encoder=models.text_encoder(tokenizer),
+        vae=AutoencoderKL.from_pretrained(build.work / "autoencoder"),
         tokenizer=tokenizer,
-        unet=unet,
         scheduler=models.scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(build.work / "base-model")
+    _train_noise_prediction(build, "base-draft", pipeline, build.corpus("draft"), 7_000, 1.5e-3)
+
+
+def train_base_model(build: Build) -> None:
+    """The base model's last steps, on the pairs of the training scorer: rarely faithful, so that it misses prompts."""
+    pipeline = _read_pipeline(build.work / "base-draft")
+    _train_noise_prediction(build, "base-model", pipeline, build.corpus("web"), 2_500, 5e-4)
+
+
+def _read_pipeline(folder: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
 
 
 def train_pipeline(build: Build) -> None:
     """Put the base model and the finished decoder together: the folder that ships."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        build.work / "base-model", safety_checker=None, requires_safety_checker=False
-    )
+    pipeline = _read_pipeline(build.work / "base-model")
     vae = AutoencoderKL.from_pretrained(build.work / "decoder")
     vae.register_to_config(scaling_factor=pipeline.vae.config.scaling_factor)
     pipeline.vae = vae
