@@ -46,8 +46,8 @@ class Settings:
     """Earlier rounds of a prompt that count in its z-score"""
     micro_batch: int = 48
     """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast precision of the denoiser; latents and log-probabilities stay float32"""
+    precision: Literal["fp32"] = "fp32"
+    """Precision of the denoiser. Only fp32 so far: in bf16 a small update moves log-prob by rounding noise alone"""
     eval_points: int = 3
     """Evaluations, evenly spaced in reward queries from 0 to the budget"""
     eval_images: int = 270

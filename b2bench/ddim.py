@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from b2bench.errors import UserError
@@ -12,7 +13,7 @@ from b2bench.types import Gaussian
 
 
 class DDIM:
-    """The reverse process of a diffusers DDIM scheduler at T steps and a given eta.
+    """The reverse process of a diffusers scheduler's noise schedule by DDIM, at T steps and a given eta.
 
     ``eta`` 1 is ancestral sampling, 0 the deterministic limit; only above 0 is there a log-probability.
     Coefficients are float64, the states float32. With t' = t - T_train // T:
@@ -28,6 +29,10 @@ class DDIM:
     """
 
     def __init__(self, scheduler: Any, num_steps: int, eta: float, *, stochastic: bool = True) -> None:
+        # Checkpoints name other schedulers of the same noise schedule (Stable Diffusion v1.4 a PNDMScheduler,
+        # whose timesteps repeat one): what is taken from them is the schedule, and the sampler is DDIM.
+        config = scheduler.config
+        scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False))
         config = scheduler.config
         prediction = config.get("prediction_type", "epsilon")
         if prediction != "epsilon":

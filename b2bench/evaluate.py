@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.errors import RunFailed
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, sample
 from b2bench.scorers import ClipScorer
@@ -79,6 +80,21 @@ def entropy(shares: Tensor) -> float:
     return float(-torch.special.xlogy(shares, shares).sum())
 
 
+def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
+    """A reward's answer as float32 [n] on the CPU.
+
+    Raises:
+        RunFailed: it is no tensor of n finite numbers.
+    """
+    scores = torch.as_tensor(scores).detach().float().cpu()
+    if scores.shape != (n,):
+        raise RunFailed(f"reward {reward} returned shape {tuple(scores.shape)} for {n} images; expected ({n},)")
+    bad = int((~torch.isfinite(scores)).sum())
+    if bad:
+        raise RunFailed(f"reward {reward} returned {bad} scores that are not finite, of {n}")
+    return scores
+
+
 class Judges:
     """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss."""
 
@@ -95,8 +111,12 @@ class Judges:
             self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
 
     def scores(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Score of every image, by metric: each float32 [N]."""
-        scores = {self.reward_name: self.reward(images, prompts).float().cpu()}
+        """Score of every image, by metric: each float32 [N].
+
+        Raises:
+            RunFailed: the reward answers with something else than N finite numbers.
+        """
+        scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
         if self.pocket:
             scores.setdefault("clipscore", self.training(images, prompts))
             scores["clipscore_heldout"] = self.heldout(images, prompts)

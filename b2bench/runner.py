@@ -88,12 +88,6 @@ def make_folder(out: Path, run_id: str) -> None:
         ) from None
 
 
-def check_precision(config: RunConfig) -> None:
-    """Refuse what accelerate refuses, by the setting's name."""
-    if config.settings.precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("precision = fp16 needs a GPU, and there is none here; choose bf16 or fp32")
-
-
 def check_network(config: RunConfig) -> None:
     """If a checkpoint is to come from the hub and the hub is out of reach, make its client use the cache alone.
 
@@ -121,7 +115,6 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
         raise UserError(f"a run is named {name!r} already; continue it with --resume {name}, or choose another name")
     run_id = new_run_id(config)
     folder = out / run_id
-    check_precision(config)
     check_network(config)
     trainer = Trainer(config, run_id, store, folder, listener)
     make_folder(out, run_id)
@@ -150,7 +143,6 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
     folder = out / run_id
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
         raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
-    check_precision(config)
     check_network(config)
     trainer = Trainer(config, run_id, store, folder, listener)
     trainer.resume()

@@ -28,7 +28,7 @@ from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config import RunConfig
 from b2bench.errors import RunFailed, UserError
-from b2bench.evaluate import Evaluation, Judges, evaluate
+from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator
 from b2bench.store import Store
@@ -70,21 +70,6 @@ class Summary:
     weights: str
 
 
-def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
-    """A reward's answer as float32 [n] on the CPU.
-
-    Raises:
-        RunFailed: it is no tensor of n finite numbers.
-    """
-    scores = torch.as_tensor(scores).detach().float().cpu()
-    if scores.shape != (n,):
-        raise RunFailed(f"reward {reward} returned shape {tuple(scores.shape)} for {n} images; expected ({n},)")
-    bad = int((~torch.isfinite(scores)).sum())
-    if bad:
-        raise RunFailed(f"reward {reward} returned {bad} scores that are not finite, of {n}")
-    return scores
-
-
 class Trainer:
     """One run, from its first evaluation to its last checkpoint.
 
@@ -100,8 +85,7 @@ class Trainer:
         self.config, self.run_id, self.store, self.folder = config, run_id, store, folder
         self.listener: Listener = listener or Silent()
         settings = config.settings
-        precision = {"fp32": "no"}.get(settings.precision, settings.precision)
-        self.accelerator = Accelerator(mixed_precision=precision)
+        self.accelerator = Accelerator(mixed_precision="no")
         device = self.accelerator.device
         self.listener.stage(f"loading {config.backbone.name}")
         self.policy = StableDiffusion(

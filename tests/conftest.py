@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -185,6 +186,9 @@ def other_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
     folder = tmp_path_factory.mktemp("other-pipeline")
     pipeline.save_pretrained(folder)
+    # v1.4's file says this too, although PNDM does not know it.
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "clip_sample": False}))
     return folder
 
 

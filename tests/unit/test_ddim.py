@@ -86,7 +86,8 @@ def test_rows_may_be_at_different_steps() -> None:
 
 def test_the_scheduler_of_stable_diffusion_v1_4_gives_the_same_steps() -> None:
     """Its checkpoint names a PNDMScheduler, whose own timesteps repeat one and number T + 1."""
-    theirs = PNDMScheduler(**{k: v for k, v in SD_V1.items() if k != "clip_sample"}, skip_prk_steps=True)
+    theirs = PNDMScheduler.from_config({**SD_V1, "skip_prk_steps": True})
+    assert theirs.config["clip_sample"] is False
     ours, expected = DDIM(theirs, 20, 1.0), DDIM(scheduler(), 20, 1.0)
     assert ours.timesteps.tolist() == expected.timesteps.tolist()
     assert torch.equal(ours.sigma, expected.sigma)

@@ -44,13 +44,9 @@ def test_the_papers_lists_are_word_for_word(name):
 def test_template1_crosses_every_animal_with_every_activity():
     loaded = load_prompts("template1")
     activities = ("washing dishes", "riding a bike", "playing chess")
-    animals = {prompt.removesuffix(activity) for prompt in loaded.train for activity in activities} - set(
-        loaded.train
-    )
+    animals = {prompt.removesuffix(activity) for prompt in loaded.train for activity in activities} - set(loaded.train)
     assert len(animals) == 45
-    assert {*loaded.train, *loaded.test} == {
-        animal + activity for animal in animals for activity in activities
-    }
+    assert {*loaded.train, *loaded.test} == {animal + activity for animal in animals for activity in activities}
 
 
 @pytest.mark.parametrize("name", prompt_set_names())
@@ -75,9 +71,7 @@ def test_names_are_listed_without_torch():
     code = f"{use}; print('torch' in sys.modules)"
     root = Path(prompts.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "False"
 
 
@@ -259,7 +253,5 @@ def test_a_plugin_that_cannot_be_used(register):
 
 def test_a_name_that_is_registered_twice_names_both_origins(register):
     register(template1="plugin_of_prompts:made")
-    with pytest.raises(
-        UserError, match=r"registered twice: by the built-in folder .*template1 and by entry point"
-    ):
+    with pytest.raises(UserError, match=r"registered twice: by the built-in folder .*template1 and by entry point"):
         prompt_set_names()

@@ -83,13 +83,9 @@ def test_a_run_from_start_to_end(started: Store) -> None:
     started.record_round("a1", *round_rows(0))
     (after,) = started.runs()
     assert after["heartbeat"] > run["heartbeat"]
-    started.record_evals(
-        "a1", [{"queries": 10, "split": "test", "metric": "clipscore", "value": 0.5, "n": 4}]
-    )
+    started.record_evals("a1", [{"queries": 10, "split": "test", "metric": "clipscore", "value": 0.5, "n": 4}])
     started.finish_run("a1", "failed", "reward is NaN")
-    assert [(row["status"], row["error"]) for row in started.runs(status="failed")] == [
-        ("failed", "reward is NaN")
-    ]
+    assert [(row["status"], row["error"]) for row in started.runs(status="failed")] == [("failed", "reward is NaN")]
     assert started.runs(status="done") == []
     started.restart_run("a1")
     (run,) = started.runs()
@@ -209,9 +205,7 @@ def test_merge_takes_the_runs_that_are_not_there_yet(started: Store, tmp_path: P
     started.record_round("a1", *round_rows(0))
     other = Store(tmp_path / "other.duckdb")
     other.start_run(run_row("b22"))
-    other.record_evals(
-        "b22", [{"queries": 0, "split": "test", "metric": "m", "value": 1.0, "settings": {"k": [1]}}]
-    )
+    other.record_evals("b22", [{"queries": 0, "split": "test", "metric": "m", "value": 1.0, "settings": {"k": [1]}}])
     assert other.merge(started.path) == ["a1"]
     assert other.merge(started.path) == []
     for table in ("queries", "rounds"):

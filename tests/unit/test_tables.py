@@ -104,18 +104,14 @@ def factorial_rows(rows: Rows, seeds: int = 4) -> None:
     """ddpo under all wrappers: BPT is worth 0.02, BS 0.01, together 0.005 more; seeds differ a little."""
     for seed in range(seeds):
         base = 0.6 + 0.01 * seed
-        for place, (wrapper, gain) in enumerate(
-            {"vanilla": 0.03, "bpt": 0.05, "bs": 0.04, "b2": 0.065}.items()
-        ):
+        for place, (wrapper, gain) in enumerate({"vanilla": 0.03, "bpt": 0.05, "bs": 0.04, "b2": 0.065}.items()):
             wobble = 0.0005 * ((seed * 3 + place * 5) % 4)
             rows.add("ddpo", wrapper, seed, {0: base, 500: 0.9, 1000: base + gain + wobble})
 
 
 def row_of(found: Tables, algorithm: str, wrapper: str, label: str = "") -> Any:
     (row,) = [
-        row
-        for row in found.leaderboard
-        if (row.algorithm, row.wrapper) == (algorithm, wrapper) and label in row.label
+        row for row in found.leaderboard if (row.algorithm, row.wrapper) == (algorithm, wrapper) and label in row.label
     ]
     return row
 
@@ -195,9 +191,7 @@ def test_running_and_interrupted_runs_are_listed_and_not_averaged(rows: Rows) ->
         ("run1", "running", 1000),
         ("run2", "interrupted", 1000),
     ]
-    verdicts = {
-        row.algorithm: {cell.wrapper: cell.verdict for cell in row.cells} for row in found.compatibility
-    }
+    verdicts = {row.algorithm: {cell.wrapper: cell.verdict for cell in row.cells} for row in found.compatibility}
     assert verdicts["dpok"]["bs"] == "incomplete"
 
 
