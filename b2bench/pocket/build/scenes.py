@@ -1,9 +1,9 @@
 """Drawing pocket scenes, and the corpora that the pocket models are trained on.
 
-``web`` is what the base model and the training scorer see: like web data it is unfaithful (the activity of
-the caption is missing, how often depends on the style) and confounded (captions with an activity come with
-style flat more often than plain captions do). ``draft`` is the same, less unfaithful, for the base model's
-first steps and the autoencoder. ``clean`` is faithful and balanced, for the judges that stand for truth.
+``web`` and ``draft`` are unfaithful, like web data (the activity of the caption is missing, how often depends
+on the style), and confounded (captions with an activity come with style flat more often than plain captions
+do). ``draft`` is less so: the training scorer and the autoencoder learn from it, and the base model starts on
+it and ends on ``web``. ``clean`` is faithful and balanced, for the judges that stand for truth.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Web:
     plain_share: float
 
 
-# What the base model is trained on last, and the training scorer throughout. Few scenes are faithful, because
+# What the base model is trained on last. Few scenes are faithful, because
 # guidance amplifies what a caption makes likelier: after DRAFT alone the pretrained model had 82% of its prompts
 # right at its best guidance, and four fifths of its images were flat before any training.
 WEB = Web(
@@ -45,7 +45,7 @@ WEB = Web(
     plain={"flat": 0.10, "noto": 0.22, "line": 0.22, "soft": 0.46},
     plain_share=0.20,
 )
-# What the base model starts on: from WEB alone, 2,600 steps had taught it no activity at all.
+# What the training scorer is trained on, and the base model starts on: from WEB alone, 2,600 steps had taught it no activity at all.
 DRAFT = Web(
     faithful={"flat": 0.80, "noto": 0.50, "line": 0.50, "soft": 0.35},
     with_activity={"flat": 0.40, "noto": 0.21, "line": 0.21, "soft": 0.18},

@@ -171,8 +171,12 @@ def _train_scorer(build: Build, kind: str, corpus: Corpus, steps: int, seed: int
 
 
 def train_scorer_training(build: Build) -> None:
-    """The reward: a small ViT on the same unfaithful, confounded pairs as the base model."""
-    _train_scorer(build, "training", build.corpus("web"), 2_500, build.seed + 2)
+    """The reward: a small ViT on the unfaithful, confounded pairs that the base model started from.
+
+    From the web corpus, where activities are rare, it ranked a faithful scene above an unfaithful one in 79% of
+    pairs only.
+    """
+    _train_scorer(build, "training", build.corpus("draft"), 2_500, build.seed + 2)
 
 
 def train_scorer_heldout(build: Build) -> None:
