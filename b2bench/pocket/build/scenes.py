@@ -45,7 +45,8 @@ WEB = Web(
     plain={"flat": 0.10, "noto": 0.22, "line": 0.22, "soft": 0.46},
     plain_share=0.20,
 )
-# What the training scorer is trained on, and the base model starts on: from WEB alone, 2,600 steps had taught it no activity at all.
+# What the training scorer is trained on, and what the base model starts on: from WEB alone, 2,600 steps had
+# taught it no activity at all.
 DRAFT = Web(
     faithful={"flat": 0.80, "noto": 0.50, "line": 0.50, "soft": 0.35},
     with_activity={"flat": 0.40, "noto": 0.21, "line": 0.21, "soft": 0.18},
