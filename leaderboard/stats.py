@@ -99,9 +99,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def factorial(
-    vanilla: Sequence[float], bpt: Sequence[float], bs: Sequence[float], b2: Sequence[float]
-) -> Effects:
+def factorial(vanilla: Sequence[float], bpt: Sequence[float], bs: Sequence[float], b2: Sequence[float]) -> Effects:
     """Main effects and interaction of BPT and BS, per seed [R], then a paired t-test.
 
     BPT = ((bpt - vanilla) + (b2 - bs)) / 2, BS = ((bs - vanilla) + (b2 - bpt)) / 2,

@@ -160,9 +160,7 @@ class _Run:
         """The value at the last evaluation; of a failed run, the last finite one."""
         if not self.failed:
             return self.values.get(self.last, {}).get(metric, math.nan)
-        history = [
-            at[metric] for _, at in sorted(self.values.items()) if math.isfinite(at.get(metric, math.nan))
-        ]
+        history = [at[metric] for _, at in sorted(self.values.items()) if math.isfinite(at.get(metric, math.nan))]
         return history[-1] if history else math.nan
 
 
@@ -341,9 +339,7 @@ def _leaderboard_row(context: Context, cell: _Cell) -> LeaderboardRow:
     def gain(metric: str) -> Paired:
         return paired(cell.final(metric, seeds), cell.start(metric, seeds))
 
-    measures = _measures(
-        {metric for run in cell.runs.values() for at in run.values.values() for metric in at}
-    )
+    measures = _measures({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
     calls = [run.calls for run in cell.runs.values() if run.calls is not None]
     return LeaderboardRow(
         cell.algorithm,
@@ -419,13 +415,9 @@ def _head(
         name = " ".join(filter(None, (cell.algorithm, cell.wrapper, cell.label)))
         if absent := set(seeds) - set(cell.seeds):
             notes.append(f"{name} lacks seed {', '.join(map(str, sorted(absent)))}")
-        short = [
-            seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)
-        ]
+        short = [seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)]
         if short:
-            notes.append(
-                f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}"
-            )
+            notes.append(f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}")
     for variant in variants:
         for wrapper in variant.several:
             cell = variant.cells[wrapper]
@@ -462,9 +454,7 @@ def _variants(cells: Sequence[_Cell]) -> list[_Variant]:
         groups: dict[tuple[tuple[str, str], ...], list[_Cell]] = defaultdict(list)
         for cell in members:
             groups[tuple(sorted((key, cell.config[key]) for key in shared))].append(cell)
-        for settings, label in zip(
-            groups, _labels([dict(key) for key in groups], [""] * len(groups)), strict=True
-        ):
+        for settings, label in zip(groups, _labels([dict(key) for key in groups], [""] * len(groups)), strict=True):
             by_seeds = sorted(
                 groups[settings],
                 key=lambda cell: (
@@ -489,18 +479,13 @@ def _ablation(context: Context, variants: Sequence[_Variant]) -> tuple[AblationR
         four = [variant.cells[wrapper] for wrapper in WRAPPERS]
         seeds = tuple(sorted(set.intersection(*(set(cell.runs) for cell in four))))
         if not seeds:
-            rows.append(
-                AblationRow(variant.algorithm, variant.label, None, (), 0, "no seed shared by all four")
-            )
+            rows.append(AblationRow(variant.algorithm, variant.label, None, (), 0, "no seed shared by all four"))
             continue
         effects = factorial(*(cell.final(context.reward, seeds) for cell in four))
         failed = sum(cell.runs[seed].failed for cell in four for seed in seeds)
         rows.append(AblationRow(variant.algorithm, variant.label, effects, seeds, failed, ""))
     family = [
-        effect
-        for row in rows
-        if row.effects
-        for effect in (row.effects.bpt, row.effects.bs, row.effects.interaction)
+        effect for row in rows if row.effects for effect in (row.effects.bpt, row.effects.bs, row.effects.interaction)
     ]
     adjusted = iter(_adjusted(family))
     return tuple(

@@ -148,9 +148,7 @@ def _leaderboard(group: Tables, console: Console) -> None:
         hidden.append(columns.pop(lowest)[1][0])
     console.print(build())
     trained = [row for row in rows if not row.reference]
-    legend = [
-        "± is half the 95% t-interval over seeds; gain is against the pretrained model of the same seed"
-    ]
+    legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model of the same seed"]
     if any(len(row.seeds) < MIN_SEEDS for row in rows):
         legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
     if any(row.failed for row in trained):
