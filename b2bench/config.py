@@ -30,9 +30,9 @@ class Settings:
     """DDIM's eta: 1 is ancestral sampling, towards 0 deterministic (paper: 1)"""
     guidance: float | None = None
     """Classifier-free guidance scale; none takes the backbone's default"""
-    optimizer_steps: int = 24
+    optimizer_steps: int = 48
     """Optimizer steps a round, the same number in every cell"""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """AdamW's learning rate for the LoRA weights"""
     weight_decay: float = 1e-4
     """AdamW's weight decay"""
