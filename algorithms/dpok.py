@@ -55,8 +55,8 @@ class DPOK:
 
     reward_weight: float = 1.0
     """Weight of the policy gradient"""
-    kl_weight: float = 1e-3
-    """Weight of the KL to the pretrained model; the published ratio to reward_weight is 1e-3 (one prompt)"""
+    kl_weight: float = 1.0
+    """Weight of the KL to the pretrained model; open: 1 sets a nat per dimension against one unit of advantage"""
     kl: Literal["gaussian", "eps_mse"] = "gaussian"
     """Exact Gaussian KL of the transition, or the published code's squared noise difference"""
     clip_nats: float = 1.64
