@@ -200,7 +200,7 @@ def test_show_a_run_by_id_name_or_prefix(name: str, db: Path) -> None:
     assert found["properties"]["queries"] == 10
     # Guidance 3 and the pocket checkpoint are what the defaults resolve to on pocket.
     assert found["differences"] == [
-        {"name": "run.lr", "value": 3e-4, "default": 1e-3},
+        {"name": "run.lr", "value": 3e-4, "default": Settings().lr},
         {"name": "ddpo.clip_nats", "value": 2.0, "default": 1.64},
     ]
     first = found["evaluations"][0]
