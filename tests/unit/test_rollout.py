@@ -75,13 +75,13 @@ def test_log_probs_are_reproduced_exactly_by_default(behaviour: Any, default_rol
     assert len(trajectories.interval) == settings.steps
     seen = 0
     dealt = minibatches(len(trajectories), settings.steps, settings.optimizer_steps, torch.Generator().manual_seed(0))
-    for rows, offsets in list(dealt)[:8]:
+    for rows, offsets in list(dealt)[:16]:
         items = rows * settings.steps + offsets
         assert offsets.unique().numel() > 5  # steps are mixed, as in training and unlike in the rollout
         for stored, again in recomputed(behaviour, trajectories, items, settings.micro_batch):
             assert torch.equal(stored, again)
             seen += len(stored)
-    assert seen == 320
+    assert seen >= 320
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 13])
