@@ -34,6 +34,10 @@ class DDPO:
     clip_nats: float = 1.64
     """Clip range of the ratio as a joint log-ratio in nats; divided by the latent size D"""
 
+    def __post_init__(self) -> None:
+        if self.clip_nats <= 0:
+            raise ValueError(f"clip_nats = {self.clip_nats} is not above 0")
+
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean clipped surrogate; metrics ``log_ratio`` [B] and ``clipped`` [B]."""
         gaussian = policy.transition(batch.cond, batch.latents, batch.step)

@@ -38,6 +38,12 @@ class DPO:
     eps: float = 0.1
     """Clamp of the ratio to the reference, as in D3PO's code"""
 
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"beta = {self.beta} is not above 0")
+        if not 0 < self.eps < 1:
+            raise ValueError(f"eps = {self.eps} is outside (0, 1)")
+
     def _log_ratio(self, policy: Policy, rows: Transitions) -> tuple[Tensor, Tensor]:
         with policy.reference():
             reference = policy.transition(rows.cond, rows.latents, rows.step).log_prob(rows.next_latents)

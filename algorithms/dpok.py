@@ -55,8 +55,8 @@ class DPOK:
 
     reward_weight: float = 1.0
     """Weight of the policy gradient"""
-    kl_weight: float = 1.0
-    """Weight of the KL to the pretrained model; open: 1 sets a nat per dimension against one unit of advantage"""
+    kl_weight: float = 1e-3
+    """Weight of the KL to the pretrained model, a mean over D; published: 1e-3 or 1e-4 of reward_weight"""
     kl: Literal["gaussian", "eps_mse"] = "gaussian"
     """Exact Gaussian KL of the transition, or the published code's squared noise difference"""
     clip_nats: float = 1.64
@@ -66,6 +66,13 @@ class DPOK:
     value_lr: float = 1e-4
     """Learning rate of the value network"""
     value: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("clip_nats", "value_lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
+        if min(self.reward_weight, self.kl_weight) < 0:
+            raise ValueError(f"reward_weight = {self.reward_weight}, kl_weight = {self.kl_weight}: one is negative")
 
     def setup(self, policy: Policy, generator: torch.Generator) -> None:
         """Make the value network, where it is wanted."""

@@ -17,11 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from b2bench.advantage import PromptAdvantage, best_and_worst
-from b2bench.ddim import DDIM
+from b2bench.advantage import PromptAdvantage
 from b2bench.errors import UserError
 from b2bench.protocols import Batch
 from b2bench.registry import (
@@ -34,17 +32,16 @@ from b2bench.registry import (
     parse_value,
     suggestion,
 )
-from b2bench.rollout import Noise, rollout, round_noise, sample
-from b2bench.seeding import generator, normal
-from b2bench.types import Conditioning, Gaussian, Interval, Pair, Trajectories
-from b2bench.update import transitions, update
+from b2bench.rollout import round_noise, sample
+from b2bench.seeding import generator
+from b2bench.toy import PROMPTS, ToyPolicy, toy_batch, toy_reward, toy_rollout
+from b2bench.types import Conditioning, Interval, Pair, Trajectories
+from b2bench.update import update
 from b2bench.wrappers import Vanilla
-
-PROMPTS = ("a cat riding a bike", "a dog playing chess", "a horse washing dishes", "a fox riding a bike")
 
 # The toy task. The built-in algorithms and rwr gain 0.5 to 2 standard deviations with each of the seeds 0 to 9
 # (dpok with kl_weight 1 still 0.2); losses that ignore the reward gain at most 0.1 on average of three seeds.
-ROUNDS, DRAWS, SAMPLES, OPTIMIZER_STEPS, LR = 20, 8, 5, 2, 1e-2
+ROUNDS, DRAWS, OPTIMIZER_STEPS, LR = 20, 8, 2, 1e-2
 EVALUATION_IMAGES = 128
 SEEDS = (0, 1, 2)
 MARGIN = 0.1  # standard deviations of the reward before training
@@ -197,121 +194,6 @@ def _check_hyperparameters(cls: type) -> None:
 # -- algorithms ------------------------------------------------------------------------------------
 
 
-class ToyPolicy:
-    """A policy of a few thousand weights that behaves like a backbone.
-
-    e = sqrt(1 - a_k) x + c_k (W h + B A h), h = tanh(U x + V text + time_k); U, V, W and time are frozen, A
-    and B the adapter, B zero at first like a LoRA's. The first term alone keeps N(0, I) at every step, and
-    c_k is such that a unit of the second moves the mean of any step by one standard deviation: the task
-    asks whether a loss learns, not whether it copes with bad scaling. Images are sigmoid(latents).
-    """
-
-    num_steps = 4
-    latent_shape = (3, 2, 2)
-
-    def __init__(self, seed: int, width: int = 32, rank: int = 4) -> None:
-        scheduler = DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        )
-        self.ddim = DDIM(scheduler, self.num_steps, eta=1.0)
-        self.scale = (1 - scheduler.alphas_cumprod[self.ddim.timesteps]).sqrt().float()
-        self.gain = self.ddim.sigma / self.ddim.noise_weight.abs()
-        self.seed = seed
-
-        def weights(name: str, *shape: int, scale: float) -> nn.Parameter:
-            return nn.Parameter(scale * torch.randn(shape, generator=generator(seed, f"toy {name}")))
-
-        size = self.latent_size
-        self.frozen = {
-            "U": weights("U", width, size, scale=0.5 * size**-0.5),
-            "V": weights("V", width, 4, scale=0.5),
-            "W": weights("W", size, width, scale=0.1 * width**-0.5),
-            "time": weights("time", self.num_steps, width, scale=0.5),
-        }
-        for parameter in self.frozen.values():
-            parameter.requires_grad_(False)
-        self.down = weights("A", rank, width, scale=width**-0.5)
-        self.up = nn.Parameter(torch.zeros(size, rank))
-        self.enabled = True
-
-    @property
-    def latent_size(self) -> int:
-        channels, height, width = self.latent_shape
-        return channels * height * width
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [self.down, self.up]
-
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        distinct = list(dict.fromkeys(prompts))
-        table = torch.cat([normal((2, 4), self.seed, f"toy text {text}", [()]) for text in ["", *distinct]])
-        return Conditioning(table[1:], table[:1], torch.tensor([distinct.index(prompt) for prompt in prompts]))
-
-    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
-        frozen, x = self.frozen, latents.flatten(1)
-        hidden = torch.tanh(x @ frozen["U"].T + cond.embeddings().mean(1) @ frozen["V"].T + frozen["time"][step])
-        shift = hidden @ frozen["W"].T
-        if self.enabled:
-            shift = shift + hidden @ self.down.T @ self.up.T
-        return (self.scale[step][:, None] * x + self.gain[step][:, None] * shift).unflatten(1, self.latent_shape)
-
-    def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
-        return self.ddim.transition(noise, latents, step)
-
-    def transition(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Gaussian:
-        return self.denoise(self.noise(cond, latents, step), latents, step)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return latents.sigmoid()
-
-    @contextlib.contextmanager
-    def reference(self) -> Iterator[None]:
-        self.enabled = False
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.enabled = True
-
-    @torch.no_grad()
-    def move(self, scale: float, stream: str) -> None:
-        """A random step of the adapter: a behaviour policy that is not the pretrained model."""
-        self.up.add_(scale * torch.randn(self.up.shape, generator=generator(self.seed, f"toy {stream}")))
-
-
-def toy_reward(seed: int) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """-mean((image - target)^2) with a random target image of each prompt: [N]."""
-    shape = ToyPolicy.latent_shape
-    targets = {text: torch.randint(2, shape, generator=generator(seed, f"toy target {text}")) for text in PROMPTS}
-
-    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return -(images - torch.stack([targets[text] for text in prompts])).square().flatten(1).mean(1)
-
-    return reward
-
-
-def _toy_rollout(policy: ToyPolicy, noise: Noise, prompts: Sequence[str]) -> Trajectories:
-    interval = Interval(0, policy.num_steps)
-    return rollout(policy, prompts, samples=SAMPLES, leaves=1, interval=interval, noise=noise)
-
-
-def _toy_batch(policy: ToyPolicy, pairs: bool) -> Batch:
-    """Every step of a round's rollouts, or of its pairs, shuffled."""
-    found = _toy_rollout(policy, round_noise(policy, policy.seed, 0), PROMPTS)
-    found.reward = toy_reward(policy.seed)(found.images, found.prompts)
-    found.advantage = PromptAdvantage(0, 5.0)(found.reward, found.prompts)
-    first, second = best_and_worst(found) if pairs else (torch.arange(len(found)), None)
-    items = torch.randperm(len(first) * policy.num_steps, generator=generator(policy.seed, "toy batch"))
-    rows, offsets = items // policy.num_steps, items % policy.num_steps
-    batch = transitions(found, first[rows], offsets, torch.device("cpu"))
-    return batch if second is None else Pair(batch, transitions(found, second[rows], offsets, torch.device("cpu")))
-
-
 def _with_advantage(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     if isinstance(batch, Pair):
         return Pair(*(replace(side, advantage=change(side.advantage)) for side in (batch.winner, batch.loser)))
@@ -378,7 +260,7 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         subject.policy.move(0.01, "update")
         return subject
 
-    batch = _toy_batch(behaving().policy, bool(pairs))
+    batch = toy_batch(behaving().policy, bool(pairs))
     rows = len(batch)
 
     def finite() -> None:
@@ -515,7 +397,7 @@ def toy_gain(cls: type, seed: int) -> float:
     optimizer = torch.optim.AdamW(groups)
     for number in range(ROUNDS):
         chosen = [PROMPTS[i % len(PROMPTS)] for i in range(DRAWS)]
-        found = _toy_rollout(policy, round_noise(policy, seed, number), chosen)
+        found = toy_rollout(policy, round_noise(policy, seed, number), chosen)
         found.reward = reward(found.images, found.prompts)
         found.advantage = advantage(found.reward, found.prompts)
         update(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import shlex
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from b2bench import __version__
 from b2bench.errors import RunFailed, UserError
@@ -21,9 +24,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the boxes would import rich.markdown: half of the time that --help takes
     help="Which RL algorithm and sampling wrapper fine-tunes a text-to-image diffusion model best per reward query?",
 )
-pocket = typer.Typer(no_args_is_help=True, help="The embedded model: rebuild its weights, look at its images.")
+pocket = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="The embedded model: rebuild its weights, look at its images."
+)
 app.add_typer(pocket, name="pocket")
 
 Db = Annotated[Path, typer.Option("--db", help="DuckDB file that holds the runs")]
@@ -32,11 +38,12 @@ DEFAULT_DB = Path("b2bench.duckdb")
 
 
 def stdout() -> Console:
-    return Console(highlight=False)
+    """What is printed are the user's paths and names: no bracket or colon in them is markup."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
@@ -143,39 +150,42 @@ def run(
         "queries": queries,
         "seed": seed,
     }
-    console = stderr()
-    from b2bench.store import Store
-
-    store = Store(db)
     if resume is not None:
         given = [f"--{option}" for option, value in options.items() if value is not None]
         given += [flag for flag, value in (("--set", set_), ("--config", config), ("--plugin", plugin)) if value]
         if given:
             raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
-        row = store.find_run(resume)
-        budget, reward_name = row["budget"], row["reward"]
-    else:
-        resolved = _resolve(_merged(options, config, set_ or []), plugin or [])
-        store.check()
-        budget, reward_name = resolved.queries, resolved.reward_name
-    with RunProgress(console, budget, reward_name) as progress:
-        progress.stage("importing torch")
-        from b2bench import runner
-
-        runner.limit_threads(threads)
+    console, run_id = stderr(), resume
+    with ExitStack() as stack:
         try:
+            from b2bench.store import Store
+
+            store = Store(db)
+            if resume is not None:
+                row = store.find_run(resume)
+                run_id, budget, reward_name = row["run_id"], row["budget"], row["reward"]
+            else:
+                resolved = _resolve(_merged(options, config, set_ or []), plugin or [])
+                store.check()
+                budget, reward_name = resolved.queries, resolved.reward_name
+            progress = stack.enter_context(RunProgress(console, budget, reward_name))
+            progress.stage("importing torch")
+            from b2bench import runner
+
+            runner.limit_threads(threads)
             if resume is not None:
                 summary = runner.resume(resume, store, out, progress)
             else:
                 summary = runner.start(resolved, store, out, name, progress)
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
-            progress.progress.stop()
+            stack.close()
+            run_id = stop.args[0] if stop.args else run_id
             text = "interrupted before the run began; nothing of it is stored"
-            if stop.args:
-                again = shlex.join(["b2bench", "run", "--resume", *stop.args, "--db", str(db), "--out", str(out)])
+            if run_id is not None:
+                again = shlex.join(["b2bench", "run", "--resume", run_id, "--db", str(db), "--out", str(out)])
                 text = f"interrupted; every finished round is in {db}. Continue with: {again}"
-            console.print(text, soft_wrap=True, markup=False)
+            console.print(text, soft_wrap=True)
             raise typer.Exit(1) from None
     if as_json:
         print_json(vars(summary) | {"db": str(db)})
@@ -256,10 +266,10 @@ def check(
     else:
         console = stdout()
         for result in results:
-            mark = "[green]ok    [/green]" if result.passed else "[red]FAILED[/red]"
-            console.print(f"{mark} {result.plugin}: {result.name}", soft_wrap=True)
+            mark = ("ok    ", "green") if result.passed else ("FAILED", "red")
+            console.print(Text.assemble(mark, f" {result.plugin}: {result.name}"), soft_wrap=True)
             if not result.passed:
-                console.print(f"       {result.reason}", soft_wrap=True, markup=False)
+                console.print(f"       {result.reason}", soft_wrap=True)
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 
@@ -301,13 +311,15 @@ def evaluate(
 
     console = stderr()
     with console.status("importing torch") as status:
-        run_id, result = runner.evaluate_lora(config, lora, queries, Store(db), name, status.update)
+        run_id, result = runner.evaluate_lora(
+            config, lora, queries, Store(db), name, lambda text: status.update(Text(text))
+        )
     if as_json:
         print_json({"run_id": run_id, "metrics": [vars(metric) for metric in result.metrics], "db": str(db)})
         return
     from rich.table import Table
 
-    table = Table(title=f"{run_id}", title_justify="left")
+    table = Table(title=run_id, title_justify="left")
     for heading in ("split", "metric", "value", "images"):
         table.add_column(heading, justify="right" if heading in ("value", "images") else "left")
     for metric in result.metrics:
@@ -323,12 +335,13 @@ def build(
     work: Annotated[Path, typer.Option(help="Folder for art, checkpoints and products")] = Path("pocket-build"),
     stage: Annotated[list[str] | None, typer.Option(help="Only these stages")] = None,
     install: Annotated[Path | None, typer.Option(help="Copy the finished weights into this folder")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; stages may also run in two processes")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a stage")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Stages at a time, each in a process of its own")] = 2,
 ) -> None:
     """Rebuild the pocket weights from the art: in stages, resumable, seeded (needs the extra 'pocket')."""
     from b2bench.pocket.build.command import build_weights
 
-    build_weights(art, work, stage or [], install, threads, stderr())
+    build_weights(art, work, stage or [], install, threads, jobs, stderr())
 
 
 @pocket.command()
@@ -353,28 +366,49 @@ def main() -> None:
     # reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is no UTF-8
+            stream.reconfigure(errors="replace")
     try:
         sys.exit(app(standalone_mode=False))
     except UserError as error:
-        stderr().print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True)
+        complain("error", error)
         sys.exit(2)
-    except typer.TyperException as error:  # an option that does not parse; without arguments help is already there
-        if message := _escaped(error.format_message()):
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            typer.echo(error.format_message())
+        elif message := error.format_message().strip():
             context = getattr(error, "ctx", None)
             hint = f"; {context.command_path} --help lists what there is" if context else ""
-            stderr().print(f"[red]error:[/red] {message.rstrip('.')}{hint}", soft_wrap=True)
+            complain("error", message.rstrip(".") + hint)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except RunFailed as error:
-        stderr().print(f"[red]run failed:[/red] {_escaped(error)}", soft_wrap=True)
+        complain("run failed", error)
         sys.exit(1)
+    except Exception as error:
+        reason = refused(error)
+        if reason is None:
+            raise
+        complain("error", reason)
+        sys.exit(2)
 
 
-def _escaped(error: object) -> str:
-    from rich.markup import escape
+def refused(error: Exception) -> str | None:
+    """What the system or DuckDB refused where nothing more special was said; None for any other error: a bug."""
+    duckdb = sys.modules.get("duckdb")  # an error of DuckDB's means that it is imported
+    if duckdb is not None and isinstance(error, duckdb.Error):
+        return "; ".join([*getattr(error, "__notes__", []), str(error).partition("\n")[0]])
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return where + (error.strerror or str(error) or type(error).__name__)
+    return None
 
-    return escape(" ".join(str(error).split()))
+
+def complain(what: str, reason: object) -> None:
+    """One line on stderr."""
+    stderr().print(Text.assemble((f"{what}:", "red"), " ", " ".join(str(reason).split())), soft_wrap=True)
 
 
 if __name__ == "__main__":

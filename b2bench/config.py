@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from b2bench.backbones import Backbone, backbones, find_backbone
 from b2bench.errors import UserError
-from b2bench.prompts import PromptSet, load_prompts
-from b2bench.registry import Hyperparameter, Kind, build, hyperparameters, load_registries, suggestion
+from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
+from b2bench.registry import KINDS, Hyperparameter, Kind, build, hyperparameters, load_registries, suggestion
+
+# Taken: a reward of one of these names would be stored under the same name as what judges it.
+METRIC_NAMES = ("clipscore_heldout", "is_style", "is_subject", "style_entropy", "pairwise_distance")
 
 
 @dataclass(kw_only=True)
@@ -32,7 +37,7 @@ class Settings:
     """Classifier-free guidance scale; none takes the backbone's default"""
     optimizer_steps: int = 48
     """Optimizer steps a round, the same number in every cell"""
-    lr: float = 3e-3
+    lr: float = 1e-3
     """AdamW's learning rate for the LoRA weights"""
     weight_decay: float = 1e-4
     """AdamW's weight decay"""
@@ -71,6 +76,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} = {value} is not above 0")
+        if self.lora_rank > 1024:
+            raise ValueError(f"lora_rank = {self.lora_rank} is above 1024: no layer is that wide")
         if self.eval_points < 2:
             raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
         if min(self.advantage_history, self.eval_train_images, self.weight_decay) < 0:
@@ -81,7 +88,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A resolved run. ``algorithm``, ``wrapper`` and ``reward`` are instances of their plugins."""
+    """A resolved run. ``algorithm``, ``wrapper`` and ``reward`` are instances of their plugins.
+
+    ``code`` holds the hash of the file, as it was imported, of each that is not built in.
+    """
 
     algorithm_name: str
     wrapper_name: str
@@ -96,6 +106,7 @@ class RunConfig:
     reward: Any
     prompts_argument: str = ""
     plugins: tuple[str, ...] = ()
+    code: Mapping[Kind, str] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -110,13 +121,14 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Everything that makes the run what it is, as plain values."""
 
-        def values(plugin: Any) -> dict[str, Any]:
-            return {p.name: getattr(plugin, p.name) for p in hyperparameters(type(plugin))}
+        def values(kind: Kind, plugin: Any) -> dict[str, Any]:
+            found = {p.name: getattr(plugin, p.name) for p in hyperparameters(type(plugin))}
+            return found | ({"code": self.code[kind]} if kind in self.code else {})
 
         return {
-            "algorithm": {"name": self.algorithm_name, **values(self.algorithm)},
-            "wrapper": {"name": self.wrapper_name, **values(self.wrapper)},
-            "reward": {"name": self.reward_name, **values(self.reward)},
+            "algorithm": {"name": self.algorithm_name, **values("algorithm", self.algorithm)},
+            "wrapper": {"name": self.wrapper_name, **values("wrapper", self.wrapper)},
+            "reward": {"name": self.reward_name, **values("reward", self.reward)},
             "backbone": {"name": self.backbone.name, "source": _source_name(self.backbone)},
             "prompts": {"name": self.prompts.name, "hash": self.prompts.content_hash},
             "queries": self.queries,
@@ -128,10 +140,28 @@ class RunConfig:
 
     def cell_hash(self) -> str:
         """Identity of a cell: a hash of :meth:`as_dict` without the seed and without what changes no result."""
-        content = self.as_dict()
-        del content["seed"], content["found"], content["settings"]["micro_batch"]
-        text = json.dumps(content, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cell_hash(self.as_dict())
+
+
+def cell_hash(content: Mapping[str, Any]) -> str:
+    """Identity of the cell that ``content``, as of :meth:`RunConfig.as_dict`, describes."""
+    kept = {key: value for key, value in content.items() if key not in ("seed", "found")}
+    kept["settings"] = {key: value for key, value in kept["settings"].items() if key != "micro_batch"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_hash(cls: type) -> str | None:
+    """Hash of the file that defines a plugin; None for what is built in, which the benchmark's version names."""
+    if cls.__module__.partition(".")[0] == "b2bench":
+        return None
+    file = inspect.getsourcefile(cls)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else None
+
+
+def _found_again(recorded: Mapping[str, str]) -> str:
+    """What to look a run's backbone up by: its name, where that still means the same source."""
+    known = backbones().get(recorded["name"])
+    return recorded["name"] if known and _source_name(known) == recorded["source"] else recorded["source"]
 
 
 def _source_name(backbone: Backbone) -> str:
@@ -185,6 +215,7 @@ def resolve(
             f"algorithm {algorithm}, wrapper {wrapper}, reward {reward}: each needs a name of its own, not 'run'; "
             "rename the class of the one that is yours"
         )
+    code = {kind: found for kind, cls in classes.items() if (found := code_hash(cls))}
     parts = split_values(values, owners)
     spec = find_backbone(backbone)
     prompt_set = load_prompts(prompts)
@@ -207,6 +238,8 @@ def resolve(
     names = {p.name for p in hyperparameters(classes["reward"])}
     if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
         parts[reward]["checkpoint"] = "pocket" if spec.name == "pocket" else "paper"
+    if reward in METRIC_NAMES:
+        raise UserError(f"{reward} is the name of a metric of every evaluation; give your reward another name")
     if reward == "success" and spec.name != "pocket":
         raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
     return RunConfig(
@@ -221,8 +254,9 @@ def resolve(
         algorithm=build(classes["algorithm"], parts[algorithm]),
         wrapper=build(classes["wrapper"], parts[wrapper]),
         reward=build(classes["reward"], parts[reward]),
-        prompts_argument=prompts,
+        prompts_argument=prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts)),
         plugins=tuple(str(path.resolve()) for path in plugins),
+        code=code,
     )
 
 
@@ -234,19 +268,24 @@ def from_dict(content: Mapping[str, Any]) -> RunConfig:
     """
     values: dict[str, Any] = {f"run.{name}": value for name, value in content["settings"].items()}
     for kind in ("algorithm", "wrapper", "reward"):
-        values |= {f"{kind}.{name}": value for name, value in content[kind].items() if name != "name"}
-    backbone = content["backbone"]
+        values |= {f"{kind}.{name}": value for name, value in content[kind].items() if name not in ("name", "code")}
     config = resolve(
         algorithm=content["algorithm"]["name"],
         wrapper=content["wrapper"]["name"],
         reward=content["reward"]["name"],
-        backbone=backbone["name"] if backbone["name"] in backbones() else backbone["source"],
+        backbone=_found_again(content["backbone"]),
         prompts=content["found"]["prompts"],
         queries=content["queries"],
         seed=content["seed"],
         values=values,
         plugins=tuple(Path(path) for path in content["found"]["plugins"]),
     )
+    for kind in KINDS:
+        if config.code.get(kind) != content[kind].get("code"):
+            raise UserError(
+                f"the file of {kind} {content[kind]['name']} has changed since the run started; "
+                "restore it, or start anew"
+            )
     if config.prompts.content_hash != content["prompts"]["hash"]:
         raise UserError(
             f"prompts {content['found']['prompts']} have changed since the run started; restore them, or start anew"

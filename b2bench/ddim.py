@@ -12,6 +12,20 @@ from b2bench.errors import UserError
 from b2bench.types import Gaussian
 
 
+def stable_diffusion_schedule() -> DDIMScheduler:
+    """Stable Diffusion v1's noise schedule; its last step ends at a variance above zero, so log_prob is finite."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
 class DDIM:
     """The reverse process of a diffusers scheduler's noise schedule by DDIM, at T steps and a given eta.
 

@@ -118,7 +118,8 @@ class Judges:
         """
         scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
         if self.pocket:
-            scores.setdefault("clipscore", self.training(images, prompts))
+            if "clipscore" not in scores:
+                scores["clipscore"] = self.training(images, prompts)
             scores["clipscore_heldout"] = self.heldout(images, prompts)
             scores.setdefault("success", self.classifier.success(images.to(self.device), list(prompts)).cpu())
         return scores

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 
 class RunProgress:
@@ -25,7 +26,7 @@ class RunProgress:
         self.console, self.reward = console, reward
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # it names files, which may hold brackets
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("queries"),
@@ -55,16 +56,18 @@ class RunProgress:
         clipped = f"clipped {metrics['clipped']:.0%}" if "clipped" in metrics else ""
         skipped = "" if report.optimizer_steps else "skipped: nothing kept"
         self.console.print(
-            f"round {round:>2}/{rounds}  {queries:>6} queries  {self.reward} {reward:.3f}  {kept}  {clipped}{skipped}"
-            f"  [dim]{time.monotonic() - self.started:.0f} s[/dim]",
-            highlight=False,
+            Text.assemble(
+                f"round {round:>2}/{rounds}  {queries:>6} queries  {self.reward} {reward:.3f}  "
+                f"{kept}  {clipped}{skipped}  ",
+                (f"{time.monotonic() - self.started:.0f} s", "dim"),
+            )
         )
 
     def evaluated(self, queries: int, evaluation: Any) -> None:
         """A line per evaluation: every metric that has a mean over the test images."""
         shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith("style_")]
         text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown)
-        self.console.print(f"[bold]evaluation[/bold] at {queries} queries  {text}", highlight=False)
+        self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries  {text}"))
 
 
 LABELS = {
@@ -82,7 +85,7 @@ LABELS = {
 def summary_table(summary: Any) -> Table:
     """Alignment, held-out alignment and diversity on unseen prompts, before and after."""
     title = f"{summary.run_id}: {summary.queries} reward queries, test prompts"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title, "bold"), title_justify="left")
     table.add_column("metric")
     for heading in ("pretrained", "after", "change"):
         table.add_column(heading, justify="right")
@@ -92,5 +95,5 @@ def summary_table(summary: Any) -> Table:
         after = summary.after[name]
         numbers = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
         # nan: too few images for this metric, such as one per prompt for the distance within a prompt
-        table.add_row(LABELS.get(name, name), *(("-",) * 3 if math.isnan(before + after) else numbers))
+        table.add_row(Text(LABELS.get(name, name)), *(("-",) * 3 if math.isnan(before + after) else numbers))
     return table

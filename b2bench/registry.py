@@ -19,16 +19,19 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from types import ModuleType, UnionType
+from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from b2bench.errors import UserError
 
 T = TypeVar("T")
 Kind = Literal["algorithm", "wrapper", "reward"]
 KINDS: tuple[Kind, ...] = ("algorithm", "wrapper", "reward")
+PLAIN = (bool, int, float, str)
+"""Types that the command line can give and JSON can hold."""
 _MARK = "__b2bench_kind__"
 # The four wrappers are one module: they are a 2x2 factorial, not four ideas.
 _WRAPPERS = ("vanilla", "bpt", "bs", "b2")
@@ -106,6 +109,16 @@ def hyperparameters(cls: type) -> list[Hyperparameter]:
         default = field.default if field.default is not MISSING else None
         found.append(Hyperparameter(field.name, hints[field.name], default, docs.get(field.name, "")))
     return found
+
+
+def _settable(wanted: Any) -> bool:
+    """Whether :func:`parse_value` makes a plain value of this type from text: one of PLAIN or a Literal, or None."""
+    if get_origin(wanted) in (Union, UnionType):
+        parts = [part for part in get_args(wanted) if part is not type(None)]
+        return len(parts) == 1 and _settable(parts[0])
+    if get_origin(wanted) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(wanted))
+    return inspect.isclass(wanted) and issubclass(wanted, PLAIN)
 
 
 def parse_value(parameter: Hyperparameter, value: Any) -> Any:
@@ -214,6 +227,27 @@ def import_plugin(path: Path) -> list[type]:
     return found
 
 
+def _load_entry_point(entry: EntryPoint, kind: Kind) -> type:
+    """The class of another package.
+
+    Raises:
+        UserError: it does not import, or is none of this kind.
+    """
+    try:
+        cls = entry.load()
+    except (Exception, SystemExit) as error:
+        reason = f"does not import: {type(error).__name__}: {error}"
+    else:
+        if inspect.isclass(cls) and vars(cls).get(_MARK) == kind:
+            return cls
+        reason = f"is no class marked with @{kind}"
+    package = f" {entry.dist.name}" if entry.dist else ""
+    raise UserError(
+        f"entry point {entry.name} = {entry.value} of group {entry.group} {reason}. "
+        f"Correct or uninstall the package{package} that brings it."
+    )
+
+
 class Registry:
     """Names of one kind and where they come from."""
 
@@ -229,7 +263,7 @@ class Registry:
                 for file in sorted(Path(folder).glob("[a-z]*.py")):
                     self._add_module(file.stem, f"b2bench.{kind}s.{file.stem}", "built in")
         for entry in entry_points(group=f"b2bench.{kind}s"):
-            self._add(Origin(entry.name, f"entry point {entry.value}", entry.load))
+            self._add(Origin(entry.name, f"entry point {entry.value}", partial(_load_entry_point, entry, kind)))
 
     def _add_module(self, name: str, module: str, where: str) -> None:
         def load() -> type:
@@ -288,13 +322,26 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
     """An instance with the given hyperparameters, each checked against its type.
 
     Raises:
-        UserError: an unknown name, a value of the wrong type, or one that the class itself refuses.
+        UserError: an unknown name, a value of the wrong type, or one that the class itself refuses; or a
+            hyperparameter that no command line can give or that no store can hold.
     """
+    key = key_of(cls)
     known = {parameter.name: parameter for parameter in hyperparameters(cls)}
+    rule = "a hyperparameter is a bool, int, float, str or Literal of str, or one of them | None"
+    for name, parameter in known.items():
+        if not _settable(parameter.type):
+            raise UserError(f"{key}: {name} is of type {parameter.type_name}; {rule}")
     for name in values:
         if name not in known:
-            raise UserError(f"{key_of(cls)} has no hyperparameter {name!r}.{suggestion(name, known)}")
+            raise UserError(f"{key} has no hyperparameter {name!r}.{suggestion(name, known)}")
+    parsed = {name: parse_value(known[name], value) for name, value in values.items()}
     try:
-        return cls(**{name: parse_value(known[name], value) for name, value in values.items()})
-    except (TypeError, ValueError) as error:  # TypeError: a plugin's field without default
-        raise UserError(f"{key_of(cls)}: {error}. b2bench show {key_of(cls)} explains the settings.") from None
+        made = cls(**parsed)
+    except Exception as error:  # TypeError: a plugin's field without default; others: its __post_init__
+        kind = "" if isinstance(error, TypeError | ValueError | UserError) else f"{type(error).__name__}: "
+        raise UserError(f"{key}: {kind}{error}. b2bench show {key} explains the settings.") from None
+    for name in known:
+        value = getattr(made, name)
+        if not isinstance(value, (*PLAIN, type(None))):  # its default, or what __post_init__ made of it
+            raise UserError(f"{key}: {name} = {value!r} is of type {type(value).__name__}; {rule}")
+    return made

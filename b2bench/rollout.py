@@ -100,7 +100,7 @@ def rollout(
         latents=states[:, : trained + 1],
         log_prob=log_prob[:, :trained],
         group=torch.arange(len(names)) // (leaves if leaves > 1 else samples),
-        leaf=torch.arange(len(names)) % samples,
+        leaf=torch.arange(len(names)) % (leaves if leaves > 1 else samples),
         interval=interval,
         images=policy.decode(final).cpu(),
         calls=len(roots) * len(prefix) + len(rows) * len(steps),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import platform
 import secrets
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,14 +16,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 
 import b2bench
-from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
-from b2bench.config import RunConfig, from_dict
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline, lora_file
+from b2bench.config import RunConfig, cell_hash, from_dict
 from b2bench.errors import UserError
 from b2bench.evaluate import Evaluation, Judges, evaluate
+from b2bench.parallel import Threads
 from b2bench.store import Store
-from b2bench.trainer import Listener, Summary, Trainer, write_config
+from b2bench.trainer import Listener, Summary, Trainer, prepare, write_config
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
 
@@ -49,7 +53,7 @@ def _commit() -> str | None:
         return None
 
 
-def run_row(config: RunConfig, run_id: str, name: str | None, device: torch.device) -> dict[str, Any]:
+def run_row(config: RunConfig, run_id: str, name: str | None, policy: StableDiffusion) -> dict[str, Any]:
     """The row of table ``runs``."""
     return {
         "run_id": run_id,
@@ -67,8 +71,8 @@ def run_row(config: RunConfig, run_id: str, name: str | None, device: torch.devi
         "config_hash": config.cell_hash(),
         "versions": versions(),
         "commit": _commit(),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
+        "device": str(policy.device),
+        "threads": policy.threads.count,
     }
 
 
@@ -119,8 +123,9 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
     trainer = Trainer(config, run_id, store, folder, listener)
     make_folder(out, run_id)
     write_config(config, folder)
-    store.start_run(run_row(config, run_id, name, trainer.policy.device))
-    return _run(trainer)
+    with _only_process(folder, run_id):
+        store.start_run(run_row(config, run_id, name, trainer.policy))
+        return _run(trainer)
 
 
 def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
@@ -144,10 +149,29 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
         raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
     check_network(config)
-    trainer = Trainer(config, run_id, store, folder, listener)
-    trainer.resume()
-    store.restart_run(run_id)
-    return _run(trainer)
+    with _only_process(folder, run_id):
+        trainer = Trainer(config, run_id, store, folder, listener)
+        trainer.resume()
+        store.restart_run(run_id)
+        return _run(trainer)
+
+
+@contextlib.contextmanager
+def _only_process(folder: Path, run_id: str) -> Iterator[None]:
+    """Hold the run's folder. The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it: two would rewind each other's rounds.
+    """
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"run {run_id} is running in another process; wait for it, or stop it first") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run(trainer: Trainer) -> Summary:
@@ -161,19 +185,23 @@ def _run(trainer: Trainer) -> Summary:
 def evaluate_lora(
     config: RunConfig,
     lora: Path | None,
-    queries: int,
+    queries: int | None,
     store: Store,
     name: str | None,
     progress: Callable[[str], None],
 ) -> tuple[str, Evaluation]:
     """Measure somebody's LoRA (None: the pretrained model) by the protocol of runs, into the store.
 
-    It becomes a run of algorithm ``external`` whose only evaluation stands at ``queries``, the reward
-    queries that its owner says it cost.
+    It becomes a run of algorithm ``external`` whose only evaluation stands at ``queries``, the reward queries
+    that its owner says it cost, among the runs of that budget. The pretrained model cost none, and stands among
+    the runs of budget ``queries``. The LoRA's hash is part of its cell's identity and of its name.
 
     Raises:
-        UserError: the LoRA does not fit the backbone, or the store cannot be used.
+        UserError: the LoRA does not fit the backbone, nobody says what it cost, or the store cannot be used.
     """
+    file = None if lora is None else lora_file(lora)
+    if file is not None and not queries:
+        raise UserError(f"how many reward queries did {lora} cost? --queries N; tables compare runs of equal budgets")
     store.check()
     settings = config.settings
     check_network(config)
@@ -185,11 +213,11 @@ def evaluate_lora(
         eta=settings.eta,
         guidance=float(settings.guidance or config.backbone.guidance),
         device=accelerator.device,
+        threads=Threads.of_device(accelerator.device),
     )
-    if lora is not None:
-        policy.load_lora(lora)
-    if hasattr(config.reward, "prepare"):
-        config.reward.prepare(policy.device)
+    if file is not None:
+        policy.load_lora(file)
+    prepare(config.reward, config.reward_name, policy.device)
     judges = Judges(config.reward, config.reward_name, config.backbone.name, policy.device)
     result = evaluate(
         policy,
@@ -200,21 +228,27 @@ def evaluate_lora(
         settings.micro_batch,
         lambda split: progress(f"evaluating on {split} prompts"),
     )
-    label = lora.stem if lora is not None else "pretrained"
+    label, code = "pretrained", None
+    if lora is not None and file is not None:
+        code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        label = f"{lora.stem}-{code[:6]}"
     run_id = f"external-{label}-s{config.seed}-{secrets.token_hex(4)}"
-    row = run_row(config, run_id, name or label, policy.device)
-    row |= {"algorithm": "external", "wrapper": label, "budget": queries}
+    row = run_row(config, run_id, name or label, policy)
+    row |= {"algorithm": "external", "wrapper": label, "budget": queries or config.queries}
     row["config"] = row["config"] | {
-        "algorithm": {"name": "external", "lora": label},
+        "algorithm": {"name": "external", "lora": label, "code": code},
         "wrapper": {"name": label},
+        "queries": row["budget"],
     }
+    row["config_hash"] = cell_hash(row["config"])
     store.start_run(row)
-    store.record_evals(run_id, result.metric_rows(queries), result.image_rows(queries, config.reward_name))
+    spent = 0 if lora is None else row["budget"]
+    store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
     store.finish_run(run_id, "done")
     return run_id, result
 
 
 def limit_threads(threads: int | None) -> None:
-    """Set torch's threads; None keeps its own choice, the number of cores or OMP_NUM_THREADS."""
+    """The number of threads of what follows; None keeps torch's choice, the cores or OMP_NUM_THREADS."""
     if threads is not None:
         torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))

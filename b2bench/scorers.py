@@ -18,7 +18,7 @@ from b2bench.quiet import quiet_libraries
 PAPER_MODEL, PAPER_WEIGHTS = "ViT-H-14", "laion2b_s32b_b79k"
 _PAPER_HELP = (
     f"the paper's CLIP scorer, open_clip {PAPER_MODEL} {PAPER_WEIGHTS} (3.9 GB), is not on this machine and could "
-    "not be fetched. Get it with: huggingface-cli download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --local-dir DIR, "
+    "not be fetched. Get it with: hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --local-dir DIR, "
     "then --set checkpoint=DIR"
 )
 # CLIP's own pixel statistics, for folders whose config does not give them.

@@ -289,6 +289,8 @@ class Store:
         def work(con: duckdb.DuckDBPyConnection) -> list[Row]:
             try:
                 return _rows(con.execute(query, list(parameters)))
+            except duckdb.InterruptException:
+                raise
             except duckdb.Error as error:
                 raise UserError(f"SQL on {self.path}: {_first_line(error)}") from None
 
@@ -320,11 +322,20 @@ class Store:
                 for statement in MIGRATIONS[step]:
                     con.execute(statement)
                 con.execute('UPDATE "schema" SET version = ?', [step])
+            if not TABLES.keys() <= {name for (name,) in con.execute("SHOW TABLES").fetchall()}:
+                raise self._no_store()
             result = work(con)
             con.commit()
             return result
         except duckdb.IOException as error:  # the disk is full, or gone
             raise UserError(f"database {self.path}: {_first_line(error)}") from None
+        except (RuntimeError, duckdb.InterruptException) as error:
+            if "interrupted" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from None  # DuckDB swallows the one of Ctrl-C: "Query interrupted"
+        except duckdb.Error as error:
+            error.add_note(f"database {self.path}")  # DuckDB does not say which
+            raise
         finally:
             con.close()
 
@@ -362,15 +373,18 @@ class Store:
             found = con.execute('SELECT version FROM "schema"').fetchall()
         except (duckdb.CatalogException, duckdb.BinderException):
             found = []
-        if len(found) != 1:
-            raise UserError(f"{self.path} is a DuckDB file but no b2bench store; choose another --db")
-        version = int(found[0][0])
+        version = found[0][0] if len(found) == 1 else None
+        if not isinstance(version, int) or version < 1:
+            raise self._no_store()
         if version > SCHEMA_VERSION:
             raise UserError(
                 f"{self.path} has schema version {version}, this b2bench knows up to {SCHEMA_VERSION}; "
                 "upgrade b2bench or choose another --db"
             )
         return version
+
+    def _no_store(self) -> UserError:
+        return UserError(f"{self.path} is a DuckDB file but no b2bench store; choose another --db")
 
 
 def _create(path: Path) -> None:

@@ -7,6 +7,7 @@ milestones in reward queries an evaluation.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config import RunConfig
 from b2bench.errors import RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
+from b2bench.parallel import Threads
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator
 from b2bench.store import Store
@@ -70,6 +72,30 @@ class Summary:
     weights: str
 
 
+@contextlib.contextmanager
+def plugin_errors(what: str) -> Iterator[None]:
+    """Whatever a plugin raises before the first round becomes one line that says where.
+
+    Raises:
+        UserError: the plugin raised something.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        raise UserError(f"{what} cannot be set up: {reason}") from error
+
+
+def prepare(reward: Any, name: str, device: torch.device) -> None:
+    """Let a reward load what it needs, before anything is stored."""
+    with plugin_errors(f"reward {name}"):
+        if hasattr(reward, "prepare"):
+            reward.prepare(device)
+
+
 class Trainer:
     """One run, from its first evaluation to its last checkpoint.
 
@@ -94,16 +120,17 @@ class Trainer:
             eta=settings.eta,
             guidance=float(settings.guidance or config.backbone.guidance),
             device=device,
+            threads=Threads.of_device(device),
         )
         self.policy.add_lora(settings.lora_rank, config.seed)
         self.policy.network = self.accelerator.prepare_model(self.policy.unet)
         self.listener.stage(f"loading {config.reward_name}")
-        if hasattr(config.reward, "prepare"):
-            config.reward.prepare(device)
+        prepare(config.reward, config.reward_name, device)
         self.judges = Judges(config.reward, config.reward_name, config.backbone.name, device)
-        if hasattr(config.algorithm, "setup"):
-            config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))
-        networks = list(config.algorithm.networks()) if hasattr(config.algorithm, "networks") else []
+        with plugin_errors(f"algorithm {config.algorithm_name}"):
+            if hasattr(config.algorithm, "setup"):
+                config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))
+            networks = list(config.algorithm.networks()) if hasattr(config.algorithm, "networks") else []
         self.networks = [network for network, _ in networks]
         groups: list[dict[str, Any]] = [{"params": list(self.policy.parameters()), "lr": settings.lr}]
         groups += [{"params": list(network.parameters()), "lr": lr} for network, lr in networks]

@@ -33,7 +33,10 @@ Verdict = Literal["gain", "not significant", "loss", "untested", "failed", "inco
 
 @dataclass(frozen=True)
 class Context:
-    """What is equal for all runs of a group of tables; ``budget`` in reward queries."""
+    """What is equal for all runs of a group of tables; ``budget`` in reward queries.
+
+    ``reward_settings`` is empty for a built-in reward with the backbone's own checkpoint.
+    """
 
     benchmark_version: str
     backbone: str
@@ -41,6 +44,7 @@ class Context:
     prompts: str
     prompts_hash: str
     budget: int | None
+    reward_settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,16 @@ def _context(row: Row) -> Context:
         row["prompts"],
         row["prompts_hash"] or "",
         row["budget"],
+        _reward_settings((row["config"] or {}).get("reward") or {}),
     )
+
+
+def _reward_settings(config: Row) -> str:
+    """What makes scores another quantity than those of the same reward by default: checkpoint, a plugin's code."""
+    found = {name: config[name] for name in ("checkpoint", "code") if config.get(name)}
+    if found.get("checkpoint") in ("pocket", "paper"):
+        del found["checkpoint"]
+    return " ".join(f"{name}={value}" for name, value in found.items())
 
 
 def _tables(context: Context, runs: Sequence[_Run], settings: Mapping[str, Sequence[Row]]) -> Tables:

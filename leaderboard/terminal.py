@@ -70,7 +70,7 @@ def _head(group: Tables, console: Console) -> None:
     parts = [
         f"b2bench {context.benchmark_version}",
         context.backbone,
-        f"reward {context.reward}",
+        f"reward {context.reward} {context.reward_settings}".rstrip(),
         prompts,
         budget,
     ]

@@ -35,7 +35,7 @@ def _load(loader: Any, source: str, size: str, **options: Any) -> Any:
             raise UserError(f"BERTScore checkpoint {source} cannot be read: {reason}") from None
         raise UserError(
             f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Get it with: "
-            f"huggingface-cli download {source}, on a machine with access, and set HF_HOME to that cache. ({reason})"
+            f"hf download {source}, on a machine with access, and set HF_HOME to that cache. ({reason})"
         ) from None
 
 
@@ -70,6 +70,10 @@ class BERTScore:
     """Images captioned at a time"""
     max_new_tokens: int = 24
     """Length at which an answer is cut"""
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.max_new_tokens) < 1:
+            raise ValueError(f"batch = {self.batch}, max_new_tokens = {self.max_new_tokens}: each is at least 1")
 
     def prepare(self, device: torch.device) -> None:
         """Load captioner and BERT before the first query, so that a missing one stops nothing halfway."""

@@ -27,6 +27,10 @@ class CLIPScore:
     batch: int = 64
     """Images scored at a time"""
 
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch = {self.batch} is below 1")
+
     def prepare(self, device: torch.device) -> None:
         """Load the model before the first query, so that a missing one stops nothing halfway."""
         self.scorer = ClipScorer(self.checkpoint, device, self.batch)

@@ -19,7 +19,7 @@ class Backbone:
     """A checkpoint in diffusers' ``StableDiffusionPipeline`` layout, and what to know before loading it.
 
     ``source`` is a folder or a hub id. ``guidance`` is the default scale; ``download`` says how large
-    a hub checkpoint is. ``name`` is what a run records.
+    a hub checkpoint is. ``name`` is what a run records; ``broken`` says why a registered one cannot be used.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Backbone:
     description: str
     guidance: float
     download: str = ""
+    broken: str = ""
 
     def check_prompts(self, prompts: Iterable[str]) -> None:
         """Refuse prompts that the backbone cannot depict.
@@ -66,7 +67,11 @@ def backbones() -> dict[str, Backbone]:
     for entry in entry_points(group="b2bench.backbones"):
         if entry.name in found:
             raise UserError(f"two backbones are named {entry.name!r}: built in, and entry point {entry.value}")
-        found[entry.name] = entry.load()
+        try:
+            found[entry.name] = entry.load()
+        except Exception as error:  # somebody else's package may raise anything
+            broken = f"entry point {entry.value} cannot be loaded: {type(error).__name__}: {error}"
+            found[entry.name] = Backbone(entry.name, "", broken, guidance=1.0, broken=broken)
     return found
 
 
@@ -78,6 +83,8 @@ def find_backbone(name: str) -> Backbone:
     """
     known = backbones()
     if name in known:
+        if known[name].broken:
+            raise UserError(f"backbone {name}: {known[name].broken}; mend or uninstall the package")
         return known[name]
     path = Path(name)
     if path.is_dir():
@@ -86,7 +93,9 @@ def find_backbone(name: str) -> Backbone:
                 f"backbone folder {name} is no diffusers pipeline: it has no model_index.json. "
                 "Save one there with StableDiffusionPipeline.save_pretrained."
             )
-        return Backbone(path.resolve().name, str(path), "a local StableDiffusionPipeline folder", guidance=5.0)
+        path = path.resolve()
+        name = f"{path.name} (folder)" if path.name in known else path.name
+        return Backbone(name, str(path), "a local StableDiffusionPipeline folder", guidance=5.0)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return Backbone(name, name, "a StableDiffusionPipeline on the hub", guidance=5.0, download="several GB")
     raise UserError(

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from b2bench.backbones import Backbone
 from b2bench.ddim import DDIM
 from b2bench.errors import UserError
+from b2bench.parallel import Threads, predict
 from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive
 from b2bench.types import Conditioning, Gaussian, concatenate
@@ -59,8 +61,24 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             raise UserError(f"backbone folder {folder} cannot be read: {reason}") from None
         raise UserError(
             f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
-            f"Get it with: huggingface-cli download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
+            f"Get it with: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
         ) from None
+
+
+def lora_file(source: Path) -> Path:
+    """The one safetensors file that ``source`` is or holds.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    if source.is_dir():
+        files = sorted(source.glob("*.safetensors"))
+        if len(files) != 1:
+            raise UserError(f"{source} holds {len(files)} safetensors files; name the LoRA file itself")
+        source = files[0]
+    if source.suffix != ".safetensors" or not source.is_file():
+        raise UserError(f"{source} is no .safetensors file: b2bench loads LoRA weights in that format only")
+    return source
 
 
 class StableDiffusion:
@@ -79,6 +97,7 @@ class StableDiffusion:
         guidance: float,
         device: torch.device | str = "cpu",
         stochastic: bool = True,
+        threads: Threads | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.device = torch.device(device)
@@ -87,6 +106,8 @@ class StableDiffusion:
         self.text_encoder = pipeline.text_encoder.to(self.device).requires_grad_(False).eval()
         # What is called: accelerate's prepared module (autocast, several processes), else the UNet itself.
         self.network: nn.Module = self.unet
+        self._layers: list[BaseTunerLayer] = []
+        self.threads = threads or Threads()
         self.calls = 0  # network evaluations so far, in rows; guidance counts once
         self.ddim = DDIM(pipeline.scheduler, num_steps, eta, stochastic=stochastic)
         self.timesteps = self.ddim.timesteps.to(self.device)
@@ -117,13 +138,7 @@ class StableDiffusion:
         Raises:
             UserError: there is no such LoRA, or it fits another network.
         """
-        if source.is_dir():
-            files = sorted(source.glob("*.safetensors"))
-            if len(files) != 1:
-                raise UserError(f"{source} holds {len(files)} safetensors files; name the LoRA file itself")
-            source = files[0]
-        if source.suffix != ".safetensors" or not source.is_file():
-            raise UserError(f"{source} is no .safetensors file: b2bench loads LoRA weights in that format only")
+        source = lora_file(source)
         try:
             self.pipeline.load_lora_weights(str(source.parent), weight_name=source.name)
         except Exception as error:  # diffusers and peft raise many kinds for weights that do not fit
@@ -176,11 +191,17 @@ class StableDiffusion:
         timestep = self.timesteps[step.to(self.device)]
         text = cond.embeddings()
         if self.guidance == 1:
-            return self.network(latents, timestep, text).sample.float()
+            return self._predict(latents, timestep, text)
         text = torch.cat([cond.empty.expand_as(text), text])
-        both = self.network(torch.cat([latents, latents]), torch.cat([timestep, timestep]), text).sample
-        empty, prompted = both.float().chunk(2)
+        both = self._predict(torch.cat([latents, latents]), torch.cat([timestep, timestep]), text)
+        empty, prompted = both.chunk(2)
         return empty + self.guidance * (prompted - empty)
+
+    def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        # A GPU wants the batch whole; and shards pass no gradient on to the latents.
+        if self.device.type != "cpu" or latents.requires_grad or text.requires_grad:
+            return self.network(latents, timestep, text).sample.float()
+        return predict(self.network, self.threads, self.parameters(), latents, timestep, text).float()
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
         """The DDIM transition that follows from a noise prediction."""
@@ -194,15 +215,30 @@ class StableDiffusion:
     def decode(self, latents: Tensor, micro_batch: int = 32) -> Tensor:
         """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1], float32, on the policy's device."""
         scaled = latents.to(self.device) / self.vae.config.scaling_factor
-        images = [self.vae.decode(part.to(self.vae.dtype)).sample for part in scaled.split(micro_batch)]
+
+        def run(part: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self.vae.decode(part.to(self.vae.dtype)).sample
+
+        images = self.threads.map(run, scaled.split(micro_batch))
         return (concatenate(images).float() / 2 + 0.5).clamp(0, 1)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """While it is open, and without gradient, the pretrained model: the adapter is switched off."""
-        self.unet.disable_adapters()
+        # Not diffusers' disable_adapters(): it looks up peft's version and walks the whole network each time,
+        # which was an eighth of DPOK's update on pocket.
+        layers = self._lora_layers()
+        for layer in layers:
+            layer.enable_adapters(False)
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.unet.enable_adapters()
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    def _lora_layers(self) -> list[BaseTunerLayer]:
+        if not self._layers:
+            self._layers = [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
+        return self._layers

@@ -11,12 +11,13 @@ from typing import Any
 
 import duckdb
 import pytest
+from store_rows import run_row
 
-from b2bench import __version__
 from b2bench.backbones import POCKET_WEIGHTS
 from b2bench.store import SCHEMA_VERSION, Store
 
 RUN = ("run", "--algo", "ddpo", "--queries", "10")
+LONG = "x" * 300
 
 
 def plugin(base: str, body: str) -> str:
@@ -40,6 +41,13 @@ FILES: dict[str, str | bytes] = {
     "batched.py": BATCHED,
     "required.py": plugin("@algorithm", "class Required:\n    x: float\n    def loss(self, policy, batch): ...\n"),
     "untyped.py": plugin("@algorithm", "class Untyped:\n    x: 'Flaot' = 1.0\n    def loss(self, p, b): ...\n"),
+    "raising.py": plugin(
+        "@algorithm",
+        "class Raising:\n    x: float = 1.0\n    def __post_init__(self):\n        {}['a key']\n"
+        "    def loss(self, policy, batch): ...\n",
+    ),
+    "pathlike.py": "from pathlib import Path\n"
+    + plugin("@reward", "class Pathlike:\n    file: Path = Path('x')\n    def __call__(self, images, prompts): ...\n"),
     "notes.txt": "not Python",
     "broken.toml": "algo = 'ddpo'\nqueries =\n",
     "latin1.toml": "algo = '\u00e9'".encode("latin-1"),
@@ -69,7 +77,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("run", "--algo", "batched", "--plugin", "batched.py", "--set", "batch=2"),
         ("'batch' is ambiguous", "batched.batch or clipscore.batch"),
     ),
-    "word for a number": ((*RUN, "--set", "lr=fast"), ("lr = 'fast' is no float", "0.003")),
+    "word for a number": ((*RUN, "--set", "lr=fast"), ("lr = 'fast' is no float", "0.001")),
     "fraction for a whole number": ((*RUN, "--set", "draws=2.5"), ("draws = '2.5' is no int",)),
     "no choice": ((*RUN, "--set", "precision=fp8"), ("precision = 'fp8'", "fp32")),
     "nan": ((*RUN, "--set", "lr=nan"), ("lr = 'nan'",)),
@@ -112,6 +120,11 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "plugin like the wrapper": (("run", "--algo", "vanilla", "--plugin", "vanilla.py"), ("a name of its own",)),
     "plugin without default": (("run", "--algo", "required", "--plugin", "required.py"), ("required", "'x'")),
     "plugin with unknown type": (("run", "--algo", "untyped", "--plugin", "untyped.py"), ("untyped", "Flaot")),
+    "plugin that raises on building": (
+        ("run", "--algo", "raising", "--plugin", "raising.py", "--queries", "10"),
+        ("raising: KeyError: 'a key'",),
+    ),
+    "plugin with a path": ((*RUN, "--reward", "pathlike", "--plugin", "pathlike.py"), ("pathlike: file", "type Path")),
     # config files
     "config missing": (("run", "--config", "gone.toml"), ("config file gone.toml does not exist",)),
     "config folder": (("run", "--config", "folder"), ("config file folder cannot be read",)),
@@ -138,6 +151,14 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "evaluate budget": (("evaluate", "--queries", "-1"), ("--queries",)),
     "evaluate no images": (("evaluate", "--eval-images", "0"), ("--eval-images",)),
     "ls without what": (("ls",), ("what", "ls --help")),
+    # names that the file system refuses
+    "long database": ((*RUN, "--db", LONG), (LONG, "File name too long")),
+    "long plugin": ((*RUN, "--plugin", LONG), (LONG, "File name too long")),
+    "long backbone": ((*RUN, "--backbone", LONG), (LONG, "File name too long")),
+    "check of a long name": (("check", LONG), (LONG, "File name too long")),
+    "evaluate of a long name": (("evaluate", LONG), (LONG, "File name too long")),
+    "report of a long name": (("report", "--db", LONG), (LONG, "File name too long")),
+    "ls in a long name": (("ls", "runs", "--db", LONG), (LONG, "File name too long")),
 }
 
 
@@ -147,26 +168,6 @@ def files(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }
-
-
-def run_row(run_id: str, **more: Any) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "name": run_id,
-        "benchmark_version": __version__,
-        "algorithm": "ddpo",
-        "wrapper": "b2",
-        "backbone": "pocket",
-        "reward": "clipscore",
-        "prompts": "template1",
-        "prompts_hash": "ab",
-        "seed": 0,
-        "budget": 10,
-        "config": {},
-        "config_hash": "cd",
-        "versions": {},
-        **more,
     }
 
 
@@ -245,6 +246,24 @@ def test_a_newer_schema(command: str, refused: Callable[..., str]) -> None:
     line = refused(*COMMANDS[command])
     assert f"schema version {SCHEMA_VERSION + 1}" in line
     assert "upgrade b2bench" in line
+
+
+def test_an_error_of_the_database_says_which(refused: Callable[..., str]) -> None:
+    Store("b2bench.duckdb").start_run(run_row("earlier"))
+    with duckdb.connect("b2bench.duckdb") as con:
+        con.execute("ALTER TABLE runs RENAME COLUMN started TO begun")
+    line = refused("report")
+    assert "database b2bench.duckdb" in line
+    assert "started" in line
+
+
+def test_an_error_of_the_program_is_not_hidden(b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(Store, "runs", broken)
+    with pytest.raises(LookupError, match="a bug"):
+        b2bench("report")
 
 
 @pytest.mark.parametrize("command", ["report", "ls", "show"])
@@ -363,7 +382,7 @@ def v_prediction(folder: Path) -> None:
 def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refused: Callable[..., str]) -> None:
     damage(pipeline)
     line = refused(*RUN, "--backbone", "pipe")
-    assert "epsilon-prediction" in line if damage is v_prediction else "backbone folder pipe" in line
+    assert "epsilon-prediction" in line if damage is v_prediction else f"backbone folder {pipeline.resolve()}" in line
 
 
 @pytest.mark.parametrize(
@@ -408,6 +427,11 @@ def test_a_pickle_is_never_opened(place: Path, refused: Callable[..., str]) -> N
     assert "lora.bin is no .safetensors file" in refused("evaluate", "lora.bin")
     assert "folder holds 0 safetensors files" in refused("evaluate", "folder")
     assert not Path("opened").exists()
+
+
+def test_weights_in_a_file(refused: Callable[..., str]) -> None:
+    pytest.importorskip("resvg_py")
+    assert "notes.txt: File exists" in refused("pocket", "build", "--work", "notes.txt")
 
 
 def test_gallery_in_a_missing_folder(refused: Callable[..., str]) -> None:

@@ -1,5 +1,6 @@
 """Runs from the command line: what they write, and what is left of those that are stopped."""
 
+import io
 import json
 import os
 import resource
@@ -11,11 +12,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
+from store_rows import run_row
 
 from b2bench import __version__
+from b2bench.progress import RunProgress
 from b2bench.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +151,38 @@ def test_the_command_line_goes_before_the_config_file(
     assert "pytorch_lora_weights.safetensors" in done.stdout
 
 
+def test_paths_and_names_are_printed_as_they_are(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from b2bench import runner
+    from b2bench.trainer import Summary
+
+    def start(config: Any, store: Store, out: Path, *_: object) -> Summary:
+        return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, str(out / "weights"))
+
+    monkeypatch.setattr(runner, "start", start)
+    monkeypatch.chdir(tmp_path)
+    Path("a[").mkdir()
+    done = b2bench(*TINY, "--db", "a[/b].duckdb", "--out", "runs[old]:cat:")
+    assert done.code == 0, done.stderr
+    for text in ("run[1]: 10 reward queries", "odd[/b]", "a[/b].duckdb", "runs[old]:cat:/weights"):
+        assert text in done.stdout
+
+
+def test_a_terminal_shows_names_as_they_are() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=200, color_system=None)
+    metric = SimpleNamespace(name="odd[/b]", split="test", value=0.5)
+    with RunProgress(console, 10, "odd[/b]") as progress:
+        progress.stage("loading a[/b]")
+        progress.progress.refresh()
+        report = SimpleNamespace(metrics={}, kept=np.ones(5), optimizer_steps=1)
+        progress.round_done(1, 2, 5, 0.5, report)
+        progress.evaluated(5, SimpleNamespace(metrics=[metric]))
+    for text in ("loading a[/b]", "5 queries  odd[/b] 0.500", "evaluation at 5 queries  odd[/b] 0.500"):
+        assert text in screen.getvalue()
+
+
 # -- runs that are stopped -------------------------------------------------------------------------
 
 
@@ -210,6 +248,45 @@ def test_an_interrupt_before_the_run_promises_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["resolve", "import"])
+def test_an_interrupt_while_torch_is_imported_says_so(
+    place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from b2bench import config, runner
+
+    if place == "resolve":  # which imports the algorithm, and with it torch
+        monkeypatch.setattr(config, "resolve", interrupt)
+    else:
+        monkeypatch.setattr(runner, "limit_threads", interrupt)
+    monkeypatch.chdir(tmp_path)
+    result = b2bench(*TINY)
+    assert result.code == 1
+    assert "nothing of it is stored" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["limit_threads", "Trainer"])
+def test_an_interrupt_before_a_run_goes_on_says_how(
+    place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from b2bench import runner
+
+    monkeypatch.setattr(runner, place, interrupt)
+    monkeypatch.setattr(runner, "from_dict", lambda _: SimpleNamespace())
+    monkeypatch.setattr(runner, "check_network", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    Path("runs/earlier").mkdir(parents=True)
+    Store("b2bench.duckdb").start_run(run_row("earlier"))
+    result = b2bench("run", "--resume", "earl")
+    assert result.code == 1
+    assert "every finished round is in b2bench.duckdb" in result.stderr
+    assert "b2bench run --resume earlier --db" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -234,6 +311,15 @@ def test_a_reward_that_answers_nonsense_fails_the_run(
     [run] = Store("b2bench.duckdb").runs()
     assert (run["status"], run["error"]) == ("failed", reason)
     assert Store("b2bench.duckdb").sql("SELECT count(*) AS n FROM queries") == [{"n": 0}]
+
+
+def test_a_terminal_in_ascii_gets_a_report_all_the_same(tmp_path: Path) -> None:
+    Store(tmp_path / "b2bench.duckdb").start_run(run_row("earlier", name="caf\u00e9"))
+    ascii_only = {**PYTHON, "PYTHONIOENCODING": "ascii"}
+    for arguments in (["report"], ["show", "earlier"]):
+        done = subprocess.run([*CLI, *arguments], cwd=tmp_path, env=ascii_only, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"?" in done.stdout
 
 
 # -- what is instant -------------------------------------------------------------------------------

@@ -184,6 +184,7 @@ def test_cell(
 # -- the same again ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_rows_and_weights(finish: Callable[..., Finished]) -> None:
     algorithm, wrapper = "dpok", "b2"
     torch.manual_seed(1)
@@ -198,6 +199,7 @@ def test_the_same_seed_gives_the_same_rows_and_weights(finish: Callable[..., Fin
     assert one.weights.read_bytes() != other.weights.read_bytes()
 
 
+@pytest.mark.slow
 def test_wrappers_that_are_switched_off_train_as_vanilla_bit_for_bit(finish: Callable[..., Finished]) -> None:
     one = {"samples": 1, "draws": 4, "queries": 8, "steps": 3}
     vanilla = finish(choose("ddpo", "vanilla", **one))
@@ -246,6 +248,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
     return found.results(), found.weights.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_resumes_to_the_same_rows_and_weights(
     uninterrupted: Any, finish: Callable[..., Finished], tmp_path: Path
 ) -> None:
@@ -258,6 +261,7 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_rows_and_weights(
     check_resumed(store, run["run_id"], tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before the first checkpoint", "between a round's rows and its checkpoint"])
 def test_a_run_that_is_killed_at_a_bad_moment_writes_no_row_twice(
     when: str, uninterrupted: Any, finish: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

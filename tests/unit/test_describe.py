@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from store_rows import run_row
 
 from b2bench.config import Settings
 from b2bench.describe import LISTS, description, listing, listing_table, render_description
@@ -47,21 +48,7 @@ def db(tmp_path: Path) -> Path:
         "settings": settings,
     }
     for seed, (run_id, name) in enumerate([("r1-abc", "first"), ("r2-abd", "second [bold]")]):
-        run = {
-            "run_id": run_id,
-            "name": name,
-            "benchmark_version": "0.1",
-            "algorithm": "ddpo",
-            "wrapper": "b2",
-            "backbone": "pocket",
-            "reward": "clipscore",
-            "prompts": "template1",
-            "seed": seed,
-            "budget": 20,
-            "config": config,
-            "config_hash": "cd",
-            "versions": {"torch": "2.13"},
-        }
+        run = run_row(run_id, name=name, seed=seed, budget=20, config=config, versions={"torch": "2.13"})
         store.start_run(run)
         store.record_evals(run_id, [_eval(0, "train", 0.2), _eval(0, "test", 0.25)])
         queries = [_query(i, reward=i / 10) for i in range(10)]

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
+from store_rows import run_row
 
 from b2bench import store as store_module
 from b2bench.errors import UserError
@@ -20,26 +22,7 @@ from b2bench.store import CLOSED, KEYS, SCHEMA_VERSION, TABLES, Store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "store.md"
-
-
-def run_row(run_id: str = "a1", **more: Any) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "name": f"ddpo-b2-{run_id}",
-        "benchmark_version": "0.1",
-        "algorithm": "ddpo",
-        "wrapper": "b2",
-        "backbone": "pocket",
-        "reward": "clipscore",
-        "prompts": "template1",
-        "prompts_hash": "ab",
-        "seed": 0,
-        "budget": 1000,
-        "config": {"lr": 1e-3, "nested": {"nan": float("nan"), "path": Path("x")}},
-        "config_hash": "cd",
-        "versions": {"torch": "2"},
-        **more,
-    }
+README = ROOT / "README.md"
 
 
 def round_rows(number: int, n: int = 10) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -68,7 +51,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def started(store: Store) -> Store:
-    store.start_run(run_row())
+    store.start_run(run_row(config={"lr": 1e-3, "nested": {"nan": float("nan"), "path": Path("x")}}))
     return store
 
 
@@ -201,6 +184,18 @@ def test_sql_reads_and_does_nothing_else(started: Store, tmp_path: Path) -> None
     assert count(started, "runs") == 1
 
 
+def test_ctrl_c_in_a_query_is_an_interrupt(started: Store) -> None:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)  # as SIGINT's, but pytest's own stays
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            started.sql("SELECT count(*) FROM range(100000000) a, range(1000) b WHERE (a.range * b.range) % 7 = 3")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count(started, "runs") == 1
+
+
 def test_merge_takes_the_runs_that_are_not_there_yet(started: Store, tmp_path: Path) -> None:
     started.record_round("a1", *round_rows(0))
     other = Store(tmp_path / "other.duckdb")
@@ -244,6 +239,17 @@ def foreign(path: Path) -> None:
         con.execute("CREATE TABLE mine (x INTEGER)")
 
 
+def schema(kind: str, values: str) -> Callable[[Path], None]:
+    """Somebody's table of this name, and no other."""
+
+    def make(path: Path) -> None:
+        with duckdb.connect(str(path)) as con:
+            con.execute(f'CREATE TABLE "schema" (version {kind})')
+            con.execute(f'INSERT INTO "schema" VALUES {values}')
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -251,8 +257,12 @@ def foreign(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "not a DuckDB file"),
         (newer, "schema version 99"),
         (foreign, "no b2bench store"),
+        (schema("INTEGER", "(NULL)"), "no b2bench store"),
+        (schema("VARCHAR", "('one')"), "no b2bench store"),
+        (schema("INTEGER", "(0)"), "no b2bench store"),
+        (schema("INTEGER", f"({SCHEMA_VERSION})"), "no b2bench store"),
     ],
-    ids=["text", "empty", "newer", "foreign"],
+    ids=["text", "empty", "newer", "foreign", "null version", "text version", "version 0", "only a version"],
 )
 def test_a_file_that_is_no_store_is_refused_and_untouched(store: Store, make: Any, message: str) -> None:
     make(store.path)
@@ -330,7 +340,8 @@ def test_calls_wait_for_a_connection_of_this_process(started: Store) -> None:
 WRITE = """
 import sys
 sys.path[:0] = sys.argv[2:]
-from test_store import Store, round_rows, run_row
+from store_rows import run_row
+from test_store import Store, round_rows
 store = Store(sys.argv[1])
 if not store.path.exists():
     store.start_run(run_row())
@@ -342,7 +353,7 @@ for number in range(first, first + 10_000):
 
 
 def test_killed_at_any_instant_only_whole_rounds_are_left(store: Store) -> None:
-    command = [sys.executable, "-c", WRITE, str(store.path), str(ROOT), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", WRITE, str(store.path), str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
     seen = 0
     for pause in (0.21, 0.34):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
@@ -385,8 +396,9 @@ def test_the_documentation_lists_the_schema() -> None:
             assert f"key: {', '.join(f'`{name}`' for name in KEYS[table])}" in sections[table]
 
 
-def test_the_queries_of_the_documentation_work(started: Store) -> None:
-    queries = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.S)
+@pytest.mark.parametrize("page", [README, DOCS], ids=["README", "docs/store.md"])
+def test_the_queries_of_the_documentation_work(started: Store, page: Path) -> None:
+    queries = re.findall(r"```sql\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
     assert len(queries) == 3
     for number in range(2):
         started.record_round("a1", *round_rows(number))

@@ -4,54 +4,54 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
-from b2bench.errors import UserError
+from b2bench.errors import RunFailed, UserError
 from b2bench.registry import suggestion
 
-# name -> what it leaves behind in the work folder; in an order that satisfies every need.
-STAGES = {
-    "autoencoder": "autoencoder/config.json",
-    "classifier": "classifier.safetensors",
-    "scorer_training": "scorer-training/open_clip_model.safetensors",
-    "scorer_heldout": "scorer-heldout/open_clip_model.safetensors",
-    "captioner": "captioner/model.safetensors",
-    "bert": "bert/model.safetensors",
-    "decoder": "decoder/config.json",
-    "base_draft": "base-draft/model_index.json",
-    "base_model": "base-model/model_index.json",
-    "pipeline": "pipeline/model_index.json",
-}
+# In an order that satisfies every need, the longest chain first: with several jobs, that is also the order in
+# which stages are handed out.
+STAGES = (
+    "autoencoder",
+    "base_draft",
+    "base_model",
+    "decoder",
+    "captioner",
+    "scorer_heldout",
+    "scorer_training",
+    "classifier",
+    "bert",
+    "pipeline",
+)
 NEEDS = {
-    "decoder": ["autoencoder"],
     "base_draft": ["autoencoder"],
     "base_model": ["base_draft"],
+    "decoder": ["autoencoder"],
     "pipeline": ["decoder", "base_model"],
 }
 SHIPPED = ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
 
 
 def build_weights(
-    art: Path | None, work: Path, stages: list[str], install: Path | None, threads: int, console: Console
+    art: Path | None, work: Path, stages: list[str], install: Path | None, threads: int, jobs: int, console: Console
 ) -> None:
-    """Run the stages that are not done, each from its last checkpoint.
-
-    Stages are independent but for those in ``NEEDS``. With two processes on one ``--work``, build
-    autoencoder and base_model in one, and the judges and decoder in the other (``--stage``).
+    """Run the stages that are not done, each from its last checkpoint, ``jobs`` of them at a time.
 
     Raises:
-        UserError: the extra is missing, a stage is unknown, or the art cannot be had.
+        UserError: the extra is missing, a stage is unknown or lacks one before it, or the art cannot be had.
+        RunFailed: a stage that ran in a process of its own failed.
     """
     try:
         import resvg_py  # noqa: F401
     except ImportError:
         raise UserError("pocket build needs the extra 'pocket': pip install 'b2bench[pocket]'") from None
-    import torch
-
-    from b2bench.pocket.build import stages as training
     from b2bench.pocket.build.art import fetch_art, load_sprites
 
     for name in stages:
@@ -59,7 +59,6 @@ def build_weights(
             raise UserError(f"unknown stage {name!r}.{suggestion(name, STAGES)} Stages: {', '.join(STAGES)}")
     if art is not None and not art.is_dir():
         raise UserError(f"--art {art} is no folder; leave it out to fetch the art with npm")
-    torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
     folder = art or work / "art"
     try:
@@ -69,27 +68,99 @@ def build_weights(
         load_sprites(folder)
     except RuntimeError as error:
         raise UserError(str(error)) from None
-    started = time.monotonic()
-
-    def report(stage: str, step: int, steps: int, loss: float) -> None:
-        if step % 200 == 0 or step == steps:
-            elapsed = time.monotonic() - started
-            console.print(f"{stage:<16} step {step:>5}/{steps}  loss {loss:.4f}  {elapsed:.0f} s", highlight=False)
-
-    build = training.Build(folder, work, report)
-    for name in stages or STAGES:
-        if (work / STAGES[name]).exists():
-            console.print(f"{name}: done already", highlight=False)
-            continue
-        missing = [need for need in NEEDS.get(name, []) if not (work / STAGES[need]).exists()]
+    wanted = [name for name in STAGES if name in (stages or STAGES)]
+    done = [name for name in wanted if record(work, name).exists()]
+    if done:
+        console.print(f"done already: {', '.join(done)}", highlight=False)
+    left = [name for name in wanted if name not in done]
+    for name in left:
+        missing = [need for need in NEEDS.get(name, []) if need not in left and not record(work, need).exists()]
         if missing:
             raise UserError(f"stage {name} needs {', '.join(missing)}, which is not built yet; run it first")
-        started = time.monotonic()
-        getattr(training, f"train_{name}")(build)
-        console.print(f"{name}: {time.monotonic() - started:.0f} s", highlight=False)
+    started = time.monotonic()
+    if jobs == 1 or len(left) < 2:
+        for name in left:
+            run_stage(name, folder, work, threads, console)
+    else:
+
+        def start(name: str) -> subprocess.Popen[bytes]:
+            options = ["--stage", name, "--work", str(work), "--art", str(folder), "--threads", str(threads)]
+            return subprocess.Popen([sys.executable, "-m", "b2bench", "pocket", "build", "--jobs", "1", *options])
+
+        run_side_by_side(left, jobs, start)
+    if len(left) > 1:
+        console.print(time_table(work, time.monotonic() - started))
     if install is not None:
         install_weights(work, install)
         console.print(f"weights copied to {install}; measure them with python -m b2bench.pocket.build.verify")
+
+
+def record(work: Path, name: str) -> Path:
+    """Written when a stage has ended, so that one killed while it saved its model is not taken for done."""
+    return work / f"{name}.done.json"
+
+
+def run_stage(name: str, art: Path, work: Path, threads: int, console: Console) -> None:
+    """Run one stage in this process; its wall-clock and CPU seconds go to its :func:`record`."""
+    import torch
+
+    from b2bench.pocket.build import stages as training
+
+    torch.set_num_threads(threads)
+    resumed = (work / f"{name.replace('_', '-')}.state").exists()
+    wall, cpu = time.monotonic(), time.process_time()
+
+    def report(stage: str, step: int, steps: int, loss: float) -> None:
+        if step % 200 == 0 or step == steps:
+            elapsed = time.monotonic() - wall
+            console.print(f"{stage:<16} step {step:>5}/{steps}  loss {loss:.4f}  {elapsed:.0f} s", highlight=False)
+
+    getattr(training, f"train_{name}")(training.Build(art, work, report))
+    seconds = {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu, "resumed": resumed}
+    record(work, name).write_text(json.dumps(seconds), encoding="utf-8")
+    console.print(f"{name}: {seconds['wall']:.0f} s, {seconds['cpu']:.0f} s of CPU", highlight=False)
+
+
+def run_side_by_side(stages: list[str], jobs: int, start: Callable[[str], subprocess.Popen[bytes]]) -> None:
+    """Hand out the stages whose needs are met, in their order, to at most ``jobs`` processes.
+
+    Raises:
+        RunFailed: a stage failed; the others are stopped, and their checkpoints stay.
+    """
+    waiting, running = list(stages), dict[str, "subprocess.Popen[bytes]"]()
+    try:
+        while waiting or running:
+            for name in list(waiting):
+                unmet = [need for need in NEEDS.get(name, []) if need in waiting or need in running]
+                if len(running) < jobs and not unmet:
+                    waiting.remove(name)
+                    running[name] = start(name)
+            for name, process in list(running.items()):
+                code = process.poll()
+                if code is not None:
+                    del running[name]
+                if code:
+                    raise RunFailed(f"stage {name} failed (exit code {code}); the same command goes on from there")
+            time.sleep(0.05)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def time_table(work: Path, wall: float) -> Table:
+    """What each stage that has ended took, and this command as a whole (``wall`` seconds)."""
+    table = Table("stage", "minutes", "CPU minutes", "", title=f"this build: {wall / 60:.0f} minutes")
+    total = 0.0
+    for name in STAGES:
+        if record(work, name).exists():
+            seconds = json.loads(record(work, name).read_text(encoding="utf-8"))
+            total += seconds["cpu"]
+            note = "since its last checkpoint" if seconds["resumed"] else ""
+            table.add_row(name, f"{seconds['wall'] / 60:.1f}", f"{seconds['cpu'] / 60:.1f}", note)
+    table.add_row("all", "", f"{total / 60:.1f}", "")
+    return table
 
 
 def install_weights(work: Path, target: Path) -> None:
@@ -98,9 +169,9 @@ def install_weights(work: Path, target: Path) -> None:
     Raises:
         UserError: a stage is not done.
     """
-    for name, product in STAGES.items():
-        if not (work / product).exists():
-            raise UserError(f"stage {name} is not done: {work / product} is missing")
+    for name in STAGES:
+        if not record(work, name).exists():
+            raise UserError(f"stage {name} is not done: {record(work, name)} is missing")
     target.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
         if (work / name).is_dir():

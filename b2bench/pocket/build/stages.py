@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
+from b2bench.ddim import stable_diffusion_schedule
 from b2bench.pocket.build import models
 from b2bench.pocket.build.art import load_sprites
 from b2bench.pocket.build.scenes import Corpus, make_corpus
@@ -306,7 +307,7 @@ def _train_noise_prediction(
     tokens = tokenizer(corpus.captions, padding="max_length", return_tensors="pt").input_ids
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    alphas = models.scheduler().alphas_cumprod
+    alphas = stable_diffusion_schedule().alphas_cumprod
     batch = 64
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
@@ -332,7 +333,7 @@ def train_base_draft(build: Build) -> None:
         text_encoder=models.text_encoder(tokenizer),
         vae=AutoencoderKL.from_pretrained(build.work / "autoencoder"),
         tokenizer=tokenizer,
-        scheduler=models.scheduler(),
+        scheduler=stable_diffusion_schedule(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,20 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS, Backbone
+from b2bench.backbones import POCKET_WEIGHTS, Backbone, find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config import Settings
+from b2bench.errors import UserError
 from b2bench.evaluate import Judges, evaluate
 from b2bench.pocket.build.art import fetch_art, load_sprites
+from b2bench.pocket.build.command import STAGES
 from b2bench.pocket.build.scenes import Scene, Sprites, clean_scene, draw, make_corpus
 from b2bench.pocket.build.stages import SEED, to_images
 from b2bench.pocket.judges import Classifier
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, STYLES, Facts, all_captions, caption
 from b2bench.prompts import load_prompts
 from b2bench.scorers import ClipScorer
+from b2bench.store import Store
 
 VERIFY_SEED = SEED + 101
 BAR_COLUMNS = ("bar", "measured", "asked", "", "note")
@@ -200,12 +204,51 @@ def guidance_sweep(images: int, seed: int) -> list[dict[str, float]]:
     return rows
 
 
+def run_bars(store: Store) -> list[Bar]:
+    """Bars that runs of the store show: style collapse under vanilla DDPO, and what the default run costs."""
+    bars = []
+    for row in store.runs(algorithm="ddpo", wrapper="vanilla", backbone="pocket", status="done"):
+        found = {(e["queries"], e["metric"]): e["value"] for e in store.evals([row["run_id"]]) if e["split"] == "test"}
+        points = sorted({queries for queries, _ in found})
+        first, last = points[0], points[-1]
+        gain = found[last, "clipscore"] - found[first, "clipscore"]
+        lost = 1 - found[last, "style_entropy"] / found[first, "style_entropy"]
+        note = f"seed {row['seed']}, {last} queries"
+        bars.append(Bar("collapse: CLIPScore gained by ddpo vanilla", gain, low=0.0, note=note))
+        bars.append(Bar("collapse: share of style entropy lost", lost, low=0.10, note=note))
+    usual = asdict(Settings(guidance=find_backbone("pocket").guidance))
+    for row in store.runs(algorithm="dpok", wrapper="b2", backbone="pocket", status="done"):
+        if row["config"]["settings"] != usual:  # more images cost more
+            continue
+        minutes = (row["finished"] - row["started"]).total_seconds() / 60
+        training = sum(r["seconds"] for r in store.rounds(row["run_id"])) / 60
+        note = f"seed {row['seed']}, {row['threads']} threads"
+        bars.append(Bar("default run: minutes", minutes, high=5.0, note=note))
+        bars.append(Bar("default run: share that is evaluation", 1 - training / minutes, high=0.25, note=note))
+    return bars
+
+
+def build_bars(work: Path) -> list[Bar]:
+    """What the stages of a build took: the longest by the clock, and all of them on two cores."""
+    seconds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*.done.json"))]
+    if len(seconds) < len(STAGES):
+        raise UserError(f"--work {work}: {len(seconds)} of {len(STAGES)} stages are done; b2bench pocket build goes on")
+    note = "a stage was resumed: its time is that since" if any(s["resumed"] for s in seconds) else ""
+    total = sum(s["cpu"] for s in seconds) / 3600
+    return [
+        Bar("build: longest stage, minutes", max(s["wall"] for s in seconds) / 60, high=60.0, note=note),
+        Bar("build: CPU hours of all stages, over two cores", total / 2, high=2.5, note=note),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--art", type=Path, default=Path("pocket-build/art"))
     parser.add_argument("--images", type=int, default=1080, help="images of the final base-model figure")
     parser.add_argument("--sweep-images", type=int, default=270, help="images per guidance of the sweep")
     parser.add_argument("--card", type=Path, help="also write the tables between the markers of this model card")
+    parser.add_argument("--db", type=Path, help="also the bars of runs: ddpo vanilla and dpok b2 of this store")
+    parser.add_argument("--work", type=Path, help="also the bars of the build that worked in this folder")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     if not options.art.exists():
@@ -235,6 +278,8 @@ def main() -> None:
     bars.append(Bar("faithful scenes (oracle): CLIPScore", oracle, note="stated"))
     size = sum(f.stat().st_size for f in POCKET_WEIGHTS.rglob("*") if f.is_file()) / 1e6
     bars.append(Bar("all weights, MB", size, high=30.0))
+    bars += run_bars(Store(options.db)) if options.db else []
+    bars += build_bars(options.work) if options.work else []
     rows = [bar.row() for bar in bars]
     measures = ("guidance", "clipscore", "clipscore_heldout", "success", "style_entropy", "is_style", "is_subject")
     columns = [*measures, *(f"style_{style}" for style in STYLES)]

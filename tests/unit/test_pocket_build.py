@@ -1,0 +1,189 @@
+"""``pocket build``: resumable, seeded, its stages in an order that satisfies every need. The art here is made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from b2bench.errors import RunFailed, UserError
+from b2bench.pocket.build import command, stages, training
+from b2bench.pocket.build.art import SPRITE_NAMES
+from b2bench.pocket.build.command import NEEDS, STAGES, install_weights, record, run_side_by_side, run_stage
+from b2bench.pocket.build.scenes import DRAFT, WEB, make_corpus
+from b2bench.pocket.build.stages import Build
+from b2bench.pocket.build.training import fit
+from b2bench.pocket.world import STYLES
+
+
+@pytest.fixture(scope="module")
+def sprites() -> dict[tuple[str, str], np.ndarray]:
+    """A rectangle of its own colour for every name and style."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for style in STYLES:
+        for name in SPRITE_NAMES:
+            sprite = np.full((16, 16, 4), 255, np.uint8)
+            sprite[..., :3] = rng.integers(256, size=3)
+            found[style, name] = sprite
+    return found
+
+
+class Interrupted(Exception):
+    pass
+
+
+def train_line(folder: Path, stop_at: int | None = None) -> tuple[nn.Module, list[float]]:
+    """Fit a line with ``fit``; ``stop_at`` interrupts it at the start of that step."""
+    torch.manual_seed(0)
+    model, draws = nn.Linear(2, 1), []
+
+    def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+        if len(draws) == stop_at:
+            raise Interrupted
+        x = torch.from_numpy(rng.standard_normal((8, 2))).float()
+        draws.append(float(x[0, 0]))
+        return (model(x) - x.sum(1, keepdim=True) + 0.1 * torch.randn(8, 1, generator=generator)).square().mean()
+
+    fit("line", model, loss, steps=12, lr=0.1, seed=5, folder=folder, ema=0.9, report=lambda *_: None)
+    return model, draws
+
+
+def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)  # a checkpoint a step
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    whole, draws = train_line(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train_line(tmp_path / "halves", stop_at=7)
+    rest, draws_after = train_line(tmp_path / "halves")
+    assert draws_after == draws[7:]
+    for expected, found in zip(whole.parameters(), rest.parameters(), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_a_scene_depends_on_seed_kind_and_index_alone(sprites: Any) -> None:
+    few, many = make_corpus(sprites, "web", 5, 3), make_corpus(sprites, "web", 9, 3)
+    assert np.array_equal(few.pixels, many.pixels[:5])
+    assert few.captions == many.captions[:5]
+    assert not np.array_equal(few.pixels, make_corpus(sprites, "web", 5, 4).pixels)
+    assert not np.array_equal(few.pixels, make_corpus(sprites, "clean", 5, 3).pixels)
+
+
+@pytest.mark.parametrize(("kind", "web"), [("web", WEB), ("draft", DRAFT)])
+def test_a_corpus_has_the_stated_shares(sprites: Any, kind: str, web: Any) -> None:
+    corpus = make_corpus(sprites, kind, 1500, 11)
+    claims = np.array([caption.count(" ") > 1 for caption in corpus.captions])
+    tolerance = 4 * 0.5 / 1500**0.5
+    assert np.mean(~claims) == pytest.approx(web.plain_share, abs=tolerance)
+    for i, style in enumerate(STYLES):
+        rows = claims & (corpus.style == i)
+        assert rows.sum() / claims.sum() == pytest.approx(web.with_activity[style], abs=tolerance * 1.2)
+        assert corpus.faithful[rows].mean() == pytest.approx(web.faithful[style], abs=4 * 0.5 / rows.sum() ** 0.5)
+        assert corpus.faithful[~claims].all()
+
+
+def test_every_need_comes_before_the_stage() -> None:
+    for name, needs in NEEDS.items():
+        assert all(STAGES.index(need) < STAGES.index(name) for need in needs)
+    assert all(hasattr(stages, f"train_{name}") for name in STAGES)
+
+
+class Process:
+    """Stands for a stage's process: ends with ``code`` after some looks at it."""
+
+    def __init__(self, looks: int, code: int = 0) -> None:
+        self.looks, self.code, self.stopped = looks, code, False
+
+    def poll(self) -> int | None:
+        self.looks -= 1
+        return self.code if self.looks < 0 else None
+
+    def terminate(self) -> None:
+        self.stopped = True
+
+    def wait(self) -> int:
+        return self.code
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_side_by_side_keeps_to_the_needs_and_to_the_number_of_jobs(jobs: int) -> None:
+    started: dict[str, Process] = {}
+
+    def start(name: str) -> Any:
+        over = {other for other, process in started.items() if process.looks < 0}
+        assert set(NEEDS.get(name, [])) <= over
+        assert len(started) - len(over) < jobs
+        started[name] = Process(3 + len(name) % 4)
+        return started[name]
+
+    run_side_by_side(list(STAGES), jobs, start)
+    assert sorted(started) == sorted(STAGES)
+    assert next(iter(started)) == "autoencoder"
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_stage_that_fails_stops_the_others_and_says_which() -> None:
+    started: dict[str, Process] = {}
+
+    def start(name: str) -> Any:
+        started[name] = Process(1, code=1) if name == "captioner" else Process(10**6)
+        return started[name]
+
+    with pytest.raises(RunFailed, match=r"captioner.*exit code 1"):
+        run_side_by_side(["autoencoder", "base_draft", "captioner"], 2, start)
+    assert started["autoencoder"].stopped
+    assert "base_draft" not in started
+
+
+@pytest.fixture
+def tiny(sprites: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a stage by two steps on 256 made-up scenes."""
+
+    def make(art: Path, work: Path, report: Any) -> Build:
+        build = Build(art, work, report, scale=1e-4)
+        build.__dict__["sprites"] = sprites
+        return build
+
+    monkeypatch.setattr(stages, "Build", make)
+
+    def run(name: str, work: Path) -> None:
+        run_stage(name, work / "art", work, 1, Console(quiet=True))
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_stages_leave_weights_that_the_package_loads(tiny: Callable[..., None], tmp_path: Path) -> None:
+    from b2bench.backbones import Backbone
+    from b2bench.backbones.stable_diffusion import load_pipeline
+
+    for name in STAGES:
+        with pytest.raises(UserError, match=name):
+            install_weights(tmp_path, tmp_path / "installed")
+        tiny(name, tmp_path)
+        assert json.loads(record(tmp_path, name).read_text())["wall"] > 0
+    installed = tmp_path / "installed"
+    install_weights(tmp_path, installed)
+    shipped = Path(command.__file__).parents[1] / "weights"
+    files = {path.relative_to(shipped) for path in shipped.rglob("*") if path.is_file() and path.suffix != ".md"}
+    assert {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()} == files
+    pipeline = load_pipeline(Backbone("pocket", str(installed / "pipeline"), "", 3.0))
+    image = pipeline("a cat riding a bike", num_inference_steps=2, output_type="np").images[0]
+    assert image.shape == (64, 64, 3)
+    assert not any(str(tmp_path) in path.read_text() for path in installed.rglob("*.json"))
