@@ -358,7 +358,8 @@ class Store:
                     ) from None
             # jitter, or processes that met once would keep meeting
             time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, 0.5)
+            # a short limit: beside a writer without pause the gaps are milliseconds, and few tries never meet one
+            pause = min(2 * pause, 0.05)
 
     def _unusable(self, error: duckdb.Error) -> str:
         text = str(error)
