@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reached for the network would not be one
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as below, for the processes that tests start
 
 import pytest
 import torch
