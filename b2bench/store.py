@@ -8,6 +8,7 @@ does the file itself (``SELECT column_name, comment FROM duckdb_columns()``). Ti
 - ``rounds``: one row per round: losses, cost.
 - ``evals``: one row per metric of an evaluation; ``queries`` = 0 is the pretrained model.
 - ``images``: evaluation images that were kept as files.
+- ``profiles``: one row per measure and step of a ``b2bench profile``; it belongs to no run.
 - ``schema``: one row, the version of all this.
 
 A read-write DuckDB connection shuts out every other process, readers too. So nothing here stays
@@ -37,10 +38,7 @@ import duckdb
 
 from b2bench.errors import UserError
 
-SCHEMA_VERSION = 1
-
-MIGRATIONS: dict[int, Sequence[str]] = {}
-"""SQL that lifts a file to this version from the one before it, run in one transaction."""
+SCHEMA_VERSION = 2
 
 # table -> column -> (type and constraints, comment, with units)
 TABLES: dict[str, dict[str, tuple[str, str]]] = {
@@ -81,8 +79,8 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "prompt": ("VARCHAR NOT NULL", "the prompt of the image"),
         "group_id": ("INTEGER", "prompt draw or branch point, 0-based within the round"),
         "leaf": ("INTEGER", "0-based place of the rollout within its group"),
-        "reward": ("DOUBLE", "the reward, in its own unit"),
-        "scores": ("JSON", "score -> value, what else was measured on the image"),
+        "reward": ("DOUBLE", "the reward as the algorithm saw it, with its noise if reward_noise asked for any"),
+        "scores": ("JSON", "score -> value, what was measured on the image; the reward's without noise"),
         "advantage": ("DOUBLE", "standard deviations: per-prompt z-score of the reward"),
         "kept": ("BOOLEAN", "whether the wrapper passed the rollout on to the loss"),
     },
@@ -124,6 +122,27 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "score": ("DOUBLE", "the trained reward on the image"),
         "path": ("VARCHAR", "file, relative to the run folder"),
     },
+    "profiles": {
+        "profile_id": ("VARCHAR NOT NULL", "unique name of the profile, across machines"),
+        "started": ("TIMESTAMP NOT NULL", "UTC"),
+        "benchmark_version": ("VARCHAR NOT NULL", "version of b2bench"),
+        "backbone": ("VARCHAR NOT NULL", "pocket, sd14, or a folder or hub id"),
+        "lora": ("VARCHAR", "file name and hash of the LoRA; null for the pretrained model"),
+        "reward": ("VARCHAR NOT NULL", "registry key of the reward"),
+        "prompts": ("VARCHAR NOT NULL", "prompt set: template1, ... or a file"),
+        "prompts_hash": ("VARCHAR", "content hash of the prompt set"),
+        "split": ("VARCHAR NOT NULL", "train or test prompts"),
+        "seed": ("BIGINT NOT NULL", "seed of prompts, noise and bootstrap"),
+        "settings": ("JSON", "what else defines the numbers: steps, eta, guidance, the reward's settings, resamples"),
+        "tau": ("INTEGER NOT NULL", "steps to go where the branches were made, of settings.steps"),
+        "metric": ("VARCHAR NOT NULL", "open_share, within_sd, total_sd, range or same_style"),
+        "value": ("DOUBLE", "share, or in the reward's unit; NaN where the rewards do not vary"),
+        "low": ("DOUBLE", "lower end of the 95% bootstrap interval over branches"),
+        "high": ("DOUBLE", "upper end"),
+        "branches": ("BIGINT", "branches at this tau"),
+        "leaves": ("BIGINT", "leaves of a branch"),
+        "queries": ("BIGINT", "reward queries of the whole profile, over all tau"),
+    },
 }
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -131,7 +150,30 @@ KEYS: dict[str, tuple[str, ...]] = {
     "rounds": ("run_id", "round"),
     "evals": ("run_id", "queries", "split", "metric"),
     "images": ("run_id", "queries", "prompt", "noise_index"),
+    "profiles": ("profile_id", "tau", "metric"),
 }
+
+
+def _create_table(table: str) -> list[str]:
+    """SQL that makes a table with its key and its comments."""
+    columns = TABLES[table]
+    body = [f"{name} {kind}" for name, (kind, _) in columns.items()]
+    if table in KEYS:
+        body.append(f"PRIMARY KEY ({', '.join(KEYS[table])})")
+    return [f"CREATE TABLE {table} ({', '.join(body)})", *(_comment(table, name) for name in columns)]
+
+
+def _comment(table: str, column: str) -> str:
+    # a COMMENT takes no parameter; the text is the constant above
+    text = TABLES[table][column][1].replace("'", "''")
+    return f"COMMENT ON COLUMN {table}.{column} IS '{text}'"
+
+
+MIGRATIONS: dict[int, Sequence[str]] = {
+    # Table profiles is here as it stands above: whoever changes it later writes this step out.
+    2: [*_create_table("profiles"), _comment("queries", "reward"), _comment("queries", "scores")],
+}
+"""SQL that lifts a file to this version from the one before it, run in one transaction."""
 
 CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
@@ -230,11 +272,15 @@ class Store:
 
         self._write(work)
 
+    def record_profile(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert the rows of one profile into ``profiles``, all or none."""
+        self._write(lambda con: _insert(con, "profiles", rows))
+
     def merge(self, other: str | Path) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
         One transaction per run: a merge that is cut short is finished by the next. A run that this
-        store has stays as it is, also where the other store knows more of it.
+        store has stays as it is, also where the other store knows more of it. Profiles come along.
         """
         source = Store(other, self.patience)
         known = {row["run_id"] for row in self.runs()} if self.path.exists() else set()
@@ -242,11 +288,15 @@ class Store:
         for run_id in new:
             rows = source._run(run_id)
             self._write(partial(_insert_tables, rows=rows))
+        have = {row["profile_id"] for row in self.profiles()} if self.path.exists() else set()
+        if profiles := [row for row in source.profiles() if row["profile_id"] not in have]:
+            self.record_profile(profiles)
         return new
 
     def _run(self, run_id: str) -> dict[str, list[Row]]:
         """Everything about a run, of one moment: it may be writing."""
-        return self._read(lambda con: {table: _select(con, table, {"run_id": run_id}) for table in TABLES})
+        tables = [table for table, columns in TABLES.items() if "run_id" in columns]
+        return self._read(lambda con: {table: _select(con, table, {"run_id": run_id}) for table in tables})
 
     # -- readers -----------------------------------------------------------------------------------
 
@@ -261,6 +311,11 @@ class Store:
     def evals(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
         """Rows of ``evals`` of a run, of several, or of all."""
         return self._read(lambda con: _select(con, "evals", _of(run_ids), order="run_id, queries, split, metric"))
+
+    def profiles(self, **filters: Any) -> list[Row]:
+        """Rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""
+        order = "started, profile_id, tau DESC, metric"
+        return self._read(lambda con: _select(con, "profiles", filters, order=order))
 
     def find_run(self, text: str) -> Row:
         """The run whose id or name is ``text``, or the only one whose id or name starts with it."""
@@ -395,14 +450,9 @@ def _create(path: Path) -> None:
             draft = Path(folder) / "draft.duckdb"
             with duckdb.connect(str(draft), config=CLOSED) as con:
                 con.begin()
-                for table, columns in TABLES.items():
-                    body = [f"{name} {kind}" for name, (kind, _) in columns.items()]
-                    if table in KEYS:
-                        body.append(f"PRIMARY KEY ({', '.join(KEYS[table])})")
-                    con.execute(f"CREATE TABLE {table} ({', '.join(body)})")
-                    for name, (_, comment) in columns.items():
-                        # a COMMENT takes no parameter; the text is the constant above
-                        con.execute(f"COMMENT ON COLUMN {table}.{name} IS '{comment.replace(chr(39), 2 * chr(39))}'")
+                for table in TABLES:
+                    for statement in _create_table(table):
+                        con.execute(statement)
                 con.execute('CREATE TABLE "schema" (version INTEGER NOT NULL)')
                 con.execute('INSERT INTO "schema" VALUES (?)', [SCHEMA_VERSION])
                 con.commit()

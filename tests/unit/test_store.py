@@ -1,6 +1,7 @@
 """The DuckDB store: what it writes, what it refuses, and what is left when it is killed."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,61 @@ def test_merge_takes_the_runs_that_are_not_there_yet(started: Store, tmp_path: P
     copy = Store(tmp_path / "copy.duckdb")
     assert copy.merge(other.path) == ["a1", "b22"]
     assert copy.evals() == other.evals()
+
+
+def profile_rows(profile: str) -> list[dict[str, Any]]:
+    shared = {
+        "profile_id": profile,
+        "started": datetime(2026, 3, 1, 10, 15),
+        "benchmark_version": "0",
+        "backbone": "pocket",
+        "reward": "clipscore",
+        "prompts": "template1",
+        "split": "train",
+        "seed": 0,
+        "settings": {"steps": 20},
+        "branches": 8,
+        "leaves": 5,
+        "queries": 80,
+    }
+    values = {(20, "open_share"): 0.7, (14, "open_share"): math.nan, (14, "range"): 0.1}
+    return [{**shared, "tau": tau, "metric": metric, "value": value} for (tau, metric), value in values.items()]
+
+
+def test_a_profile_is_written_whole_or_not_at_all(store: Store) -> None:
+    store.record_profile(profile_rows("p1"))
+    found = store.profiles(profile_id="p1")
+    assert [(row["tau"], row["metric"]) for row in found] == [(20, "open_share"), (14, "open_share"), (14, "range")]
+    assert (found[0]["value"], found[0]["settings"], found[0]["lora"]) == (0.7, {"steps": 20}, None)
+    assert math.isnan(found[1]["value"])
+    with pytest.raises(duckdb.ConstraintException):
+        store.record_profile([*profile_rows("p2"), profile_rows("p1")[0]])
+    assert count(store, "profiles") == 3
+
+
+def test_merge_takes_the_profiles_along(started: Store, tmp_path: Path) -> None:
+    started.record_profile(profile_rows("p1"))
+    other = Store(tmp_path / "other.duckdb")
+    other.record_profile(profile_rows("p2"))
+    assert other.merge(started.path) == ["a1"]
+    assert other.merge(started.path) == []
+    assert [row["profile_id"] for row in other.profiles()] == ["p1"] * 3 + ["p2"] * 3
+
+
+def test_a_store_of_version_1_becomes_what_is_made_today(started: Store, tmp_path: Path) -> None:
+    columns = "SELECT * EXCLUDE (database_name, database_oid, table_oid) FROM duckdb_columns() WHERE NOT internal"
+    keys = "SELECT table_name, constraint_type, constraint_column_names FROM duckdb_constraints() ORDER BY ALL"
+    with duckdb.connect(str(started.path)) as con:  # as b2bench made it before there were profiles
+        con.execute("DROP TABLE profiles")
+        con.execute("COMMENT ON COLUMN queries.reward IS 'the reward, in its own unit'")
+        con.execute("COMMENT ON COLUMN queries.scores IS 'score -> value, what else was measured on the image'")
+        con.execute('UPDATE "schema" SET version = 1')
+    started.record_profile(profile_rows("p1"))
+    today = Store(tmp_path / "today.duckdb")
+    today.start_run(run_row())
+    for query in (f"{columns} ORDER BY table_name, column_index", keys, 'SELECT * FROM "schema"'):
+        assert started.sql(query) == today.sql(query)
+    assert count(started, "runs") == 1
 
 
 def test_reading_a_store_that_does_not_exist(store: Store) -> None:
