@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ class Settings:
     """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
     precision: Literal["fp32"] = "fp32"
     """Precision of the denoiser. Only fp32 so far: in bf16 a small update moves log-prob by rounding noise alone"""
+    reward_noise: float = 0.0
+    """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
     eval_points: int = 3
     """Evaluations, evenly spaced in reward queries from 0 to the budget"""
     eval_images: int = 270
@@ -82,6 +85,8 @@ class Settings:
             raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
         if min(self.advantage_history, self.eval_train_images, self.weight_decay) < 0:
             raise ValueError("advantage_history, eval_train_images and weight_decay cannot be negative")
+        if not 0 <= self.reward_noise < math.inf:
+            raise ValueError(f"reward_noise = {self.reward_noise} is no standard deviation: 0 or above, and finite")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta = {self.eta} is outside [0, 1]")
 
@@ -147,6 +152,8 @@ def cell_hash(content: Mapping[str, Any]) -> str:
     """Identity of the cell that ``content``, as of :meth:`RunConfig.as_dict`, describes."""
     kept = {key: value for key, value in content.items() if key not in ("seed", "found")}
     kept["settings"] = {key: value for key, value in kept["settings"].items() if key != "micro_batch"}
+    if not kept["settings"].get("reward_noise"):  # without noise a cell is what it was before there was the setting
+        kept["settings"].pop("reward_noise", None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

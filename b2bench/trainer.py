@@ -32,7 +32,7 @@ from b2bench.errors import RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
 from b2bench.parallel import Threads
 from b2bench.rollout import rollout, round_noise
-from b2bench.seeding import generator
+from b2bench.seeding import generator, normal
 from b2bench.store import Store
 from b2bench.types import Trajectories
 from b2bench.update import UpdateReport, update
@@ -233,7 +233,10 @@ class Trainer:
         sampling_calls = self.policy.calls - calls
         self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
         scores = config.reward(trajectories.images, trajectories.prompts)
-        reward = checked_scores(scores, len(trajectories), config.reward_name)
+        measured = checked_scores(scores, len(trajectories), config.reward_name)
+        reward = measured
+        if settings.reward_noise:
+            reward = measured + settings.reward_noise * query_noise(config.seed, self.round, self.queries, len(measured))
         trajectories.reward = reward
         trajectories.advantage = self.advantage(reward, trajectories.prompts)
         selected = config.wrapper.select(trajectories)
@@ -268,13 +271,13 @@ class Trainer:
             "seconds": time.monotonic() - started,
             "peak_mb": peak_mb(self.policy.device),
         }
-        self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, report.kept))
+        self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, measured, report.kept))
         self.round += 1
         self.queries += len(trajectories)
         save_checkpoint(self.folder, self.round, self._state())
         self.listener.round_done(self.round, config.rounds, self.queries, float(reward.mean()), report)
 
-    def _query_rows(self, trajectories: Trajectories, kept: Tensor) -> list[dict[str, Any]]:
+    def _query_rows(self, trajectories: Trajectories, measured: Tensor, kept: Tensor) -> list[dict[str, Any]]:
         assert trajectories.reward is not None
         assert trajectories.advantage is not None
         columns = zip(
@@ -282,6 +285,7 @@ class Trainer:
             trajectories.group.tolist(),
             trajectories.leaf.tolist(),
             trajectories.reward.tolist(),
+            measured.tolist(),
             trajectories.advantage.tolist(),
             kept.tolist(),
             strict=True,
@@ -294,11 +298,11 @@ class Trainer:
                 "group_id": group,
                 "leaf": leaf,
                 "reward": reward,
-                "scores": {self.config.reward_name: reward},
+                "scores": {self.config.reward_name: score},
                 "advantage": advantage,
                 "kept": used,
             }
-            for i, (prompt, group, leaf, reward, advantage, used) in enumerate(columns)
+            for i, (prompt, group, leaf, reward, score, advantage, used) in enumerate(columns)
         ]
 
     def _state(self) -> dict[str, Any]:
@@ -331,6 +335,11 @@ class Trainer:
             after=at(points[-1]),
             weights=str(weights),
         )
+
+
+def query_noise(seed: int, round: int, first: int, n: int) -> Tensor:
+    """Standard normal noise [n] of the reward queries ``first`` and on of a run; each has its own, resumed or not."""
+    return normal((), seed, "reward-noise", [(round, first + i) for i in range(n)])
 
 
 def peak_mb(device: torch.device) -> float:

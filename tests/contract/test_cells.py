@@ -6,6 +6,7 @@ A new plugin is tested with no new line here.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from b2bench.config import RunConfig, resolve
 from b2bench.errors import RunFailed
 from b2bench.registry import Registry
 from b2bench.store import Store
-from b2bench.trainer import Silent, Summary
+from b2bench.trainer import Silent, Summary, query_noise
 
 # Three draws of three samples in the first round, two in the second: the budget leaves no more.
 DRAWS, SAMPLES, STEPS, OPTIMIZER_STEPS, QUERIES = 3, 3, 4, 2, 15
@@ -83,11 +84,13 @@ class Finished:
         }
 
 
-def choose(algorithm: str, wrapper: str, seed: int = 0, queries: int = QUERIES, **values: Any) -> RunConfig:
+def choose(
+    algorithm: str, wrapper: str, seed: int = 0, queries: int = QUERIES, reward: str = "clipscore", **values: Any
+) -> RunConfig:
     return resolve(
         algorithm=algorithm,
         wrapper=wrapper,
-        reward="clipscore",
+        reward=reward,
         backbone="pocket",
         prompts="template1",
         queries=queries,
@@ -294,6 +297,73 @@ def check_resumed(store: Store, run_id: str, folder: Path, uninterrupted: tuple[
     for table, expected in rows.items():
         assert found.results()[table] == expected, table
     assert found.weights.read_bytes() == weights
+
+
+# -- noise on the reward, and a sparse one ----------------------------------------------------------------
+
+
+def test_noise_is_on_every_training_query_and_on_no_evaluation(
+    finish: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CLIPScore, "__call__", lambda self, images, prompts: torch.full((len(images),), 0.25))
+    found = finish(choose("pg", "vanilla", steps=1, reward_noise=0.5))
+    rewards = [row["reward"] for row in found.queries]
+    expected = [query_noise(0, 0, 0, 9), query_noise(0, 1, 9, 6)]
+    assert rewards == (0.25 + 0.5 * torch.cat(expected)).tolist()
+    assert len(set(rewards)) == QUERIES
+    assert {json.loads(row["scores"])["clipscore"] for row in found.queries} == {0.25}  # without the noise
+    assert any(row["advantage"] for row in found.queries)  # with it
+    evaluated = [row["value"] for row in found.store.evals(found.summary.run_id) if row["metric"] == "clipscore"]
+    assert evaluated == [0.25, 0.25]
+    assert {row["score"] for row in found.store.sql("SELECT score FROM images")} == {0.25}
+
+
+def test_noise_of_queries_is_standard_normal_and_their_own() -> None:
+    draws = query_noise(0, 3, 0, 10_000)
+    assert abs(draws.mean()) < 4 / len(draws) ** 0.5
+    assert abs(draws.var() - 1) < 4 * (2 / len(draws)) ** 0.5
+    assert torch.equal(query_noise(0, 3, 600, 5), draws[600:605])  # whatever stands before it in a batch
+    others = [query_noise(*key, 0, 100) for key in ((0, 3), (1, 3), (0, 4))]
+    assert len({float(noise[0]) for noise in others}) == 3
+    assert len(set(draws.tolist())) > 9_990
+
+
+def test_without_noise_none_is_drawn(finish: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Tensor:
+        raise AssertionError("noise was drawn")
+
+    monkeypatch.setattr(trainer, "query_noise", refuse)
+    found = finish(choose("pg", "vanilla", steps=1, queries=3, draws=1))
+    assert [json.loads(row["scores"])["clipscore"] for row in found.queries] == [row["reward"] for row in found.queries]
+    with pytest.raises(RunFailed, match="noise was drawn"):
+        finish(choose("pg", "vanilla", steps=1, queries=3, draws=1, reward_noise=0.1))
+
+
+@pytest.mark.slow
+def test_a_noisy_run_that_is_interrupted_resumes_to_the_same_rows_and_weights(
+    finish: Callable[..., Finished], tmp_path: Path
+) -> None:
+    config = choose("ddpo", "b2", reward_noise=0.1, steps=3)
+    whole = finish(config)
+    with pytest.raises(KeyboardInterrupt):
+        finish(config, Interrupting())
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = store.runs(status="interrupted")
+    check_resumed(store, run["run_id"], tmp_path, (whole.results(), whole.weights.read_bytes()))
+
+
+def test_a_run_on_the_binary_reward(finish: Callable[..., Finished]) -> None:
+    found = finish(choose("ddpo", "vanilla", reward="success", steps=10))
+    assert (found.run["status"], found.run["reward"]) == ("done", "success")
+    rewards = [row["reward"] for row in found.queries]
+    assert set(rewards) == {0.0, 1.0}
+    metrics = {row["metric"] for row in found.store.evals(found.summary.run_id)}
+    assert {"success", "clipscore", "clipscore_heldout"} <= metrics
+    # A prompt whose images all got the same answer teaches nothing. In the first round; later its history counts.
+    first = [row for row in found.queries if row["round"] == 0]
+    for row in first:
+        same = {other["reward"] for other in first if other["prompt"] == row["prompt"]}
+        assert (row["advantage"] == 0) == (len(same) == 1)
 
 
 # -- what ends a run --------------------------------------------------------------------------------------

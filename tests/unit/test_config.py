@@ -53,6 +53,17 @@ def test_seed_and_micro_batch_are_no_part_of_a_cell() -> None:
     assert config(values={"lr": 2e-3}).cell_hash() != was.cell_hash()
 
 
+def test_reward_noise_is_part_of_a_cell_where_there_is_any() -> None:
+    was = config()
+    before = was.as_dict()
+    assert before["settings"].pop("reward_noise") == 0  # a row of a b2bench that knew no such setting
+    assert cell_hash(before) == was.cell_hash() == config(values={"reward_noise": 0}).cell_hash()
+    assert from_dict(before).as_dict() == was.as_dict()
+    noisy = config(values={"reward_noise": "0.1"})
+    assert noisy.as_dict()["settings"]["reward_noise"] == 0.1
+    assert len({was.cell_hash(), noisy.cell_hash(), config(values={"reward_noise": 0.2}).cell_hash()}) == 3
+
+
 def test_another_loss_in_the_same_file_is_another_cell_and_does_not_resume(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(LOSS.format(sign=1.0))
@@ -109,6 +120,9 @@ def test_a_reward_is_not_called_like_a_metric(tmp_path: Path, name: str) -> None
         ({"algorithm": "dpo", "values": {"beta": 0}}, "beta"),
         ({"algorithm": "dpok", "values": {"kl_weight": -1}}, "kl_weight"),
         ({"values": {"batch": 0}}, "batch"),
+        ({"values": {"reward_noise": -0.1}}, "reward_noise"),
+        ({"values": {"reward_noise": "inf"}}, "reward_noise"),
+        ({"values": {"reward_noise": "nan"}}, "reward_noise"),
         ({"reward": "bertscore", "values": {"max_new_tokens": 0}}, "max_new_tokens"),
         ({"values": {"lora_rank": 10**8}}, "lora_rank"),
     ],
