@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from contextlib import ExitStack
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,14 @@ pocket = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The embedded model: rebuild its weights, look at its images."
 )
 app.add_typer(pocket, name="pocket")
+
+
+class Split(Enum):
+    """The two parts of a prompt set."""
+
+    train = "train"
+    test = "test"
+
 
 Db = Annotated[Path, typer.Option("--db", help="DuckDB file that holds the runs")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
@@ -325,6 +334,114 @@ def evaluate(
     for metric in result.metrics:
         table.add_row(metric.split, LABELS.get(metric.name, metric.name), f"{metric.value:.4f}", str(metric.n))
     stdout().print(table)
+
+
+@app.command()
+def profile(
+    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="template1..3 or a text file; several: a,b or twice  [template1]")
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Prompts to draw from: train, as training does, or test")] = Split.train,
+    taus: Annotated[
+        str | None, typer.Option(help="Steps to go where branches are made  [20,17,14,10,6,3 of 20]")
+    ] = None,
+    leaves: Annotated[int, typer.Option(min=2, help="Leaves of a branch")] = 5,
+    branches: Annotated[int, typer.Option(min=2, help="Branches at each tau")] = 48,
+    lora: Annotated[Path | None, typer.Option(help="LoRA file or folder; left out: the pretrained model")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and bootstrap  [0]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="steps, eta, guidance, ...: name=value")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    db: Db = DEFAULT_DB,
+    out: Annotated[Path | None, typer.Option(help="PNG file for the figure")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how much of a reward is still open at several denoising steps, where branches would be made."""
+    from b2bench.config import check_profile_values, parse_assignments
+    from b2bench.leaderboard.figures import check_png, draw_openness
+    from b2bench.leaderboard.openness import check_taus, default_taus, rows
+    from b2bench.leaderboard.terminal import profile_table
+    from b2bench.progress import RunProgress
+    from b2bench.store import Store
+
+    wanted = parse_taus(taus)
+    if out is not None:
+        check_png(out)
+    if lora is not None and not lora.exists():
+        raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
+    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "seed": seed}
+    configs = []
+    for name in prompt_names(prompts or ["template1"]):
+        configs.append(_resolve(_merged({**options, "prompts": name}, None, set_ or []), plugin or []))
+    check_profile_values(configs[0], parse_assignments(set_ or []))
+    names = [config.prompts.name for config in configs]
+    if len(set(names)) < len(names):
+        raise UserError(f"--prompts {','.join(names)}: two sets have the same name; rename one, or leave it out")
+    steps, reward_name = configs[0].settings.steps, configs[0].reward_name
+    chosen = check_taus(default_taus(steps) if wanted is None else wanted, steps)
+    total = len(configs) * len(chosen) * branches * leaves
+    with RunProgress(stderr(), total, reward_name) as progress:
+        progress.stage("importing torch")
+        from b2bench import runner
+
+        runner.limit_threads(threads)
+        found = runner.profile(
+            configs,
+            lora,
+            split=split.value,
+            taus=chosen,
+            branches=branches,
+            leaves=leaves,
+            store=Store(db),
+            listener=progress,
+        )
+    queries = sum(result.queries for _, result in found)
+    if out is not None:
+        title = (
+            f"{configs[0].backbone.name}, {reward_name}, {split.value} prompts, {branches} branches of {leaves} leaves"
+        )
+        draw_openness({result.prompts: result for _, result in found}, out, title)
+    if as_json:
+        profiles = [
+            {"profile_id": profile_id, "prompts": result.prompts, "queries": result.queries, "rows": rows(result)}
+            for profile_id, result in found
+        ]
+        print_json({"profiles": profiles, "queries": queries, "db": str(db), "figure": out and str(out)})
+        return
+    console = stdout()
+    for _, result in found:
+        console.print(profile_table(result, reward_name))
+    console.print(
+        Text(
+            "share open: variance within branches / total variance, [95% interval, bootstrap over branches]; "
+            f"best−worst grows with the {leaves} leaves of a branch; same style: share of its pairs of leaves\n",
+            style="dim",
+        )
+    )
+    ids = ", ".join(profile_id for profile_id, _ in found)
+    figure = "" if out is None else f"\nfigure   {out}"
+    console.print(f"{queries} reward queries\nrows     {db} ({ids}){figure}", soft_wrap=True)
+
+
+def parse_taus(text: str | None) -> list[int] | None:
+    """``"20,14"`` to [20, 14]; None stays None.
+
+    Raises:
+        UserError: an entry is no whole number.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--taus {text!r} is no list of whole numbers such as 20,14,6") from None
+
+
+def prompt_names(given: list[str]) -> list[str]:
+    """Each prompt set by itself: ``["a,b", "c"]`` to ``["a", "b", "c"]``, but a file keeps the commas of its name."""
+    return [name for text in given for name in ([text] if os.path.exists(text) else text.split(","))]
 
 
 @pocket.command()

@@ -21,6 +21,9 @@ from b2bench.registry import KINDS, Hyperparameter, Kind, build, hyperparameters
 # Taken: a reward of one of these names would be stored under the same name as what judges it.
 METRIC_NAMES = ("clipscore_heldout", "is_style", "is_subject", "style_entropy", "pairwise_distance")
 
+PROFILE_SETTINGS = ("steps", "eta", "guidance", "micro_batch", "precision")
+"""Settings that matter where nothing is trained: to ``b2bench profile``."""
+
 
 @dataclass(kw_only=True)
 class Settings:
@@ -265,6 +268,18 @@ def resolve(
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
+
+
+def check_profile_values(config: RunConfig, values: Mapping[str, Any]) -> None:
+    """Refuse what a profile would ignore: settings of training, and of the algorithm.
+
+    Raises:
+        UserError: which, and what may be set instead.
+    """
+    known = {*PROFILE_SETTINGS, *(p.name for p in hyperparameters(type(config.reward)))}
+    for given in values:
+        if given.rpartition(".")[2] not in known:
+            raise UserError(f"a profile trains nothing and has no use for {given}; it takes {', '.join(sorted(known))}")
 
 
 def from_dict(content: Mapping[str, Any]) -> RunConfig:

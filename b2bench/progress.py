@@ -63,6 +63,21 @@ class RunProgress:
             )
         )
 
+    def queried(self, queries: int) -> None:
+        """Reward queries of a profile."""
+        self.progress.advance(self.task, queries)
+
+    def point_done(self, prompts: str, point: Any) -> None:
+        """A line per tau of a profile: the share of the variance that is still open."""
+        measures = point.measures
+        self.console.print(
+            Text.assemble(
+                f"{prompts}  tau {point.tau:>2}  {point.branches * point.leaves} queries  "
+                f"{self.reward} sd {measures['total_sd'].value:.3g}  open {measures['open_share'].value:.3f}  ",
+                (f"{time.monotonic() - self.started:.0f} s", "dim"),
+            )
+        )
+
     def evaluated(self, queries: int, evaluation: Any) -> None:
         """A line per evaluation: every metric that has a mean over the test images."""
         shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith("style_")]

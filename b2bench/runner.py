@@ -8,11 +8,11 @@ import os
 import platform
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -20,10 +20,13 @@ from filelock import FileLock, Timeout
 
 import b2bench
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline, lora_file
-from b2bench.config import RunConfig, cell_hash, from_dict
+from b2bench.config import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
 from b2bench.errors import UserError
 from b2bench.evaluate import Evaluation, Judges, evaluate
+from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
+from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.parallel import Threads
+from b2bench.profile import pocket_styles, sample_leaves
 from b2bench.store import Store
 from b2bench.trainer import Listener, Summary, Trainer, prepare, write_config
 
@@ -205,18 +208,8 @@ def evaluate_lora(
     store.check()
     settings = config.settings
     check_network(config)
-    accelerator = Accelerator()
     progress(f"loading {config.backbone.name}")
-    policy = StableDiffusion(
-        load_pipeline(config.backbone),
-        num_steps=settings.steps,
-        eta=settings.eta,
-        guidance=float(settings.guidance or config.backbone.guidance),
-        device=accelerator.device,
-        threads=Threads.of_device(accelerator.device),
-    )
-    if file is not None:
-        policy.load_lora(file)
+    policy = _fixed_policy(config, file)
     prepare(config.reward, config.reward_name, policy.device)
     judges = Judges(config.reward, config.reward_name, config.backbone.name, policy.device)
     result = evaluate(
@@ -230,8 +223,7 @@ def evaluate_lora(
     )
     label, code = "pretrained", None
     if lora is not None and file is not None:
-        code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        label = f"{lora.stem}-{code[:6]}"
+        label, code = _lora_identity(lora, file)
     run_id = f"external-{label}-s{config.seed}-{secrets.token_hex(4)}"
     row = run_row(config, run_id, name or label, policy)
     row |= {"algorithm": "external", "wrapper": label, "budget": queries or config.queries}
@@ -246,6 +238,116 @@ def evaluate_lora(
     store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
     store.finish_run(run_id, "done")
     return run_id, result
+
+
+def _fixed_policy(config: RunConfig, lora: Path | None) -> StableDiffusion:
+    """The backbone, with a LoRA file if there is one, to sample from and not to train."""
+    settings, device = config.settings, Accelerator().device
+    policy = StableDiffusion(
+        load_pipeline(config.backbone),
+        num_steps=settings.steps,
+        eta=settings.eta,
+        guidance=float(settings.guidance or config.backbone.guidance),
+        device=device,
+        threads=Threads.of_device(device),
+    )
+    if lora is not None:
+        policy.load_lora(lora)
+    return policy
+
+
+def _lora_identity(given: Path, file: Path) -> tuple[str, str]:
+    """A name that tells a LoRA from others of the same file name, and its hash."""
+    code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return f"{given.stem}-{code[:6]}", code
+
+
+class ProfileListener(Protocol):
+    """Who watches a profile; none of this changes it."""
+
+    def stage(self, text: str) -> None:
+        """What it does now, in a few words."""
+
+    def queried(self, queries: int) -> None:
+        """So many more reward queries were made."""
+
+    def point_done(self, prompts: str, point: Point) -> None:
+        """The branches of one tau are measured."""
+
+
+def profile(
+    configs: Sequence[RunConfig],
+    lora: Path | None,
+    *,
+    split: str,
+    taus: Sequence[int],
+    branches: int,
+    leaves: int,
+    store: Store,
+    listener: ProfileListener,
+) -> list[tuple[str, Profile]]:
+    """Measure when a reward is decided, for each config's prompts, into the store: [(profile id, profile)].
+
+    The configs differ in their prompts alone. Each profile is stored when it is whole.
+
+    Raises:
+        UserError: the LoRA does not fit, or the store cannot be used.
+        RunFailed: the reward answers with something else than finite numbers.
+    """
+    config, settings = configs[0], configs[0].settings
+    file = None if lora is None else lora_file(lora)
+    store.check()
+    check_network(config)
+    listener.stage(f"loading {config.backbone.name}")
+    policy = _fixed_policy(config, file)
+    listener.stage(f"loading {config.reward_name}")
+    prepare(config.reward, config.reward_name, policy.device)
+    styles = pocket_styles(policy.device) if config.backbone.name == "pocket" else None
+    label = None if lora is None or file is None else _lora_identity(lora, file)[0]
+    done = []
+    for chosen in configs:
+        started, points = datetime.now(UTC).replace(tzinfo=None), []
+        for tau in taus:
+            listener.stage(f"{chosen.prompts.name}: {branches} branches of {leaves} leaves, {tau} steps to go")
+            found = sample_leaves(
+                policy,
+                config.reward,
+                config.reward_name,
+                chosen.prompts.train if split == "train" else chosen.prompts.test,
+                tau=tau,
+                branches=branches,
+                leaves=leaves,
+                seed=config.seed,
+                micro_batch=settings.micro_batch,
+                styles=styles,
+                progress=listener.queried,
+            )
+            classes = None if found.styles is None else found.styles.numpy()
+            point = Point(tau, branches, leaves, openness(found.rewards.numpy(), classes, config.seed))
+            points.append(point)
+            listener.point_done(chosen.prompts.name, point)
+        result = Profile(chosen.prompts.name, settings.steps, tuple(points), len(taus) * branches * leaves)
+        profile_id = f"profile-{chosen.prompts.name}-s{config.seed}-{started:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        content = chosen.as_dict()
+        shared = {
+            "profile_id": profile_id,
+            "started": started,
+            "benchmark_version": b2bench.__version__,
+            "backbone": config.backbone.name,
+            "lora": label,
+            "reward": config.reward_name,
+            "prompts": chosen.prompts.name,
+            "prompts_hash": chosen.prompts.content_hash,
+            "split": split,
+            "seed": config.seed,
+            "settings": {name: content["settings"][name] for name in PROFILE_SETTINGS}
+            | {"reward": content["reward"], "backbone": content["backbone"]}
+            | {"resamples": RESAMPLES, "confidence": CONFIDENCE, "versions": versions(), "commit": _commit()},
+            "queries": result.queries,
+        }
+        store.record_profile([shared | row for row in profile_rows(result)])
+        done.append((profile_id, result))
+    return done
 
 
 def limit_threads(threads: int | None) -> None:

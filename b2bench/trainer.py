@@ -236,7 +236,9 @@ class Trainer:
         measured = checked_scores(scores, len(trajectories), config.reward_name)
         reward = measured
         if settings.reward_noise:
-            reward = measured + settings.reward_noise * query_noise(config.seed, self.round, self.queries, len(measured))
+            reward = measured + settings.reward_noise * query_noise(
+                config.seed, self.round, self.queries, len(measured)
+            )
         trajectories.reward = reward
         trajectories.advantage = self.advantage(reward, trajectories.prompts)
         selected = config.wrapper.select(trajectories)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from b2bench.errors import UserError
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 METRICS = ("open_share", "within_sd", "total_sd", "range", "same_style")
@@ -97,9 +99,7 @@ def _same(styles: NDArray[np.int64]) -> NDArray[np.float64]:
     return equal / (leaves * (leaves - 1))
 
 
-def _measures(
-    means: NDArray[np.float64], branches: int, leaves: int, none: float
-) -> dict[str, NDArray[np.float64]]:
+def _measures(means: NDArray[np.float64], branches: int, leaves: int, none: float) -> dict[str, NDArray[np.float64]]:
     """The measures of resamples [R] from the means over their branches [R, columns].
 
     A total variance up to ``none`` counts as none.
@@ -132,6 +132,18 @@ def _measure(value: float, spread: NDArray[np.float64], branches: int) -> Measur
 def default_taus(num_steps: int) -> list[int]:
     """Steps to go at which a profile branches: 20, 17, 14, 10, 6 and 3 of 20, the same fractions of another T."""
     return sorted({max(1, round(share * num_steps)) for share in (1, 0.85, 0.7, 0.5, 0.3, 0.15)}, reverse=True)
+
+
+def check_taus(taus: Sequence[int], num_steps: int) -> list[int]:
+    """The same without repetition, falling.
+
+    Raises:
+        UserError: one is outside 1..T.
+    """
+    for tau in taus:
+        if not 1 <= tau <= num_steps:
+            raise UserError(f"tau = {tau} is outside 1 to {num_steps}, the denoising steps of a rollout; see --taus")
+    return sorted(set(taus), reverse=True)
 
 
 def rows(profile: Profile) -> Sequence[dict[str, float | int | str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from b2bench.leaderboard.openness import Measure, Profile
 from b2bench.leaderboard.stats import MIN_SEEDS, Estimate, Paired
 from b2bench.leaderboard.tables import AblationRow, CompatibilityCell, LeaderboardRow, Tables
 from rich import box
@@ -46,6 +47,33 @@ def render(tables: Sequence[Tables], console: Console) -> None:
                 cell = f"{run.algorithm} {run.wrapper} seed {run.seed}"
                 console.print(Text(f"  {run.run_id}  {cell}: {run.status} at {run.queries:,} queries"))
             console.print()
+
+
+def profile_table(profile: Profile, reward: str) -> Table:
+    """What the branches of each tau say; the shares with their intervals."""
+    sizes = {f"{point.branches} branches of {point.leaves} leaves" for point in profile.points}
+    table = _table(f"{profile.prompts}: {reward}, T = {profile.num_steps}, {' or '.join(sorted(sizes))} at each tau")
+    for name in ("tau", "share open", "sd\nwithin", "sd\ntotal", "best\u2212worst", "same style"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in profile.points:
+        found = point.measures
+        table.add_row(
+            str(point.tau),
+            _bounds(found["open_share"]),
+            *(number(found[name].value) for name in ("within_sd", "total_sd", "range")),
+            _bounds(found.get("same_style")),
+        )
+    return table
+
+
+def _bounds(share: Measure | None) -> Text:
+    """A share with its interval, which need not be symmetric."""
+    if share is None or not math.isfinite(share.value):
+        return Text("-", style="dim")
+    text = Text(number(share.value, 2))
+    if math.isfinite(share.low):
+        text.append(f" [{number(share.low, 2)}, {number(share.high, 2)}]", style="dim")
+    return text
 
 
 def to_json(tables: Sequence[Tables]) -> list[dict[str, Any]]:

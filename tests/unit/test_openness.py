@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from b2bench.leaderboard import openness as module
 from b2bench.leaderboard.openness import default_taus, openness
+
+from b2bench.leaderboard import openness as module
 
 RANDOM = np.random.default_rng(0)
 REWARDS = 100 + RANDOM.normal(size=(7, 1)) + 0.5 * RANDOM.normal(size=(7, 4))
