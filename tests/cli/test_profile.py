@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from b2bench.prompts import load_prompts
 from b2bench.store import Store
 
+DOCS = Path(__file__).parents[2] / "docs" / "profile.md"
 SMALL = ("--taus", "1,3", "--branches", 4, "--leaves", 3, "--set", "steps=3")
 BRIGHT = '''
 from b2bench.registry import reward
@@ -62,6 +64,12 @@ def test_a_profile_of_two_prompt_sets(place: Path, b2bench: Callable[..., Any]) 
         assert {row["settings"]["steps"] for row in mine} == {3}
     shares = [row for row in rows if row["metric"] in ("open_share", "same_style")]
     assert all(0 <= row["low"] <= row["high"] <= 1 for row in shares)
+
+    (query,) = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.S)
+    found = Store("b2bench.duckdb").sql(query)
+    assert [(row["prompts"], row["tau"]) for row in found] == [
+        (name, tau) for name in ("template1", "mine.txt") for tau in (3, 1)
+    ]
 
     # A set by itself gives the same numbers, in the table too; the other split gives others.
     alone = b2bench("profile", *SMALL, "--json")
