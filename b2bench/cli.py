@@ -44,6 +44,7 @@ class Split(Enum):
 Db = Annotated[Path, typer.Option("--db", help="DuckDB file that holds the runs")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 DEFAULT_DB = Path("b2bench.duckdb")
+ART_CACHE = Path("pocket-build") / "art"  # where `pocket build` has it too
 
 
 def stdout() -> Console:
@@ -442,6 +443,66 @@ def parse_taus(text: str | None) -> list[int] | None:
 def prompt_names(given: list[str]) -> list[str]:
     """Each prompt set by itself: ``["a,b", "c"]`` to ``["a", "b", "c"]``, but a file keeps the commas of its name."""
     return [name for text in given for name in ([text] if os.path.exists(text) else text.split(","))]
+
+
+@app.command()
+def baseline(
+    kind: Annotated[list[str], typer.Option(help="guidance, best-of, oracle or all; several: a,b or twice")],
+    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="template1..3, or a text file of prompts  [template1]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the evaluation noise, a run's  [0]")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="eval_images, steps, guidance, ...: name=value")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a reward")] = None,
+    art: Annotated[
+        Path | None, typer.Option(help="Oracle: folder with the art archives; left out: fetched by npm pack")
+    ] = None,
+    db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what is to be had without training: guidance scales, best-of-N, faithful scenes; for the report."""
+    from b2bench.config import parse_assignments
+    from b2bench.progress import baseline_table
+    from b2bench.store import Store
+
+    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts, "seed": seed}
+    console, store = stderr(), Store(db)
+    with console.status("importing torch") as status:
+        from b2bench import baselines
+
+        kinds = baselines.parse_kinds(kind)
+        if art is not None and "oracle" not in kinds:
+            raise UserError("--art is for --kind oracle, whose scenes are drawn; leave it out")
+        config = _resolve(_merged(options, None, set_ or []), plugin or [])
+        baselines.check_values(config, parse_assignments(set_ or []))
+
+        def done(result: baselines.Result) -> None:
+            text = "measured" if result.measured else "already in the store, left as it is"
+            console.print(f"{result.baseline}: {text}", soft_wrap=True)
+
+        try:
+            results = baselines.run_baselines(
+                config, kinds, store, art, ART_CACHE, lambda text: status.update(Text(text)), done
+            )
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            console.print(f"interrupted; what was measured is in {db}, the same command goes on", soft_wrap=True)
+            raise typer.Exit(1) from None
+    evals = store.evals([result.run_id for result in results])
+    if as_json:
+        columns = ("split", "metric", "value", "n", "settings")
+        rows = [
+            vars(result)
+            | {"metrics": [{c: row[c] for c in columns} for row in evals if row["run_id"] == result.run_id]}
+            for result in results
+        ]
+        print_json({"baselines": rows, "db": str(db)})
+        return
+    console = stdout()
+    console.print(baseline_table(results, evals, config.reward_name))
+    console.print(f"rows     {db}\nnext     b2bench report", soft_wrap=True)
 
 
 @pocket.command()

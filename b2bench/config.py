@@ -24,6 +24,9 @@ METRIC_NAMES = ("clipscore_heldout", "is_style", "is_subject", "style_entropy", 
 PROFILE_SETTINGS = ("steps", "eta", "guidance", "micro_batch", "precision")
 """Settings that matter where nothing is trained: to ``b2bench profile``."""
 
+# Taken: rows of table ``runs`` that no training made go by these.
+NO_ALGORITHMS = ("external", "baseline")
+
 
 @dataclass(kw_only=True)
 class Settings:
@@ -245,6 +248,8 @@ def resolve(
             f"queries = {queries} is no multiple of samples = {settings.samples}; "
             f"take {queries - queries % settings.samples}"
         )
+    if algorithm in NO_ALGORITHMS:
+        raise UserError(f"{algorithm} is the name of what b2bench measures without training; rename your algorithm")
     names = {p.name for p in hyperparameters(classes["reward"])}
     if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
         parts[reward]["checkpoint"] = "pocket" if spec.name == "pocket" else "paper"

@@ -126,7 +126,14 @@ def listing_table(what: str, rows: Sequence[Row]) -> RenderableType:
 
 
 def _runs_table(rows: Sequence[Row]) -> RenderableType:
-    """Runs, with what is the same in all of them below the table instead of in it."""
+    """Runs, with what is the same in all of them below the table instead of in it; baselines in a line below it."""
+    baselines = [row for row in rows if row["algorithm"] == "baseline"]
+    if baselines:
+        names = ", ".join(dict.fromkeys(str(row["wrapper"]) for row in baselines))
+        seeds = ", ".join(map(str, sorted({row["seed"] for row in baselines})))
+        text = Text(f"{len(baselines)} baselines, not trained: {names}; seeds {seeds}; --json lists each", "dim")
+        trained = [row for row in rows if row["algorithm"] != "baseline"]
+        return Group(_runs_table(trained), text) if trained else text
     alike = [key for key in ("reward", "backbone", "prompts") if len({row[key] for row in rows}) == 1]
     left_out = {"queries", "budget", "started", "error", *alike}
     if all(row["name"] in (row["run"], None) for row in rows):

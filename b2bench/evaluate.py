@@ -199,6 +199,25 @@ def evaluate(
     The same seed gives the same prompts and the same noise in every cell and at every milestone, so that
     differences can be paired by image.
     """
+
+    def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
+        return sample(policy, names, eval_noise(policy, seed, split, pairs), micro_batch)
+
+    return measure(judges, prompts, images, draw, progress)
+
+
+# draw(split, prompts [N], (prompt index, noise index) [N]) -> images [N, 3, h, w] in [0, 1]
+Draw = Callable[[str, Sequence[str], Sequence[tuple[int, int]]], Tensor]
+
+
+def measure(
+    judges: Judges,
+    prompts: Mapping[str, Sequence[str]],
+    images: Mapping[str, int],
+    draw: Draw,
+    progress: Callable[[str], None] = lambda split: None,
+) -> Evaluation:
+    """Measure what ``draw`` gives for ``images[split]`` places of ``prompts[split]``."""
     metrics: list[Metric] = []
     drawn: dict[str, list[tuple[str, int]]] = {}
     all_scores: dict[str, dict[str, Tensor]] = {}
@@ -209,7 +228,7 @@ def evaluate(
             continue
         progress(split)
         names = [texts[prompt] for prompt, _ in pairs]
-        pictures = sample(policy, names, eval_noise(policy, seed, split, pairs), micro_batch)
+        pictures = draw(split, names, pairs)
         scores = judges.scores(pictures, names)
         n = len(names)
         for name, values in scores.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -111,4 +112,27 @@ def summary_table(summary: Any) -> Table:
         numbers = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
         # nan: too few images for this metric, such as one per prompt for the distance within a prompt
         table.add_row(Text(LABELS.get(name, name)), *(("-",) * 3 if math.isnan(before + after) else numbers))
+    return table
+
+
+def baseline_table(results: Sequence[Any], evals: Iterable[Mapping[str, Any]], reward: str) -> Table:
+    """A line per baseline: its numbers on unseen prompts."""
+    value = {(row["run_id"], row["metric"]): row["value"] for row in evals if row["split"] == "test"}
+    headings = {
+        reward: reward,
+        "clipscore": "clipscore",
+        "clipscore_heldout": "held-out",
+        "success": "success",
+        "style_entropy": "style H",
+        "pairwise_distance": "distance",
+    }
+    metrics = [metric for metric in headings if any(name == metric for _, name in value)]
+    table = Table(title="baselines, test prompts", title_justify="left")
+    table.add_column("baseline", no_wrap=True)
+    for metric in metrics:
+        table.add_column(Text(headings[metric]), justify="right")
+    for result in results:
+        found = [value.get((result.run_id, metric)) for metric in metrics]
+        numbers = ["-" if number is None or math.isnan(number) else f"{number:.3f}" for number in found]
+        table.add_row(result.baseline, *numbers)
     return table

@@ -49,8 +49,11 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
             "VARCHAR NOT NULL",
             "version of b2bench; results of different versions don't mix",
         ),
-        "algorithm": ("VARCHAR", "registry key: ddpo, pg, dpo, dpok or a plugin's"),
-        "wrapper": ("VARCHAR", "registry key: vanilla, bpt, bs or b2"),
+        "algorithm": ("VARCHAR", "registry key: ddpo, pg, dpo, dpok or a plugin's; or external, or baseline"),
+        "wrapper": (
+            "VARCHAR",
+            "registry key: vanilla, bpt, bs or b2; of a baseline, which: guidance-2, best-of-4, oracle",
+        ),
         "backbone": ("VARCHAR NOT NULL", "pocket, sd14, or a folder or hub id"),
         "reward": ("VARCHAR NOT NULL", "registry key of the reward that is trained on"),
         "prompts": ("VARCHAR NOT NULL", "prompt set: template1, ... or a file"),
@@ -220,6 +223,25 @@ class Store:
         row = {**run, "started": now, "heartbeat": now, "status": "running"}
         self._write(lambda con: _insert(con, "runs", [row]))
 
+    def record_baseline(
+        self, run: Mapping[str, Any], evals: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        """Insert a row into ``runs`` that is done, with its one evaluation, all or none.
+
+        False, and nothing is written, where the store has its ``run_id``, which says what was measured.
+        """
+
+        def work(con: duckdb.DuckDBPyConnection) -> bool:
+            if _select(con, "runs", {"run_id": run["run_id"]}):
+                return False
+            now = _now()
+            _insert(con, "runs", [{"started": now, **run, "finished": now, "heartbeat": now, "status": "done"}])
+            _insert(con, "evals", [{**row, "run_id": run["run_id"]} for row in evals])
+            _insert(con, "images", [{**row, "run_id": run["run_id"]} for row in images])
+            return True
+
+        return self._write(work)
+
     def restart_run(self, run_id: str) -> None:
         """Set a run that is resumed to running again, and clear its error."""
         self._write(lambda con: _update(con, run_id, {"status": "running", "error": None, "finished": None}))
@@ -358,11 +380,11 @@ class Store:
             raise UserError(f"there is no database {self.path}; `b2bench run` makes one, --db names another")
         return self._transaction(work, read_only=True)
 
-    def _write(self, work: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    def _write(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         if not self.path.exists():
             self.check()
             _create(self.path)
-        self._transaction(work, read_only=False)
+        return self._transaction(work, read_only=False)
 
     def _transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         con = self._connect(read_only)
