@@ -27,13 +27,13 @@ from torch import Tensor
 
 import b2bench
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
-from b2bench.config import RunConfig, cell_hash
+from b2bench.config import RunConfig, cell_hash, check_untrained_values
 from b2bench.errors import UserError
 from b2bench.evaluate import Draw, Judges, checked_scores, eval_noise, measure
 from b2bench.parallel import Threads
 from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
-from b2bench.registry import hyperparameters, suggestion
+from b2bench.registry import suggestion
 from b2bench.rollout import Noise, sample
 from b2bench.runner import check_network, run_row
 from b2bench.seeding import derive, normal
@@ -106,10 +106,7 @@ def check_values(config: RunConfig, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: which, and what may be set instead.
     """
-    known = [*SAMPLED, "micro_batch", *(p.name for p in hyperparameters(type(config.reward)))]
-    for given in values:
-        if given.rpartition(".")[2] not in known:
-            raise UserError(f"--set {given}: a baseline is not trained; it takes {', '.join(known)}")
+    check_untrained_values("a baseline", (*SAMPLED, "micro_batch"), config, values)
 
 
 def plan(kinds: Iterable[str], config: RunConfig) -> list[Baseline]:

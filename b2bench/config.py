@@ -8,7 +8,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -281,10 +281,19 @@ def check_profile_values(config: RunConfig, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: which, and what may be set instead.
     """
-    known = {*PROFILE_SETTINGS, *(p.name for p in hyperparameters(type(config.reward)))}
+    check_untrained_values("a profile", PROFILE_SETTINGS, config, values)
+
+
+def check_untrained_values(what: str, settings: Sequence[str], config: RunConfig, values: Mapping[str, Any]) -> None:
+    """Refuse ``values`` that are neither among ``settings`` nor the reward's.
+
+    Raises:
+        UserError: which, and what may be set instead.
+    """
+    known = {*settings, *(p.name for p in hyperparameters(type(config.reward)))}
     for given in values:
         if given.rpartition(".")[2] not in known:
-            raise UserError(f"a profile trains nothing and has no use for {given}; it takes {', '.join(sorted(known))}")
+            raise UserError(f"{what} trains nothing and has no use for {given}; it takes {', '.join(sorted(known))}")
 
 
 def from_dict(content: Mapping[str, Any]) -> RunConfig:

@@ -5,6 +5,9 @@ reward, prompts and budget. Each context has its own tables. Within it a cell is
 leaves out the seed; the replicate is the seed. What counts for a run is its last evaluation, never its
 best; a failed run counts with the last value it had, or the pretrained one, and is flagged.
 
+Baselines are not trained and have no budget: they stand beside every context that they fit, set apart, and in
+one without a budget where they fit none.
+
 Whatever shows a part of a table, filters its rows and not the runs: the Holm family is the whole table.
 """
 
@@ -17,13 +20,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from b2bench.leaderboard.headroom import HELDOUT, HeadroomRow, fits, headroom, is_baseline, missing_oracle, oracle_of
+from b2bench.leaderboard.headroom import rows as headroom_rows
 from b2bench.leaderboard.stats import Effects, Estimate, Paired, estimate, factorial, holm, paired
 
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
-HELDOUT = "clipscore_heldout"
 INCEPTION = ("is_style", "is_subject", "inception_score")
 DIVERSITY = ("style_entropy", "pairwise_distance")
 ALPHA = 0.05
+FINISHED = ("done", "failed")
 NO_SETTING = ("seed", "found", "settings.micro_batch")
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""
 
@@ -62,7 +67,8 @@ class Head:
 class LeaderboardRow:
     """A cell's test-split numbers at the end of training; the reference row is the pretrained model.
 
-    ``gain`` is against the pretrained model of the same seed. ``failed`` counts failed runs among
+    ``gain`` is against the pretrained model of the same seed; ``headroom`` is (alignment - pretrained) / (oracle -
+    pretrained), None where the oracle was not measured (``b2bench baseline``). ``failed`` counts failed runs among
     ``seeds``; ``queries`` is per run where its numbers were taken, ``denoiser_calls`` per run (sampling and
     training); both are means over seeds.
     """
@@ -73,6 +79,7 @@ class LeaderboardRow:
     config_hash: str
     alignment: Estimate
     gain: Paired | None
+    headroom: Estimate | None
     heldout: Estimate
     heldout_gain: Paired | None
     success: Estimate
@@ -131,10 +138,12 @@ class Incomplete:
 
 @dataclass(frozen=True)
 class Tables:
-    """All tables of one context."""
+    """All tables of one context. ``oracle`` is the command that gives a headroom which is None; else empty."""
 
     head: Head
     leaderboard: tuple[LeaderboardRow, ...]
+    headroom: tuple[HeadroomRow, ...]
+    oracle: str
     ablation: tuple[AblationRow, ...]
     compatibility: tuple[CompatibilityRow, ...]
     incomplete: tuple[Incomplete, ...]
@@ -228,12 +237,29 @@ def tables(runs: Iterable[Row], evals: Iterable[Row], rounds: Iterable[Row] = ()
         queries[row["run_id"]] = max(queries[row["run_id"]], row["queries"])
 
     contexts: dict[Context, list[_Run]] = defaultdict(list)
+    baselines: dict[Context, list[_Run]] = defaultdict(list)
     for row in runs:
         name = row["run_id"]
         mine = dict(values.get(name, {}))
         reached = max(queries.get(name, 0), max(mine, default=0))
-        contexts[_context(row)].append(_Run(row, mine, calls.get(name), reached))
-    found = [_tables(context, members, settings) for context, members in contexts.items()]
+        run = _Run(row, mine, calls.get(name), reached)
+        if is_baseline(row):
+            baselines[replace(_context(row), budget=None)].append(run)
+        else:
+            contexts[_context(row)].append(run)
+    found, placed = [], set()
+    for context, members in contexts.items():
+        finished = [_flat(run.row["config"] or {}) for run in members if run.row["status"] in FINISHED]
+        beside = [
+            run
+            for run in baselines[replace(context, budget=None)]
+            if any(fits(_flat(run.row["config"]), config) for config in finished)
+        ]
+        placed |= {run.row["run_id"] for run in beside}
+        found.append(_tables(context, members, settings, beside))
+    for context, others in baselines.items():
+        if alone := [run for run in others if run.row["run_id"] not in placed]:
+            found.append(_tables(context, [], settings, alone))
     return sorted(found, key=lambda table: tuple(str(value) for value in vars(table.head.context).values()))
 
 
@@ -257,23 +283,31 @@ def _reward_settings(config: Row) -> str:
     return " ".join(f"{name}={value}" for name, value in found.items())
 
 
-def _tables(context: Context, runs: Sequence[_Run], settings: Mapping[str, Sequence[Row]]) -> Tables:
-    finished = [run for run in runs if run.row["status"] in ("done", "failed")]
+def _tables(
+    context: Context, runs: Sequence[_Run], settings: Mapping[str, Sequence[Row]], baselines: Sequence[_Run]
+) -> Tables:
+    finished = [run for run in runs if run.row["status"] in FINISHED]
     pretrained: dict[int, dict[str, float]] = defaultdict(dict)
     for run in finished:
         for metric, value in run.values.get(0, {}).items():
             if math.isfinite(value):
                 pretrained[run.row["seed"]].setdefault(metric, value)
     cells = _cells(finished, pretrained)
-    rows = [_leaderboard_row(context, cell) for cell in cells]
+    beside = _cells(baselines, {})
+    oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
+    rows = [_leaderboard_row(context, cell, oracle) for cell, oracle in zip(cells, oracles, strict=True)]
     rows.sort(key=lambda row: -math.inf if row.alignment.mean is None else row.alignment.mean, reverse=True)
     variants = _variants(cells)
     if pretrained:
-        rows.append(_reference(context, pretrained))
-    incomplete = [run for run in runs if run.row["status"] not in ("done", "failed")]
+        # cells that were evaluated in several ways have no one oracle
+        rows.append(_reference(context, pretrained, oracles[0] if len(set(oracles)) == 1 else None))
+    incomplete = [run for run in runs if run.row["status"] not in FINISHED]
+    present = {metric for run in baselines for at in run.values.values() for metric in at}
     return Tables(
-        _head(context, cells, variants, settings),
+        _head(context, cells or beside, variants, settings),
         tuple(rows),
+        headroom_rows(context, beside, cells, _measures(present)),
+        missing_oracle(context, cells or beside, beside),
         _ablation(context, variants),
         _compatibility(context, variants, incomplete),
         tuple(
@@ -346,8 +380,9 @@ def _labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> li
 # -- leaderboard ---------------------------------------------------------------------------------------
 
 
-def _leaderboard_row(context: Context, cell: _Cell) -> LeaderboardRow:
+def _leaderboard_row(context: Context, cell: _Cell, oracle: float | None) -> LeaderboardRow:
     seeds = cell.seeds
+    alignment = cell.final(context.reward, seeds)
 
     def gain(metric: str) -> Paired:
         return paired(cell.final(metric, seeds), cell.start(metric, seeds))
@@ -359,8 +394,9 @@ def _leaderboard_row(context: Context, cell: _Cell) -> LeaderboardRow:
         cell.wrapper,
         cell.label,
         cell.config_hash,
-        estimate(cell.final(context.reward, seeds)),
+        estimate(alignment),
         gain(context.reward),
+        headroom(alignment, cell.start(context.reward, seeds), oracle),
         estimate(cell.final(HELDOUT, seeds)),
         gain(HELDOUT),
         estimate(cell.final("success", seeds)),
@@ -377,9 +413,10 @@ def _measures(present: set[str]) -> tuple[list[str], list[str]]:
     return [metric for metric in INCEPTION if metric in present], [m for m in DIVERSITY if m in present]
 
 
-def _reference(context: Context, pretrained: Mapping[int, Mapping[str, float]]) -> LeaderboardRow:
+def _reference(context: Context, pretrained: Mapping[int, Mapping[str, float]], oracle: float | None) -> LeaderboardRow:
     """The pretrained model, over the seeds of all cells."""
     seeds = tuple(sorted(pretrained))
+    alignment = [pretrained[seed].get(context.reward, math.nan) for seed in seeds]
 
     def value(metric: str) -> Estimate:
         return estimate([pretrained[seed].get(metric, math.nan) for seed in seeds])
@@ -392,6 +429,7 @@ def _reference(context: Context, pretrained: Mapping[int, Mapping[str, float]]) 
         "",
         value(context.reward),
         None,
+        headroom(alignment, alignment, oracle),
         value(HELDOUT),
         None,
         value("success"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from b2bench.leaderboard.headroom import HeadroomRow
 from b2bench.leaderboard.openness import Measure, Profile
 from b2bench.leaderboard.stats import MIN_SEEDS, Estimate, Paired
 from b2bench.leaderboard.tables import AblationRow, CompatibilityCell, LeaderboardRow, Tables
@@ -35,9 +36,13 @@ def render(tables: Sequence[Tables], console: Console) -> None:
     for group in tables:
         _head(group, console)
         if not group.leaderboard:
-            console.print("  no finished run here yet", style="dim")
+            what = "no run was evaluated like these yet\n" if group.headroom else "no finished run here yet"
+            console.print(f"  {what}", style="dim")
         else:
             _leaderboard(group, console)
+        if group.headroom:
+            _headroom(group, console)
+        if group.leaderboard:
             _ablation(group.ablation, console)
         if group.compatibility:
             _compatibility(group, console)
@@ -134,16 +139,65 @@ def interval(value: Estimate | None, digits: int = 3, sign: bool = False) -> Tex
     return text
 
 
-Column = tuple[str, bool, Callable[[LeaderboardRow], Text]]
+Column = tuple[str, bool, Callable[[Any], Text]]
 
 
 def _leaderboard(group: Tables, console: Console) -> None:
     rows = group.leaderboard
-    reward = group.head.context.reward
     columns: list[tuple[int, Column]] = [  # a lower number goes first where the terminal is narrow
         (9, ("cell", False, _cell)),
+        *_measured(group.head.context.reward, rows),
+        (9, ("seeds", True, _seeds)),
+        (2, ("queries", True, lambda row: Text(_count(row.queries)))),
+        (8, ("calls", True, lambda row: Text(_count(row.denoiser_calls)))),
+    ]
+    hidden = _fitted("Leaderboard", rows, columns, console)
+    trained = [row for row in rows if not row.reference]
+    legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model of the same seed"]
+    if any(len(row.seeds) < MIN_SEEDS for row in rows):
+        legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
+    if any(row.failed for row in trained):
+        legend.append("† failed runs, counted with their last evaluation")
+    legend.append("calls: denoiser calls per run")
+    if any(row.headroom for row in rows):
+        legend.append(HEADROOM)
+    if hidden:
+        legend.append(f"in a wider terminal: {', '.join(hidden)}")
+    console.print(Text("; ".join(legend), style="dim"))
+    if group.oracle:
+        console.print(Text(group.oracle, style="dim"))
+    console.print()
+
+
+HEADROOM = "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)"
+
+
+def _headroom(group: Tables, console: Console) -> None:
+    rows = group.headroom
+    columns: list[tuple[int, Column]] = [
+        (9, ("baseline", False, _baseline)),
+        *_measured(group.head.context.reward, rows),
+        (9, ("seeds", True, lambda row: Text(str(len(row.seeds))))),
+        (2, ("queries an image", True, lambda row: Text(str(row.queries_per_image)))),
+    ]
+    hidden = _fitted("Headroom (no training)", rows, columns, console)
+    legend = [] if group.leaderboard else ["gain is against the pretrained model of the same seed", HEADROOM]
+    legend.append("oracle: drawn scenes that show what the prompt says")
+    if hidden:
+        legend.append(f"in a wider terminal: {', '.join(hidden)}")
+    console.print(Text("; ".join(legend), style="dim"))
+    if group.oracle and not group.leaderboard:
+        console.print(Text(group.oracle, style="dim"))
+    console.print()
+
+
+def _measured(reward: str, rows: Sequence[LeaderboardRow] | Sequence[HeadroomRow]) -> list[tuple[int, Column]]:
+    """Columns of what was measured on images, the same for cells and for headroom."""
+    columns: list[tuple[int, Column]] = [
         (9, (reward, True, lambda row: interval(row.alignment))),
         (9, ("gain", True, lambda row: interval(row.gain, sign=True))),
+        # where no row has one, any other column says more
+        (7 if any(row.headroom for row in rows) else 1, ("headroom", True, lambda row: interval(row.headroom, 2))),
         (8, ("held-out", True, lambda row: interval(row.heldout))),
         (6, ("success", True, lambda row: interval(row.success))),
     ]
@@ -152,15 +206,19 @@ def _leaderboard(group: Tables, console: Console) -> None:
     for metric, short, priority in (("style_entropy", "style H", 7), ("pairwise_distance", "distance", 5)):
         if metric in _present(row.diversity for row in rows):
             columns.append((priority, (short, True, _measure("diversity", metric))))
-    columns += [
-        (3, ("held-out gain", True, lambda row: interval(row.heldout_gain, sign=True))),
-        (9, ("seeds", True, _seeds)),
-        (2, ("queries", True, lambda row: Text(_count(row.queries)))),
-        (8, ("calls", True, lambda row: Text(_count(row.denoiser_calls)))),
-    ]
+    return [*columns, (3, ("held-out gain", True, lambda row: interval(row.heldout_gain, sign=True)))]
+
+
+def _fitted(
+    title: str,
+    rows: Sequence[LeaderboardRow] | Sequence[HeadroomRow],
+    columns: list[tuple[int, Column]],
+    console: Console,
+) -> list[str]:
+    """Print the columns that have room, by their priority; the names of the others."""
 
     def build() -> Table:
-        table = _table("Leaderboard")
+        table = _table(title)
         for _, (name, right, _) in columns:
             table.add_column(Text(name), justify="right" if right else "left", overflow="fold", no_wrap=right)
         for row in rows:
@@ -175,20 +233,10 @@ def _leaderboard(group: Tables, console: Console) -> None:
             break
         hidden.append(columns.pop(lowest)[1][0])
     console.print(build())
-    trained = [row for row in rows if not row.reference]
-    legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model of the same seed"]
-    if any(len(row.seeds) < MIN_SEEDS for row in rows):
-        legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
-    if any(row.failed for row in trained):
-        legend.append("† failed runs, counted with their last evaluation")
-    legend.append("calls: denoiser calls per run")
-    if hidden:
-        legend.append(f"in a wider terminal: {', '.join(hidden)}")
-    console.print(Text("; ".join(legend), style="dim"))
-    console.print()
+    return hidden
 
 
-def _measure(measures: str, metric: str, digits: int = 3) -> Callable[[LeaderboardRow], Text]:
+def _measure(measures: str, metric: str, digits: int = 3) -> Callable[[Any], Text]:
     return lambda row: interval(getattr(row, measures).get(metric), digits)
 
 
@@ -198,6 +246,12 @@ def _present(measures: Iterable[dict[str, Estimate]]) -> list[str]:
 
 def _cell(row: LeaderboardRow) -> Text:
     text = Text(row.algorithm if row.wrapper == "-" else f"{row.algorithm} {row.wrapper}")
+    return text.append(f" {row.label}", style="dim") if row.label else text
+
+
+def _baseline(row: HeadroomRow) -> Text:
+    name = row.name.replace("-", " ") if row.kind == "guidance" else row.name
+    text = Text(f"pretrained ({name})" if row.reference else name)
     return text.append(f" {row.label}", style="dim") if row.label else text
 
 

@@ -435,6 +435,35 @@ def test_killed_at_any_instant_only_whole_rounds_are_left(store: Store) -> None:
         seen = len(rounds)
 
 
+def baseline_rows(run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    run = run_row(run_id, algorithm="baseline", wrapper="best-of-4", budget=None)
+    evals = [{"queries": 0, "split": "test", "metric": "clipscore", "value": 0.5, "n": 2, "settings": {"splits": 1}}]
+    images = [{"queries": 0, "prompt": "a cat", "noise_index": i, "score": 0.5} for i in range(2)]
+    return run, evals, images
+
+
+def test_a_baseline_is_stored_once_and_merged_once(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "a.duckdb"), Store(tmp_path / "b.duckdb")
+    assert store.record_baseline(*baseline_rows("b1"))
+    (row,) = store.runs()
+    assert (row["status"], row["budget"], row["finished"] is None) == ("done", None, False)
+    run, evals, images = baseline_rows("b1")
+    evals[0]["value"] = 0.9
+    assert not store.record_baseline(run, evals, images)
+    assert [found["value"] for found in store.evals("b1")] == [0.5]
+    assert len(store.sql("SELECT * FROM images WHERE run_id = 'b1'")) == 2
+    other.record_baseline(*baseline_rows("b1"))
+    assert store.merge(other.path) == []
+
+
+def test_a_baseline_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a.duckdb")
+    run, evals, images = baseline_rows("b1")
+    with pytest.raises(duckdb.ConstraintException):
+        store.record_baseline(run, evals, [*images, images[0]])
+    assert (store.runs(), store.evals(), store.sql("SELECT * FROM images")) == ([], [], [])
+
+
 def test_the_schema_describes_itself(started: Store) -> None:
     found = started.sql("SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal")
     comments = {(row["table_name"], row["column_name"]): row["comment"] for row in found}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.tables import Tables, tables
 from b2bench.leaderboard.terminal import render, to_json
 from rich.console import Console
@@ -34,7 +35,7 @@ class Rows:
         values: dict[int, float | None],
         status: str = "done",
         config: dict[str, Any] | None = None,
-        budget: int = 1000,
+        budget: int | None = 1000,
         **more: Any,
     ) -> str:
         """A run with its test clipscore at each count of queries; a train split that must not matter."""
@@ -347,3 +348,143 @@ def test_tables_read_what_a_store_gives(tmp_path: Path) -> None:
     (found,) = tables(store.runs(), store.evals(), store.rounds())
     assert row_of(found, "pg", "bs").alignment.mean == pytest.approx(0.7)
     assert row_of(found, "pg", "bs").success.mean is None
+
+
+# -- headroom --------------------------------------------------------------------------------------
+
+SETTINGS = {"settings": {"steps": 20, "guidance": 3.0, "eval_images": 270, "eval_train_images": 90}}
+
+
+def add_baseline(rows: Rows, name: str, seed: int, value: float, **settings: Any) -> str:
+    """A baseline as ``b2bench baseline`` stores it: no budget, one evaluation at 0 queries."""
+    kind, _, number = name.rpartition("-") if name != "oracle" else (name, "", "")
+    own: dict[str, Any] = {"kind": kind}
+    if kind == "guidance":
+        own["guidance"] = float(number)
+    if kind == "best-of":
+        own |= {"candidates": int(number), "queries_per_image": int(number)}
+    chosen = {**SETTINGS["settings"], **settings}
+    if kind == "oracle":
+        chosen = {key: chosen[key] for key in ("eval_images", "eval_train_images")}
+    run_id = rows.add("baseline", name, seed, {0: value}, config={"baseline": own, "settings": chosen}, budget=None)
+    rows.rounds = [row for row in rows.rounds if row["run_id"] != run_id]
+    return run_id
+
+
+def headroom_of(found: Tables, name: str) -> Any:
+    (row,) = [row for row in found.headroom if row.name == name]
+    return row
+
+
+def test_baselines_stand_beside_the_cells_and_are_none(rows: Rows) -> None:
+    for seed in range(3):
+        for wrapper in ("vanilla", "bpt", "bs", "b2"):
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.7 + 0.01 * seed}, config=SETTINGS)
+    before = rows.one()
+    for seed in range(3):
+        for name in ("oracle", "best-of-16", "best-of-4", "guidance-10", "guidance-3", "guidance-2"):
+            add_baseline(rows, name, seed, 0.8)
+    after = rows.one()
+    assert before.ablation == after.ablation
+    assert before.compatibility == after.compatibility
+    assert before.head == after.head
+    assert [row.algorithm for row in after.leaderboard] == ["ddpo"] * 4 + ["pretrained"]
+    names = ["guidance-3", "guidance-2", "guidance-10", "best-of-4", "best-of-16", "oracle"]
+    assert [row.name for row in after.headroom] == names
+    assert [row.reference for row in after.headroom] == [True] + [False] * 5
+    assert headroom_of(after, "best-of-16").queries_per_image == 16
+    assert headroom_of(after, "guidance-2").alignment.n == 3
+
+
+def test_alignment_is_also_a_share_of_the_way_to_the_oracle(rows: Rows) -> None:
+    for seed, (start, end) in enumerate([(0.60, 0.70), (0.50, 0.60), (0.55, 0.55)]):
+        rows.add("ddpo", "b2", seed, {0: start, 1000: end}, config=SETTINGS)
+    for seed, value in enumerate([0.78, 0.82]):
+        add_baseline(rows, "oracle", seed, value)
+    add_baseline(rows, "best-of-4", 1, 0.65)
+    found = rows.one()
+    # the oracle is 0.80, whatever the seed; the pretrained model is each run's own
+    assert row_of(found, "ddpo", "b2").headroom.values == pytest.approx((0.1 / 0.2, 0.1 / 0.3, 0.0))
+    assert row_of(found, "pretrained", "-").headroom.mean == 0
+    best = headroom_of(found, "best-of-4")
+    assert best.headroom.values == pytest.approx((0.15 / 0.3,))  # against the run of its seed
+    assert best.gain.mean == pytest.approx(0.15)
+    assert headroom_of(found, "oracle").headroom.values == pytest.approx((0.18 / 0.2, 0.32 / 0.3))
+    assert found.oracle == ""
+    shown = text_of([found], 200)
+    assert "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)" in shown
+    assert "0.28" in shown
+    exported = json.loads(json.dumps(to_json([found]), allow_nan=False))
+    assert exported[0]["leaderboard"][0]["headroom"]["mean"] == pytest.approx((0.5 + 1 / 3) / 3)
+    assert [row["name"] for row in exported[0]["headroom"]] == ["best-of-4", "oracle"]
+
+
+def test_the_pretrained_baseline_stands_for_runs_of_its_seed(rows: Rows) -> None:
+    add_baseline(rows, "guidance-3", 0, 0.6)
+    add_baseline(rows, "guidance-4", 0, 0.7)
+    add_baseline(rows, "guidance-4", 1, 0.7)
+    add_baseline(rows, "oracle", 0, 0.8)
+    found = rows.one()
+    assert found.head.context.budget is None
+    assert found.leaderboard == ()
+    row = headroom_of(found, "guidance-4")
+    assert row.headroom.values[0] == pytest.approx(0.5)
+    assert row.headroom.mean is None  # nobody measured the pretrained model of seed 1
+    assert "pretrained (guidance 3)" in text_of([found], 160)
+
+
+@pytest.mark.parametrize("start", [0.8, 0.9, math.nan])
+def test_no_way_to_go_is_no_share(start: float) -> None:
+    assert headroom([0.85, 0.7], [start, 0.6], 0.8).mean is None  # type: ignore[union-attr]
+    assert headroom([0.85], [start], None) is None
+
+
+def test_what_was_evaluated_otherwise_is_never_put_beside(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS)
+    for changed in ({"eval_images": 540}, {"steps": 50}, {"guidance": 5.0}):
+        add_baseline(rows, "guidance-2", 0, 0.9, **changed)
+    add_baseline(rows, "oracle", 0, 0.9, eval_images=540)
+    add_baseline(rows, "guidance-4", 0, 0.9, eval_train_images=0)  # the train split is in no table
+    trained, apart = rows.tables()
+    assert [row.name for row in trained.headroom] == ["guidance-4"]
+    assert row_of(trained, "ddpo", "b2").headroom is None
+    command = "b2bench baseline --kind oracle --reward clipscore --prompts template1 --set eval_images=270"
+    assert trained.oracle.endswith(command)
+    assert command in " ".join(text_of([trained]).split())
+    assert (apart.head.context.budget, len(apart.headroom)) == (None, 4)
+    assert {row.label for row in apart.headroom if row.name == "guidance-2"} == {
+        "settings.eval_images=270 settings.guidance=3.0 settings.steps=50",
+        "settings.eval_images=270 settings.guidance=5.0 settings.steps=20",
+        "settings.eval_images=540 settings.guidance=3.0 settings.steps=20",
+    }
+
+
+def test_every_budget_has_the_headroom_beside_it_and_other_prompts_do_not(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS)
+    rows.add("ddpo", "b2", 0, {0: 0.6, 2000: 0.7}, config=SETTINGS, budget=2000)
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS, prompts_hash="other")
+    add_baseline(rows, "oracle", 0, 0.8)
+    heads = {(found.head.context.budget, found.head.context.prompts_hash): found.headroom for found in rows.tables()}
+    assert {key: len(shown) for key, shown in heads.items()} == {
+        (1000, "abcdef0123"): 1,
+        (2000, "abcdef0123"): 1,
+        (1000, "other"): 0,
+    }
+
+
+def test_no_oracle_is_named_where_none_can_be_had(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS, backbone="sd14")
+    assert rows.one().oracle == ""
+    assert row_of(rows.one(), "ddpo", "b2").headroom is None
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_headroom_keeps_to_the_width_of_the_terminal(rows: Rows, width: int) -> None:
+    factorial_rows(rows)
+    for name in ("guidance-3", "guidance-2.5", "best-of-16", "oracle"):
+        for seed in range(4):
+            add_baseline(rows, name, seed, 0.7 + 0.01 * seed)
+    shown = text_of(rows.tables(), width)
+    assert max(map(len, shown.splitlines())) <= width
+    for name in ("Headroom (no training)", "pretrained (guidance 3)", "guidance 2.5", "best-of-16", "oracle"):
+        assert name in shown

@@ -1,0 +1,158 @@
+"""Headroom: what is to be had without training, and alignment on the scale that it sets.
+
+Its rows are the baselines of the store: the pretrained model at several guidance scales, best-of-N sampling,
+and the oracle, scenes that show what the prompt says. They stand beside the cells and are none: no cell is
+compared with them, and they count in no effect and no verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from b2bench.leaderboard.stats import Estimate, Paired, estimate, paired
+
+if TYPE_CHECKING:
+    from b2bench.leaderboard.tables import Context, _Cell
+
+BASELINE = "baseline"
+"""What table ``runs`` calls the algorithm of a row that no training made."""
+KINDS = ("guidance", "best-of", "oracle")
+HELDOUT = "clipscore_heldout"
+
+
+@dataclass(frozen=True)
+class HeadroomRow:
+    """A baseline's test-split numbers. The reference row is the pretrained model as runs sample it.
+
+    ``gain`` is against the pretrained model of the same seed; ``headroom`` is :func:`headroom` of the alignment;
+    ``queries_per_image`` says how many reward queries choosing an image took.
+    """
+
+    name: str
+    kind: str
+    label: str
+    config_hash: str
+    alignment: Estimate
+    gain: Paired
+    headroom: Estimate | None
+    heldout: Estimate
+    heldout_gain: Paired
+    success: Estimate
+    inception: dict[str, Estimate]
+    diversity: dict[str, Estimate]
+    seeds: tuple[int, ...]
+    queries_per_image: int
+    reference: bool = False
+
+
+def is_baseline(row: Mapping[str, Any]) -> bool:
+    """Whether a row of table ``runs`` was not trained."""
+    return bool(row["algorithm"] == BASELINE)
+
+
+def headroom(values: Sequence[float], pretrained: Sequence[float], oracle: float | None) -> Estimate | None:
+    """(x - pretrained) / (oracle - pretrained) per seed [R]: 0 is the pretrained model, 1 what the oracle scores.
+
+    None without an oracle. A seed whose pretrained model is unknown, or not below the oracle, has no such number,
+    and then there is no mean.
+    """
+    if oracle is None:
+        return None
+    pairs = zip(values, pretrained, strict=True)
+    return estimate([(x - start) / (oracle - start) if oracle > start else math.nan for x, start in pairs])
+
+
+def fits(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether the test numbers of two flat configurations of one context may stand side by side, one a baseline.
+
+    Whatever both depend on must be equal: the reward's settings, and those of sampling and evaluation. A baseline
+    names no setting that it does not depend on; and images of training prompts are in no table.
+    """
+    shared = [key for key in one.keys() & other.keys() if key.startswith(("reward.", "settings."))]
+    return all(one[key] == other[key] for key in shared if key != "settings.eval_train_images")
+
+
+def oracle_of(config: Mapping[str, str], baselines: Iterable[_Cell], metric: str) -> float | None:
+    """The oracle's ``metric`` for a flat configuration, as a mean over its seeds; None where it was not measured."""
+    values = {}
+    for cell in baselines:
+        if cell.config.get("baseline.kind") == "oracle" and fits(cell.config, config):
+            values.update({seed: run.final(metric) for seed, run in cell.runs.items()})
+    return estimate(list(values.values())).mean
+
+
+def rows(
+    context: Context, baselines: Sequence[_Cell], cells: Sequence[_Cell], measures: tuple[Sequence[str], Sequence[str]]
+) -> tuple[HeadroomRow, ...]:
+    """The rows of a context: the pretrained model, then guidance, best-of and oracle.
+
+    The pretrained model of a seed is the baseline at the guidance of runs, or else a cell's evaluation at 0 queries.
+    """
+    references = [cell for cell in baselines if _is_reference(cell.config)]
+    found = []
+    for cell in baselines:
+        values = {metric: cell.final(metric, cell.seeds) for metric in (context.reward, HELDOUT, "success")}
+        values |= {metric: cell.final(metric, cell.seeds) for part in measures for metric in part}
+        starts = {
+            metric: [_start(cell.config, [*references, *cells], seed, metric) for seed in cell.seeds]
+            for metric in (context.reward, HELDOUT)
+        }
+        oracle = oracle_of(cell.config, baselines, context.reward)
+        found.append(
+            HeadroomRow(
+                name=cell.wrapper,
+                kind=cell.config.get("baseline.kind", ""),
+                label=cell.label,
+                config_hash=cell.config_hash,
+                alignment=estimate(values[context.reward]),
+                gain=paired(values[context.reward], starts[context.reward]),
+                headroom=headroom(values[context.reward], starts[context.reward], oracle),
+                heldout=estimate(values[HELDOUT]),
+                heldout_gain=paired(values[HELDOUT], starts[HELDOUT]),
+                success=estimate(values["success"]),
+                inception={metric: estimate(values[metric]) for metric in measures[0]},
+                diversity={metric: estimate(values[metric]) for metric in measures[1]},
+                seeds=cell.seeds,
+                queries_per_image=int(cell.config.get("baseline.queries_per_image", 0)),
+                reference=cell in references,
+            )
+        )
+    order = {cell.config_hash: _order(cell.config) for cell in baselines}
+    return tuple(sorted(found, key=lambda row: (not row.reference, order[row.config_hash])))
+
+
+def _is_reference(config: Mapping[str, str]) -> bool:
+    own = config.get("baseline.guidance")
+    return own is not None and own == config.get("settings.guidance")
+
+
+def _order(config: Mapping[str, str]) -> tuple[int, float]:
+    kind = config.get("baseline.kind", "")
+    value = config.get("baseline.guidance") or config.get("baseline.candidates") or "0"
+    return (KINDS.index(kind) if kind in KINDS else len(KINDS), float(value))
+
+
+def _start(config: Mapping[str, str], starts: Iterable[_Cell], seed: int, metric: str) -> float:
+    for cell in starts:
+        if seed in cell.runs and fits(config, cell.config):
+            value = cell.runs[seed].start(metric)
+            if math.isfinite(value):
+                return value
+    return math.nan
+
+
+def missing_oracle(context: Context, cells: Iterable[_Cell], baselines: Sequence[_Cell]) -> str:
+    """Which command gives the oracle that cells or baselines lack; "" where none lacks it, or there is none to have."""
+    if context.backbone != "pocket":
+        return ""
+    lacking = [cell.config for cell in cells if oracle_of(cell.config, baselines, context.reward) is None]
+    if not lacking:
+        return ""
+    images = sorted({config[key] for config in lacking if (key := "settings.eval_images") in config}, key=int)
+    command = ["b2bench", "baseline", "--kind", "oracle", "--reward", context.reward, "--prompts", context.prompts]
+    commands = [shlex.join([*command, "--set", f"eval_images={n}"]) for n in images] or [shlex.join(command)]
+    return f"no headroom without an oracle: {', and '.join(commands)}"
