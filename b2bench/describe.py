@@ -130,8 +130,10 @@ def _runs_table(rows: Sequence[Row]) -> RenderableType:
     baselines = [row for row in rows if row["algorithm"] == "baseline"]
     if baselines:
         names = ", ".join(dict.fromkeys(str(row["wrapper"]) for row in baselines))
-        seeds = ", ".join(map(str, sorted({row["seed"] for row in baselines})))
-        text = Text(f"{len(baselines)} baselines, not trained: {names}; seeds {seeds}; --json lists each", "dim")
+        seeds = sorted({row["seed"] for row in baselines})
+        count = f"{len(baselines)} baseline{'s' * (len(baselines) > 1)}, not trained: {names}"
+        which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        text = Text(f"{count}; {which}; --json lists each", "dim")
         trained = [row for row in rows if row["algorithm"] != "baseline"]
         return Group(_runs_table(trained), text) if trained else text
     alike = [key for key in ("reward", "backbone", "prompts") if len({row[key] for row in rows}) == 1]

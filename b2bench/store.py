@@ -174,7 +174,11 @@ def _comment(table: str, column: str) -> str:
 
 MIGRATIONS: dict[int, Sequence[str]] = {
     # Table profiles is here as it stands above: whoever changes it later writes this step out.
-    2: [*_create_table("profiles"), _comment("queries", "reward"), _comment("queries", "scores")],
+    2: [
+        *_create_table("profiles"),
+        *(_comment("queries", name) for name in ("reward", "scores")),
+        *(_comment("runs", name) for name in ("algorithm", "wrapper")),
+    ],
 }
 """SQL that lifts a file to this version from the one before it, run in one transaction."""
 

@@ -39,6 +39,7 @@ FILES: dict[str, str | bytes] = {
     "ddpo.py": plugin("@algorithm", "class DDPO:\n    def loss(self, policy, batch): ...\n"),
     "vanilla.py": plugin("@algorithm", "class Vanilla:\n    def loss(self, policy, batch): ...\n"),
     "batched.py": BATCHED,
+    "baseline.py": plugin("@algorithm", "class Baseline:\n    def loss(self, policy, batch): ...\n"),
     "required.py": plugin("@algorithm", "class Required:\n    x: float\n    def loss(self, policy, batch): ...\n"),
     "untyped.py": plugin("@algorithm", "class Untyped:\n    x: 'Flaot' = 1.0\n    def loss(self, p, b): ...\n"),
     "raising.py": plugin(
@@ -118,6 +119,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "plugin duplicate": ((*RUN, "--plugin", "ddpo.py"), ("named 'ddpo'", "built in and ddpo.py")),
     "plugin twice": ((*RUN, "--plugin", "batched.py", "--plugin", "batched.py"), ("named 'batched'",)),
     "plugin like the wrapper": (("run", "--algo", "vanilla", "--plugin", "vanilla.py"), ("a name of its own",)),
+    "plugin like what is stored": (
+        ("run", "--algo", "baseline", "--plugin", "baseline.py", "--queries", "10"),
+        ("baseline is the name", "rename your algorithm"),
+    ),
     "plugin without default": (("run", "--algo", "required", "--plugin", "required.py"), ("required", "'x'")),
     "plugin with unknown type": (("run", "--algo", "untyped", "--plugin", "untyped.py"), ("untyped", "Flaot")),
     "plugin that raises on building": (
@@ -163,6 +168,15 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "profile twice": (("profile", "--prompts", "template1,template1"), ("two sets have the same name",)),
     "profile of no prompts": (("profile", "--prompts", "template1,tmplate2"), ("unknown prompts 'tmplate2'",)),
     "profile lora": (("profile", "--lora", "gone.safetensors"), ("gone.safetensors does not exist",)),
+    "baseline of what": (("baseline",), ("--kind", "baseline --help")),
+    "baseline kind": (("baseline", "--kind", "guidance,orcale"), ("unknown kind 'orcale'", "Did you mean oracle?")),
+    "baseline training": (("baseline", "--kind", "guidance", "--set", "lr=1"), ("lr", "eval_images")),
+    "baseline without images": (("baseline", "--kind", "guidance", "--set", "eval_images=0"), ("eval_images = 0",)),
+    "baseline nowhere": (("baseline", "--kind", "guidance", "--db", "gone/x.duckdb"), ("folder does not exist",)),
+    "oracle elsewhere": (("baseline", "--kind", "oracle", "--backbone", "sd14"), ("pocket only", "sd14")),
+    "oracle without art": (("baseline", "--kind", "oracle", "--art", "gone"), ("--art gone is no folder", "npm")),
+    "oracle of no art": (("baseline", "--kind", "oracle", "--art", "folder"), ("iconify", "is missing")),
+    "art without oracle": (("baseline", "--kind", "guidance", "--art", "folder"), ("--art is for --kind oracle",)),
     "ls without what": (("ls",), ("what", "ls --help")),
     # names that the file system refuses
     "long database": ((*RUN, "--db", LONG), (LONG, "File name too long")),
@@ -222,6 +236,12 @@ def test_refused_in_one_line(case: str, stored: bool, refused: Callable[..., str
     line = refused(*arguments)
     for part in parts:
         assert part in line
+
+
+def test_an_oracle_without_npm(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resvg_py")
+    monkeypatch.setenv("PATH", "")
+    assert "npm is not installed" in refused("baseline", "--kind", "oracle")
 
 
 # -- the store -------------------------------------------------------------------------------------
