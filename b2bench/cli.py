@@ -142,7 +142,10 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder that receives the run folder")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="A name for the run")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any hyperparameter: name=value")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of these options and a table [set]")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file: algo, wrapper, backbone, reward, prompts, queries, seed, and a table [set]"),
+    ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,

@@ -7,7 +7,7 @@ does the file itself (``SELECT column_name, comment FROM duckdb_columns()``). Ti
 - ``queries``: one row per reward query on a training image.
 - ``rounds``: one row per round: losses, cost.
 - ``evals``: one row per metric of an evaluation; ``queries`` = 0 is the pretrained model.
-- ``images``: evaluation images that were kept as files.
+- ``images``: scores of the evaluation images.
 - ``profiles``: one row per measure and step of a ``b2bench profile``; it belongs to no run.
 - ``schema``: one row, the version of all this.
 
@@ -63,8 +63,8 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "config": ("JSON", "every setting of the run"),
         "config_hash": ("VARCHAR NOT NULL", "hash of config without the seed; equal within a cell"),
         "versions": ("JSON", "package -> version"),
-        "commit": ("VARCHAR", "git commit of the code, with + if it had local changes"),
-        "device": ("VARCHAR", "cpu, cuda, ... and its name"),
+        "commit": ("VARCHAR", "git commit of the code, with -dirty if it had local changes"),
+        "device": ("VARCHAR", "cpu, cuda, ..."),
         "threads": ("INTEGER", "CPU threads of the process"),
         "started": ("TIMESTAMP NOT NULL", "UTC"),
         "finished": ("TIMESTAMP", "UTC; null while the run is running"),
@@ -97,7 +97,11 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "optimizer_steps": ("INTEGER", "optimizer steps of the round"),
         "loss": ("DOUBLE", "mean loss of the round"),
         "ratio_mean": ("DOUBLE", "mean probability ratio of policy and behaviour policy"),
-        "approx_kl": ("DOUBLE", "nats per latent dimension: estimate of KL(behaviour || policy)"),
+        "approx_kl": (
+            "DOUBLE",
+            "nats per latent dimension: half the mean squared change of log-prob"
+            ", an estimate of KL(behaviour || policy)",
+        ),
         "clip_fraction": ("DOUBLE", "share of transitions whose ratio was clipped"),
         "grad_norm": ("DOUBLE", "mean L2 norm of the gradient before clipping"),
         "denoiser_calls_sampling": (
@@ -123,7 +127,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "prompt": ("VARCHAR NOT NULL", "the prompt of the image"),
         "noise_index": ("INTEGER NOT NULL", "number of the noise, the same in every cell of a seed"),
         "score": ("DOUBLE", "the trained reward on the image"),
-        "path": ("VARCHAR", "file, relative to the run folder"),
+        "path": ("VARCHAR", "file, relative to the run folder; null: no images are kept as files so far"),
     },
     "profiles": {
         "profile_id": ("VARCHAR NOT NULL", "unique name of the profile, across machines"),
@@ -435,7 +439,7 @@ class Store:
                 if time.monotonic() > deadline:
                     raise UserError(
                         f"database {self.path} has been locked for {self.patience:g} s by {holder}; "
-                        "close it there, or give this run another --db and merge later"
+                        "close it there, or give this run another --db (Store.merge joins the two later)"
                     ) from None
             # jitter, or processes that met once would keep meeting
             time.sleep(pause * random.uniform(0.5, 1.5))

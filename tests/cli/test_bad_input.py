@@ -250,21 +250,14 @@ def test_an_oracle_without_npm(refused: Callable[..., str], monkeypatch: pytest.
 COMMANDS = {"run": RUN, "report": ("report",), "ls": ("ls", "runs"), "show": ("show", "earlier")}
 
 
-def skip_unwritten(command: str) -> None:
-    if command in ("ls", "show"):
-        pytest.importorskip("b2bench.describe")
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_that_is_no_database(command: str, refused: Callable[..., str]) -> None:
-    skip_unwritten(command)
     Path("b2bench.duckdb").write_text("id,reward\n1,0.5\n" * 1000)
     assert "b2bench.duckdb is not a DuckDB file" in refused(*COMMANDS[command])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_database_of_somebody_else(command: str, refused: Callable[..., str]) -> None:
-    skip_unwritten(command)
     with duckdb.connect("b2bench.duckdb") as con:
         con.execute("CREATE TABLE runs (x INTEGER)")
     assert "no b2bench store" in refused(*COMMANDS[command])
@@ -272,7 +265,6 @@ def test_a_database_of_somebody_else(command: str, refused: Callable[..., str]) 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_newer_schema(command: str, refused: Callable[..., str]) -> None:
-    skip_unwritten(command)
     Store("b2bench.duckdb").start_run(run_row("earlier"))
     with duckdb.connect("b2bench.duckdb") as con:
         con.execute('UPDATE "schema" SET version = ?', [SCHEMA_VERSION + 1])
@@ -301,29 +293,24 @@ def test_an_error_of_the_program_is_not_hidden(b2bench: Callable[..., Any], monk
 
 @pytest.mark.parametrize("command", ["report", "ls", "show"])
 def test_reading_makes_no_store(command: str, refused: Callable[..., str]) -> None:
-    skip_unwritten(command)
     assert "b2bench.duckdb" in refused(*COMMANDS[command])
 
 
 def test_ls_of_an_unknown_thing(refused: Callable[..., str]) -> None:
-    pytest.importorskip("b2bench.describe")
     assert "algorithms" in refused("ls", "algoritms")
 
 
 def test_show_of_an_unknown_name(refused: Callable[..., str]) -> None:
-    pytest.importorskip("b2bench.describe")
     assert "dppo" in refused("show", "dppo")
     Store("b2bench.duckdb").start_run(run_row("earlier"))
     assert "dppo" in refused("show", "dppo")
 
 
 def test_check_of_a_missing_file(refused: Callable[..., str]) -> None:
-    pytest.importorskip("b2bench.check")
     assert "gone.py" in refused("check", "gone.py")
 
 
 def test_check_of_a_broken_file(refused: Callable[..., str]) -> None:
-    pytest.importorskip("b2bench.check")
     assert "syntax.py, line 1" in refused("check", "syntax.py")
 
 
@@ -331,7 +318,6 @@ def test_check_of_a_broken_file(refused: Callable[..., str]) -> None:
     ("arguments", "part"), [(("optimizer", "adam"), "optimizer"), (("algorithm", "9 lives"), "9 lives")]
 )
 def test_new_of_an_unknown_kind_or_no_name(arguments: tuple[str, ...], part: str, refused: Callable[..., str]) -> None:
-    pytest.importorskip("b2bench.scaffold")
     assert part in refused("new", *arguments)
 
 

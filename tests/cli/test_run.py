@@ -362,7 +362,6 @@ def test_without_arguments_there_is_help_and_exit_code_2(b2bench: Callable[..., 
 
 
 def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("b2bench.describe")
     monkeypatch.chdir(tmp_path)
     for what, names in {
         "algorithms": {"ddpo", "pg", "dpo", "dpok"},

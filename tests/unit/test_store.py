@@ -20,7 +20,7 @@ from store_rows import run_row
 
 from b2bench import store as store_module
 from b2bench.errors import UserError
-from b2bench.store import CLOSED, KEYS, SCHEMA_VERSION, TABLES, Store
+from b2bench.store import KEYS, SCHEMA_VERSION, TABLES, Store, _insert
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "store.md"
@@ -144,10 +144,15 @@ def test_values_are_bound_and_never_sql(started: Store) -> None:
 
 def test_a_large_round_is_one_statement_and_not_thousands(started: Store) -> None:
     round_row, queries = round_rows(0, n=2000)
-    begin = time.perf_counter()
+    statements: list[str] = []
+
+    class Connection:
+        def execute(self, statement: str, parameters: list[Any]) -> None:
+            statements.append(statement)
+
+    _insert(Connection(), "queries", [{**row, "run_id": "a1"} for row in queries])  # type: ignore[arg-type]
+    assert len(statements) == 1
     started.record_round("a1", round_row, queries)
-    # about 0.06 s alone on a core; row by row it is seconds
-    assert time.perf_counter() - begin < 1.0
     assert count(started, "queries") == 2000
 
 
@@ -499,9 +504,18 @@ def test_the_queries_of_the_documentation_work(started: Store, page: Path) -> No
     assert [(row["round"], row["share"], row["drawn"]) for row in kept] == [(0, 0.5, 10), (1, 0.5, 10)]
 
 
-def test_connections_reach_neither_network_nor_files() -> None:
-    keys = ("enable_external_access", "autoinstall_known_extensions", "autoload_known_extensions")
-    assert all(CLOSED[key] == "false" for key in keys)
+def test_connections_reach_neither_network_nor_files(started: Store, tmp_path: Path) -> None:
+    table = tmp_path / "secret.csv"
+    table.write_text("a\n1\n")
+    for query in (
+        f"SELECT * FROM '{table}'",
+        f"COPY runs TO '{tmp_path / 'out.csv'}'",
+        f"ATTACH '{tmp_path / 'other.duckdb'}'",
+        "INSTALL httpfs",
+    ):
+        with pytest.raises(Exception, match=r"(?i)disabled|read-only|permission"):
+            started.sql(query)
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_the_store_and_the_tables_import_no_torch() -> None:
