@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,7 @@ def test_another_version_measures_again(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_oracle_is_of_the_pocket_world_alone(tmp_path: Path) -> None:
     from b2bench.store import Store
 
-    other = replace(config(), backbone=replace(config().backbone, name="sd14"))
+    other = config(backbone="sd14")
     store = Store(tmp_path / "a.duckdb")
     with pytest.raises(UserError, match="pocket only"):
         baselines.run_baselines(other, ["oracle"], store, None, tmp_path, lambda text: None, lambda result: None)
