@@ -26,11 +26,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import b2bench
-from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.config import RunConfig, cell_hash, check_untrained_values
 from b2bench.errors import UserError
 from b2bench.evaluate import Draw, Judges, checked_scores, eval_noise, measure
-from b2bench.parallel import Threads
 from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
 from b2bench.registry import suggestion
@@ -38,7 +36,7 @@ from b2bench.rollout import Noise, sample
 from b2bench.runner import check_network, run_row
 from b2bench.seeding import derive, normal
 from b2bench.store import Store
-from b2bench.trainer import prepare
+from b2bench.trainer import prepare, pretrained_policy
 
 KINDS = ("guidance", "best-of", "oracle")
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -271,15 +269,14 @@ class _Bench:
         self.sprites = load_art(art, cache, stage) if any(row.kind == "oracle" for row in rows) else None
         check_network(config)
         stage(f"loading {config.backbone.name}")
-        self.pipeline = load_pipeline(config.backbone)
-        self.device = Accelerator().device
-        self.policy = self._policy(_guidance(config))
+        self.policy = pretrained_policy(config, Accelerator().device)
         self.prompts = {"test": config.prompts.test, "train": config.prompts.train}
         settings = config.settings
         self.images = {"test": settings.eval_images, "train": settings.eval_train_images}
         stage(f"loading {config.reward_name}")
-        prepare(config.reward, config.reward_name, self.device)
-        self.judges = Judges(config.reward, config.reward_name, config.backbone.name, self.device)
+        device = self.policy.device
+        prepare(config.reward, config.reward_name, device)
+        self.judges = Judges(config.reward, config.reward_name, config.backbone.name, device)
 
     def run(self) -> None:
         for row in self.rows:
@@ -291,23 +288,16 @@ class _Bench:
         if chosen:
             self._best_of(chosen)
 
-    def _policy(self, guidance: float) -> StableDiffusion:
-        settings = self.config.settings
-        return StableDiffusion(
-            self.pipeline,
-            num_steps=settings.steps,
-            eta=settings.eta,
-            guidance=guidance,
-            device=self.device,
-            threads=Threads.of_device(self.device),
-        )
-
     def _sampled(self, guidance: float) -> Draw:
-        policy = self._policy(guidance)
+        policy, usual = self.policy, self.policy.guidance
 
         def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
             noise = eval_noise(policy, self.config.seed, split, pairs)
-            return sample(policy, names, noise, self.config.settings.micro_batch)
+            policy.guidance = guidance
+            try:
+                return sample(policy, names, noise, self.config.settings.micro_batch)
+            finally:
+                policy.guidance = usual
 
         return draw
 

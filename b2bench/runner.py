@@ -19,16 +19,15 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 import b2bench
-from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline, lora_file
+from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
 from b2bench.config import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
 from b2bench.errors import UserError
 from b2bench.evaluate import Evaluation, Judges, evaluate
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
-from b2bench.parallel import Threads
 from b2bench.profile import pocket_styles, sample_leaves
 from b2bench.store import Store
-from b2bench.trainer import Listener, Summary, Trainer, prepare, write_config
+from b2bench.trainer import Listener, Summary, Trainer, prepare, pretrained_policy, write_config
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
 
@@ -242,15 +241,7 @@ def evaluate_lora(
 
 def _fixed_policy(config: RunConfig, lora: Path | None) -> StableDiffusion:
     """The backbone, with a LoRA file if there is one, to sample from and not to train."""
-    settings, device = config.settings, Accelerator().device
-    policy = StableDiffusion(
-        load_pipeline(config.backbone),
-        num_steps=settings.steps,
-        eta=settings.eta,
-        guidance=float(settings.guidance or config.backbone.guidance),
-        device=device,
-        threads=Threads.of_device(device),
-    )
+    policy = pretrained_policy(config, Accelerator().device)
     if lora is not None:
         policy.load_lora(lora)
     return policy

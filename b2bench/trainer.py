@@ -96,6 +96,23 @@ def prepare(reward: Any, name: str, device: torch.device) -> None:
             reward.prepare(device)
 
 
+def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusion:
+    """The backbone as the settings sample it, without an adapter; it takes the process's threads, so make one.
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
+    settings = config.settings
+    return StableDiffusion(
+        load_pipeline(config.backbone),
+        num_steps=settings.steps,
+        eta=settings.eta,
+        guidance=float(settings.guidance or config.backbone.guidance),
+        device=device,
+        threads=Threads.of_device(device),
+    )
+
+
 class Trainer:
     """One run, from its first evaluation to its last checkpoint.
 
@@ -114,14 +131,7 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision="no")
         device = self.accelerator.device
         self.listener.stage(f"loading {config.backbone.name}")
-        self.policy = StableDiffusion(
-            load_pipeline(config.backbone),
-            num_steps=settings.steps,
-            eta=settings.eta,
-            guidance=float(settings.guidance or config.backbone.guidance),
-            device=device,
-            threads=Threads.of_device(device),
-        )
+        self.policy = pretrained_policy(config, device)
         self.policy.add_lora(settings.lora_rank, config.seed)
         self.policy.network = self.accelerator.prepare_model(self.policy.unet)
         self.listener.stage(f"loading {config.reward_name}")
