@@ -13,7 +13,6 @@ and nothing else, its ``run_id`` a hash of that: what the store has is not measu
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -177,35 +176,6 @@ def faithful_scenes(
     return torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2).float() / 255
 
 
-def load_art(art: Path | None, cache: Path, progress: Callable[[str], None]) -> Any:
-    """The sprites of pocket scenes, from the folder ``art``, or else from ``cache``, where npm puts them.
-
-    Raises:
-        UserError: the extra is not installed, or the art cannot be had.
-    """
-    if art is not None and not art.is_dir():
-        raise UserError(f"--art {art} is no folder; leave it out to fetch the art with npm")
-    if art is None and importlib.util.find_spec("resvg_py") is None:  # before anything is fetched
-        raise UserError(_NO_EXTRA)
-    from b2bench.pocket.build.art import fetch_art, load_sprites
-
-    try:
-        if art is None:
-            progress(f"fetching the art into {cache} with npm")
-            fetch_art(cache)
-        progress("drawing the art")
-        return load_sprites(art or cache)
-    except ModuleNotFoundError as error:
-        if error.name != "resvg_py":
-            raise
-        raise UserError(_NO_EXTRA) from None
-    except RuntimeError as error:
-        raise UserError(str(error)) from None
-
-
-_NO_EXTRA = "the oracle is drawn, which needs the extra 'pocket': pip install 'b2bench[pocket]'"
-
-
 # -- into the store ----------------------------------------------------------------------------------------
 
 
@@ -235,7 +205,7 @@ def run_baselines(
         UserError: the store, the backbone, the reward or the art cannot be used; nothing is measured then.
         RunFailed: the reward answers with something else than finite numbers.
     """
-    if "oracle" in kinds and config.backbone.name != "pocket":
+    if "oracle" in kinds and not config.backbone.is_pocket:
         raise UserError(
             f"oracle is defined for pocket only, whose scenes can be drawn; the backbone is {config.backbone.name}. "
             "Leave it out: --kind guidance,best-of"
@@ -266,7 +236,11 @@ class _Bench:
         done: Callable[[Result], None],
     ) -> None:
         self.config, self.store, self.rows, self.stage, self.done = config, store, rows, stage, done
-        self.sprites = load_art(art, cache, stage) if any(row.kind == "oracle" for row in rows) else None
+        self.sprites = None
+        if any(row.kind == "oracle" for row in rows):
+            from b2bench.pocket.build.art import load_art
+
+            self.sprites = load_art(art, cache, stage)
         check_network(config)
         stage(f"loading {config.backbone.name}")
         self.policy = pretrained_policy(config, Accelerator().device)
@@ -276,7 +250,7 @@ class _Bench:
         stage(f"loading {config.reward_name}")
         device = self.policy.device
         prepare(config.reward, config.reward_name, device)
-        self.judges = Judges(config.reward, config.reward_name, config.backbone.name, device)
+        self.judges = Judges(config.reward, config.reward_name, config.backbone, device)
 
     def run(self) -> None:
         for row in self.rows:

@@ -88,7 +88,7 @@ def _merged(options: dict[str, Any], config_file: Path | None, assignments: list
         "wrapper": "vanilla",
         "backbone": "pocket",
         "reward": "clipscore",
-        "prompts": "template1",
+        "prompts": None,
         "queries": 2400,
         "seed": 0,
     }
@@ -135,7 +135,9 @@ def run(
     wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2  [vanilla]")] = None,
     backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
-    prompts: Annotated[str | None, typer.Option(help="template1..3, or a text file of prompts  [template1]")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file  [the backbone's: template1]")
+    ] = None,
     queries: Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw  [0]")] = None,
     db: Db = DEFAULT_DB,
@@ -304,7 +306,7 @@ def evaluate(
     lora: Annotated[Path | None, typer.Argument(help="LoRA file or folder; left out: the pretrained model")] = None,
     backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success")] = None,
-    prompts: Annotated[str | None, typer.Option(help="template1..3, or a text file of prompts")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file")] = None,
     queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, as its owner says")] = 0,
     seed: Annotated[int | None, typer.Option(help="Seed of the evaluation noise")] = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Images of test prompts")] = None,
@@ -345,7 +347,7 @@ def profile(
     backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
     prompts: Annotated[
-        list[str] | None, typer.Option(help="template1..3 or a text file; several: a,b or twice  [template1]")
+        list[str] | None, typer.Option(help="A prompt set or a text file; several: a,b or twice  [template1]")
     ] = None,
     split: Annotated[Split, typer.Option(help="Prompts to draw from: train, as training does, or test")] = Split.train,
     taus: Annotated[
@@ -453,7 +455,9 @@ def baseline(
     kind: Annotated[list[str], typer.Option(help="guidance, best-of, oracle or all; several: a,b or twice")],
     backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
-    prompts: Annotated[str | None, typer.Option(help="template1..3, or a text file of prompts  [template1]")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="A prompt set, or a text file  [the backbone's: template1]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the evaluation noise, a run's  [0]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="eval_images, steps, guidance, ...: name=value")
@@ -518,18 +522,42 @@ def build(
     install: Annotated[Path | None, typer.Option(help="Copy the finished weights into this folder")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of a stage")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Stages at a time, each in a process of its own")] = 2,
+    variant: Annotated[str, typer.Option(help="Style gap of the world: default, none or wide")] = "default",
 ) -> None:
     """Rebuild the pocket weights from the art: in stages, resumable, seeded (needs the extra 'pocket')."""
     from b2bench.pocket.build.command import build_weights
 
-    build_weights(art, work, stage or [], install, threads, jobs, stderr())
+    build_weights(art, work, stage or [], install, threads, jobs, stderr(), variant)
+
+
+@pocket.command()
+def verify(
+    art: Annotated[
+        Path | None, typer.Option(help="Folder with the art archives; left out: fetched by npm pack")
+    ] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder of a build: its times are bars too")] = None,
+    db: Annotated[
+        Path | None, typer.Option(help="Store with runs: collapse and the cost of the default run too")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Model card to write the tables into")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the figures into")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images per template of the base model's figures")] = 1080,
+    sweep_images: Annotated[int, typer.Option(min=1, help="Images per template and guidance")] = 180,
+) -> None:
+    """Measure every bar of the pocket weights; exit code 1 if one falls short (needs the extra 'pocket')."""
+    from b2bench.pocket.build.verify import verify as measure
+
+    measure(art, work, db, card, out, images, sweep_images, stderr(), stdout())
 
 
 @pocket.command()
 def gallery(
     out: Annotated[Path, typer.Option(help="PNG file to write")],
+    prompts: Annotated[
+        str, typer.Option(help="Prompt sets, comma-separated")
+    ] = "template1,pocket-template2,pocket-template3",
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt")] = 8,
-    rows: Annotated[int, typer.Option(min=1, help="Prompts, spread over the test split")] = 9,
+    rows: Annotated[int, typer.Option(min=1, help="Prompts of each set, spread over its test split")] = 4,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; left out: the default")] = None,
     lora: Annotated[Path | None, typer.Option(help="Draw with this LoRA")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise")] = 0,
@@ -537,7 +565,7 @@ def gallery(
     """Draw prompts x seeds into a PNG."""
     from b2bench.pocket.gallery import draw_gallery
 
-    draw_gallery(out, seeds, rows, guidance, lora, seed)
+    draw_gallery(out, prompts.split(","), seeds, rows, guidance, lora, seed)
     stdout().print(f"wrote {out}", soft_wrap=True)
 
 

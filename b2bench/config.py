@@ -179,7 +179,10 @@ def _found_again(recorded: Mapping[str, str]) -> str:
 
 def _source_name(backbone: Backbone) -> str:
     """Not a path of one machine: the embedded weights go by their name."""
-    return backbone.name if backbone.name == "pocket" else backbone.source
+    if backbone.name == "pocket":
+        return backbone.name
+    # a variant is found by its folder, which holds the pipeline and its scorer
+    return str(Path(backbone.source).parent) if backbone.is_pocket else backbone.source
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -204,7 +207,7 @@ def resolve(
     wrapper: str,
     reward: str,
     backbone: str,
-    prompts: str,
+    prompts: str | None = None,
     queries: int,
     seed: int,
     values: Mapping[str, Any],
@@ -212,8 +215,8 @@ def resolve(
 ) -> RunConfig:
     """Check every choice and every hyperparameter of ``values`` (``name`` or ``part.name``).
 
-    A plain name is looked up in the harness settings, the algorithm, the wrapper and the reward; where two
-    of them have it, the part must be named: ``--set dpo.eps=0.2``.
+    ``prompts`` None stands for the backbone's default. A plain name is looked up in the harness settings, the
+    algorithm, the wrapper and the reward; where two of them have it, the part must be named: ``--set dpo.eps=0.2``.
 
     Raises:
         UserError: one line that says what is wrong and what to do.
@@ -231,8 +234,9 @@ def resolve(
     code = {kind: found for kind, cls in classes.items() if (found := code_hash(cls))}
     parts = split_values(values, owners)
     spec = find_backbone(backbone)
+    prompts = spec.prompts if prompts is None else prompts
     prompt_set = load_prompts(prompts)
-    spec.check_prompts([*prompt_set.train, *prompt_set.test])
+    check_depicted(spec, prompt_set)
     settings: Settings = build(Settings, parts["run"])
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
@@ -252,10 +256,10 @@ def resolve(
         raise UserError(f"{algorithm} is the name of what b2bench measures without training; rename your algorithm")
     names = {p.name for p in hyperparameters(classes["reward"])}
     if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
-        parts[reward]["checkpoint"] = "pocket" if spec.name == "pocket" else "paper"
+        parts[reward]["checkpoint"] = own_checkpoint(spec, reward)
     if reward in METRIC_NAMES:
         raise UserError(f"{reward} is the name of a metric of every evaluation; give your reward another name")
-    if reward == "success" and spec.name != "pocket":
+    if reward == "success" and not spec.is_pocket:
         raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
     return RunConfig(
         algorithm_name=algorithm,
@@ -273,6 +277,39 @@ def resolve(
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
+
+
+def own_checkpoint(backbone: Backbone, reward: str) -> str:
+    """What ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone."""
+    if not backbone.is_pocket:
+        return "paper"
+    return backbone.scorer if reward == "clipscore" else "pocket"
+
+
+def check_depicted(backbone: Backbone, prompts: PromptSet) -> None:
+    """Refuse prompts that the backbone cannot depict; where it can depict other sets, name them.
+
+    Raises:
+        UserError: see :meth:`Backbone.check_prompts`.
+    """
+    try:
+        backbone.check_prompts([*prompts.train, *prompts.test])
+    except UserError as error:
+        if prompts.name not in prompt_set_names():
+            raise
+        # a variant of pocket depicts what pocket does
+        name = "pocket" if backbone.is_pocket else backbone.name
+        fitting = ", ".join(found for found in prompt_set_names() if name in _depicted_by(found))
+        raise UserError(
+            f"prompts {prompts.name} are not for the backbone {backbone.name}, which can depict {fitting}. ({error})"
+        ) from None
+
+
+def _depicted_by(prompts: str) -> tuple[str, ...]:
+    try:
+        return load_prompts(prompts).depicted_by
+    except UserError:  # a broken plugin is not what this is about
+        return ()
 
 
 def check_profile_values(config: RunConfig, values: Mapping[str, Any]) -> None:

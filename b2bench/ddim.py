@@ -12,7 +12,7 @@ from b2bench.errors import UserError
 from b2bench.types import Gaussian
 
 
-def stable_diffusion_schedule() -> DDIMScheduler:
+def stable_diffusion_schedule(prediction_type: str = "epsilon") -> DDIMScheduler:
     """Stable Diffusion v1's noise schedule; its last step ends at a variance above zero, so log_prob is finite."""
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -22,7 +22,7 @@ def stable_diffusion_schedule() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        prediction_type="epsilon",
+        prediction_type=prediction_type,
     )
 
 
@@ -37,7 +37,7 @@ class DDIM:
         mean = sqrt(a_t') x0 + sqrt(1 - a_t' - sigma^2) e
 
     Raises:
-        UserError: v- or sample-prediction, clipped or thresholded samples, or a zero variance at some
+        UserError: sample-prediction, clipped or thresholded samples, or a zero variance at some
             step (steps_offset 0 or set_alpha_to_one at the last one), where log-probabilities are not
             finite.
     """
@@ -49,10 +49,10 @@ class DDIM:
         scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False))
         config = scheduler.config
         prediction = config.get("prediction_type", "epsilon")
-        if prediction != "epsilon":
+        if prediction not in ("epsilon", "v_prediction"):
             raise UserError(
-                f"the scheduler predicts {prediction!r}; only epsilon-prediction has the transition that the "
-                "losses are written for. Choose a checkpoint such as Stable Diffusion v1.4."
+                f"the scheduler predicts {prediction!r}; b2bench reads epsilon (Stable Diffusion v1) and v_prediction "
+                "(Stable Diffusion v2.1). Choose such a checkpoint."
             )
         if config.get("clip_sample") or config.get("thresholding"):
             raise UserError(
@@ -80,17 +80,27 @@ class DDIM:
                 f"{int(self.timesteps[step])}, eta {eta:g}): its log-probability is not finite. Use eta above 0, "
                 "steps_offset=1 and set_alpha_to_one=false, as in Stable Diffusion v1."
             )
+        # Of a network's output and of the state in the noise: e = v sqrt(a_t) + x_t sqrt(1 - a_t) for a network that
+        # predicts the velocity v = sqrt(a_t) e - sqrt(1 - a_t) x0 (Salimans and Ho 2022, appendix D).
+        self.predicts_velocity = prediction == "v_prediction"
+        self._noise_from = a.sqrt().float(), (1 - a).sqrt().float()
         self.sigma = variance.sqrt().float()
         # mean = state * x_t + noise * e: the two coefficients, computed in float64 and rounded once.
         self.state_weight = (b / a).sqrt().float()
         self.noise_weight = ((1 - b - variance).clamp(min=0).sqrt() - (b * (1 - a) / a).sqrt()).float()
 
+    def noise(self, output: Tensor, latents: Tensor, step: Tensor) -> Tensor:
+        """The noise prediction e that follows from a network's output [B, C, H, W] at ``step`` [B]."""
+        if not self.predicts_velocity:
+            return output
+        of_output, of_state = (self._at(weights, latents, step) for weights in self._noise_from)
+        return of_output * output + of_state * latents
+
+    @staticmethod
+    def _at(weights: Tensor, latents: Tensor, step: Tensor) -> Tensor:
+        return weights[step.to("cpu")].to(latents.device).reshape(-1, *[1] * (latents.ndim - 1))
+
     def transition(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
         """p(x_{k+1} | x_k) from a noise prediction [B, C, H, W] at ``step`` [B]; std [B]."""
-        index = step.to("cpu")
-
-        def at(weights: Tensor) -> Tensor:
-            return weights[index].to(latents.device).reshape(-1, *[1] * (latents.ndim - 1))
-
-        mean = at(self.state_weight) * latents + at(self.noise_weight) * noise
-        return Gaussian(mean, self.sigma[index].to(latents.device))
+        state, prediction = (self._at(weights, latents, step) for weights in (self.state_weight, self.noise_weight))
+        return Gaussian(state * latents + prediction * noise, self.sigma[step.to("cpu")].to(latents.device))

@@ -20,9 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from b2bench.backbones import Backbone, backbones
-from b2bench.config import Settings
+from b2bench.config import Settings, own_checkpoint
 from b2bench.errors import UserError
-from b2bench.pocket.world import ACTIVITIES, ANIMALS
+from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
 from b2bench.registry import KINDS, Kind, Registry, hyperparameters, load_registries, suggestion
 from b2bench.store import Store
@@ -86,6 +86,7 @@ def _backbone_row(backbone: Backbone) -> Row:
         "name": backbone.name,
         "summary": backbone.description,
         "guidance": backbone.guidance,
+        "prompts": backbone.prompts,
         "download": backbone.download or "none",
     }
 
@@ -228,15 +229,23 @@ def _describe_prompts(prompts: PromptSet) -> Row:
 
 
 def _describe_backbone(backbone: Backbone) -> Row:
-    properties: Row = {"guidance": backbone.guidance, "download": backbone.download or "none"}
+    properties: Row = {
+        "guidance": backbone.guidance,
+        "prompts": backbone.prompts,
+        "download": backbone.download or "none",
+    }
     if backbone.name != "pocket":
         properties["source"] = backbone.source
     found: Row = {"kind": "backbone", "name": backbone.name, "doc": backbone.description, "properties": properties}
     if backbone.name == "pocket":
         found["vocabulary"] = {
-            "captions": "a ANIMAL, or a ANIMAL ACTIVITY",
+            "captions": "a ANIMAL, a ANIMAL ACTIVITY; FOOD, COLOUR FOOD; OBJECT, OBJECT RELATION OBJECT of a pair",
             "animals": list(ANIMALS),
             "activities": list(ACTIVITIES),
+            "foods": list(FOODS),
+            "colours": list(COLOURS),
+            "relations": list(RELATIONS),
+            "pairs of objects, either first": [f"{first} and {second}" for first, second in PAIRS],
         }
     return found
 
@@ -320,7 +329,7 @@ def _differences(config: Mapping[str, Any], registries: Mapping[Kind, Registry])
             owner = str(values.pop("name", kind))
             defaults = _plugin_defaults(registries[kind], owner)
             if defaults.get("checkpoint") == "auto":
-                defaults["checkpoint"] = "pocket" if name == "pocket" else "paper"
+                defaults["checkpoint"] = own_checkpoint(backbones()[name], owner) if name in backbones() else "paper"
             parts.append((owner, values, defaults))
     return [
         {"name": f"{owner}.{key}", "value": value, "default": defaults.get(key)}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.backbones import POCKET_WEIGHTS, Backbone
 from b2bench.errors import RunFailed
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, sample
@@ -98,15 +98,15 @@ def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
 class Judges:
     """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss."""
 
-    def __init__(self, reward: Reward, reward_name: str, backbone: str, device: torch.device) -> None:
+    def __init__(self, reward: Reward, reward_name: str, backbone: Backbone, device: torch.device) -> None:
         self.reward = reward
         self.reward_name = reward_name
-        self.pocket = backbone == "pocket"
+        self.pocket = backbone.is_pocket
         self.device = device
         if self.pocket:
             from b2bench.pocket.judges import Classifier
 
-            self.training = ClipScorer("pocket", device)
+            self.training = ClipScorer(backbone.scorer, device)
             self.heldout = ClipScorer("pocket-heldout", device)
             self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
 
@@ -131,14 +131,14 @@ class Judges:
             return {}
         logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
         style = torch.cat([part["style"] for part in logits]).softmax(1).cpu()
-        subject = torch.cat([part["animal"] for part in logits]).softmax(1).cpu()
+        subject = torch.cat([part["subject"] for part in logits]).softmax(1).cpu()
         features = self.heldout.image_features(images).cpu()
         shares = torch.bincount(style.argmax(1), minlength=style.shape[1]) / len(style)
         from b2bench.pocket.world import STYLES
 
         found: dict[str, tuple[float, dict[str, Any]]] = {
             "is_style": (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
-            "is_subject": (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, animal"}),
+            "is_subject": (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, subject"}),
             "style_entropy": (entropy(shares), {"unit": "nats"}),
             "pairwise_distance": (pairwise_distance(features, groups), {"extractor": "held-out scorer"}),
         }

@@ -92,7 +92,7 @@ LABELS = {
     "bertscore": "BERTScore",
     "success": "success (every fact of the prompt in the image)",
     "is_style": "inception score, style head",
-    "is_subject": "inception score, animal head",
+    "is_subject": "inception score, subject head",
     "style_entropy": "style entropy (nats)",
     "pairwise_distance": "distance within a prompt",
 }

@@ -210,7 +210,7 @@ def evaluate_lora(
     progress(f"loading {config.backbone.name}")
     policy = _fixed_policy(config, file)
     prepare(config.reward, config.reward_name, policy.device)
-    judges = Judges(config.reward, config.reward_name, config.backbone.name, policy.device)
+    judges = Judges(config.reward, config.reward_name, config.backbone, policy.device)
     result = evaluate(
         policy,
         judges,
@@ -293,7 +293,7 @@ def profile(
     policy = _fixed_policy(config, file)
     listener.stage(f"loading {config.reward_name}")
     prepare(config.reward, config.reward_name, policy.device)
-    styles = pocket_styles(policy.device) if config.backbone.name == "pocket" else None
+    styles = pocket_styles(policy.device) if config.backbone.is_pocket else None
     label = None if lora is None or file is None else _lora_identity(lora, file)[0]
     done = []
     for chosen in configs:

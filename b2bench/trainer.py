@@ -136,7 +136,7 @@ class Trainer:
         self.policy.network = self.accelerator.prepare_model(self.policy.unet)
         self.listener.stage(f"loading {config.reward_name}")
         prepare(config.reward, config.reward_name, device)
-        self.judges = Judges(config.reward, config.reward_name, config.backbone.name, device)
+        self.judges = Judges(config.reward, config.reward_name, config.backbone, device)
         with plugin_errors(f"algorithm {config.algorithm_name}"):
             if hasattr(config.algorithm, "setup"):
                 config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))

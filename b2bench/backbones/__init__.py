@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from b2bench.errors import UserError
-from b2bench.pocket.world import parse_caption
+from b2bench.pocket.world import WORLD, parse_caption
 from b2bench.registry import suggestion
 
+VARIANT_FILE = "variant.json"
 POCKET_WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 
 
@@ -19,7 +21,9 @@ class Backbone:
     """A checkpoint in diffusers' ``StableDiffusionPipeline`` layout, and what to know before loading it.
 
     ``source`` is a folder or a hub id. ``guidance`` is the default scale; ``download`` says how large
-    a hub checkpoint is. ``name`` is what a run records; ``broken`` says why a registered one cannot be used.
+    a hub checkpoint is. ``prompts`` are trained on by default. ``name`` is what a run records; ``broken`` says why a
+    registered one cannot be used. ``scorer`` is the CLIPScore checkpoint that belongs to a pocket backbone; empty for
+    every other, which is what tells the two apart.
     """
 
     name: str
@@ -27,7 +31,14 @@ class Backbone:
     description: str
     guidance: float
     download: str = ""
+    prompts: str = "template1"
+    scorer: str = ""
     broken: str = ""
+
+    @property
+    def is_pocket(self) -> bool:
+        """Draws the pocket world: its judges read the images, and its vocabulary bounds the prompts."""
+        return bool(self.scorer)
 
     def check_prompts(self, prompts: Iterable[str]) -> None:
         """Refuse prompts that the backbone cannot depict.
@@ -35,7 +46,7 @@ class Backbone:
         Raises:
             UserError: a prompt outside the pocket vocabulary (other backbones take any text).
         """
-        if self.name != "pocket":
+        if not self.is_pocket:
             return
         for prompt in prompts:
             try:
@@ -50,6 +61,7 @@ _BUILT_IN = (
         str(POCKET_WEIGHTS / "pipeline"),
         "embedded default: 64x64 emoji scenes, 3.2M-parameter UNet, runs on a CPU",
         guidance=3.0,
+        scorer="pocket",
     ),
     Backbone(
         "sd14",
@@ -75,8 +87,34 @@ def backbones() -> dict[str, Backbone]:
     return found
 
 
+def _variant(folder: Path) -> Backbone:
+    """A pocket model with another style gap, as ``b2bench pocket build --variant --install`` leaves it.
+
+    Raises:
+        UserError: it is of another world than this version's.
+    """
+    try:
+        found = json.loads((folder / VARIANT_FILE).read_text(encoding="utf-8"))
+        variant, world = found["variant"], found["world"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"backbone folder {folder}: {VARIANT_FILE} cannot be read: {error}") from None
+    if world != WORLD or not (folder / "pipeline" / "model_index.json").is_file():
+        raise UserError(
+            f"backbone folder {folder} holds a pocket variant of world {world}, this version reads world {WORLD}, with "
+            "its pipeline: build it anew with b2bench pocket build --variant"
+        )
+    folder = folder.resolve()
+    return Backbone(
+        f"pocket-{variant}",
+        str(folder / "pipeline"),
+        f"pocket with style gap {variant}",
+        guidance=backbones()["pocket"].guidance,
+        scorer=str(folder / "scorer-training"),
+    )
+
+
 def find_backbone(name: str) -> Backbone:
-    """A registered backbone, or any pipeline folder by its path, or a hub id ``owner/name``.
+    """A registered backbone, or any pipeline folder or pocket variant by its path, or a hub id ``owner/name``.
 
     Raises:
         UserError: the name is none of these, or the folder is no StableDiffusionPipeline.
@@ -87,6 +125,8 @@ def find_backbone(name: str) -> Backbone:
             raise UserError(f"backbone {name}: {known[name].broken}; mend or uninstall the package")
         return known[name]
     path = Path(name)
+    if (path / VARIANT_FILE).is_file():
+        return _variant(path)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise UserError(

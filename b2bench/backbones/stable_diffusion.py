@@ -42,7 +42,7 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
         if kind != "StableDiffusionPipeline":
             raise UserError(
                 f"backbone folder {folder} holds a {kind!r}; b2bench reads "
-                "StableDiffusionPipeline (Stable Diffusion v1 and v2 epsilon checkpoints)"
+                "StableDiffusionPipeline (Stable Diffusion v1 and v2)"
             )
     elif backbone.name == "pocket":
         raise UserError(f"the pocket weights are missing from {folder}: reinstall b2bench, or run b2bench pocket build")
@@ -191,11 +191,11 @@ class StableDiffusion:
         timestep = self.timesteps[step.to(self.device)]
         text = cond.embeddings()
         if self.guidance == 1:
-            return self._predict(latents, timestep, text)
+            return self.ddim.noise(self._predict(latents, timestep, text), latents, step)
         text = torch.cat([cond.empty.expand_as(text), text])
         both = self._predict(torch.cat([latents, latents]), torch.cat([timestep, timestep]), text)
         empty, prompted = both.chunk(2)
-        return empty + self.guidance * (prompted - empty)
+        return self.ddim.noise(empty + self.guidance * (prompted - empty), latents, step)
 
     def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         # A GPU wants the batch whole; and shards pass no gradient on to the latents.

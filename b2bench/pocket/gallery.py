@@ -33,8 +33,10 @@ def image_grid(images: Tensor, labels: Sequence[str], columns: int) -> Image.Ima
     return sheet
 
 
-def draw_gallery(out: Path, seeds: int, rows: int, guidance: float | None, lora: Path | None, seed: int) -> None:
-    """Sample ``rows`` test prompts of template 1 with ``seeds`` noises each and write a PNG.
+def draw_gallery(
+    out: Path, prompts: Sequence[str], seeds: int, rows: int, guidance: float | None, lora: Path | None, seed: int
+) -> None:
+    """Sample ``rows`` test prompts of each prompt set with ``seeds`` noises each and write a PNG.
 
     Raises:
         UserError: the file cannot be written, or the LoRA does not fit.
@@ -49,11 +51,14 @@ def draw_gallery(out: Path, seeds: int, rows: int, guidance: float | None, lora:
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist")
     spec = find_backbone("pocket")
-    test = load_prompts("template1").test
-    chosen = [i * len(test) // rows for i in range(min(rows, len(test)))]
+    chosen: list[str] = []
+    for name in prompts:
+        test = load_prompts(name).test
+        spec.check_prompts(test)
+        chosen += [test[i * len(test) // rows] for i in range(min(rows, len(test)))]
     policy = StableDiffusion(load_pipeline(spec), num_steps=20, eta=1.0, guidance=guidance or spec.guidance)
     if lora is not None:
         policy.load_lora(lora)
-    pairs = [(prompt, noise) for prompt in chosen for noise in range(seeds)]
-    images = sample(policy, [test[prompt] for prompt, _ in pairs], eval_noise(policy, seed, "gallery", pairs))
-    image_grid(images, [test[prompt] for prompt in chosen], seeds).save(out)
+    pairs = [(row, noise) for row in range(len(chosen)) for noise in range(seeds)]
+    images = sample(policy, [chosen[row] for row, _ in pairs], eval_noise(policy, seed, "gallery", pairs))
+    image_grid(images, chosen, seeds).save(out)

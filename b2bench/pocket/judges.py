@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from b2bench.pocket.world import ACTIVITIES, ANIMALS, STYLES, parse_caption
+from b2bench.pocket.world import DETAILS, OPEN, SECONDS, STYLES, SUBJECTS, parse_caption
 
-HEADS = {"animal": len(ANIMALS), "activity": len(ACTIVITIES) + 1, "style": len(STYLES)}
+FACTS = ("subject", "detail", "second")
+HEADS = {"subject": len(SUBJECTS), "detail": len(DETAILS), "second": len(SECONDS), "style": len(STYLES)}
 
 
 class Classifier(nn.Module):
-    """Animal, activity (or none) and style of images ``[n, 3, 64, 64]`` in [0, 1]."""
+    """Subject, detail (or none), second object (or none) and style of images ``[n, 3, 64, 64]`` in [0, 1]."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -36,7 +37,7 @@ class Classifier(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(64 * width, n) for name, n in HEADS.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits by head: ``{"animal": [n, 45], "activity": [n, 4], "style": [n, 4]}``."""
+        """Logits by head: ``{"subject": [n, 106], "detail": [n, 16], "second": [n, 25], "style": [n, 4]}``."""
         features = self.features(images * 2 - 1)
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -49,12 +50,12 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def success(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """1.0 where both facts of the prompt are in the picture, else 0.0: float32 ``[n]``.
+        """1.0 where all facts of the prompt are in the picture, else 0.0: float32 ``[n]``.
 
         Raises:
             ValueError: a prompt is no sentence of the pocket world.
         """
         logits = self(images)
         claimed = torch.tensor([parse_caption(prompt).labels for prompt in prompts], device=images.device)
-        found = torch.stack([logits["animal"].argmax(1), logits["activity"].argmax(1)], dim=1)
-        return (found == claimed).all(dim=1).float()
+        found = torch.stack([logits[name].argmax(1) for name in FACTS], dim=1)
+        return ((found == claimed) | (claimed == OPEN)).all(dim=1).float()

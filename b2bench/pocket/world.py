@@ -1,15 +1,15 @@
 """What can be true in a pocket scene, and how it is said.
 
-The vocabulary of template 1 of the paper (section 5.1): 45 animals, three activities. A scene shows
-one animal and either one activity or none, in one of four drawing styles and on a background; a
-caption names the animal and perhaps the activity, never the style. What the caption leaves open is
-therefore measurable, which is what makes style collapse a number here.
+The vocabulary of the paper's three prompt templates (section 5.1): an animal and what it does, a coloured fruit
+or vegetable, two objects in a spatial relation. A scene is drawn in one of four styles and on a background;
+no caption names either. What a caption leaves open is therefore measurable, which is what makes style collapse
+a number here.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from functools import cache
 
 ANIMALS: tuple[str, ...] = (
     "cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider", "bird", "sheep", "deer", "cow", "goat",
@@ -18,29 +18,114 @@ ANIMALS: tuple[str, ...] = (
     "goose", "bee", "pig", "turkey", "fly", "llama", "camel", "bat", "gorilla", "hedgehog", "kangaroo",
 )  # fmt: skip
 ACTIVITIES: tuple[str, ...] = ("riding a bike", "playing chess", "washing dishes")
+
+# Those of the paper's template 2 that have art, and others in the place of those that have none.
+FOODS: tuple[str, ...] = (
+    "apple", "banana", "orange", "strawberry", "grape", "watermelon", "kiwi", "mango", "pear", "pineapple",
+    "peach", "blueberry", "lemon", "lime", "avocado", "cherry", "melon", "coconut", "olive", "chestnut",
+    "carrot", "broccoli", "tomato", "cucumber", "lettuce", "bell pepper", "sweet potato", "onion", "garlic",
+    "eggplant", "peas", "corn", "potato", "hot pepper", "ginger", "peanut", "beans", "mushroom", "pumpkin", "herb",
+)  # fmt: skip
+COLOURS: tuple[str, ...] = ("red", "yellow", "green", "brown", "orange", "purple", "blue", "black", "white")
+
+OBJECTS: tuple[str, ...] = (
+    "dog", "cat", "bear", "person", "car", "bus", "truck", "motorcycle", "train", "boat", "building", "tree",
+    "umbrella", "chair", "vase", "laptop", "ball", "bag", "suitcase", "cup", "box", "shirt", "kite", "bottle",
+)  # fmt: skip
+# Each relation and its mirror image, in which the same scene is said the other way round.
+RELATIONS: dict[str, str] = {
+    "on": "under",
+    "under": "on",
+    "on the left of": "on the right of",
+    "on the right of": "on the left of",
+    "in the front of": "behind",
+    "behind": "in the front of",
+}
+# The relations by which a scene is described in its labels: the first of each pair.
+CANONICAL: tuple[str, ...] = ("on", "on the left of", "in the front of")
+# Which objects meet: every object with four others, 48 pairs of the 276. All of them would be six times as
+# many captions as template 2 has.
+PAIRS: tuple[tuple[str, str], ...] = tuple(
+    (OBJECTS[i], OBJECTS[(i + gap) % len(OBJECTS)]) for gap in (1, 9) for i in range(len(OBJECTS))
+)
+
 STYLES: tuple[str, ...] = ("flat", "noto", "line", "soft")
 BACKGROUNDS: tuple[str, ...] = ("plain", "gradient", "horizon")
 
-_CAPTION = re.compile(r"a (?P<animal>\w+)(?: (?P<activity>riding a bike|playing chess|washing dishes))?")
+# Classes of the labels. The last of DETAILS and of SECONDS is "there is none".
+SUBJECTS: tuple[str, ...] = tuple(dict.fromkeys((*ANIMALS, *FOODS, *OBJECTS)))
+DETAILS: tuple[str, ...] = (*ACTIVITIES, *COLOURS, *CANONICAL, "none")
+SECONDS: tuple[str, ...] = (*OBJECTS, "none")
+OPEN = -1  # a label that a caption leaves open
+
+TEMPLATES = (1, 2, 3)
+WORLD = 2  # raised when scenes or captions change: weights and build folders of another world do not fit
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a caption claims or a scene shows: an animal, and an activity or None."""
+    """What a caption claims or a scene shows.
 
-    animal: str
-    activity: str | None
+    Template 1: an animal and an activity or None. Template 2: a food and its colour, or None where a caption
+    leaves the colour open. Template 3: an object, and a relation and another object, or None and None.
+    """
+
+    template: int
+    subject: str
+    detail: str | None = None
+    second: str | None = None
 
     @property
-    def labels(self) -> tuple[int, int]:
-        """Class indices ``(animal, activity)``; the activity class after the last is "none"."""
-        activity = len(ACTIVITIES) if self.activity is None else ACTIVITIES.index(self.activity)
-        return ANIMALS.index(self.animal), activity
+    def canonical(self) -> Facts:
+        """The same scene, said by the first relation of its pair: "dog under cup" is "cup on dog"."""
+        if self.template != 3 or self.detail is None or self.second is None or self.detail in CANONICAL:
+            return self
+        return Facts(3, self.second, RELATIONS[self.detail], self.subject)
+
+    @property
+    def topic(self) -> tuple[int, frozenset[str | None]]:
+        """The things that are spoken of, whatever is said of them."""
+        return self.template, frozenset((self.subject, self.second))
+
+    @property
+    def labels(self) -> tuple[int, int, int]:
+        """Class indices ``(subject, detail, second)`` of the scene, the same for both ways to say it."""
+        facts = self.canonical
+        subject, none = SUBJECTS.index(facts.subject), DETAILS.index("none")
+        second = SECONDS.index(facts.second or "none")
+        if facts.detail is None:
+            return subject, OPEN if facts.template == 2 else none, second
+        return subject, DETAILS.index(facts.detail), second
 
 
 def caption(facts: Facts) -> str:
-    """The paper's own wording: ``a cat riding a bike``; ``a cat`` where there is no activity."""
-    return f"a {facts.animal}" if facts.activity is None else f"a {facts.animal} {facts.activity}"
+    """The paper's own wording: ``a cat riding a bike``, ``red apple``, ``dog on the left of car``.
+
+    Without a detail: ``a cat``, ``apple``, ``dog``.
+    """
+    words = (facts.detail, facts.subject) if facts.template == 2 else (facts.subject, facts.detail, facts.second)
+    text = " ".join(word for word in words if word is not None)
+    return f"a {text}" if facts.template == 1 else text
+
+
+def all_facts(template: int) -> list[Facts]:
+    """What the captions of a template can claim: 135, 360 and 576, of which two name the same scene each time."""
+    if template == 1:
+        return [Facts(1, animal, activity) for animal in ANIMALS for activity in ACTIVITIES]
+    if template == 2:
+        return [Facts(2, food, colour) for food in FOODS for colour in COLOURS]
+    ordered = [pair for first, second in PAIRS for pair in ((first, second), (second, first))]
+    return [Facts(3, first, relation, second) for first, second in ordered for relation in RELATIONS]
+
+
+def plain_facts(template: int) -> list[Facts]:
+    """Captions that name one thing and nothing else."""
+    return [Facts(template, subject) for subject in {1: ANIMALS, 2: FOODS, 3: OBJECTS}[template]]
+
+
+@cache
+def _sentences() -> dict[str, Facts]:
+    return {caption(facts): facts for t in TEMPLATES for facts in (*plain_facts(t), *all_facts(t))}
 
 
 def parse_caption(text: str) -> Facts:
@@ -49,24 +134,16 @@ def parse_caption(text: str) -> Facts:
     Raises:
         ValueError: the text is no sentence of the pocket world; the message says what is.
     """
-    match = _CAPTION.fullmatch(" ".join(text.lower().split()))
-    if match is None or match["animal"] not in ANIMALS:
+    facts = _sentences().get(" ".join(text.lower().split()))
+    if facts is None:
         raise ValueError(
-            f"the pocket backbone cannot depict {text!r}: it knows 'a ANIMAL', alone or "
-            f"{', '.join(ACTIVITIES)}, for 45 animals (b2bench show pocket lists them). "
-            "Change the prompt, or choose a backbone such as sd14."
+            f"the pocket backbone cannot depict {text!r}: it knows 'a ANIMAL', alone or {', '.join(ACTIVITIES)}; "
+            f"'COLOUR FOOD'; and 'OBJECT RELATION OBJECT' for {len(PAIRS)} pairs of objects "
+            "(b2bench show pocket lists them). Change the prompt, or choose a backbone such as sd14."
         )
-    return Facts(match["animal"], match["activity"])
-
-
-def all_captions() -> list[str]:
-    """The 135 captions of template 1, every animal with every activity."""
-    return [caption(Facts(animal, activity)) for animal in ANIMALS for activity in ACTIVITIES]
+    return facts
 
 
 def vocabulary() -> tuple[str, ...]:
     """Every word a pocket caption can hold, sorted."""
-    words = {"a", *ANIMALS}
-    for activity in ACTIVITIES:
-        words.update(activity.split())
-    return tuple(sorted(words))
+    return tuple(sorted({word for sentence in _sentences() for word in sentence.split()}))

@@ -390,18 +390,19 @@ def other_shapes(folder: Path) -> None:
     config.write_text(json.dumps(content | {"cross_attention_dim": content["cross_attention_dim"] * 2}))
 
 
-def v_prediction(folder: Path) -> None:
+def sample_prediction(folder: Path) -> None:
     config = folder / "scheduler" / "scheduler_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "v_prediction"}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "sample"}))
 
 
 @pytest.mark.parametrize(
-    "damage", [cut_weights, remove_unet, break_index, list_as_index, other_class, other_shapes, v_prediction]
+    "damage", [cut_weights, remove_unet, break_index, list_as_index, other_class, other_shapes, sample_prediction]
 )
 def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refused: Callable[..., str]) -> None:
     damage(pipeline)
     line = refused(*RUN, "--backbone", "pipe")
-    assert "epsilon-prediction" in line if damage is v_prediction else f"backbone folder {pipeline.resolve()}" in line
+    expected = "v_prediction" if damage is sample_prediction else f"backbone folder {pipeline.resolve()}"
+    assert expected in line
 
 
 @pytest.mark.parametrize(

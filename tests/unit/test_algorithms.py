@@ -87,7 +87,7 @@ def test_pg_is_minus_advantage_times_log_prob(nats: float, policy: Any, batch: T
         loss, _ = algorithm("pg").loss(policy, batch)
         torch.testing.assert_close(loss, -(batch.advantage * log_prob).mean())
         # PPO's surrogate by hand, on rows that are clipped above, below and not at all.
-        shift = torch.linspace(-3, 3, 12) * nats / 768
+        shift = torch.linspace(-3, 3, 12) * nats / policy.latent_size
         ddpo, metrics = algorithm("ddpo", clip_nats=nats).loss(policy, changed(batch, log_prob=batch.log_prob - shift))
         dpok, _ = algorithm("dpok", clip_nats=nats, kl_weight=0.0).loss(
             policy, changed(batch, log_prob=batch.log_prob - shift)
@@ -95,7 +95,7 @@ def test_pg_is_minus_advantage_times_log_prob(nats: float, policy: Any, batch: T
     surrogates, clamps, clipped = [], [], []
     for advantage, s in zip(batch.advantage.tolist(), shift.tolist(), strict=True):
         ratio = math.exp(s)
-        bounded = min(max(ratio, 1 - nats / 768), 1 + nats / 768)
+        bounded = min(max(ratio, 1 - nats / policy.latent_size), 1 + nats / policy.latent_size)
         surrogates.append(max(-advantage * ratio, -advantage * bounded))
         clamps.append(-advantage * bounded)
         clipped.append(float(ratio != bounded))
@@ -120,7 +120,8 @@ def test_clipping_stops_the_gradient(policy: Any, batch: Transitions, algorithm:
 def test_the_gaussian_kl_is_the_squared_distance_of_diffusers_means(
     policy: Any, batch: Transitions, algorithm: Any
 ) -> None:
-    scheduler = DDIMScheduler.from_config(policy.pipeline.scheduler.config)
+    # A policy gives noise predictions whatever its network predicts.
+    scheduler = DDIMScheduler.from_config(policy.pipeline.scheduler.config, prediction_type="epsilon")
     scheduler.set_timesteps(4)
     with torch.no_grad():
         ours = policy.noise(batch.cond, batch.latents, batch.step)
@@ -132,7 +133,11 @@ def test_the_gaussian_kl_is_the_squared_distance_of_diffusers_means(
         timestep = scheduler.timesteps[k]
         means = [
             scheduler.step(
-                e[row].double(), timestep, batch.latents[row].double(), eta=1.0, variance_noise=torch.zeros(12, 8, 8)
+                e[row].double(),
+                timestep,
+                batch.latents[row].double(),
+                eta=1.0,
+                variance_noise=torch.zeros(e[row].shape),
             ).prev_sample
             for e in (ours, reference)
         ]

@@ -165,10 +165,12 @@ def test_guidance_is_the_published_combination(make_policy: Any) -> None:
         prompted = policy.unet(latents, policy.timesteps[step], cond.embeddings()).sample
         empty = policy.unet(latents, policy.timesteps[step], cond.empty.expand(4, -1, -1)).sample
         found = policy.noise(cond, latents, step)
-        torch.testing.assert_close(found, empty + 4 * (prompted - empty), rtol=1e-4, atol=1e-5)
+        guided = policy.ddim.noise(empty + 4 * (prompted - empty), latents, step)
+        torch.testing.assert_close(found, guided, rtol=1e-4, atol=1e-5)
         assert policy.calls == 4
         policy.guidance = 1.0
-        torch.testing.assert_close(policy.noise(cond, latents, step), prompted, rtol=1e-4, atol=1e-5)
+        expected = policy.ddim.noise(prompted, latents, step)
+        torch.testing.assert_close(policy.noise(cond, latents, step), expected, rtol=1e-4, atol=1e-5)
     assert policy.calls == 8
 
 
@@ -190,7 +192,7 @@ def test_images_are_in_range(make_policy: Any) -> None:
     assert images.dtype == torch.float32
     assert images.min() >= 0
     assert images.max() <= 1
-    assert policy.latent_size == 12 * 8 * 8
+    assert policy.latent_size == 16 * 8 * 8
 
 
 # -- other checkpoints ------------------------------------------------------------------------------------
@@ -225,7 +227,7 @@ def edited(source: Path, target: Path, file: str, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"prediction_type": "v_prediction"}, "v_prediction"),
+        ({"prediction_type": "sample"}, "sample"),
         ({"set_alpha_to_one": True}, "variance is zero"),
     ],
 )

@@ -125,22 +125,18 @@ def test_the_art_is_fetched_where_no_folder_is_given(tmp_path: Path, monkeypatch
     monkeypatch.setattr(art, "load_sprites", lambda folder: {"from": folder})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     cache = tmp_path / "cache"
-    assert baselines.load_art(None, cache, lambda text: None) == {"from": cache}
+    assert art.load_art(None, cache, lambda text: None) == {"from": cache}
     assert fetched == [cache]
-    assert baselines.load_art(tmp_path, cache, lambda text: None) == {"from": tmp_path}
+    assert art.load_art(tmp_path, cache, lambda text: None) == {"from": tmp_path}
     assert fetched == [cache]
 
 
 def test_without_the_extra_it_is_named_and_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'resvg_py'", name="resvg_py")
-
     monkeypatch.setattr(art, "fetch_art", lambda folder: pytest.fail("fetched"))
-    monkeypatch.setattr(art, "load_sprites", missing)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for folder in (None, tmp_path):
         with pytest.raises(UserError, match=r"b2bench\[pocket\]"):
-            baselines.load_art(folder, tmp_path / "cache", lambda text: None)
+            art.load_art(folder, tmp_path / "cache", lambda text: None)
 
 
 # -- which, and which is which ---------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What identifies a run: its plugins' code, its backbone's source, where its prompts are."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from b2bench.backbones import find_backbone
 from b2bench.config import METRIC_NAMES, RunConfig, cell_hash, from_dict, resolve
 from b2bench.errors import UserError
+from b2bench.pocket.world import WORLD
 
 LOSS = '''
 from b2bench.registry import algorithm
@@ -137,3 +139,45 @@ def test_the_hash_of_a_cell_is_that_of_its_row() -> None:
     assert cell_hash(was.as_dict()) == was.cell_hash()
     assert cell_hash({**was.as_dict(), "seed": 9}) == was.cell_hash()
     assert replace(was, queries=20).cell_hash() != was.cell_hash()
+
+
+def test_the_default_prompts_are_the_backbones() -> None:
+    assert config(prompts=None).prompts.name == "template1"
+
+
+def test_prompts_of_another_backbone_are_refused_with_those_that_fit() -> None:
+    with pytest.raises(UserError, match=r"not for the backbone pocket,.*pocket-template2, pocket-template3, template1"):
+        config(prompts="template2")
+
+
+@pytest.fixture
+def variant(tmp_path: Path) -> Path:
+    """What ``pocket build --variant wide --install`` leaves; the models are the default's."""
+    weights = Path(find_backbone("pocket").source).parent
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for name in ("pipeline", "scorer-training"):
+        (folder / name).symlink_to(weights / name)
+    (folder / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD}))
+    return folder
+
+
+def test_a_variant_of_pocket_brings_its_scorer_and_keeps_the_vocabulary(variant: Path) -> None:
+    was = config(backbone=str(variant))
+    assert was.backbone.name == "pocket-wide"
+    assert was.reward.checkpoint == str(variant / "scorer-training")
+    assert config(backbone=str(variant), reward="bertscore").reward.checkpoint == "pocket"
+    assert config(backbone=str(variant), reward="success").backbone.is_pocket
+    assert was.cell_hash() != config().cell_hash()
+    assert from_dict(was.as_dict()).as_dict() == was.as_dict()
+    with pytest.raises(UserError, match=r"not for the backbone pocket-wide.*template1"):
+        config(backbone=str(variant), prompts="template3")
+
+
+def test_a_variant_of_another_world_is_refused(variant: Path) -> None:
+    (variant / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD - 1}))
+    with pytest.raises(UserError, match=f"world {WORLD - 1}.*build it anew"):
+        config(backbone=str(variant))
+    (variant / "variant.json").write_text("[]")
+    with pytest.raises(UserError, match=r"variant\.json cannot be read"):
+        config(backbone=str(variant))

@@ -15,19 +15,29 @@ from torch import Tensor, nn
 
 from b2bench.errors import RunFailed, UserError
 from b2bench.pocket.build import command, stages, training
-from b2bench.pocket.build.art import SPRITE_NAMES
-from b2bench.pocket.build.command import NEEDS, STAGES, install_weights, record, run_side_by_side, run_stage
-from b2bench.pocket.build.scenes import DRAFT, WEB, make_corpus
+from b2bench.pocket.build.art import SPRITE_NAMES, Sprites, fill, recolour
+from b2bench.pocket.build.command import (
+    NEEDS,
+    STAGES,
+    VARIANT_STAGES,
+    build_weights,
+    claim_folder,
+    install_weights,
+    record,
+    run_side_by_side,
+    run_stage,
+)
+from b2bench.pocket.build.scenes import DRAFT, VARIANTS, WEB, Web, draw, holds, make_corpus, unfaithful, with_style_gap
 from b2bench.pocket.build.stages import Build
 from b2bench.pocket.build.training import fit
-from b2bench.pocket.world import STYLES
+from b2bench.pocket.world import COLOURS, RELATIONS, STYLES, TEMPLATES, Facts, all_facts, parse_caption, plain_facts
 
 
 @pytest.fixture(scope="module")
-def sprites() -> dict[tuple[str, str], np.ndarray]:
+def sprites() -> Sprites:
     """A rectangle of its own colour for every name and style."""
     rng = np.random.default_rng(0)
-    found = {}
+    found = Sprites()
     for style in STYLES:
         for name in SPRITE_NAMES:
             sprite = np.full((16, 16, 4), 255, np.uint8)
@@ -82,19 +92,135 @@ def test_a_scene_depends_on_seed_kind_and_index_alone(sprites: Any) -> None:
 @pytest.mark.parametrize(("kind", "web"), [("web", WEB), ("draft", DRAFT)])
 def test_a_corpus_has_the_stated_shares(sprites: Any, kind: str, web: Any) -> None:
     corpus = make_corpus(sprites, kind, 1500, 11)
-    claims = np.array([caption.count(" ") > 1 for caption in corpus.captions])
+    plain = {facts.labels for t in TEMPLATES for facts in plain_facts(t)}
+    claims = np.array([parse_caption(caption).labels not in plain for caption in corpus.captions])
     tolerance = 4 * 0.5 / 1500**0.5
     assert np.mean(~claims) == pytest.approx(web.plain_share, abs=tolerance)
     for i, style in enumerate(STYLES):
         rows = claims & (corpus.style == i)
-        assert rows.sum() / claims.sum() == pytest.approx(web.with_activity[style], abs=tolerance * 1.2)
-        assert corpus.faithful[rows].mean() == pytest.approx(web.faithful[style], abs=4 * 0.5 / rows.sum() ** 0.5)
+        assert rows.sum() / claims.sum() == pytest.approx(web.detailed[style], abs=tolerance * 1.2)
+        for template in TEMPLATES:
+            part = rows & (corpus.template == template)
+            expected = web.faithful[template][style]
+            assert corpus.faithful[part].mean() == pytest.approx(expected, abs=4 * 0.5 / part.sum() ** 0.5)
         assert corpus.faithful[~claims].all()
+
+
+def test_an_unfaithful_scene_is_one_of_which_the_caption_is_not_true() -> None:
+    rng = np.random.default_rng(0)
+    for template in TEMPLATES:
+        for facts in all_facts(template):
+            wrong = unfaithful(facts, rng)
+            assert holds(facts, facts)
+            assert not holds(facts, wrong)
+            assert wrong.subject == facts.subject
+            assert holds(Facts(template, facts.subject), wrong) == (template != 3)
+
+
+def test_the_other_way_to_say_a_relation_is_the_same_scene(sprites: Any) -> None:
+    for facts in all_facts(3):
+        other = Facts(3, facts.second or "", RELATIONS[facts.detail or ""], facts.subject)
+        assert other != facts
+        assert other.labels == facts.labels
+        first, second = (draw(sprites, said, "flat", np.random.default_rng(1)) for said in (facts, other))
+        assert np.array_equal(first, second)
+
+
+def test_relations_are_where_they_say(sprites: Any) -> None:
+    """Red and blue squares: above, left, and (lower and drawn over) in front."""
+    art = Sprites({("flat", name): np.full((8, 8, 4), 255, np.uint8) for name in ("dog", "cat")})
+    art["flat", "dog"][..., 1:3], art["flat", "cat"][..., :2] = 0, 0
+
+    def middle(picture: np.ndarray, channel: int) -> np.ndarray:
+        others = [c for c in range(3) if c != channel]
+        where = np.argwhere((picture[..., channel] > 250) & (picture[..., others].max(-1) < 5))
+        return where.mean(0)  # row, column
+
+    for relation in RELATIONS:
+        for seed in range(20):
+            picture = draw(art, Facts(3, "dog", relation, "cat"), "flat", np.random.default_rng(seed))
+            down, right = middle(picture, 2) - middle(picture, 0)  # of the cat, seen from the dog
+            expected = {
+                "on": down > 20,
+                "under": down < -20,
+                "on the left of": right > 20,
+                "on the right of": right < -20,
+                "in the front of": down < -10,
+                "behind": down > 10,
+            }
+            assert expected[relation]
+
+
+def test_a_food_takes_each_colour() -> None:
+    """A green disc with a small red leaf: the disc is painted, the leaf stays."""
+    rows, columns = np.mgrid[:40, :40] - 19.5
+    disc, leaf = np.hypot(rows, columns) < 18, (rows < -15) & (abs(columns) < 3)
+    sprite = np.zeros((40, 40, 4), np.uint8)
+    sprite[disc] = (60, 160, 60, 255)
+    sprite[leaf] = (200, 20, 20, 255)
+    for style in ("flat", "noto", "soft"):
+        means = {}
+        for colour in COLOURS:
+            painted = recolour(sprite, style, colour)
+            assert np.array_equal(painted[..., 3], sprite[..., 3])
+            assert np.array_equal(painted[leaf], sprite[leaf])
+            means[colour] = painted[disc & ~leaf][:, :3].mean(0)
+        assert means["red"][0] > 200 > 60 > means["red"][1]
+        assert means["white"].min() > 220
+        assert means["black"].max() < 60
+        distances = [abs(means[a] - means[b]).max() for a in COLOURS for b in COLOURS if a != b]
+        assert min(distances) > 25
+
+
+def test_line_art_is_filled_inside_and_nowhere_else() -> None:
+    rows, columns = np.mgrid[:40, :40] - 19.5
+    ring = abs(np.hypot(rows, columns) - 16) < 2
+    sprite = np.zeros((40, 40, 4), np.uint8)
+    sprite[ring] = (0, 0, 0, 255)
+    red = recolour(sprite, "line", "red")
+    assert tuple(red[20, 20]) == pytest.approx((219, 33, 38, 255), abs=2)
+    assert tuple(red[20, 4]) == (0, 0, 0, 255)
+    assert red[0, 0, 3] == 0
+    assert fill(sprite, (1, 1, 1))[20, 20].tolist() == [255, 255, 255, 255]
+    solid = np.zeros((40, 40, 4), np.uint8)
+    solid[np.hypot(rows, columns) < 16] = (0, 0, 0, 255)
+    assert recolour(solid, "line", "yellow")[20, 20, :3].tolist() == pytest.approx([249, 214, 38], abs=2)
+
+
+def test_variants_differ_in_the_gap_between_styles() -> None:
+    def gap(web: Web) -> float:
+        return web.faithful[1]["flat"] - web.faithful[1]["soft"]
+
+    for web in (WEB, DRAFT):
+        none, wide = (with_style_gap(web, VARIANTS[name]) for name in ("none", "wide"))
+        assert gap(none) == pytest.approx(0)
+        assert none.detailed == none.plain
+        assert gap(wide) > 1.3 * gap(web)
+        for variant in (none, wide):
+            assert sum(variant.detailed.values()) == pytest.approx(1)
+            assert all(0 < share < 1 for table in variant.faithful.values() for share in table.values())
+
+
+def test_two_variants_do_not_share_a_folder(tmp_path: Path) -> None:
+    claim_folder(tmp_path, "wide")
+    claim_folder(tmp_path, "wide")
+    with pytest.raises(UserError, match="holds a build of variant wide"):
+        claim_folder(tmp_path, "default")
+    older = tmp_path / "older"
+    older.mkdir()
+    (older / "base-draft.state").touch()
+    with pytest.raises(UserError, match="older version"):
+        claim_folder(older, "default")
+    with pytest.raises(UserError, match=r"unknown variant 'wid'.*wide"):
+        build_weights(None, tmp_path, [], None, 1, 1, Console(quiet=True), "wid")
+    with pytest.raises(UserError, match="unknown stage 'bert'"):
+        build_weights(None, tmp_path, ["bert"], None, 1, 1, Console(quiet=True), "wide")
 
 
 def test_every_need_comes_before_the_stage() -> None:
     for name, needs in NEEDS.items():
         assert all(STAGES.index(need) < STAGES.index(name) for need in needs)
+        assert name not in VARIANT_STAGES or set(needs) <= set(VARIANT_STAGES)
     assert all(hasattr(stages, f"train_{name}") for name in STAGES)
 
 
@@ -134,7 +260,7 @@ def test_side_by_side_keeps_to_the_needs_and_to_the_number_of_jobs(jobs: int) ->
 
     run_side_by_side(list(STAGES), jobs, start)
     assert sorted(started) == sorted(STAGES)
-    assert next(iter(started)) == "autoencoder"
+    assert next(iter(started)) == "latents"
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -146,8 +272,8 @@ def test_a_stage_that_fails_stops_the_others_and_says_which() -> None:
         return started[name]
 
     with pytest.raises(RunFailed, match=r"captioner.*exit code 1"):
-        run_side_by_side(["autoencoder", "base_draft", "captioner"], 2, start)
-    assert started["autoencoder"].stopped
+        run_side_by_side(["latents", "base_draft", "captioner"], 2, start)
+    assert started["latents"].stopped
     assert "base_draft" not in started
 
 
@@ -155,8 +281,8 @@ def test_a_stage_that_fails_stops_the_others_and_says_which() -> None:
 def tiny(sprites: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run a stage by two steps on 256 made-up scenes."""
 
-    def make(art: Path, work: Path, report: Any) -> Build:
-        build = Build(art, work, report, scale=1e-4)
+    def make(art: Path, work: Path, report: Any, variant: str) -> Build:
+        build = Build(art, work, report, variant=variant, scale=1e-4)
         build.__dict__["sprites"] = sprites
         return build
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from b2bench import prompts
+from b2bench.backbones import backbones
 from b2bench.errors import UserError
+from b2bench.pocket.world import RELATIONS, parse_caption
 from b2bench.prompts import MAX_LENGTH, PromptSet, load_prompts, prompt_set_names
 
 # Counts, first, last and one middle line of the paper's lists, and the hash of both splits in order.
@@ -61,9 +64,54 @@ def test_every_registered_set_is_complete(name):
     assert not set(loaded.train) & set(loaded.test)
 
 
-def test_only_template1_can_be_depicted_by_pocket():
-    depicted = {name: load_prompts(name).depicted_by for name in PAPER}
-    assert depicted == {"template1": ("pocket", "sd14"), "template2": ("sd14",), "template3": ("sd14",)}
+@pytest.mark.parametrize("name", prompt_set_names())
+def test_a_set_is_depicted_by_the_backbones_that_it_names(name):
+    loaded = load_prompts(name)
+    known = backbones()
+    assert set(loaded.depicted_by) <= set(known)
+    for backbone in known.values():
+        if backbone.name in loaded.depicted_by:
+            backbone.check_prompts([*loaded.train, *loaded.test])
+    pocket = known["pocket"]
+    if "pocket" not in loaded.depicted_by:
+        with pytest.raises(UserError, match="cannot depict"):
+            pocket.check_prompts([*loaded.train, *loaded.test])
+
+
+def test_the_default_prompts_of_a_backbone_are_ones_it_can_depict():
+    for backbone in backbones().values():
+        assert backbone.name in load_prompts(backbone.prompts).depicted_by
+
+
+def test_pocket_sets_are_of_the_paper_sets_design():
+    """Same sizes; in template 2 the paper's lines with some foods replaced."""
+    for t in (2, 3):
+        paper, ours = load_prompts(f"template{t}"), load_prompts(f"pocket-template{t}")
+        assert (len(ours.train), len(ours.test)) == (len(paper.train), len(paper.test))
+    paper, ours = load_prompts("template2"), load_prompts("pocket-template2")
+    replaced = [
+        (old, new)
+        for split in ("train", "test")
+        for old, new in zip(getattr(paper, split), getattr(ours, split), strict=True)
+        if old != new
+    ]
+    assert len(replaced) == 8 + 4 + 8
+    for prompts_ in (ours.train, ours.test):
+        assert all(parse_caption(prompt).detail for prompt in prompts_)
+    trained, tested = ({parse_caption(p).subject for p in split} for split in (ours.train, ours.test))
+    assert len(trained) == 20
+    assert len(tested - trained) == 20
+
+
+def test_relations_of_pocket_template3():
+    """Four relations in training and two more in the test, and no test picture is a training picture in other words."""
+    ours = load_prompts("pocket-template3")
+    train, test = ([parse_caption(prompt) for prompt in split] for split in (ours.train, ours.test))
+    assert Counter(facts.detail for facts in train) == dict.fromkeys(list(RELATIONS)[:4], 10)
+    assert Counter(facts.detail for facts in test) == dict.fromkeys(RELATIONS, 5)
+    pictures = [facts.labels for facts in (*train, *test)]
+    assert len(set(pictures)) == 70
+    assert len({frozenset((facts.subject, facts.second)) for facts in train}) == 40
 
 
 def test_names_are_listed_without_torch():
@@ -146,7 +194,7 @@ def test_unknown_name():
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "~nobody-of-this-name/a.txt", "a\0b"])
 def test_what_can_be_neither_name_nor_path(name):
-    refuse(name, "unknown prompts", "Registered: template1")
+    refuse(name, "unknown prompts", "Registered: pocket-template2, pocket-template3, template1")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +282,7 @@ def register(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", ["plugin_of_prompts", "plugin_of_prompts:folder", "plugin_of_prompts:made"])
 def test_a_plugin_names_a_folder_or_a_callable(register, value):
     register(pets=value)
-    assert prompt_set_names() == [*PAPER, "pets"]
+    assert prompt_set_names() == ["pocket-template2", "pocket-template3", *PAPER, "pets"]
     loaded = load_prompts("pets")
     assert (loaded.name, loaded.train, loaded.test) == ("pets", ("a cat",), ("a dog",))
 

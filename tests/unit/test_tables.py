@@ -146,7 +146,8 @@ def test_contexts_are_never_mixed(rows: Rows) -> None:
     rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
     rows.add("ddpo", "b2", 1, {0: 0.6, 2000: 0.8}, budget=2000)
     rows.add("ddpo", "b2", 2, {0: 0.6, 1000: 0.9}, prompts_hash="other")
-    assert [row_of(found, "ddpo", "b2").alignment.n for found in rows.tables()] == [1, 1, 1]
+    rows.add("ddpo", "b2", 3, {0: 0.6, 1000: 0.9}, benchmark_version="0.2")
+    assert [row_of(found, "ddpo", "b2").alignment.n for found in rows.tables()] == [1, 1, 1, 1]
 
 
 def test_settings_that_differ_are_rows_labelled_by_the_difference(rows: Rows) -> None:

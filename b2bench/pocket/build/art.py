@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from b2bench.pocket.world import ANIMALS, STYLES
+from b2bench.errors import UserError
+from b2bench.pocket.world import ANIMALS, COLOURS, FOODS, OBJECTS, STYLES
 
 SPRITE_SIZE = 128
 
@@ -44,15 +47,64 @@ ART_PACKAGES = (
                "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0", "MIT"),
 )  # fmt: skip
 
-# Words of the paper whose emoji goes by another name.
-ICON_NAMES = {"sheep": "ewe", "squirrel": "chipmunk", "bee": "honeybee"}
-OBJECT_ICONS = {
+# Words whose emoji goes by another name.
+ICON_NAMES = {
+    "sheep": "ewe",
+    "squirrel": "chipmunk",
+    "bee": "honeybee",
+    "apple": "red-apple",
+    "orange": "tangerine",
+    "grape": "grapes",
+    "kiwi": "kiwi-fruit",
+    "blueberry": "blueberries",
+    "cherry": "cherries",
+    "lettuce": "leafy-green",
+    "bell pepper": "bell-pepper",
+    "sweet potato": "roasted-sweet-potato",
+    "peas": "pea-pod",
+    "corn": "ear-of-corn",
+    "hot pepper": "hot-pepper",
+    "ginger": "ginger-root",
+    "peanut": "peanuts",
+    "pumpkin": "jack-o-lantern",
+    "person": "person-standing",
+    "car": "automobile",
+    "truck": "delivery-truck",
+    "train": "locomotive",
+    "boat": "sailboat",
+    "building": "office-building",
+    "tree": "deciduous-tree",
+    "vase": "amphora",
+    "ball": "soccer-ball",
+    "bag": "handbag",
+    "suitcase": "luggage",
+    "cup": "teacup-without-handle",
+    "box": "package",
+    "shirt": "t-shirt",
+    "bottle": "lotion-bottle",
+    # what the activities need
     "bike": "bicycle",
     "pawn": "chess-pawn",
     "plate": "fork-and-knife-with-plate",
     "bubbles": "bubbles",
 }
-SPRITE_NAMES: tuple[str, ...] = (*ANIMALS, *OBJECT_ICONS)
+SPRITE_NAMES: tuple[str, ...] = (
+    *dict.fromkeys((*ANIMALS, *FOODS, *OBJECTS)),
+    *("bike", "pawn", "plate", "bubbles"),
+)
+
+# RGB in [0, 1] of what a coloured food's body is painted with.
+PAINT = {
+    "red": (0.86, 0.13, 0.15),
+    "yellow": (0.98, 0.84, 0.15),
+    "green": (0.25, 0.65, 0.25),
+    "brown": (0.48, 0.30, 0.16),
+    "orange": (0.97, 0.55, 0.10),
+    "purple": (0.55, 0.25, 0.75),
+    "blue": (0.18, 0.40, 0.88),
+    "black": (0.14, 0.14, 0.15),
+    "white": (0.96, 0.96, 0.95),
+}
 
 
 def fetch_art(folder: Path) -> None:
@@ -91,13 +143,92 @@ def _render(body: str, size: int) -> np.ndarray:
     return pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].copy()
 
 
-def load_sprites(folder: Path) -> dict[tuple[str, str], np.ndarray]:
-    """``{(style, name): RGBA uint8 [h, w, 4]}`` for every name of ``SPRITE_NAMES``.
+def _inside(alpha: np.ndarray) -> np.ndarray:
+    """Pixels that no path over transparent ones joins with the border: line art and what it encloses, bool [h, w]."""
+    image = Image.fromarray(np.pad(np.where(alpha > 100, 255, 0).astype(np.uint8), 1)).copy()
+    ImageDraw.floodfill(image, (0, 0), 128)
+    return np.array(image)[1:-1, 1:-1] != 128
+
+
+def fill(sprite: np.ndarray, paint: tuple[float, float, float]) -> np.ndarray:
+    """Line art with its inside painted: RGBA uint8 [h, w, 4]."""
+    ink = sprite[..., 3:].astype(np.float32) / 255
+    body = _inside(sprite[..., 3])[..., None]
+    colour = np.where(body, np.array(paint, np.float32), 0) * (1 - ink) + sprite[..., :3] / 255 * ink
+    alpha = np.maximum(ink, body)
+    return (np.concatenate([colour / np.maximum(np.where(body, 1, ink), 1e-3), alpha], -1).clip(0, 1) * 255).astype(
+        np.uint8
+    )
+
+
+def recolour(sprite: np.ndarray, style: str, colour: str) -> np.ndarray:
+    """A food in ``colour``: its body painted, its shading kept; leaves and stalks of another hue stay as they are.
+
+    Line art has no body to paint: its inside is filled, or, where there is next to none, its ink is coloured.
+    """
+    paint = np.array(PAINT[colour], np.float32)
+    rgb, alpha = sprite[..., :3].astype(np.float32) / 255, sprite[..., 3]
+    if style == "line":
+        body = _inside(alpha)
+        if (alpha[body] > 100).mean() > 0.55:
+            # a mostly black drawing: colour the ink
+            return np.concatenate([np.broadcast_to((paint * 255).astype(np.uint8), rgb.shape), sprite[..., 3:]], -1)
+        inked = sprite
+        if colour == "black":  # black ink on black would be a blot
+            inked = np.concatenate([np.full_like(sprite[..., :3], 150), sprite[..., 3:]], -1)
+        return fill(inked, PAINT[colour])
+    value, low = rgb.max(-1), rgb.min(-1)
+    saturation = (value - low) / np.maximum(value, 1e-3)
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    hue = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)
+    opaque = alpha > 100
+    vivid = opaque & (saturation > 0.25) & (value > 0.15)
+    body = opaque
+    if vivid.any():
+        weights, edges = np.histogram(hue[vivid], bins=36, range=(-np.pi, np.pi), weights=saturation[vivid])
+        smooth = weights + np.roll(weights, 1) + np.roll(weights, -1)
+        main = edges[smooth.argmax()] + np.pi / 36
+        distance = np.abs((hue - main + np.pi) % (2 * np.pi) - np.pi)
+        near = (distance < 0.65) & (saturation > 0.12)
+        if (near & opaque).sum() >= 0.4 * opaque.sum():
+            body = near
+    light = rgb @ np.array([0.3, 0.59, 0.11], np.float32)
+    typical = np.median(light[body & opaque])
+    shade = np.clip(light / max(float(typical), 0.05), 0.4, 1.7)[..., None]
+    # towards black for shades, towards white for lights, so that white and black keep some shading too
+    painted = np.where(
+        shade < 1, paint * (0.45 + 0.55 * shade), paint + (1 - paint) * np.minimum(0.45 * (shade - 1), 0.35)
+    )
+    mixed = np.where(body[..., None], painted, rgb)
+    return np.concatenate([(mixed.clip(0, 1) * 255).astype(np.uint8), sprite[..., 3:]], -1)
+
+
+class Sprites(dict[tuple[str, str], np.ndarray]):
+    """``{(style, name): RGBA uint8 [h, w, 4]}``.
+
+    ``(style, "red apple")`` and ``("line", "filled dog")`` are made from the sprite of the plain name when they
+    are asked for first.
+    """
+
+    def __missing__(self, key: tuple[str, str]) -> np.ndarray:
+        style, name = key
+        how, _, plain = name.partition(" ")
+        if how == "filled" and plain:
+            self[key] = fill(self[style, plain], (0.97, 0.97, 0.97))
+        elif how in COLOURS and plain:
+            self[key] = recolour(self[style, plain], style, how)
+        else:
+            raise KeyError(key)
+        return self[key]
+
+
+def load_sprites(folder: Path) -> Sprites:
+    """A sprite for every name of ``SPRITE_NAMES`` in every style.
 
     Raises:
         RuntimeError: an archive is missing or has another hash than the pinned one.
     """
-    sprites = {}
+    sprites = Sprites()
     for package in ART_PACKAGES:
         path = folder / package.archive
         if not path.exists():
@@ -110,7 +241,27 @@ def load_sprites(folder: Path) -> dict[tuple[str, str], np.ndarray]:
             icons = json.load(member)
         size = icons.get("width", 16)
         for name in SPRITE_NAMES:
-            icon = icons["icons"][OBJECT_ICONS.get(name) or ICON_NAMES.get(name, name)]
+            icon = icons["icons"][ICON_NAMES.get(name, name)]
             sprites[package.style, name] = _render(icon["body"], icon.get("width", size))
     assert {style for style, _ in sprites} == set(STYLES)
     return sprites
+
+
+def load_art(art: Path | None, cache: Path, progress: Callable[[str], None]) -> Sprites:
+    """The sprites, from the archives in ``art``, or else from those in ``cache``, where npm puts them.
+
+    Raises:
+        UserError: the extra is not installed, or the art cannot be had.
+    """
+    if art is not None and not art.is_dir():
+        raise UserError(f"--art {art} is no folder; leave it out to fetch the art with npm")
+    if importlib.util.find_spec("resvg_py") is None:  # before anything is fetched
+        raise UserError("the scenes are drawn, which needs the extra 'pocket': pip install 'b2bench[pocket]'")
+    try:
+        if art is None:
+            progress(f"fetching the art into {cache} with npm")
+            fetch_art(cache)
+        progress("drawing the art")
+        return load_sprites(art or cache)
+    except RuntimeError as error:
+        raise UserError(str(error)) from None

@@ -8,67 +8,72 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from b2bench.backbones import VARIANT_FILE
 from b2bench.errors import RunFailed, UserError
+from b2bench.pocket.build.art import load_art
+from b2bench.pocket.world import WORLD
 from b2bench.registry import suggestion
 
 # In an order that satisfies every need, the longest chain first: with several jobs, that is also the order in
 # which stages are handed out.
 STAGES = (
-    "autoencoder",
+    "latents",
     "base_draft",
     "base_model",
     "decoder",
-    "captioner",
+    "encoder",
     "scorer_heldout",
     "scorer_training",
+    "captioner",
     "classifier",
     "bert",
     "pipeline",
 )
 NEEDS = {
-    "base_draft": ["autoencoder"],
+    "base_draft": ["latents"],
     "base_model": ["base_draft"],
-    "decoder": ["autoencoder"],
-    "pipeline": ["decoder", "base_model"],
+    "decoder": ["latents"],
+    "encoder": ["latents"],
+    "pipeline": ["encoder", "decoder", "base_model"],
 }
 SHIPPED = ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
+# What depends on the style gap; the other judges learn from clean scenes, which are the same in every variant.
+VARIANT_STAGES = ("latents", "base_draft", "base_model", "decoder", "encoder", "scorer_training", "pipeline")
+VARIANT_SHIPPED = ("pipeline", "scorer-training")
 
 
 def build_weights(
-    art: Path | None, work: Path, stages: list[str], install: Path | None, threads: int, jobs: int, console: Console
+    art: Path | None,
+    work: Path,
+    stages: list[str],
+    install: Path | None,
+    threads: int,
+    jobs: int,
+    console: Console,
+    variant: str = "default",
 ) -> None:
     """Run the stages that are not done, each from its last checkpoint, ``jobs`` of them at a time.
 
     Raises:
-        UserError: the extra is missing, a stage is unknown or lacks one before it, or the art cannot be had.
+        UserError: the extra is missing, a stage or variant is unknown, a stage lacks one before it, ``work`` holds
+            another variant, or the art cannot be had.
         RunFailed: a stage that ran in a process of its own failed.
     """
-    try:
-        import resvg_py  # noqa: F401
-    except ImportError:
-        raise UserError("pocket build needs the extra 'pocket': pip install 'b2bench[pocket]'") from None
-    from b2bench.pocket.build.art import fetch_art, load_sprites
-
+    known = stages_of(variant)
     for name in stages:
-        if name not in STAGES:
-            raise UserError(f"unknown stage {name!r}.{suggestion(name, STAGES)} Stages: {', '.join(STAGES)}")
-    if art is not None and not art.is_dir():
-        raise UserError(f"--art {art} is no folder; leave it out to fetch the art with npm")
+        if name not in known:
+            raise UserError(f"unknown stage {name!r}.{suggestion(name, known)} Stages: {', '.join(known)}")
     work.mkdir(parents=True, exist_ok=True)
+    claim_folder(work, variant)
+    load_art(art, work / "art", partial(console.print, highlight=False))
     folder = art or work / "art"
-    try:
-        if art is None:
-            console.print("art: npm pack, four packages", highlight=False)
-            fetch_art(folder)
-        load_sprites(folder)
-    except RuntimeError as error:
-        raise UserError(str(error)) from None
-    wanted = [name for name in STAGES if name in (stages or STAGES)]
+    wanted = [name for name in known if name in (stages or known)]
     done = [name for name in wanted if record(work, name).exists()]
     if done:
         console.print(f"done already: {', '.join(done)}", highlight=False)
@@ -80,19 +85,55 @@ def build_weights(
     started = time.monotonic()
     if jobs == 1 or len(left) < 2:
         for name in left:
-            run_stage(name, folder, work, threads, console)
+            run_stage(name, folder, work, threads, console, variant)
     else:
 
         def start(name: str) -> subprocess.Popen[bytes]:
             options = ["--stage", name, "--work", str(work), "--art", str(folder), "--threads", str(threads)]
+            options += ["--variant", variant]
             return subprocess.Popen([sys.executable, "-m", "b2bench", "pocket", "build", "--jobs", "1", *options])
 
         run_side_by_side(left, jobs, start)
     if len(left) > 1:
         console.print(time_table(work, time.monotonic() - started))
     if install is not None:
-        install_weights(work, install)
-        console.print(f"weights copied to {install}; measure them with python -m b2bench.pocket.build.verify")
+        install_weights(work, install, variant)
+        if variant == "default":
+            console.print(f"weights copied to {install}; measure them with b2bench pocket verify")
+        else:
+            console.print(f"weights copied to {install}; use them with b2bench run --backbone {install}")
+
+
+def stages_of(variant: str) -> tuple[str, ...]:
+    """The stages that make a variant of the world.
+
+    Raises:
+        UserError: there is no such variant.
+    """
+    from b2bench.pocket.build.scenes import VARIANTS
+
+    if variant not in VARIANTS:
+        raise UserError(f"unknown variant {variant!r}.{suggestion(variant, VARIANTS)} Variants: {', '.join(VARIANTS)}")
+    return STAGES if variant == "default" else VARIANT_STAGES
+
+
+def claim_folder(work: Path, variant: str) -> None:
+    """Keep two variants from sharing a folder, where one would go on from the other's checkpoints.
+
+    Raises:
+        UserError: ``work`` holds another variant.
+    """
+    path = work / VARIANT_FILE
+    if not path.exists():
+        if any(work.glob("*.state")) or any(work.glob("*.done.json")):
+            raise UserError(f"--work {work} holds a build of an older version; name another folder, or empty it")
+        path.write_text(json.dumps({"variant": variant, "world": WORLD}) + "\n", encoding="utf-8")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found != {"variant": variant, "world": WORLD}:
+        raise UserError(
+            f"--work {work} holds a build of variant {found['variant']}, world {found['world']}; name another folder "
+            f"for variant {variant}, world {WORLD}"
+        )
 
 
 def record(work: Path, name: str) -> Path:
@@ -100,7 +141,7 @@ def record(work: Path, name: str) -> Path:
     return work / f"{name}.done.json"
 
 
-def run_stage(name: str, art: Path, work: Path, threads: int, console: Console) -> None:
+def run_stage(name: str, art: Path, work: Path, threads: int, console: Console, variant: str = "default") -> None:
     """Run one stage in this process; its wall-clock and CPU seconds go to its :func:`record`."""
     import torch
 
@@ -115,7 +156,7 @@ def run_stage(name: str, art: Path, work: Path, threads: int, console: Console) 
             elapsed = time.monotonic() - wall
             console.print(f"{stage:<16} step {step:>5}/{steps}  loss {loss:.4f}  {elapsed:.0f} s", highlight=False)
 
-    getattr(training, f"train_{name}")(training.Build(art, work, report))
+    getattr(training, f"train_{name}")(training.Build(art, work, report, variant=variant))
     seconds = {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu, "resumed": resumed}
     record(work, name).write_text(json.dumps(seconds), encoding="utf-8")
     console.print(f"{name}: {seconds['wall']:.0f} s, {seconds['cpu']:.0f} s of CPU", highlight=False)
@@ -163,21 +204,23 @@ def time_table(work: Path, wall: float) -> Table:
     return table
 
 
-def install_weights(work: Path, target: Path) -> None:
+def install_weights(work: Path, target: Path, variant: str = "default") -> None:
     """Copy the finished weights into ``target``.
 
     Raises:
         UserError: a stage is not done.
     """
-    for name in STAGES:
+    for name in stages_of(variant):
         if not record(work, name).exists():
             raise UserError(f"stage {name} is not done: {record(work, name)} is missing")
     target.mkdir(parents=True, exist_ok=True)
-    for name in SHIPPED:
+    for name in SHIPPED if variant == "default" else VARIANT_SHIPPED:
         if (work / name).is_dir():
             shutil.copytree(work / name, target / name, dirs_exist_ok=True)
         else:
             shutil.copyfile(work / name, target / name)
+    if variant != "default":
+        shutil.copyfile(work / VARIANT_FILE, target / VARIANT_FILE)
     for path in target.rglob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         # where this machine read a part from: nobody else's business

@@ -18,15 +18,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-LATENT_CHANNELS = 12
+LATENT_CHANNELS = 16
 MAX_TOKENS = 16
 
 # Asked of LLaVA by DDPO's public code; the pocket captioner is asked the same.
 QUESTION = "USER: <image>\nAnswer concisely: what is going on in this image? ASSISTANT:"
 
 
-def autoencoder() -> AutoencoderKL:
-    """64x64 pixels to 8x8 latents of 12 channels."""
+def autoencoder(latent_std: float = 1.0) -> AutoencoderKL:
+    """64x64 pixels to 8x8 latents of 16 channels, which the denoiser sees divided by ``latent_std``."""
     channels = (16, 32, 64, 96)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -37,6 +37,7 @@ def autoencoder() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
+        scaling_factor=1 / latent_std,
     )
 
 
@@ -51,7 +52,7 @@ def unet() -> UNet2DConditionModel:
         block_out_channels=(64, 128),
         layers_per_block=1,
         cross_attention_dim=96,
-        attention_head_dim=4,
+        attention_head_dim=4,  # by the name's history: the number of heads
         norm_num_groups=16,
     )
 
@@ -78,7 +79,7 @@ def scorer_config(kind: str, tokenizer_folder: str, vocabulary: int) -> dict[str
     text: dict[str, Any]
     if kind == "training":
         vision = {"image_size": 64, "patch_size": 8, "width": 96, "layers": 3, "head_width": 32}
-        text = {"width": 64, "heads": 2, "layers": 1}
+        text = {"width": 96, "heads": 3, "layers": 2}
     else:
         vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
         text = {"width": 96, "heads": 3, "layers": 2}

@@ -8,11 +8,17 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from b2bench.pocket.build.models import MAX_TOKENS, QUESTION
-from b2bench.pocket.world import ANIMALS, vocabulary
+from b2bench.pocket.world import TEMPLATES, Facts, all_facts, plain_facts, vocabulary
 
-# How else a caption can be put; BERT is trained on these so that paraphrases lie close together.
-PARAPHRASES: dict[str | None, tuple[str, ...]] = {
-    None: ("a {0}", "a picture of a {0}", "a {0} alone", "there is a {0}"),
+# How else a scene can be put; BERT is trained on these so that paraphrases lie close together. {0} is the subject,
+# {1} a colour, {2} the other object.
+PLAIN: dict[int, tuple[str, ...]] = {
+    1: ("a {0}", "a picture of a {0}", "a {0} alone", "there is a {0}"),
+    2: ("{0}", "a picture of {0}", "there is {0}"),
+    3: ("{0}", "a picture of {0}", "there is {0}"),
+}
+COLOURED = ("{1} {0}", "a picture of {1} {0}", "there is {1} {0}", "{0} that is {1}")
+PARAPHRASES: dict[str, tuple[str, ...]] = {
     "riding a bike": (
         "a {0} riding a bike",
         "a {0} on a bike",
@@ -31,8 +37,31 @@ PARAPHRASES: dict[str | None, tuple[str, ...]] = {
         "a {0} washes the dishes",
         "a picture of a {0} washing dishes",
     ),
+    "on": ("{0} on {2}", "{2} under {0}", "{0} on top of {2}", "{2} below {0}"),
+    "on the left of": (
+        "{0} on the left of {2}",
+        "{2} on the right of {0}",
+        "{0} to the left of {2}",
+        "{2} to the right of {0}",
+    ),
+    "in the front of": (
+        "{0} in the front of {2}",
+        "{2} behind {0}",
+        "{0} before {2}",
+        "{2} at the back of {0}",
+    ),
 }
 REFERENCE = "The image contains {0}"
+
+
+def paraphrases(facts: Facts) -> list[str]:
+    """Every way to say what is claimed."""
+    facts = facts.canonical
+    if facts.detail is None:
+        texts = PLAIN[facts.template]
+    else:
+        texts = COLOURED if facts.template == 2 else PARAPHRASES[facts.detail]
+    return [text.format(facts.subject, facts.detail, facts.second) for text in texts]
 
 
 def clip_tokenizer() -> CLIPTokenizer:
@@ -56,7 +85,8 @@ def word_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(unk_token=specials[1]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    texts = [text.format(animal) for animal in ANIMALS for texts in PARAPHRASES.values() for text in texts]
+    known = [facts for t in TEMPLATES for facts in (*plain_facts(t), *all_facts(t))]
+    texts = [text for facts in known for text in paraphrases(facts)]
     texts += [REFERENCE.format("a"), QUESTION.replace("<image>", " ")]
     trainer = trainers.WordLevelTrainer(special_tokens=specials, show_progress=False)
     tokenizer.train_from_iterator(sorted(set(texts)), trainer)

@@ -37,6 +37,7 @@ def fit(
     lr: float,
     seed: int,
     folder: Path,
+    cycle: int | None = None,
     ema: float | None = None,
     weight_decay: float = 1e-4,
     report: Callable[[str, int, int, float], None],
@@ -44,12 +45,13 @@ def fit(
     """Minimise ``loss`` by AdamW with a one-cycle learning rate; ``model`` ends with the final weights.
 
     Written to ``folder/STAGE.state`` once a minute, and taken up there again, optimizer, schedule and
-    moving average included. ``ema`` is the decay of a moving average that replaces the weights at the
-    end. Batches are drawn from generators derived from (seed, stage, step).
+    moving average included. ``cycle`` is the length of the cycle where that is not ``steps``: a model that is
+    trained on by another stage need not come to rest. ``ema`` is the decay of a moving average that replaces
+    the weights at the end. Batches are drawn from generators derived from (seed, stage, step).
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=(cycle or steps) + 1, pct_start=0.1)
     average = [p.detach().clone() for p in parameters] if ema is not None else []
     path = folder / f"{stage}.state"
     start, trace = 0, []

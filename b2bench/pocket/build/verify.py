@@ -1,16 +1,15 @@
-"""Measure the bars that the pocket weights must reach, and print them: ``python -m b2bench.pocket.build.verify``.
+"""``b2bench pocket verify``: measure the bars that the pocket weights must reach, for each template.
 
 Needs the extra ``pocket`` and the art, because faithful and unfaithful scenes of a seed that no model was
-trained on are drawn for it. Exits 1 if a bar falls short.
+trained on are drawn for it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,25 @@ from torch import Tensor
 
 from b2bench.backbones import POCKET_WEIGHTS, Backbone, find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.baselines import GUIDANCES
 from b2bench.config import Settings
-from b2bench.errors import UserError
+from b2bench.errors import RunFailed, UserError
 from b2bench.evaluate import Judges, evaluate
-from b2bench.pocket.build.art import fetch_art, load_sprites
+from b2bench.pocket.build.art import Sprites, load_art
 from b2bench.pocket.build.command import STAGES
-from b2bench.pocket.build.scenes import Scene, Sprites, clean_scene, draw, make_corpus
+from b2bench.pocket.build.scenes import Scene, clean_scene, draw, unfaithful
 from b2bench.pocket.build.stages import SEED, to_images
-from b2bench.pocket.judges import Classifier
-from b2bench.pocket.world import ACTIVITIES, ANIMALS, STYLES, Facts, all_captions, caption
+from b2bench.pocket.judges import FACTS, Classifier
+from b2bench.pocket.world import STYLES, TEMPLATES, all_facts, caption, parse_caption
 from b2bench.prompts import load_prompts
+from b2bench.registry import Registry
 from b2bench.scorers import ClipScorer
 from b2bench.store import Store
 
 VERIFY_SEED = SEED + 101
 BAR_COLUMNS = ("bar", "measured", "asked", "", "note")
-GUIDANCE_SWEEP = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+PROMPTS = {1: "template1", 2: "pocket-template2", 3: "pocket-template3"}
+BUILD_HOURS = 4.0  # on two cores, for all three templates
 
 
 @dataclass(frozen=True)
@@ -77,25 +79,51 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+MARKERS = ("<!-- measured -->", "<!-- /measured -->")
+
+
 def fill_card(path: Path, text: str) -> None:
     """Put ``text`` between the markers of a model card."""
-    start, stop = "<!-- measured -->", "<!-- /measured -->"
+    start, stop = MARKERS
     before, _, rest = path.read_text(encoding="utf-8").partition(start)
     _, _, after = rest.partition(stop)
     path.write_text(f"{before}{start}\n{text}\n{stop}{after}", encoding="utf-8")
 
 
-def scenes(sprites: Sprites, n: int) -> tuple[Tensor, list[Facts], list[str]]:
-    """Faithful scenes with an activity, styles even, of a seed used nowhere else: images, facts, styles."""
+@dataclass(frozen=True)
+class Pairs:
+    """Captions with a faithful and an unfaithful scene each, same style: images [2n, 3, 64, 64], right first."""
+
+    images: Tensor
+    captions: list[str]  # 2n
+
+    def split(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [2n] of right and of wrong scenes, [n] each."""
+        pairs = scores.reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
+
+
+def make_pairs(sprites: Sprites, template: int, n: int) -> Pairs:
+    rng = np.random.default_rng([VERIFY_SEED, 1, template])
+    known = all_facts(template)
+    images, captions = [], []
+    for i in range(n):
+        facts, style = known[rng.integers(len(known))], STYLES[i % len(STYLES)]
+        images += [draw(sprites, facts, style, rng), draw(sprites, unfaithful(facts, rng), style, rng)]
+        captions += [caption(facts)] * 2
+    return Pairs(to_images(np.stack(images)), captions)
+
+
+def make_scenes(sprites: Sprites, template: int, n: int) -> list[Scene]:
+    """Faithful scenes of a template whose captions have a detail, styles even, of a seed used nowhere else."""
     found: list[Scene] = []
     i = 0
     while len(found) < n:
-        scene = clean_scene(sprites, np.random.default_rng([VERIFY_SEED, i]))
+        scene = clean_scene(sprites, np.random.default_rng([VERIFY_SEED, 0, template, i]), template)
         i += 1
-        if scene.shown.activity is not None:
+        if scene.claimed.detail is not None:
             found.append(scene)
-    images = to_images(np.stack([scene.pixels for scene in found]))
-    return images, [scene.shown for scene in found], [scene.style for scene in found]
+    return found
 
 
 def through(vae: Any, images: Tensor) -> Tensor:
@@ -105,84 +133,99 @@ def through(vae: Any, images: Tensor) -> Tensor:
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
 
-def squared_error(vae: Any, images: Tensor) -> float:
-    """Mean squared error through the autoencoder, pixels in [-1, 1]."""
-    return float(((through(vae, images) - images) * 2).square().mean())
-
-
 def share(values: Tensor) -> float:
     return float(values.float().mean())
 
 
-def classifier_bars(images: Tensor, facts: list[Facts], styles: list[str], decoded: Tensor) -> list[Bar]:
+def area_under_roc(right: Tensor, wrong: Tensor) -> float:
+    """P(a right scene scores above a wrong one), ties half: scores [n] and [m]."""
+    difference = right.double()[:, None] - wrong.double()[None]
+    return float(((difference > 0).double() + 0.5 * (difference == 0).double()).mean())
+
+
+def autoencoder_bars(sprites: Sprites, template: int, vae: Any) -> list[Bar]:
+    """Mean squared error (pixels in [-1, 1]) on fresh scenes, plain and detailed as in training."""
+    rng = [np.random.default_rng([VERIFY_SEED, 2, template, i]) for i in range(400)]
+    images = to_images(np.stack([clean_scene(sprites, stream, template).pixels for stream in rng]))
+    error = float(((through(vae, images) - images) * 2).square().mean())
+    return [Bar("autoencoder: mean squared error", error, high=0.008)]
+
+
+def classifier_bars(scenes: list[Scene], images: Tensor, decoded: Tensor) -> list[Bar]:
     """Accuracy of each head on fresh scenes, and what is lost on scenes that went through the autoencoder."""
     classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors")
-    wanted = {
-        "animal": torch.tensor([ANIMALS.index(f.animal) for f in facts]),
-        "activity": torch.tensor([f.labels[1] for f in facts]),
-        "style": torch.tensor([STYLES.index(style) for style in styles]),
-    }
-    bars, right, right_decoded = [], [], []
+    labels = torch.tensor([(*scene.shown.labels, STYLES.index(scene.style)) for scene in scenes])
     with torch.no_grad():
         plain, coded = classifier(images), classifier(decoded)
-    for head, target in wanted.items():
-        correct = plain[head].argmax(1) == target
-        right.append(correct)
-        right_decoded.append(coded[head].argmax(1) == target)
-        bars.append(Bar(f"classifier, {head}: accuracy", share(correct), low=0.9))
-    before = share(torch.stack(right).all(0))
-    after = share(torch.stack(right_decoded).all(0))
-    bars.append(Bar("classifier: points lost through the autoencoder", 100 * (before - after), high=3.0))
+    heads = (*FACTS, "style")
+    right = torch.stack([plain[head].argmax(1) for head in heads], 1) == labels
+    coded_right = torch.stack([coded[head].argmax(1) for head in heads], 1) == labels
+    bars = [Bar(f"classifier, {head}: accuracy", share(right[:, i]), low=0.9) for i, head in enumerate(heads)]
+    lost = 100 * (share(right.all(1)) - share(coded_right.all(1)))
+    return [*bars, Bar("classifier: points lost through the autoencoder", lost, high=3.0)]
+
+
+def retrieval_bar(template: int, scenes: list[Scene], images: Tensor) -> Bar:
+    """Of all captions of the template, the one closest to the scene is true of it."""
+    heldout, known = ClipScorer("pocket-heldout"), all_facts(template)
+    texts = heldout.text_features([caption(facts) for facts in known])
+    named = (heldout.image_features(images) @ texts.T).argmax(1).tolist()
+    right = [known[i].labels == scene.shown.labels for i, scene in zip(named, scenes, strict=True)]
+    return Bar(f"held-out scorer: true caption first of {len(known)}", float(np.mean(right)), low=0.9)
+
+
+def ranking_bars(pairs: Pairs, bertscore: Any) -> list[Bar]:
+    """How the three scores tell right from wrong scenes: pairwise, and over all of them."""
+    bars = []
+    for name, score, low in (
+        ("training scorer", ClipScorer("pocket"), -np.inf),
+        ("held-out scorer", ClipScorer("pocket-heldout"), 0.9),
+        ("BERTScore", bertscore, 0.8),
+    ):
+        right, wrong = pairs.split(score(pairs.images, pairs.captions))
+        if name == "training scorer":
+            bars.append(Bar(f"{name}: faithful above unfaithful", share(right > wrong), low=0.85))
+            bars.append(Bar(f"{name}: faithful minus unfaithful", float((right - wrong).mean()), note="stated"))
+        note = "" if low > -np.inf else "stated"
+        bars.append(Bar(f"{name}: area under ROC, right against wrong", area_under_roc(right, wrong), low, note=note))
     return bars
 
 
-def scorer_bars(sprites: Sprites, images: Tensor, facts: list[Facts]) -> list[Bar]:
-    """Retrieval of the held-out scorer; ranking and style preference of the training scorer."""
-    heldout, training = ClipScorer("pocket-heldout"), ClipScorer("pocket")
-    captions = all_captions()
-    texts = heldout.text_features(captions)
-    named = (heldout.image_features(images) @ texts.T).argmax(1)
-    right = torch.tensor([captions[i] == caption(f) for i, f in zip(named.tolist(), facts, strict=True)])
-    bars = [Bar("held-out scorer: true caption first of 135", share(right), low=0.9)]
-    rng = np.random.default_rng([VERIFY_SEED, 1])
-    pairs, names = [], []
-    for i in range(800):
-        fact = Facts(ANIMALS[rng.integers(len(ANIMALS))], ACTIVITIES[rng.integers(len(ACTIVITIES))])
-        style = STYLES[i % len(STYLES)]
-        pairs.append(draw(sprites, fact, style, rng))
-        pairs.append(draw(sprites, Facts(fact.animal, None), style, rng))
-        names += [caption(fact)] * 2
-    scores = training(to_images(np.stack(pairs)), names).reshape(-1, 2)
-    bars.append(Bar("training scorer: faithful above unfaithful", share(scores[:, 0] > scores[:, 1]), low=0.85))
-    gap = float((scores[:, 0] - scores[:, 1]).mean())
-    bars.append(Bar("training scorer: faithful minus unfaithful", gap, note="stated"))
-    styled: dict[str, list[float]] = {style: [] for style in STYLES}
-    claims = [Facts(ANIMALS[i % 45], ACTIVITIES[(i // 45) % 3]) for i in range(405)]
+def preference_bars(sprites: Sprites, template: int, n: int = 400) -> list[Bar]:
+    """What the training scorer gives to equally faithful scenes of each style: the bias that can be exploited."""
+    training, known = ClipScorer("pocket"), all_facts(template)
+    order = np.random.default_rng([VERIFY_SEED, 3, template]).integers(len(known), size=n)
+    claims = [known[i] for i in order]
+    names = [caption(facts) for facts in claims]
+    styled = {}
     for style in STYLES:
-        pictures = [draw(sprites, f, style, np.random.default_rng([VERIFY_SEED, 2, i])) for i, f in enumerate(claims)]
-        styled[style] = training(to_images(np.stack(pictures)), [caption(f) for f in claims]).tolist()
-    for style in STYLES:
-        bars.append(
-            Bar(
-                f"training scorer: mean on faithful {style} scenes",
-                float(np.mean(styled[style])),
-                note="stated",
-            )
-        )
-    difference = np.array(styled["flat"]) - np.array(styled["soft"])
-    error = difference.std(ddof=1) / len(difference) ** 0.5
-    bars.append(Bar("training scorer: flat minus soft, in standard errors", float(difference.mean() / error), low=3.0,
-                    note=f"margin {difference.mean():.3f} +- {error:.3f}, paired by caption and layout"))  # fmt: skip
-    return bars
+        # the same generators in every style: the same places and backgrounds
+        pictures = [
+            draw(sprites, facts, style, np.random.default_rng([VERIFY_SEED, 4, i])) for i, facts in enumerate(claims)
+        ]
+        styled[style] = training(to_images(np.stack(pictures)), names).numpy()
+    bars = [
+        Bar(f"training scorer: mean on faithful {style} scenes", float(scores.mean()), note="stated")
+        for style, scores in styled.items()
+    ]
+    difference = styled["flat"] - styled["soft"]
+    error = difference.std(ddof=1) / n**0.5
+    note = f"margin {difference.mean():.3f} +- {error:.3f}, paired by caption and layout"
+    return [*bars, Bar("training scorer: flat minus soft, in standard errors", float(difference.mean() / error), 3.0,
+                       note=note)]  # fmt: skip
 
 
-def captioner_bar(images: Tensor, facts: list[Facts]) -> Bar:
-    from b2bench.registry import Registry
+def captioner_bar(bertscore: Any, scenes: list[Scene], images: Tensor) -> Bar:
+    """Share of scenes whose description is a sentence of the world and says all that is shown."""
 
-    reward = Registry("reward").get("bertscore")(checkpoint="pocket")
-    reward.prepare(torch.device("cpu"))
-    said = reward.captions(images)
-    right = [text == caption(f) for text, f in zip(said, facts, strict=True)]
+    def true_of(text: str, scene: Scene) -> bool:
+        try:
+            return parse_caption(text).labels == scene.shown.labels
+        except ValueError:
+            return False
+
+    said = bertscore.captions(images)
+    right = [true_of(text, scene) for text, scene in zip(said, scenes, strict=True)]
     return Bar("captioner: caption true of the scene", float(np.mean(right)), low=0.85, note=f"e.g. {said[0]!r}")
 
 
@@ -191,17 +234,36 @@ def policy_at(guidance: float) -> StableDiffusion:
     return StableDiffusion(load_pipeline(spec), num_steps=20, eta=1.0, guidance=guidance)
 
 
-def guidance_sweep(images: int, seed: int) -> list[dict[str, float]]:
-    """The pretrained model at each guidance on the test prompts of template 1."""
-    reward = FixedScore()
-    judges = Judges(reward, "clipscore", "pocket", torch.device("cpu"))
-    test = load_prompts("template1").test
+def guidance_sweep(template: int, images: int, seed: int) -> list[dict[str, float]]:
+    """The pretrained model at each guidance on the test prompts of a template."""
+    judges = Judges(FixedScore(), "clipscore", find_backbone("pocket"), torch.device("cpu"))
+    test = load_prompts(PROMPTS[template]).test
     rows = []
-    for guidance in GUIDANCE_SWEEP:
+    for guidance in GUIDANCES:
         found = evaluate(policy_at(guidance), judges, {"test": test}, {"test": images}, seed, 60)
         names = [m.name for m in found.metrics]
         rows.append({"guidance": guidance, **{name: found.value("test", name) for name in names}})
     return rows
+
+
+def best_guidance(sweeps: Sequence[Sequence[dict[str, float]]]) -> float:
+    """Where the mean over templates of the training scorer is highest."""
+    means = [np.mean([sweep[i]["clipscore"] for sweep in sweeps]) for i in range(len(sweeps[0]))]
+    return sweeps[0][int(np.argmax(means))]["guidance"]
+
+
+def base_model_bars(template: int, guidance: float, images: int, faithful: Pairs) -> list[Bar]:
+    """Success of the pretrained model on test prompts, and the scores of faithful scenes beside it."""
+    judges = Judges(FixedScore(), "clipscore", find_backbone("pocket"), torch.device("cpu"))
+    test = load_prompts(PROMPTS[template]).test
+    found = evaluate(policy_at(guidance), judges, {"test": test}, {"test": images}, 1, 60)
+    success, clipscore = found.value("test", "success"), found.value("test", "clipscore")
+    oracle, _ = faithful.split(ClipScorer("pocket")(faithful.images, faithful.captions))
+    return [
+        Bar(f"base model: success at guidance {guidance:g}, {images} images", success, low=0.25, high=0.60),
+        Bar("base model: CLIPScore there", clipscore, note="stated"),
+        Bar("faithful scenes (oracle): CLIPScore", float(oracle.mean()), note="stated"),
+    ]
 
 
 def run_bars(store: Store) -> list[Bar]:
@@ -237,67 +299,91 @@ def build_bars(work: Path) -> list[Bar]:
     total = sum(s["cpu"] for s in seconds) / 3600
     return [
         Bar("build: longest stage, minutes", max(s["wall"] for s in seconds) / 60, high=60.0, note=note),
-        Bar("build: CPU hours of all stages, over two cores", total / 2, high=2.5, note=note),
+        Bar("build: CPU hours of all stages, over two cores", total / 2, high=BUILD_HOURS, note=note),
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--art", type=Path, default=Path("pocket-build/art"))
-    parser.add_argument("--images", type=int, default=1080, help="images of the final base-model figure")
-    parser.add_argument("--sweep-images", type=int, default=270, help="images per guidance of the sweep")
-    parser.add_argument("--card", type=Path, help="also write the tables between the markers of this model card")
-    parser.add_argument("--db", type=Path, help="also the bars of runs: ddpo vanilla and dpok b2 of this store")
-    parser.add_argument("--work", type=Path, help="also the bars of the build that worked in this folder")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args()
-    if not options.art.exists():
-        fetch_art(options.art)
-    sprites = load_sprites(options.art)
-    console = Console()
-    images, facts, styles = scenes(sprites, 720)
+def verify(
+    art: Path | None,
+    work: Path | None,
+    db: Path | None,
+    card: Path | None,
+    out: Path | None,
+    images: int,
+    sweep_images: int,
+    console: Console,
+    result: Console,
+) -> None:
+    """Measure every bar and print the tables; ``console`` is for what goes on meanwhile.
+
+    ``db`` adds the bars of runs (ddpo vanilla and dpok b2 of that store), ``work`` those of the build that worked
+    in this folder; ``card`` is a model card that the tables are written into, ``out`` a JSON file.
+
+    Raises:
+        UserError: the extra or the art is missing, or a file cannot be used.
+        RunFailed: a bar falls short.
+    """
+    if card is not None and not card.is_file():
+        raise UserError(f"--card {card} is no file; it needs the markers {' and '.join(MARKERS)}")
+    sprites = load_art(art, (work or Path("pocket-build")) / "art", partial(console.print, highlight=False))
+    bertscore: Any = Registry("reward").get("bertscore")(checkpoint="pocket")
+    bertscore.prepare(torch.device("cpu"))
     vae = policy_at(1.0).vae
-    bars, decoded = [], through(vae, images)
-    for kind in ("web", "clean"):
-        heldout = to_images(make_corpus(sprites, kind, 400, VERIFY_SEED).pixels)
-        bars.append(Bar(f"autoencoder: mean squared error, {kind} scenes", squared_error(vae, heldout), high=0.008))
-    error = float(((decoded - images) * 2).square().mean())
-    bars.append(Bar("autoencoder: the same, scenes with an activity only (the hardest)", error, note="stated"))
-    bars += classifier_bars(images, facts, styles, decoded)
-    bars += scorer_bars(sprites, images, facts)
-    bars.append(captioner_bar(images[:400], facts[:400]))
-    sweep = guidance_sweep(options.sweep_images, seed=0)
-    best = max(sweep, key=lambda row: row["clipscore"])["guidance"]
-    judges = Judges(FixedScore(), "clipscore", "pocket", torch.device("cpu"))
-    test = load_prompts("template1").test
-    final = evaluate(policy_at(best), judges, {"test": test}, {"test": options.images}, 1, 60)
-    success = final.value("test", "success")
-    bars.append(Bar(f"base model: success at guidance {best:g}, {options.images} images", success, low=0.25, high=0.60))
-    oracle = float(np.mean(ClipScorer("pocket")(images, [caption(f) for f in facts]).numpy()))
-    bars.append(Bar("base model: CLIPScore there", final.value("test", "clipscore"), note="stated"))
-    bars.append(Bar("faithful scenes (oracle): CLIPScore", oracle, note="stated"))
+    bars: dict[str, list[Bar]] = {}
+    pairs, sweeps = {}, {}
+    for t in TEMPLATES:
+        console.print(f"template {t}: scenes and judges", highlight=False)
+        scenes = make_scenes(sprites, t, 720)
+        pictures = to_images(np.stack([scene.pixels for scene in scenes]))
+        pairs[t] = make_pairs(sprites, t, 400)
+        bars[f"template {t}"] = [
+            *autoencoder_bars(sprites, t, vae),
+            *classifier_bars(scenes, pictures, through(vae, pictures)),
+            retrieval_bar(t, scenes, pictures),
+            *ranking_bars(pairs[t], bertscore),
+            *preference_bars(sprites, t),
+            captioner_bar(bertscore, scenes[:400], pictures[:400]),
+        ]
+    for t in TEMPLATES:
+        console.print(f"template {t}: guidance sweep, {len(GUIDANCES)} x {sweep_images} images", highlight=False)
+        sweeps[t] = guidance_sweep(t, sweep_images, seed=0)
+    best, usual = best_guidance(list(sweeps.values())), find_backbone("pocket").guidance
+    for t in TEMPLATES:
+        console.print(f"template {t}: base model, {images} images", highlight=False)
+        bars[f"template {t}"] += base_model_bars(t, best, images, pairs[t])
     size = sum(f.stat().st_size for f in POCKET_WEIGHTS.rglob("*") if f.is_file()) / 1e6
-    bars.append(Bar("all weights, MB", size, high=30.0))
-    bars += run_bars(Store(options.db)) if options.db else []
-    bars += build_bars(options.work) if options.work else []
-    rows = [bar.row() for bar in bars]
+    bars["all"] = [
+        Bar("default guidance less the one with the highest CLIPScore", usual - best, 0.0, 0.0, f"{best:g}"),
+        Bar("all weights, MB", size, high=30.0),
+        *(run_bars(Store(db)) if db else []),
+        *(build_bars(work) if work else []),
+    ]
+    text = []
+    for heading, group in bars.items():
+        lines = [bar.row() for bar in group]
+        _show(result, heading.capitalize(), BAR_COLUMNS, lines)
+        text.append(f"### {heading.capitalize()}\n\n{markdown(BAR_COLUMNS, lines)}")
     measures = ("guidance", "clipscore", "clipscore_heldout", "success", "style_entropy", "is_style", "is_subject")
     columns = [*measures, *(f"style_{style}" for style in STYLES)]
-    swept = [[f"{row[column]:.3f}" for column in columns] for row in sweep]
-    for headings, lines in ((BAR_COLUMNS, rows), (columns, swept)):
-        table = Table(*headings)
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
-    if options.card:
-        title = f"Guidance sweep of the pretrained model: {options.sweep_images} images of test prompts, T=20, eta=1."
-        fill_card(options.card, f"{markdown(BAR_COLUMNS, rows)}\n\n{title}\n\n{markdown(columns, swept)}")
-    if options.json:
-        figures = {"bars": [{**vars(bar), "reached": bar.reached} for bar in bars], "guidance_sweep": sweep}
-        text = json.dumps(figures, indent=1, default=str).replace("-Infinity", "null").replace("Infinity", "null")
-        options.json.write_text(text + "\n", encoding="utf-8")
-    sys.exit(0 if all(bar.reached for bar in bars) else 1)
+    for t, sweep in sweeps.items():
+        title = f"Template {t}: guidance sweep of the pretrained model, {sweep_images} images of test prompts"
+        swept = [[f"{row[column]:.3f}" for column in columns] for row in sweep]
+        _show(result, title, columns, swept)
+        text.append(f"{title}, T=20, eta=1:\n\n{markdown(columns, swept)}")
+    if card:
+        fill_card(card, "\n\n".join(text))
+    everything = [(heading, bar) for heading, group in bars.items() for bar in group]
+    if out:
+        rows = [{"part": heading, **vars(bar), "reached": bar.reached} for heading, bar in everything]
+        content = json.dumps({"bars": rows, "guidance_sweep": sweeps}, indent=1, default=str)
+        out.write_text(content.replace("-Infinity", "null").replace("Infinity", "null") + "\n", encoding="utf-8")
+    short = [f"{heading}, {bar.name}" for heading, bar in everything if not bar.reached]
+    if short:
+        raise RunFailed(f"{len(short)} of {len(everything)} bars fall short: {'; '.join(short)}")
 
 
-if __name__ == "__main__":
-    main()
+def _show(console: Console, title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    table = Table(*columns, title=title, title_justify="left")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
