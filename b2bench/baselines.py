@@ -27,7 +27,7 @@ from torch import Tensor
 import b2bench
 from b2bench.config import RunConfig, cell_hash, check_untrained_values
 from b2bench.errors import UserError
-from b2bench.evaluate import Draw, Judges, checked_scores, eval_noise, measure
+from b2bench.evaluate import Draw, checked_scores, eval_noise, measure
 from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
 from b2bench.registry import suggestion
@@ -35,12 +35,12 @@ from b2bench.rollout import Noise, sample
 from b2bench.runner import check_network, run_row
 from b2bench.seeding import derive, normal
 from b2bench.store import Store
-from b2bench.trainer import prepare, pretrained_policy
+from b2bench.trainer import make_judges, pretrained_policy
 
 KINDS = ("guidance", "best-of", "oracle")
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 CANDIDATES = (4, 16)
-EVALUATED = ("eval_images", "eval_train_images")
+EVALUATED = ("eval_images", "eval_train_images", "inception", "inception_splits")
 SAMPLED = ("steps", "eta", "guidance", "precision", *EVALUATED)
 """Settings that an evaluation depends on; of them, the oracle's images depend on EVALUATED alone."""
 
@@ -248,9 +248,7 @@ class _Bench:
         settings = config.settings
         self.images = {"test": settings.eval_images, "train": settings.eval_train_images}
         stage(f"loading {config.reward_name}")
-        device = self.policy.device
-        prepare(config.reward, config.reward_name, device)
-        self.judges = Judges(config.reward, config.reward_name, config.backbone, device)
+        self.judges = make_judges(config, self.policy.device)
 
     def run(self) -> None:
         for row in self.rows:

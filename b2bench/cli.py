@@ -78,42 +78,53 @@ def main_options(
         raise typer.Exit
 
 
-def _merged(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
-    """Defaults, then the config file, then what the command line says; hyperparameters under "set"."""
+DEFAULTS: dict[str, Any] = {
+    "algo": None,
+    "wrapper": "vanilla",
+    "backbone": "pocket",
+    "reward": "clipscore",
+    "prompts": None,
+    "queries": 2400,
+    "seed": 0,
+}
+
+
+def _given(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
+    """What the config file says, and over it the command line; hyperparameters under "set"."""
     from b2bench.config import parse_assignments, read_config_file
     from b2bench.registry import suggestion
 
-    defaults: dict[str, Any] = {
-        "algo": None,
-        "wrapper": "vanilla",
-        "backbone": "pocket",
-        "reward": "clipscore",
-        "prompts": None,
-        "queries": 2400,
-        "seed": 0,
-    }
     content = read_config_file(config_file) if config_file else {}
     values = content.pop("set", {})
     if not isinstance(values, dict):
         raise UserError(f"config file {config_file}: 'set' must be a table of hyperparameters")
     for name, value in content.items():
-        if name not in defaults:
+        if name not in DEFAULTS:
             raise UserError(
-                f"config file {config_file}: unknown option {name!r}.{suggestion(name, defaults)} "
-                f"Options: {', '.join(defaults)}; hyperparameters go into [set]"
+                f"config file {config_file}: unknown option {name!r}.{suggestion(name, DEFAULTS)} "
+                f"Options: {', '.join(DEFAULTS)}; hyperparameters go into [set]"
             )
         wanted = int if name in ("queries", "seed") else str
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise UserError(f"config file {config_file}: {name} = {value!r} is no {wanted.__name__}")
-    merged = defaults | content | {name: value for name, value in options.items() if value is not None}
-    merged["set"] = values | parse_assignments(assignments)
-    return merged
+    given = content | {name: value for name, value in options.items() if value is not None}
+    given["set"] = values | parse_assignments(assignments)
+    return given
 
 
-def _resolve(merged: dict[str, Any], plugins: list[Path]) -> Any:
-    from b2bench.config import resolve
+def _merged(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
+    """Defaults, and over them what is given."""
+    return DEFAULTS | _given(options, config_file, assignments)
+
+
+def _resolve(merged: dict[str, Any], plugins: list[Path], preset: str | None = None) -> Any:
+    """A run of ``merged`` options; with a preset, ``merged`` is what was given, and the preset stands behind it."""
+    from b2bench.config import resolve, resolve_preset
     from b2bench.registry import Registry
 
+    if preset is not None:
+        options = {name: value for name, value in merged.items() if name != "set"}
+        return resolve_preset(preset, given=options, defaults=DEFAULTS, values=merged["set"], plugins=tuple(plugins))
     if merged["algo"] is None:
         raise UserError(f"name an algorithm with --algo: {', '.join(Registry('algorithm').names())}")
     return resolve(
@@ -148,6 +159,9 @@ def run(
         Path | None,
         typer.Option(help="TOML file: algo, wrapper, backbone, reward, prompts, queries, seed, and a table [set]"),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Published settings: paper, ddpo-pytorch, ... (b2bench ls presets), or a file")
+    ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
@@ -167,7 +181,8 @@ def run(
     }
     if resume is not None:
         given = [f"--{option}" for option, value in options.items() if value is not None]
-        given += [flag for flag, value in (("--set", set_), ("--config", config), ("--plugin", plugin)) if value]
+        others = (("--set", set_), ("--config", config), ("--preset", preset), ("--plugin", plugin))
+        given += [flag for flag, value in others if value]
         if given:
             raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
     console, run_id = stderr(), resume
@@ -180,7 +195,8 @@ def run(
                 row = store.find_run(resume)
                 run_id, budget, reward_name = row["run_id"], row["budget"], row["reward"]
             else:
-                resolved = _resolve(_merged(options, config, set_ or []), plugin or [])
+                merge = _merged if preset is None else _given
+                resolved = _resolve(merge(options, config, set_ or []), plugin or [], preset)
                 store.check()
                 budget, reward_name = resolved.queries, resolved.reward_name
             progress = stack.enter_context(RunProgress(console, budget, reward_name))
@@ -265,6 +281,30 @@ def show(
         print_json(found)
     else:
         render_description(found, stdout())
+
+
+@app.command()
+def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
+    """What this machine has: devices, precisions, versions, checkpoints, disk. Exit 1 where something cannot work."""
+    from rich import box
+    from rich.table import Table
+
+    from b2bench.doctor import examine
+
+    found = examine(db)
+    if as_json:
+        print_json([vars(finding) for finding in found])
+    else:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in ("", "", "what", "detail"):
+            table.add_column(heading, overflow="fold")
+        styles = {"ok": "green", "absent": "yellow", "broken": "red"}
+        for finding in found:
+            state = Text(finding.state, styles[finding.state])
+            table.add_row(finding.part, state, Text(finding.name), Text(finding.detail))
+        stdout().print(table)
+    if any(finding.state == "broken" for finding in found):
+        raise typer.Exit(1)
 
 
 @app.command()

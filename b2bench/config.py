@@ -15,11 +15,20 @@ from typing import Any, Literal
 
 from b2bench.backbones import Backbone, backbones, find_backbone
 from b2bench.errors import UserError
+from b2bench.presets import deviations, load_preset
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
 from b2bench.registry import KINDS, Hyperparameter, Kind, build, hyperparameters, load_registries, suggestion
 
 # Taken: a reward of one of these names would be stored under the same name as what judges it.
-METRIC_NAMES = ("clipscore_heldout", "is_style", "is_subject", "style_entropy", "pairwise_distance")
+METRIC_NAMES = (
+    "clipscore_heldout",
+    "is_style",
+    "is_subject",
+    "is_clip",
+    "is_inception",
+    "style_entropy",
+    "pairwise_distance",
+)
 
 PROFILE_SETTINGS = ("steps", "eta", "guidance", "micro_batch", "precision")
 """Settings that matter where nothing is trained: to ``b2bench profile``."""
@@ -68,6 +77,12 @@ class Settings:
     """Images of test prompts in an evaluation, spread evenly over the prompts"""
     eval_train_images: int = 90
     """Images of training prompts in an evaluation"""
+    inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
+    """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: b2bench.inception"""
+    inception_splits: int = 1
+    """Parts that an inception score is averaged over; depends on them more than on a model"""
+    inception_weights: str = ""
+    """File of Inception v3's weights, .safetensors or .pth; empty: torch-fidelity's are fetched"""
 
     def __post_init__(self) -> None:
         for name in (
@@ -78,6 +93,7 @@ class Settings:
             "lora_rank",
             "micro_batch",
             "eval_images",
+            "inception_splits",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is below 1")
@@ -118,6 +134,7 @@ class RunConfig:
     prompts_argument: str = ""
     plugins: tuple[str, ...] = ()
     code: Mapping[Kind, str] = field(default_factory=dict)
+    preset: Mapping[str, Any] | None = None  # its name, its hash, and in what this run differs from it
 
     @property
     def rounds(self) -> int:
@@ -147,6 +164,7 @@ class RunConfig:
             "settings": asdict(self.settings),
             # Where this machine found them; no part of the cell's identity.
             "found": {"prompts": self.prompts_argument, "plugins": list(self.plugins)},
+            **({"preset": dict(self.preset)} if self.preset else {}),
         }
 
     def cell_hash(self) -> str:
@@ -154,10 +172,14 @@ class RunConfig:
         return cell_hash(self.as_dict())
 
 
+_NO_IDENTITY = ("micro_batch", "inception_weights")
+"""Settings that change no result: how a batch is cut, and where a file lies."""
+
+
 def cell_hash(content: Mapping[str, Any]) -> str:
     """Identity of the cell that ``content``, as of :meth:`RunConfig.as_dict`, describes."""
-    kept = {key: value for key, value in content.items() if key not in ("seed", "found")}
-    kept["settings"] = {key: value for key, value in kept["settings"].items() if key != "micro_batch"}
+    kept = {key: value for key, value in content.items() if key not in ("seed", "found", "preset")}
+    kept["settings"] = {key: value for key, value in kept["settings"].items() if key not in _NO_IDENTITY}
     if not kept["settings"].get("reward_noise"):  # without noise a cell is what it was before there was the setting
         kept["settings"].pop("reward_noise", None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
@@ -363,7 +385,54 @@ def from_dict(content: Mapping[str, Any]) -> RunConfig:
         raise UserError(
             f"prompts {content['found']['prompts']} have changed since the run started; restore them, or start anew"
         )
-    return config
+    return replace(config, preset=content.get("preset"))
+
+
+def resolve_preset(
+    name: str,
+    *,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    values: Mapping[str, Any],
+    plugins: tuple[Path, ...] = (),
+) -> RunConfig:
+    """A run by a preset: its options and values, overruled by ``given`` options and hyperparameter ``values``.
+
+    ``defaults`` are options for what neither says.
+
+    The configuration records the preset's name and hash, and each value in which it differs from it.
+
+    Raises:
+        UserError: as :func:`resolve` and :func:`b2bench.presets.load_preset` do.
+    """
+    preset = load_preset(name)
+    merged = {**defaults, **preset.options, **given}
+
+    def run(options: Mapping[str, Any], own: Mapping[str, Any]) -> RunConfig:
+        chosen = {kind: str(merged[option]) for kind, option in _OPTION_OF.items()}
+        return resolve(
+            **chosen,
+            backbone=options["backbone"],
+            prompts=options.get("prompts"),
+            queries=options["queries"],
+            seed=options.get("seed", 0),
+            values={**preset.hyperparameters(chosen), **own},
+            plugins=plugins,
+        )
+
+    if merged.get("algo") is None:
+        raise UserError(f"preset {preset.name} leaves the algorithm open: name it with --algo")
+    config = run(merged, values)
+    # By its own backbone and budget, with what was chosen where it leaves the choice open.
+    plain = run({**merged, **preset.options}, {}).as_dict()
+    for kind, option in _OPTION_OF.items():
+        if option in preset.options:
+            plain[kind] = plain[kind] | {"name": preset.options[option]}
+    found = deviations(config.as_dict(), plain)
+    return replace(config, preset={"name": preset.name, "hash": preset.content_hash, "deviations": found})
+
+
+_OPTION_OF: dict[Kind, str] = {"algorithm": "algo", "wrapper": "wrapper", "reward": "reward"}
 
 
 def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type]]) -> dict[str, dict[str, Any]]:

@@ -23,13 +23,15 @@ from b2bench.backbones import Backbone, backbones
 from b2bench.config import Settings, own_checkpoint
 from b2bench.errors import UserError
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
+from b2bench.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
 from b2bench.registry import KINDS, Kind, Registry, hyperparameters, load_registries, suggestion
 from b2bench.store import Store
 
 Row = dict[str, Any]
 
-LISTS = ("algorithms", "wrappers", "rewards", "prompts", "backbones", "runs")
+LISTS = ("algorithms", "wrappers", "rewards", "prompts", "backbones", "presets", "runs")
+PRESET = "preset:"  # some presets go by the name of an algorithm or a backbone
 SHOWN_PROMPTS = 10
 
 
@@ -50,6 +52,8 @@ def listing(what: str, db: Path, plugins: list[Path]) -> list[Row]:
         return [_prompts_row(name) for name in prompt_set_names()]
     if what == "backbones":
         return [_backbone_row(backbone) for backbone in backbones().values()]
+    if what == "presets":
+        return [_preset_row(load_preset(name)) for name in preset_names()]
     registry = load_registries(plugins)[next(kind for kind in KINDS if what == f"{kind}s")]
     return [_plugin_row(registry, name) for name in registry.names()]
 
@@ -88,6 +92,16 @@ def _backbone_row(backbone: Backbone) -> Row:
         "guidance": backbone.guidance,
         "prompts": backbone.prompts,
         "download": backbone.download or "none",
+    }
+
+
+def _preset_row(preset: Preset) -> Row:
+    return {
+        "name": preset.name,
+        "summary": preset.about,
+        "choices": ", ".join(preset.choices) or "-",
+        "values": len(preset.values),
+        "open": sum(value.source == OPEN for value in preset.values),
     }
 
 
@@ -157,7 +171,7 @@ def _runs_table(rows: Sequence[Row]) -> RenderableType:
 
 
 def description(name: str, db: Path, plugins: list[Path]) -> Row:
-    """All about the algorithm, wrapper, reward, prompt set, backbone or run of that name; plain values.
+    """All about the algorithm, wrapper, reward, prompt set, backbone, preset or run of that name; plain values.
 
     ``settings`` (or ``run``) is the harness's own settings. The key ``kind`` says which it is. The store
     is read only where nothing else has the name.
@@ -180,7 +194,9 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
         return _describe_prompts(load_prompts(name))
     if name in (found := backbones()):
         return _describe_backbone(found[name])
-    known += [*names, *found]
+    if name.startswith(PRESET) or name.partition(":")[0] in preset_names():
+        return _describe_preset(load_preset(name.removeprefix(PRESET)))
+    known += [*names, *found, *(f"{PRESET}{preset}" for preset in preset_names())]
     if db.exists():
         store = Store(db)
         own = {text for run in store.runs() for text in (run["run_id"], run["name"]) if text}
@@ -225,6 +241,21 @@ def _describe_prompts(prompts: PromptSet) -> Row:
         },
         "train": list(prompts.train),
         "test": list(prompts.test),
+    }
+
+
+def _describe_preset(preset: Preset) -> Row:
+    return {
+        "kind": "preset",
+        "name": preset.name,
+        "doc": preset.about,
+        "properties": {
+            "seeds": preset.seeds,
+            "choices": ", ".join(f"{preset.name.partition(':')[0]}:{choice}" for choice in preset.choices) or None,
+            "hash": preset.content_hash,
+        },
+        "values": [vars(value) for value in preset.values],
+        "notes": list(preset.notes),
     }
 
 
@@ -283,6 +314,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "properties": facts | {"queries": sum(row["n"] for row in rewards), "cell": run["config_hash"]},
             "versions": run["versions"] or {},
             "differences": _differences(config, registries),
+            "preset": config.get("preset"),
             "evaluations": _before_after(store.evals(run_id)),
             "rounds": rounds,
             "config": config,
@@ -384,8 +416,24 @@ def render_description(found: Mapping[str, Any], console: Console) -> None:
     for name, words in found.get("vocabulary", {}).items():
         _section(name.capitalize(), console)
         console.print(Text(words if isinstance(words, str) else ", ".join(words)))
+    if found["kind"] == "preset":
+        _render_preset(found, console)
     if found["kind"] == "run":
         _render_run(found, console)
+
+
+def _render_preset(found: Mapping[str, Any], console: Console) -> None:
+    _section("Values", console)
+    table = _table(("section", "name", "value", "source"), right=("value",))
+    for row in found["values"]:
+        source = f"{row['source']}: {row['why']}" if row["why"] else row["source"]
+        table.add_row(*map(_text, (row["section"], row["name"], row["value"], source)))
+    console.print(table)
+    if found["notes"]:
+        _section("Notes", console)
+    for note in found["notes"]:
+        console.print(Text(f"- {note}"))
+    console.print(Text(f"take it with b2bench run --preset {found['name']}", style="dim"))
 
 
 def _render_run(found: Mapping[str, Any], console: Console) -> None:
@@ -400,6 +448,12 @@ def _render_run(found: Mapping[str, Any], console: Console) -> None:
         console.print(table)
     else:
         console.print(Text("nothing", style="dim"))
+    if found["preset"]:
+        _section(f"Differs from preset {found['preset']['name']} in", console)
+        if found["preset"]["deviations"]:
+            console.print(_rows_table(found["preset"]["deviations"], right=("preset", "value")))
+        else:
+            console.print(Text("nothing", style="dim"))
     _section("Evaluations", console)
     if found["evaluations"]:
         rows = [{**row, "change": _change(row)} for row in found["evaluations"]]

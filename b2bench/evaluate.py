@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from b2bench.backbones import POCKET_WEIGHTS, Backbone
 from b2bench.errors import RunFailed
+from b2bench.inception import Extractor
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, sample
 from b2bench.scorers import ClipScorer
@@ -53,7 +55,9 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> float:
     if len(probabilities) < splits:
         raise ValueError(f"{len(probabilities)} images do not fill {splits} splits")
     scores = []
-    for part in probabilities.double().chunk(splits):
+    bounds = [len(probabilities) * i // splits for i in range(splits + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        part = probabilities[start:stop].double()
         marginal = part.mean(0, keepdim=True)
         divergence = torch.special.xlogy(part, part) - torch.special.xlogy(part, marginal)
         scores.append(divergence.sum(1).mean().exp())
@@ -96,9 +100,21 @@ def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
 
 
 class Judges:
-    """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss."""
+    """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss.
 
-    def __init__(self, reward: Reward, reward_name: str, backbone: Backbone, device: torch.device) -> None:
+    ``inception`` says which extractors, and over how many ``splits``, give inception scores beside pocket's own.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        reward_name: str,
+        backbone: Backbone,
+        device: torch.device,
+        inception: Sequence[Extractor] = (),
+        splits: int = 1,
+    ) -> None:
+        self.inception, self.splits = inception, splits
         self.reward = reward
         self.reward_name = reward_name
         self.pocket = backbone.is_pocket
@@ -127,8 +143,15 @@ class Judges:
     @torch.no_grad()
     def statistics(self, images: Tensor, groups: Sequence[int]) -> dict[str, tuple[float, dict[str, Any]]]:
         """Statistics of the whole set: {metric: (value, settings)}. Diversity lives here."""
+        found: dict[str, tuple[float, dict[str, Any]]] = {
+            extractor.metric: (
+                inception_score(extractor.probabilities(images), self.splits),
+                {"splits": self.splits, "extractor": extractor.name},
+            )
+            for extractor in self.inception
+        }
         if not self.pocket:
-            return {}
+            return found
         logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
         style = torch.cat([part["style"] for part in logits]).softmax(1).cpu()
         subject = torch.cat([part["subject"] for part in logits]).softmax(1).cpu()
@@ -136,7 +159,7 @@ class Judges:
         shares = torch.bincount(style.argmax(1), minlength=style.shape[1]) / len(style)
         from b2bench.pocket.world import STYLES
 
-        found: dict[str, tuple[float, dict[str, Any]]] = {
+        found |= {
             "is_style": (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
             "is_subject": (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, subject"}),
             "style_entropy": (entropy(shares), {"unit": "nats"}),

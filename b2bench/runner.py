@@ -22,12 +22,12 @@ import b2bench
 from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
 from b2bench.config import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
 from b2bench.errors import UserError
-from b2bench.evaluate import Evaluation, Judges, evaluate
+from b2bench.evaluate import Evaluation, evaluate
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.profile import pocket_styles, sample_leaves
 from b2bench.store import Store
-from b2bench.trainer import Listener, Summary, Trainer, prepare, pretrained_policy, write_config
+from b2bench.trainer import Listener, Summary, Trainer, make_judges, prepare, pretrained_policy, write_config
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
 
@@ -209,8 +209,7 @@ def evaluate_lora(
     check_network(config)
     progress(f"loading {config.backbone.name}")
     policy = _fixed_policy(config, file)
-    prepare(config.reward, config.reward_name, policy.device)
-    judges = Judges(config.reward, config.reward_name, config.backbone, policy.device)
+    judges = make_judges(config, policy.device)
     result = evaluate(
         policy,
         judges,

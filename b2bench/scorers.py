@@ -38,10 +38,11 @@ class ClipScorer:
     def __init__(self, checkpoint: str, device: torch.device | str = "cpu", micro_batch: int = 64) -> None:
         import open_clip
 
-        self.micro_batch = micro_batch
+        self.micro_batch, self.name = micro_batch, checkpoint
         self.device = torch.device(device)
         quiet_libraries()
         if checkpoint == "paper":
+            self.name = f"{PAPER_MODEL} {PAPER_WEIGHTS}"
             try:
                 self.model = open_clip.create_model(PAPER_MODEL, pretrained=PAPER_WEIGHTS)
             except Exception as error:  # the hub client raises many kinds

@@ -30,6 +30,7 @@ from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config import RunConfig
 from b2bench.errors import RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
+from b2bench.inception import extractors
 from b2bench.parallel import Threads
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator, normal
@@ -96,6 +97,18 @@ def prepare(reward: Any, name: str, device: torch.device) -> None:
             reward.prepare(device)
 
 
+def make_judges(config: RunConfig, device: torch.device) -> Judges:
+    """The reward, ready, and all that judges images beside it.
+
+    Raises:
+        UserError: a checkpoint of one of them is missing; the message says how to get it.
+    """
+    settings = config.settings
+    prepare(config.reward, config.reward_name, device)
+    found = extractors(settings.inception, settings.inception_weights, config.backbone, config.reward, device)
+    return Judges(config.reward, config.reward_name, config.backbone, device, found, settings.inception_splits)
+
+
 def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusion:
     """The backbone as the settings sample it, without an adapter; it takes the process's threads, so make one.
 
@@ -135,8 +148,7 @@ class Trainer:
         self.policy.add_lora(settings.lora_rank, config.seed)
         self.policy.network = self.accelerator.prepare_model(self.policy.unet)
         self.listener.stage(f"loading {config.reward_name}")
-        prepare(config.reward, config.reward_name, device)
-        self.judges = Judges(config.reward, config.reward_name, config.backbone, device)
+        self.judges = make_judges(config, device)
         with plugin_errors(f"algorithm {config.algorithm_name}"):
             if hasattr(config.algorithm, "setup"):
                 config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))

@@ -25,7 +25,7 @@ from b2bench.leaderboard.headroom import rows as headroom_rows
 from b2bench.leaderboard.stats import Effects, Estimate, Paired, estimate, factorial, holm, paired
 
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
-INCEPTION = ("is_style", "is_subject", "inception_score")
+INCEPTION = ("is_style", "is_subject", "is_clip", "is_inception", "inception_score")
 DIVERSITY = ("style_entropy", "pairwise_distance")
 ALPHA = 0.05
 FINISHED = ("done", "failed")

@@ -95,6 +95,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # budget and seed
     "zero budget": (("run", "--algo", "ddpo", "--queries", "0"), ("queries = 0", "at least 5")),
     "negative budget": (("run", "--algo", "ddpo", "--queries", "-5"), ("queries = -5", "at least 5")),
+    "unknown preset": (("run", "--preset", "papr"), ("unknown preset 'papr'", "Did you mean", "paper")),
+    "unknown choice of a preset": (("run", "--preset", "paper:1x1"), ("no choice '1x1'", "100x256")),
+    "preset without an algorithm": (("run", "--preset", "paper"), ("preset paper", "--algo")),
+    "preset and resume": (("run", "--preset", "paper", "--resume", "x"), ("--resume", "--preset")),
     "uneven budget": (("run", "--algo", "ddpo", "--queries", "12"), ("no multiple of samples = 5", "take 10")),
     "huge budget": (("run", "--algo", "ddpo", "--queries", "5" + "0" * 30), ("2^31",)),
     "word for a budget": (("run", "--algo", "ddpo", "--queries", "many"), ("--queries", "integer", "run --help")),

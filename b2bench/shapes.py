@@ -1,0 +1,199 @@
+"""The true shapes of Stable Diffusion v1, without its weights, and what memory they take, measured by running them.
+
+Nothing is computed and nothing allocated: the modules live on torch's meta device, where every operation knows the
+shape of its result and no more. So what a micro-batch takes is counted, operation by operation, on any laptop.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from peft import LoraConfig
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def stable_diffusion_unet() -> UNet2DConditionModel:
+    """The UNet of Stable Diffusion v1, 860 million parameters, randomly initialised."""
+    return UNet2DConditionModel(
+        sample_size=64,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(320, 640, 1280, 1280),
+        layers_per_block=2,
+        cross_attention_dim=768,
+        attention_head_dim=8,
+        norm_num_groups=32,
+    )
+
+
+def stable_diffusion_autoencoder() -> AutoencoderKL:
+    """Its autoencoder: 512x512 pixels to latents 4x64x64."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=512,
+    )
+
+
+def stable_diffusion_text_encoder() -> CLIPTextModel:
+    """Its text encoder, that of CLIP ViT-L/14."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            max_position_embeddings=77,
+            projection_dim=768,
+        )
+    )
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that operations made and that are still alive, and their peak.
+
+    Views and in-place operations make none. What autograd saves is alive as long as its graph is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.peak = 0, 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(tensor, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        if key in self._known:
+            self._known.discard(key)
+            self.live -= size
+
+
+def bytes_of(module: nn.Module, dtype: torch.dtype) -> int:
+    """Of a module's parameters and buffers."""
+    size = torch.empty((), dtype=dtype).element_size()
+    return size * sum(p.numel() for p in [*module.parameters(), *module.buffers()])
+
+
+def with_lora(unet: UNet2DConditionModel, rank: int) -> int:
+    """Add an adapter to a UNet on the meta device; the number of its parameters."""
+    unet.requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)))
+    return sum(p.numel() for p in unet.parameters() if p.requires_grad)
+
+
+class _FusedAttention(torch.autograd.Function):
+    """What a fused kernel of attention keeps: queries, keys, values and the result, and never their products."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        result = torch.empty(*query.shape[:-1], value.shape[-1], device=query.device, dtype=query.dtype)
+        ctx.save_for_backward(query, key, value, result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        query, key, value, _ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:
+    found: Tensor = _FusedAttention.apply(query, key, value)
+    return found
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """The largest sum of live tensors while ``run`` runs on the meta device, parameters not counted.
+
+    Attention counts as a fused kernel, as GPUs have it: on the meta device torch would write out its products.
+    """
+    usual = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = _attention
+    try:
+        with LiveBytes() as counter:
+            run()
+    finally:
+        F.scaled_dot_product_attention = usual
+    return counter.peak
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The three networks of a pipeline, on the meta device. Memory is in bytes, in fp32, parameters not counted."""
+
+    unet: UNet2DConditionModel
+    autoencoder: AutoencoderKL
+    text_encoder: CLIPTextModel
+
+    @classmethod
+    def stable_diffusion(cls) -> Shapes:
+        with torch.device("meta"):
+            return cls(stable_diffusion_unet(), stable_diffusion_autoencoder(), stable_diffusion_text_encoder())
+
+    def _predict(self, rows: int) -> Tensor:
+        config = self.unet.config
+        size, width, tokens = (
+            config.sample_size,
+            config.cross_attention_dim,
+            self.text_encoder.config.max_position_embeddings,
+        )
+        latents = torch.empty(rows, config.in_channels, size, size, device="meta")
+        found: Tensor = self.unet(
+            latents, torch.zeros(rows, device="meta"), torch.empty(rows, tokens, width, device="meta")
+        ).sample
+        return found
+
+    def sampling_bytes(self, rows: int) -> int:
+        """Of a forward pass of ``rows`` rows; guidance makes two rows of an image."""
+        with torch.no_grad():
+            return peak_bytes(lambda: self._predict(rows))
+
+    def training_bytes(self, rows: int, *, checkpointing: bool = False) -> int:
+        """Of a forward and a backward pass that reach the adapter, which must have been added (:func:`with_lora`)."""
+        if checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.unet.train()
+        try:
+            return peak_bytes(lambda: self._predict(rows).sum().backward())
+        finally:
+            self.unet.zero_grad(set_to_none=True)
+            self.unet.disable_gradient_checkpointing()
+
+    def decoding_bytes(self, images: int) -> int:
+        """Of decoding ``images`` latents."""
+        config = self.autoencoder.config
+        size = config.sample_size // 2 ** (len(config.block_out_channels) - 1)
+        with torch.no_grad():
+            latents = torch.empty(images, config.latent_channels, size, size, device="meta")
+            return peak_bytes(lambda: self.autoencoder.decode(latents))
