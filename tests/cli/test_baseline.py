@@ -62,7 +62,8 @@ def test_the_sweep_and_best_of_hold_the_evaluation_of_a_run(store: Store, b2benc
     scores = {n: [row["score"] for row in store.sql(SCORES, [found[f"best-of-{n}"]])] for n in (1, 2, 4)}
     for fewer, more in ((1, 2), (2, 4)):
         assert all(b > a - 1e-6 for a, b in zip(scores[fewer], scores[more], strict=True))
-        assert sum(scores[more]) > sum(scores[fewer])
+    # of four places one in sixteen draws has no better image among two more
+    assert sum(scores[4]) > sum(scores[1])
     settings = {json.dumps(row["settings"].get("queries_per_image")) for row in store.evals(found["best-of-4"])}
     assert settings == {"4"}
 
