@@ -132,7 +132,11 @@ def test_the_art_is_fetched_where_no_folder_is_given(tmp_path: Path, monkeypatch
 
 
 def test_without_the_extra_it_is_named_and_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'resvg_py'", name="resvg_py")
+
     monkeypatch.setattr(art, "fetch_art", lambda folder: pytest.fail("fetched"))
+    monkeypatch.setattr(art, "load_sprites", missing)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for folder in (None, tmp_path):
         with pytest.raises(UserError, match=r"b2bench\[pocket\]"):

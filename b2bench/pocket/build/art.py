@@ -255,13 +255,20 @@ def load_art(art: Path | None, cache: Path, progress: Callable[[str], None]) -> 
     """
     if art is not None and not art.is_dir():
         raise UserError(f"--art {art} is no folder; leave it out to fetch the art with npm")
-    if importlib.util.find_spec("resvg_py") is None:  # before anything is fetched
-        raise UserError("the scenes are drawn, which needs the extra 'pocket': pip install 'b2bench[pocket]'")
+    if art is None and importlib.util.find_spec("resvg_py") is None:  # before anything is fetched
+        raise UserError(_NO_EXTRA)
     try:
         if art is None:
             progress(f"fetching the art into {cache} with npm")
             fetch_art(cache)
         progress("drawing the art")
         return load_sprites(art or cache)
+    except ModuleNotFoundError as error:
+        if error.name != "resvg_py":
+            raise
+        raise UserError(_NO_EXTRA) from None
     except RuntimeError as error:
         raise UserError(str(error)) from None
+
+
+_NO_EXTRA = "the scenes are drawn, which needs the extra 'pocket': pip install 'b2bench[pocket]'"
