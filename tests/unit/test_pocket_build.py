@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -31,6 +33,7 @@ from b2bench.pocket.build.scenes import DRAFT, VARIANTS, WEB, Web, draw, holds, 
 from b2bench.pocket.build.stages import Build
 from b2bench.pocket.build.training import fit
 from b2bench.pocket.world import COLOURS, RELATIONS, STYLES, TEMPLATES, Facts, all_facts, parse_caption, plain_facts
+from b2bench.rewards.bertscore import greedy_recall
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,18 @@ def train_line(folder: Path, stop_at: int | None = None) -> tuple[nn.Module, lis
 
     fit("line", model, loss, steps=12, lr=0.1, seed=5, folder=folder, ema=0.9, report=lambda *_: None)
     return model, draws
+
+
+def test_recalls_of_many_sentences_are_those_of_bertscore() -> None:
+    generator = torch.Generator().manual_seed(0)
+    candidates = F.normalize(torch.randn(3, 5, 8, generator=generator), dim=-1)
+    references = F.normalize(torch.randn(4, 6, 8, generator=generator), dim=-1)
+    kept, scored = torch.arange(5) < torch.tensor([[5], [3], [1]]), torch.arange(6) < torch.tensor([[6], [2], [4], [1]])
+    found = stages.greedy_recalls(candidates, kept, references, scored)
+    for i, j in itertools.product(range(4), range(3)):
+        assert float(found[i, j]) == pytest.approx(
+            greedy_recall(candidates[j][kept[j]], references[i], scored[i]), abs=1e-6
+        )
 
 
 def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(

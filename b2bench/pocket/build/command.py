@@ -26,6 +26,7 @@ STAGES = (
     "latents",
     "base_draft",
     "base_model",
+    "base_more",
     "decoder",
     "encoder",
     "scorer_heldout",
@@ -38,13 +39,14 @@ STAGES = (
 NEEDS = {
     "base_draft": ["latents"],
     "base_model": ["base_draft"],
+    "base_more": ["base_model"],
     "decoder": ["latents"],
     "encoder": ["latents"],
-    "pipeline": ["encoder", "decoder", "base_model"],
+    "pipeline": ["encoder", "decoder", "base_more"],
 }
 SHIPPED = ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
 # What depends on the style gap; the other judges learn from clean scenes, which are the same in every variant.
-VARIANT_STAGES = ("latents", "base_draft", "base_model", "decoder", "encoder", "scorer_training", "pipeline")
+VARIANT_STAGES = tuple(s for s in STAGES if s not in ("scorer_heldout", "captioner", "classifier", "bert"))
 VARIANT_SHIPPED = ("pipeline", "scorer-training")
 
 

@@ -214,14 +214,14 @@ def _pick(table: Mapping[T, float], rng: np.random.Generator) -> T:
     return list(table)[int(rng.choice(len(table), p=list(table.values())))]
 
 
-def _one(items: Sequence[T], rng: np.random.Generator) -> T:
+def one_of(items: Sequence[T], rng: np.random.Generator) -> T:
     return items[int(rng.integers(len(items)))]
 
 
 def settled(facts: Facts, rng: np.random.Generator) -> Facts:
     """What is drawn for a caption: a food's colour, where it is left open, is any."""
     open_colour = facts.template == 2 and facts.detail is None
-    return replace(facts, detail=_one(COLOURS, rng)) if open_colour else facts
+    return replace(facts, detail=one_of(COLOURS, rng)) if open_colour else facts
 
 
 def unfaithful(facts: Facts, rng: np.random.Generator) -> Facts:
@@ -229,7 +229,7 @@ def unfaithful(facts: Facts, rng: np.random.Generator) -> Facts:
     if facts.template == 1:
         return replace(facts, detail=None)
     others = COLOURS if facts.template == 2 else RELATIONS
-    return replace(facts, detail=_one([detail for detail in others if detail != facts.detail], rng))
+    return replace(facts, detail=one_of([detail for detail in others if detail != facts.detail], rng))
 
 
 _ALL = {template: all_facts(template) for template in TEMPLATES}
@@ -238,20 +238,20 @@ _PLAIN = {template: plain_facts(template) for template in TEMPLATES}
 
 def web_scene(web: Web, sprites: Sprites, rng: np.random.Generator) -> Scene:
     """One picture and caption as the base model and the training scorer meet them."""
-    template = _one(TEMPLATES, rng) if web.templates is None else _pick(web.templates, rng)
+    template = one_of(TEMPLATES, rng) if web.templates is None else _pick(web.templates, rng)
     if rng.random() < web.plain_share:
-        claimed = _one(_PLAIN[template], rng)
+        claimed = one_of(_PLAIN[template], rng)
         shown, style = settled(claimed, rng), _pick(web.plain, rng)
     else:
-        claimed, style = _one(_ALL[template], rng), _pick(web.detailed, rng)
+        claimed, style = one_of(_ALL[template], rng), _pick(web.detailed, rng)
         shown = claimed if rng.random() < web.faithful[template][style] else unfaithful(claimed, rng)
     return Scene(draw(sprites, shown, style, rng), claimed, shown, style)
 
 
 def clean_scene(sprites: Sprites, rng: np.random.Generator, template: int | None = None) -> Scene:
     """A faithful picture, templates and styles even; in one of five the caption names one thing alone."""
-    template = template or _one(TEMPLATES, rng)
-    claimed = _one((_PLAIN if rng.random() < 0.2 else _ALL)[template], rng)
+    template = template or one_of(TEMPLATES, rng)
+    claimed = one_of((_PLAIN if rng.random() < 0.2 else _ALL)[template], rng)
     shown = settled(claimed, rng)
     style = STYLES[rng.integers(len(STYLES))]
     return Scene(draw(sprites, shown, style, rng), claimed, shown, style)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,11 +21,11 @@ from transformers import BertModel
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.pocket.build import models
 from b2bench.pocket.build.art import Sprites, load_sprites
-from b2bench.pocket.build.scenes import Corpus, make_corpus
+from b2bench.pocket.build.scenes import Corpus, make_corpus, one_of
 from b2bench.pocket.build.tokenizers import REFERENCE, clip_tokenizer, paraphrases, word_tokenizer
 from b2bench.pocket.build.training import fit
 from b2bench.pocket.judges import Classifier
-from b2bench.pocket.world import TEMPLATES, all_facts, plain_facts
+from b2bench.pocket.world import OPEN, TEMPLATES, Facts, all_facts, caption, plain_facts
 
 SEED = 20250311
 WEB_SCENES = 60_000
@@ -232,7 +233,7 @@ def train_scorer_training(build: Build) -> None:
 
 def train_scorer_heldout(build: Build) -> None:
     """The judge that training never sees: a ResNet on faithful, balanced pairs, another seed."""
-    _train_scorer(build, "heldout", build.corpus("clean"), steps=3_000, seed=build.seed + 3)
+    _train_scorer(build, "heldout", build.corpus("clean"), steps=3_000, seed=build.seed + 3, relation_steps=3_500)
 
 
 def train_captioner(build: Build) -> None:
@@ -275,7 +276,7 @@ def train_captioner(build: Build) -> None:
         output = model(input_ids=torch.tensor(ids), pixel_values=images, labels=torch.tensor(labels))
         return output.loss
 
-    build.fit("captioner", model, loss, steps=build.steps(4_000), lr=1.5e-3)
+    build.fit("captioner", model, loss, steps=build.steps(7_000), lr=1.5e-3)
     folder = build.work / "captioner"
     model.half().save_pretrained(folder)
     model.float()
@@ -283,7 +284,14 @@ def train_captioner(build: Build) -> None:
 
 
 def train_bert(build: Build) -> None:
-    """Masked language modelling over captions and their paraphrases, two sentences that agree at a time."""
+    """Masked language modelling over captions and their paraphrases, then telling what agrees from what does not.
+
+    The paper's BERTScore reads DeBERTa after MNLI, which knows that "dog on cup" contradicts "dog under cup". A
+    small BERT that has only filled in masks does not: it ranked right above wrong relations with an area under ROC
+    of 0.70, since the same words stand in both. So the second half trains what BERTScore computes: the recall of a
+    claim is higher in a sentence that agrees with it than in those beside it (a contrastive loss over late
+    interaction, Khattab and Zaharia 2020). Masks go on being filled in, so that it stays a language model.
+    """
     tokenizer = word_tokenizer("bert")
     torch.manual_seed(build.seed + 5)
     model = models.bert(tokenizer)
@@ -291,28 +299,67 @@ def train_bert(build: Build) -> None:
 
     known = [[*plain_facts(t), *all_facts(t)] for t in TEMPLATES]
 
-    def sentence(rng: np.random.Generator) -> str:
+    def any_facts(rng: np.random.Generator) -> Facts:
         facts = known[rng.integers(len(known))]
-        texts = paraphrases(facts[rng.integers(len(facts))])
+        return facts[rng.integers(len(facts))]
+
+    def sentence(rng: np.random.Generator) -> str:
+        texts = paraphrases(any_facts(rng))
         first, second = (texts[rng.integers(len(texts))] for _ in range(2))
         if rng.random() < 0.3:
             first = REFERENCE.format(first)
         return f"{first} {second}" if rng.random() < 0.5 else first
 
-    def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+    def masked(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
         ids = tokenizer([sentence(rng) for _ in range(96)], padding=True, return_tensors="pt").input_ids
         chosen = (torch.rand(ids.shape, generator=generator) < 0.2) & (ids > mask)
         labels = ids.masked_fill(~chosen, -100)
         output = model(ids.masked_fill(chosen, mask), attention_mask=(ids != pad).long(), labels=labels)
         return output.loss
 
-    build.fit("bert", model, loss, steps=build.steps(4_500), lr=1e-3)
+    build.fit("bert", model, masked, steps=build.steps(4_500), lr=1e-3)
+
+    about: dict[object, list[Facts]] = {}
+    for facts in itertools.chain.from_iterable(known):
+        about.setdefault(facts.topic, []).append(facts)
+    groups = [topic for topic in about.values() if len(topic) > 1]
+
+    def agreeing(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+        """Eights about the same things, as the scorers have them: claims against what a captioner says of them."""
+        claims = [any_facts(rng) for _ in range(24)]
+        for group in rng.choice(len(groups), size=5):
+            claims += [groups[group][i] for i in rng.integers(len(groups[group]), size=8)]
+        said = [caption(facts.canonical) for facts in claims]
+        wanted = [REFERENCE.format(one_of([*paraphrases(facts), caption(facts)], rng)) for facts in claims]
+        candidates, references = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (said, wanted))
+        states = [
+            F.normalize(model.bert(read.input_ids, attention_mask=read.attention_mask).last_hidden_state, dim=-1)
+            for read in (candidates, references)
+        ]
+        recalls = greedy_recalls(states[0], candidates.attention_mask.bool(), states[1], references.input_ids > mask)
+        labels = torch.tensor([facts.labels for facts in claims])
+        claim = labels[:, None]
+        same = ((claim == labels) | (claim == OPEN)).all(-1).float()
+        agreement = F.cross_entropy(20 * recalls, same / same.sum(1, keepdim=True))
+        return agreement + 0.5 * masked(rng, generator)
+
+    build.fit("bert-agreeing", model, agreeing, steps=build.steps(2_500), lr=5e-4)
     folder = build.work / "bert"
     # As BertModel with its pooler, which BERTScore does not use, so that it loads without a warning.
     whole = BertModel(model.config)
     whole.load_state_dict(model.bert.state_dict(), strict=False)
     whole.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def greedy_recalls(candidates: Tensor, kept: Tensor, references: Tensor, scored: Tensor) -> Tensor:
+    """BERTScore recall of every reference in every candidate: [r, c], for unit embeddings [c, m, E] and [r, n, E].
+
+    ``kept`` [c, m] is false for padding, ``scored`` [r, n] for padding and special tokens.
+    """
+    similarity = torch.einsum("rne,cme->rcnm", references, candidates)
+    best = similarity.masked_fill(~kept[None, :, None], -1).amax(-1)
+    return (best * scored[:, None]).sum(-1) / scored.sum(-1)[:, None]
 
 
 def train_decoder(build: Build) -> None:
@@ -355,10 +402,12 @@ def _train_denoiser(
     lr: float,
     cycle: int | None = None,
     middle: float = 0.0,
+    templates: Mapping[int, float] | None = None,
 ) -> None:
     """Velocity prediction on cached latents; text encoder trained along, 10% of captions dropped; EMA weights.
 
-    Timesteps are uniform, but for a share ``middle`` of them, which are uniform from 400 to 900.
+    Timesteps are uniform, but for a share ``middle`` of them, which are uniform from 400 to 900. ``templates`` are
+    the shares of the templates in a batch, where those of the corpus will not do.
 
     Velocity (Salimans and Ho 2022), as Stable Diffusion v2.1 has it, because noise prediction learned neither
     colours nor relations: they are decided in the first steps, where nearly all of x_t is noise and an error in the
@@ -372,8 +421,16 @@ def _train_denoiser(
     alphas = stable_diffusion_schedule().alphas_cumprod
     batch = 64
 
+    members = {template: np.flatnonzero(corpus.template == template) for template in templates or {}}
+
+    def draw_rows(rng: np.random.Generator) -> np.ndarray:
+        if templates is None:
+            return rng.integers(len(corpus), size=batch)
+        drawn = rng.choice(list(templates), size=batch, p=list(templates.values()))
+        return np.array([members[template][rng.integers(len(members[template]))] for template in drawn])
+
     def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-        rows = torch.from_numpy(rng.integers(len(corpus), size=batch))
+        rows = torch.from_numpy(draw_rows(rng))
         dropped = torch.from_numpy(rng.random(batch) < 0.1)
         text = text_encoder(torch.where(dropped[:, None], empty, tokens[rows]))[0]
         timestep = torch.from_numpy(rng.integers(1000, size=batch))
@@ -417,13 +474,24 @@ def train_base_model(build: Build) -> None:
     _train_denoiser(build, "base-model", pipeline, build.corpus("web"), steps=5_500, lr=1e-3, middle=0.6)
 
 
+def train_base_more(build: Build) -> None:
+    """Another cycle, most of it on the two templates that were learned least.
+
+    After the cycle before it the pretrained model had 37%, 21% and 24% of the prompts of templates 1 to 3 right.
+    """
+    pipeline = _read_pipeline(build.work / "base-model")
+    shares = {1: 0.14, 2: 0.44, 3: 0.42}
+    web = build.corpus("web")
+    _train_denoiser(build, "base-more", pipeline, web, steps=6_000, lr=1.2e-3, middle=0.6, templates=shares)
+
+
 def _read_pipeline(folder: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
 
 
 def train_pipeline(build: Build) -> None:
     """Put the base model and the finished decoder together: the folder that ships."""
-    pipeline = _read_pipeline(build.work / "base-model")
+    pipeline = _read_pipeline(build.work / "base-more")
     encoder, decoder = (AutoencoderKL.from_pretrained(build.work / name) for name in ("encoder", "decoder"))
     pipeline.vae.encoder, pipeline.vae.quant_conv = encoder.encoder, encoder.quant_conv
     pipeline.vae.decoder, pipeline.vae.post_quant_conv = decoder.decoder, decoder.post_quant_conv
