@@ -165,9 +165,13 @@ def run(
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that share the run: one a GPU, or parts of the CPU's cores")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
+    from b2bench.launch import has_gpus, is_first, is_one_of_several, launch
     from b2bench.progress import RunProgress, summary_table
 
     options = {
@@ -199,7 +203,9 @@ def run(
                 resolved = _resolve(merge(options, config, set_ or []), plugin or [], preset)
                 store.check()
                 budget, reward_name = resolved.queries, resolved.reward_name
-            progress = stack.enter_context(RunProgress(console, budget, reward_name))
+            if processes > 1 and not is_one_of_several():
+                raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
+            progress = stack.enter_context(RunProgress(console, budget, reward_name, quiet=not is_first()))
             progress.stage("importing torch")
             from b2bench import runner
 
@@ -216,8 +222,11 @@ def run(
             if run_id is not None:
                 again = shlex.join(["b2bench", "run", "--resume", run_id, "--db", str(db), "--out", str(out)])
                 text = f"interrupted; every finished round is in {db}. Continue with: {again}"
-            console.print(text, soft_wrap=True)
+            if is_first():
+                console.print(text, soft_wrap=True)
             raise typer.Exit(1) from None
+    if not is_first():
+        return
     if as_json:
         print_json(vars(summary) | {"db": str(db)})
         return
@@ -656,8 +665,11 @@ def refused(error: Exception) -> str | None:
 
 
 def complain(what: str, reason: object) -> None:
-    """One line on stderr."""
-    stderr().print(Text.assemble((f"{what}:", "red"), " ", " ".join(str(reason).split())), soft_wrap=True)
+    """One line on stderr; of several processes the first says it."""
+    from b2bench.launch import is_first
+
+    if is_first():
+        stderr().print(Text.assemble((f"{what}:", "red"), " ", " ".join(str(reason).split())), soft_wrap=True)
 
 
 if __name__ == "__main__":

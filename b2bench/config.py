@@ -30,7 +30,16 @@ METRIC_NAMES = (
     "pairwise_distance",
 )
 
-PROFILE_SETTINGS = ("steps", "eta", "guidance", "micro_batch", "precision")
+PROFILE_SETTINGS = (
+    "steps",
+    "eta",
+    "guidance",
+    "precision",
+    "micro_batch",
+    "decode_micro_batch",
+    "guidance_split",
+    "attention",
+)
 """Settings that matter where nothing is trained: to ``b2bench profile``."""
 
 # Taken: rows of table ``runs`` that no training made go by these.
@@ -67,8 +76,18 @@ class Settings:
     """Earlier rounds of a prompt that count in its z-score"""
     micro_batch: int = 48
     """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
-    precision: Literal["fp32"] = "fp32"
-    """Precision of the denoiser. Only fp32 so far: in bf16 a small update moves log-prob by rounding noise alone"""
+    train_micro_batch: int = 0
+    """Rows of one forward and backward pass of training, where it is not micro_batch; 0: micro_batch"""
+    decode_micro_batch: int = 0
+    """Images decoded at a time; 0: micro_batch, at most 32"""
+    gradient_checkpointing: bool = False
+    """Compute activations a second time in the backward pass: a sixth of the memory for a third more time"""
+    guidance_split: bool = False
+    """The two rows of guidance one after the other, not as one batch: half of the memory"""
+    attention: Literal["sdpa", "sliced"] = "sdpa"
+    """sdpa: fused, where the device has it; sliced: head by head, for little memory and older devices"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the frozen networks; latents, log-probs, LoRA weights stay fp32. fp16: a GPU, with loss scaling"""
     reward_noise: float = 0.0
     """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
     eval_points: int = 3
@@ -105,8 +124,15 @@ class Settings:
             raise ValueError(f"lora_rank = {self.lora_rank} is above 1024: no layer is that wide")
         if self.eval_points < 2:
             raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
-        if min(self.advantage_history, self.eval_train_images, self.weight_decay) < 0:
-            raise ValueError("advantage_history, eval_train_images and weight_decay cannot be negative")
+        for name in (
+            "advantage_history",
+            "eval_train_images",
+            "weight_decay",
+            "train_micro_batch",
+            "decode_micro_batch",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)} cannot be negative")
         if not 0 <= self.reward_noise < math.inf:
             raise ValueError(f"reward_noise = {self.reward_noise} is no standard deviation: 0 or above, and finite")
         if not 0 <= self.eta <= 1:
@@ -172,8 +198,16 @@ class RunConfig:
         return cell_hash(self.as_dict())
 
 
-_NO_IDENTITY = ("micro_batch", "inception_weights")
-"""Settings that change no result: how a batch is cut, and where a file lies."""
+_NO_IDENTITY = (
+    "micro_batch",
+    "train_micro_batch",
+    "decode_micro_batch",
+    "gradient_checkpointing",
+    "guidance_split",
+    "attention",
+    "inception_weights",
+)
+"""Settings that change results by rounding at most: how a batch is cut and computed, and where a file lies."""
 
 
 def cell_hash(content: Mapping[str, Any]) -> str:

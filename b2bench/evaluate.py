@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from b2bench.backbones import POCKET_WEIGHTS, Backbone
+from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.inception import Extractor
 from b2bench.protocols import Policy, Reward
@@ -141,21 +142,30 @@ class Judges:
         return scores
 
     @torch.no_grad()
-    def statistics(self, images: Tensor, groups: Sequence[int]) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Statistics of the whole set: {metric: (value, settings)}. Diversity lives here."""
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """What :meth:`statistics` needs to know of every image, by name: each [N, ...], on the CPU."""
+        found = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
+        if self.pocket:
+            logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
+            for head in ("style", "subject"):
+                found[head] = torch.cat([part[head] for part in logits]).softmax(1).cpu()
+            found["heldout"] = self.heldout.image_features(images).cpu()
+        return found
+
+    def statistics(
+        self, features: Mapping[str, Tensor], groups: Sequence[int]
+    ) -> dict[str, tuple[float, dict[str, Any]]]:
+        """Statistics of a whole set of images: {metric: (value, settings)}. Diversity lives here."""
         found: dict[str, tuple[float, dict[str, Any]]] = {
             extractor.metric: (
-                inception_score(extractor.probabilities(images), self.splits),
+                inception_score(features[extractor.metric], self.splits),
                 {"splits": self.splits, "extractor": extractor.name},
             )
             for extractor in self.inception
         }
         if not self.pocket:
             return found
-        logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
-        style = torch.cat([part["style"] for part in logits]).softmax(1).cpu()
-        subject = torch.cat([part["subject"] for part in logits]).softmax(1).cpu()
-        features = self.heldout.image_features(images).cpu()
+        style, subject = features["style"], features["subject"]
         shares = torch.bincount(style.argmax(1), minlength=style.shape[1]) / len(style)
         from b2bench.pocket.world import STYLES
 
@@ -163,7 +173,7 @@ class Judges:
             "is_style": (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
             "is_subject": (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, subject"}),
             "style_entropy": (entropy(shares), {"unit": "nats"}),
-            "pairwise_distance": (pairwise_distance(features, groups), {"extractor": "held-out scorer"}),
+            "pairwise_distance": (pairwise_distance(features["heldout"], groups), {"extractor": "held-out scorer"}),
         }
         for name, share in zip(STYLES, shares.tolist(), strict=True):
             found[f"style_{name}"] = (share, {})
@@ -174,7 +184,8 @@ class Judges:
 class Evaluation:
     """Metrics of both splits; what was drawn for each, {split: [(prompt, noise index)]}; and its scores.
 
-    ``scores`` is {split: {metric: Tensor [N]}}, ``images`` {split: Tensor [N, 3, h, w] in [0, 1]}.
+    ``scores`` is {split: {metric: Tensor [N]}}, ``images`` {split: Tensor [N, 3, h, w] in [0, 1]}: of several
+    processes each holds its own share of the images.
     """
 
     metrics: list[Metric]
@@ -216,6 +227,7 @@ def evaluate(
     seed: int,
     micro_batch: int,
     progress: Callable[[str], None] = lambda split: None,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Sample ``images[split]`` images of ``prompts[split]`` and measure them.
 
@@ -226,7 +238,7 @@ def evaluate(
     def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
         return sample(policy, names, eval_noise(policy, seed, split, pairs), micro_batch)
 
-    return measure(judges, prompts, images, draw, progress)
+    return measure(judges, prompts, images, draw, progress, engine)
 
 
 # draw(split, prompts [N], (prompt index, noise index) [N]) -> images [N, 3, h, w] in [0, 1]
@@ -239,8 +251,13 @@ def measure(
     images: Mapping[str, int],
     draw: Draw,
     progress: Callable[[str], None] = lambda split: None,
+    engine: Engine | None = None,
 ) -> Evaluation:
-    """Measure what ``draw`` gives for ``images[split]`` places of ``prompts[split]``."""
+    """Measure what ``draw`` gives for ``images[split]`` places of ``prompts[split]``.
+
+    Of several processes each draws and scores its share; the numbers are those of all images, on all of them.
+    """
+    engine = engine or Engine()
     metrics: list[Metric] = []
     drawn: dict[str, list[tuple[str, int]]] = {}
     all_scores: dict[str, dict[str, Tensor]] = {}
@@ -251,13 +268,21 @@ def measure(
             continue
         progress(split)
         names = [texts[prompt] for prompt, _ in pairs]
-        pictures = draw(split, names, pairs)
-        scores = judges.scores(pictures, names)
-        n = len(names)
+        mine, n = engine.share(len(pairs)), len(pairs)
+        here = slice(mine.start, mine.stop)
+        pictures = draw(split, names[here], pairs[here])
+        error, found = None, {}
+        try:
+            found = judges.scores(pictures, names[here])
+        except RunFailed as met:
+            error = met
+        engine.agreed(error)
+        scores = {name: engine.concatenated(values) for name, values in found.items()}
+        features = {name: engine.concatenated(rows) for name, rows in judges.features(pictures).items()}
         for name, values in scores.items():
             settings = {"images": n, "standard_error": float(values.std() / n**0.5) if n > 1 else None}
             metrics.append(Metric(split, name, float(values.double().mean()), n, settings))
-        for name, (value, settings) in judges.statistics(pictures, [prompt for prompt, _ in pairs]).items():
+        for name, (value, settings) in judges.statistics(features, [prompt for prompt, _ in pairs]).items():
             metrics.append(Metric(split, name, value, n, {"images": n, **settings}))
         drawn[split] = [(texts[prompt], noise) for prompt, noise in pairs]
         all_scores[split], all_images[split] = scores, pictures

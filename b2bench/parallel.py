@@ -54,7 +54,9 @@ class _Shards(torch.autograd.Function):
     """The network on shards; its backward differentiates each shard's own graph on a thread, and adds in order."""
 
     @staticmethod
-    def forward(ctx: Any, network: nn.Module, threads: Threads, shards: list[Any], *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, network: Callable[..., Any], threads: Threads, shards: list[Any], *parameters: Tensor
+    ) -> Tensor:
         def run(shard: Any) -> Tensor:
             with torch.enable_grad():
                 return network(*shard).sample
@@ -84,7 +86,7 @@ def _add(gradients: Iterable[Tensor | None]) -> Tensor | None:
     return total
 
 
-def predict(network: nn.Module, threads: Threads, parameters: list[nn.Parameter], *inputs: Tensor) -> Tensor:
+def predict(network: Callable[..., Any], threads: Threads, parameters: list[nn.Parameter], *inputs: Tensor) -> Tensor:
     """``network(*inputs).sample`` [B, ...], shard by shard; gradients reach ``parameters`` and no input."""
     count = shard_count(len(inputs[0]))
     shards = list(zip(*(value.tensor_split(count) for value in inputs), strict=True))

@@ -23,8 +23,9 @@ from rich.text import Text
 class RunProgress:
     """A live bar over reward queries on a terminal, and a line per round and evaluation everywhere."""
 
-    def __init__(self, console: Console, budget: int, reward: str) -> None:
-        self.console, self.reward = console, reward
+    def __init__(self, console: Console, budget: int, reward: str, *, quiet: bool = False) -> None:
+        # of several processes one speaks
+        self.console, self.reward = Console(quiet=True) if quiet else console, reward
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),  # it names files, which may hold brackets
@@ -33,7 +34,7 @@ class RunProgress:
             TextColumn("queries"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
         self.task = self.progress.add_task("starting", total=budget)
         self.started = time.monotonic()

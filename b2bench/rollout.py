@@ -15,11 +15,11 @@ from b2bench.types import Conditioning, Interval, Trajectories, micro_batches
 Noise = Callable[[Sequence[int], int], Tensor]
 
 
-def round_noise(policy: Policy, seed: int, round: int) -> Noise:
-    """Noise of a training round: row i at step k depends on (seed, round, i, k) alone."""
+def round_noise(policy: Policy, seed: int, round: int, first: int = 0) -> Noise:
+    """Noise of a training round whose rows count from ``first``: row i at step k depends on (seed, round, i, k)."""
 
     def draw(rows: Sequence[int], step: int) -> Tensor:
-        return normal(policy.latent_shape, seed, "noise", [(round, row, step) for row in rows])
+        return normal(policy.latent_shape, seed, "noise", [(round, first + row, step) for row in rows])
 
     return draw
 

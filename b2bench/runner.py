@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 import b2bench
 from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
 from b2bench.config import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
+from b2bench.engine import Engine
 from b2bench.errors import UserError
 from b2bench.evaluate import Evaluation, evaluate
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
@@ -55,7 +56,9 @@ def _commit() -> str | None:
         return None
 
 
-def run_row(config: RunConfig, run_id: str, name: str | None, policy: StableDiffusion) -> dict[str, Any]:
+def run_row(
+    config: RunConfig, run_id: str, name: str | None, policy: StableDiffusion, processes: int = 1
+) -> dict[str, Any]:
     """The row of table ``runs``."""
     return {
         "run_id": run_id,
@@ -73,7 +76,7 @@ def run_row(config: RunConfig, run_id: str, name: str | None, policy: StableDiff
         "config_hash": config.cell_hash(),
         "versions": versions(),
         "commit": _commit(),
-        "device": str(policy.device),
+        "device": str(policy.device) if processes == 1 else f"{policy.device.type} x {processes}",
         "threads": policy.threads.count,
     }
 
@@ -116,17 +119,30 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
         UserError: the store, the folder, the backbone or the reward cannot be used.
         RunFailed: the run started and could not go on.
     """
-    store.check()
-    if name is not None and any(row["name"] == name for row in (store.runs() if store.path.exists() else [])):
-        raise UserError(f"a run is named {name!r} already; continue it with --resume {name}, or choose another name")
-    run_id = new_run_id(config)
+    engine = Engine(scaled=config.settings.precision == "fp16")
+    run_id = engine.same(new_run_id(config))
     folder = out / run_id
+
+    def check() -> None:
+        store.check()
+        runs = store.runs() if store.path.exists() else []
+        if name is not None and any(row["name"] == name for row in runs):
+            raise UserError(
+                f"a run is named {name!r} already; continue it with --resume {name}, or choose another name"
+            )
+
+    engine.alone(check)
     check_network(config)
-    trainer = Trainer(config, run_id, store, folder, listener)
-    make_folder(out, run_id)
-    write_config(config, folder)
-    with _only_process(folder, run_id):
-        store.start_run(run_row(config, run_id, name, trainer.policy))
+    trainer = Trainer(config, run_id, store, folder, listener, engine)
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            make_folder(out, run_id)
+            write_config(config, folder)
+            stack.enter_context(_only_process(folder, run_id))
+            store.start_run(run_row(config, run_id, name, trainer.policy, engine.world))
+
+        engine.alone(enter)
         return _run(trainer)
 
 
@@ -136,25 +152,32 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
     Raises:
         UserError: no such run, it is finished, or what it needs is no longer there.
     """
-    store.check()
-    row = store.find_run(text)
-    run_id = row["run_id"]
-    if row["status"] == "done":
-        raise UserError(f"run {run_id} is finished; b2bench show {run_id} prints it")
-    if row["benchmark_version"] != b2bench.__version__:
-        raise UserError(
-            f"run {run_id} was started by b2bench {row['benchmark_version']}, this is {b2bench.__version__}; "
-            "results of two versions do not mix. Start it anew."
-        )
-    config = from_dict(row["config"])
+    engine = Engine()
+
+    def find() -> dict[str, Any]:
+        store.check()
+        row = store.find_run(text)
+        run_id = row["run_id"]
+        if row["status"] == "done":
+            raise UserError(f"run {run_id} is finished; b2bench show {run_id} prints it")
+        if row["benchmark_version"] != b2bench.__version__:
+            raise UserError(
+                f"run {run_id} was started by b2bench {row['benchmark_version']}, this is {b2bench.__version__}; "
+                "results of two versions do not mix. Start it anew."
+            )
+        return {"run_id": run_id, "config": row["config"]}
+
+    row = engine.alone(find)
+    run_id, config = row["run_id"], from_dict(row["config"])
     folder = out / run_id
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
         raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
     check_network(config)
-    with _only_process(folder, run_id):
-        trainer = Trainer(config, run_id, store, folder, listener)
+    with contextlib.ExitStack() as stack:
+        engine.alone(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
+        trainer = Trainer(config, run_id, store, folder, listener, engine)
         trainer.resume()
-        store.restart_run(run_id)
+        engine.alone(lambda: store.restart_run(run_id))
         return _run(trainer)
 
 

@@ -16,18 +16,18 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
-from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
 from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config import RunConfig
+from b2bench.engine import Engine
 from b2bench.errors import RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
 from b2bench.inception import extractors
@@ -113,40 +113,79 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
     """The backbone as the settings sample it, without an adapter; it takes the process's threads, so make one.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, or the device cannot compute in this precision.
     """
     settings = config.settings
-    return StableDiffusion(
-        load_pipeline(config.backbone),
+    check_precision(settings.precision, device)
+    policy = StableDiffusion(
+        load_pipeline(config.backbone, DTYPES[settings.precision]),
         num_steps=settings.steps,
         eta=settings.eta,
         guidance=float(settings.guidance or config.backbone.guidance),
         device=device,
         threads=Threads.of_device(device),
+        split=settings.guidance_split,
+        decoded_at_once=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
     )
+    policy.save_memory(checkpointing=settings.gradient_checkpointing, sliced=settings.attention == "sliced")
+    return policy
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that the device has no arithmetic for.
+
+    Raises:
+        UserError: it has none.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("precision = fp16 needs a GPU, and this machine has none; take bf16, or fp32")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("precision = bf16: this GPU has no bf16 arithmetic (it takes Ampere or later); take fp16")
+
+
+def check_shares(config: RunConfig, processes: int) -> None:
+    """Refuse more processes than some round has prompt draws, or an evaluation images.
+
+    Raises:
+        UserError: a process would stand idle, and what it computes on nothing has no shape.
+    """
+    settings = config.settings
+    least = min(config.draws(config.rounds - 1), settings.eval_images, settings.eval_train_images or processes)
+    if least < processes:
+        raise UserError(
+            f"{processes} processes are too many: the smallest round has {config.draws(config.rounds - 1)} prompt "
+            f"draws, evaluations {settings.eval_images} and {settings.eval_train_images} images; take at most {least}"
+        )
 
 
 class Trainer:
     """One run, from its first evaluation to its last checkpoint.
 
-    ``folder`` receives ``config.json``, checkpoints and the LoRA weights; ``store`` every row.
+    ``folder`` receives ``config.json``, checkpoints and the LoRA weights; ``store`` every row. Of several processes
+    each has a trainer, and that of rank 0 alone writes.
 
     Raises:
         UserError: the backbone, a judge or the reward cannot be loaded.
     """
 
     def __init__(
-        self, config: RunConfig, run_id: str, store: Store, folder: Path, listener: Listener | None = None
+        self,
+        config: RunConfig,
+        run_id: str,
+        store: Store,
+        folder: Path,
+        listener: Listener | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.config, self.run_id, self.store, self.folder = config, run_id, store, folder
         self.listener: Listener = listener or Silent()
         settings = config.settings
-        self.accelerator = Accelerator(mixed_precision="no")
-        device = self.accelerator.device
+        self.engine = engine or Engine(scaled=settings.precision == "fp16")
+        device = self.engine.device
+        check_shares(config, self.engine.world)
         self.listener.stage(f"loading {config.backbone.name}")
         self.policy = pretrained_policy(config, device)
         self.policy.add_lora(settings.lora_rank, config.seed)
-        self.policy.network = self.accelerator.prepare_model(self.policy.unet)
         self.listener.stage(f"loading {config.reward_name}")
         self.judges = make_judges(config, device)
         with plugin_errors(f"algorithm {config.algorithm_name}"):
@@ -179,41 +218,52 @@ class Trainer:
                 self._round()
             weights = self._save_weights()
         except KeyboardInterrupt:
-            self.store.finish_run(self.run_id, "interrupted", "interrupted by the user")
+            self._finish("interrupted", "interrupted by the user")
             raise
         except (RunFailed, UserError) as error:
-            self.store.finish_run(self.run_id, "failed", str(error))
+            self._finish("failed", str(error))
             raise RunFailed(f"round {self.round}: {error}") from error
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-            self.store.finish_run(self.run_id, "failed", reason)
+            self._finish("failed", reason)
             trace = self.folder / "traceback.txt"
             trace.write_text(traceback.format_exc(), encoding="utf-8")
             raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
-        self.store.finish_run(self.run_id, "done")
+        self._finish("done")
         seconds = time.monotonic() - started
-        return self._summary(seconds, self.queries - first, weights)
+        return self.engine.alone(lambda: self._summary(seconds, self.queries - first, weights))
+
+    def _finish(self, status: str, reason: str | None = None) -> None:
+        if self.engine.first:
+            self.store.finish_run(self.run_id, status, reason)
 
     def resume(self) -> None:
         """Take up the last checkpoint, and undo what the store holds beyond it."""
         state = load_checkpoint(self.folder)
+        self.engine.same(None)  # nobody goes on, and replaces it, before everybody has read it
         if state is None:
-            self.store.rewind(self.run_id, 0, -1)
+            self._rewind(0, -1)
             return
         self.policy.set_adapter_state(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         for network, weights in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(weights)
         self.advantage.load_state(state["advantage"])
+        self.engine.load_state(state.get("engine", {}))
         self.round, self.queries = state["round"], state["queries"]
-        self.store.rewind(self.run_id, self.round, self.queries)
+        self._rewind(self.round, self.queries)
+
+    def _rewind(self, round: int, queries: int) -> None:
+        if self.engine.first:
+            self.store.rewind(self.run_id, round, queries)
 
     def _milestone(self, queries: int) -> int:
         return queries * (self.config.settings.eval_points - 1) // self.config.queries
 
     def _evaluation_due(self) -> bool:
-        done = max((row["queries"] for row in self.store.evals([self.run_id])), default=-1)
+        rows = self.store.evals([self.run_id]) if self.engine.first else []
+        done = self.engine.same(max((row["queries"] for row in rows), default=-1))
         return done < 0 or self._milestone(self.queries) > self._milestone(done)
 
     def _evaluate(self) -> None:
@@ -226,27 +276,53 @@ class Trainer:
             config.seed,
             settings.micro_batch,
             lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
+            self.engine,
         )
-        self.store.record_evals(
-            self.run_id, result.metric_rows(self.queries), result.image_rows(self.queries, config.reward_name)
-        )
+        if self.engine.first:
+            self.store.record_evals(
+                self.run_id, result.metric_rows(self.queries), result.image_rows(self.queries, config.reward_name)
+            )
         self.listener.evaluated(self.queries, result)
 
     def _sample(self, draws: int) -> Trajectories:
+        """This process's rollouts of a round, and the prompts and groups of all."""
         config, settings, round = self.config, self.config.settings, self.round
         interval = config.wrapper.interval(round, config.rounds, settings.steps)
-        train = config.prompts.train
+        train, samples = config.prompts.train, settings.samples
+        leaves = config.wrapper.leaves(samples)
         chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", round))
-        self.listener.stage(f"round {round + 1}: sampling {draws * settings.samples} images")
-        return rollout(
+        self.listener.stage(f"round {round + 1}: sampling {draws * samples} images")
+        prompts, mine = [train[i] for i in chosen], self.engine.share(draws)
+        first = mine.start * samples
+        found = rollout(
             self.policy,
-            [train[i] for i in chosen],
-            samples=settings.samples,
-            leaves=config.wrapper.leaves(settings.samples),
+            prompts[mine.start : mine.stop],
+            samples=samples,
+            leaves=leaves,
             interval=interval,
-            noise=round_noise(self.policy, config.seed, round),
+            noise=round_noise(self.policy, config.seed, round, first),
             micro_batch=settings.micro_batch,
         )
+        per_draw = 1 if leaves == 1 else samples // leaves
+        return replace(
+            found,
+            prompts=[prompt for prompt in prompts for _ in range(samples)],
+            group=self.engine.concatenated(found.group + mine.start * per_draw),
+            leaf=self.engine.concatenated(found.leaf),
+            first=first,
+        )
+
+    def _measured(self, trajectories: Trajectories) -> Tensor:
+        """Scores [N] of all rollouts: each process asks its own reward for those of its own."""
+        config, n = self.config, len(trajectories.images)
+        prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
+        error, scores = None, torch.zeros(n)
+        try:
+            scores = checked_scores(config.reward(trajectories.images, prompts), n, config.reward_name)
+        except Exception as met:
+            error = met
+        self.engine.agreed(error)
+        return self.engine.concatenated(scores)
 
     def _round(self) -> None:
         config, settings = self.config, self.config.settings
@@ -254,9 +330,7 @@ class Trainer:
         trajectories = self._sample(config.draws(self.round))
         sampling_calls = self.policy.calls - calls
         self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
-        scores = config.reward(trajectories.images, trajectories.prompts)
-        measured = checked_scores(scores, len(trajectories), config.reward_name)
-        reward = measured
+        reward = measured = self._measured(trajectories)
         if settings.reward_noise:
             reward = measured + settings.reward_noise * query_noise(
                 config.seed, self.round, self.queries, len(measured)
@@ -273,11 +347,12 @@ class Trainer:
             trajectories,
             selected,
             optimizer_steps=settings.optimizer_steps,
-            micro_batch=settings.micro_batch,
+            micro_batch=settings.train_micro_batch or settings.micro_batch,
             max_grad_norm=settings.max_grad_norm,
             generator=generator(config.seed, "minibatches", self.round),
-            backward=self.accelerator.backward,
+            engine=self.engine,
         )
+        spent = self.engine.every((sampling_calls, self.policy.calls - calls, peak_mb(self.policy.device)))
         round_row = {
             "round": self.round,
             "queries": self.queries + len(trajectories),
@@ -290,15 +365,17 @@ class Trainer:
             "approx_kl": report.metrics.get("approx_kl", math.nan),
             "clip_fraction": report.metrics.get("clipped", math.nan),
             "grad_norm": report.grad_norm,
-            "denoiser_calls_sampling": sampling_calls,
-            "denoiser_calls_training": self.policy.calls - calls,
+            "denoiser_calls_sampling": sum(sampling for sampling, _, _ in spent),
+            "denoiser_calls_training": sum(training for _, training, _ in spent),
             "seconds": time.monotonic() - started,
-            "peak_mb": peak_mb(self.policy.device),
+            "peak_mb": max(peak for _, _, peak in spent),  # of the process that takes most
         }
-        self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, measured, report.kept))
+        if self.engine.first:
+            self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, measured, report.kept))
         self.round += 1
         self.queries += len(trajectories)
-        save_checkpoint(self.folder, self.round, self._state())
+        if self.engine.first:
+            save_checkpoint(self.folder, self.round, self._state())
         self.listener.round_done(self.round, config.rounds, self.queries, float(reward.mean()), report)
 
     def _query_rows(self, trajectories: Trajectories, measured: Tensor, kept: Tensor) -> list[dict[str, Any]]:
@@ -337,10 +414,12 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "networks": [network.state_dict() for network in self.networks],
             "advantage": self.advantage.state(),
+            "engine": self.engine.state(),
         }
 
     def _save_weights(self) -> Path:
-        self.policy.save_lora(self.folder)
+        if self.engine.first:
+            self.policy.save_lora(self.folder)
         return self.folder / "pytorch_lora_weights.safetensors"
 
     def _summary(self, seconds: float, queries: int, weights: Path) -> Summary:

@@ -95,6 +95,9 @@ class Trajectories:
     the prompt draw, or the branch, that a rollout belongs to; ``leaf`` [N] its place in it. ``images``
     [N, 3, h, w] in [0, 1]. ``reward`` and ``advantage`` [N] are filled by the harness. ``calls``
     counts denoiser calls: network evaluations in rows, where the two rows of guidance count once.
+
+    Where several processes share a round, each knows ``prompts``, ``group``, ``leaf``, ``reward`` and ``advantage``
+    of all N rollouts, and holds ``cond``, ``latents``, ``log_prob`` and ``images`` of its own, from row ``first`` on.
     """
 
     prompts: list[str]
@@ -108,9 +111,14 @@ class Trajectories:
     calls: int
     reward: Tensor | None = None
     advantage: Tensor | None = None
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def holds(self, rows: Tensor) -> Tensor:
+        """Which of ``rows`` [B] are held here: bool [B]."""
+        return (rows >= self.first) & (rows < self.first + len(self.latents))
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,8 @@ def micro_batches(rows: int, size: int) -> list[slice]:
     Even, because kernels round differently for a handful of rows: on a CPU a network's output is the
     same to the bit at any batch of eight or more, and off in the last place below.
     """
+    if not rows:
+        return []
     count = -(-rows // size)
     bounds = [rows * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]

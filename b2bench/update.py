@@ -8,24 +8,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from b2bench.advantage import best_and_worst
+from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.protocols import Batch, Policy
 from b2bench.types import Pair, Trajectories, Transitions, micro_batches
 
 
 def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions:
-    """The transitions (rows[i], interval.start + offsets[i]) on ``device``; both [B]."""
+    """The transitions (rows[i], interval.start + offsets[i]) on ``device``; both [B], rows that are held here."""
     assert trajectories.reward is not None
     assert trajectories.advantage is not None
+    held = rows - trajectories.first
     return Transitions(
-        cond=trajectories.cond[rows.to(trajectories.cond.index.device)],
-        latents=trajectories.latents[rows, offsets].to(device),
-        next_latents=trajectories.latents[rows, offsets + 1].to(device),
+        cond=trajectories.cond[held.to(trajectories.cond.index.device)],
+        latents=trajectories.latents[held, offsets].to(device),
+        next_latents=trajectories.latents[held, offsets + 1].to(device),
         step=(trajectories.interval.start + offsets).to(device),
-        log_prob=trajectories.log_prob[rows, offsets].to(device),
+        log_prob=trajectories.log_prob[held, offsets].to(device),
         advantage=trajectories.advantage[rows].to(device),
         reward=trajectories.reward[rows].to(device),
     )
@@ -74,14 +76,16 @@ def update(
     micro_batch: int,
     max_grad_norm: float,
     generator: torch.Generator,
-    backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
+    engine: Engine | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> UpdateReport:
     """Take a round's optimizer steps on the ``selected`` rollouts (bool [N]), or on the pairs of the round.
 
     A minibatch is split into micro-batches whose gradients are summed with weights rows / minibatch, so
-    that the split changes the result by rounding only. The gradient norm is clipped over the adapter's
-    parameters. No rollout selected: no step is taken.
+    that the split changes the result by rounding only, and so does the split over the processes of ``engine``: each
+    takes the rows that it holds of the minibatch that all of them dealt. The gradient norm is clipped over the
+    adapter's parameters. No rollout selected: no step is taken. ``optimizer_steps`` of the report counts those that
+    were taken, without those that fp16 skipped.
 
     Raises:
         RunFailed: a loss or a gradient is not finite.
@@ -91,36 +95,48 @@ def update(
     kept[first] = True
     if second is not None:
         kept[second] = True
+    engine = engine or Engine()
     parameters = list(policy.parameters())
     device = parameters[0].device
     sums: dict[str, float] = {}
     total, taken, loss_sum, norm_sum = 0, 0, 0.0, 0.0
     steps = len(trajectories.interval)
-    for rows, offsets in minibatches(len(first), steps, optimizer_steps, generator):
+    for number, (rows, offsets) in enumerate(minibatches(len(first), steps, optimizer_steps, generator)):
         optimizer.zero_grad(set_to_none=True)
-        for part in micro_batches(len(rows), micro_batch):
-            winners = transitions(trajectories, first[rows[part]], offsets[part], device)
+        here = trajectories.holds(first[rows])
+        mine, where = rows[here], offsets[here]
+        broken: float | None = None
+        for part in micro_batches(len(mine), micro_batch):
+            winners = transitions(trajectories, first[mine[part]], where[part], device)
             batch: Batch = winners
             if second is not None:
-                batch = Pair(winners, transitions(trajectories, second[rows[part]], offsets[part], device))
+                batch = Pair(winners, transitions(trajectories, second[mine[part]], where[part], device))
             loss, metrics = algorithm.loss(policy, batch)
             value = float(loss.detach())
-            if not math.isfinite(value):
-                raise RunFailed(f"the loss of {type(algorithm).__name__} is {value} at optimizer step {taken}")
-            backward(loss * (len(batch) / len(rows)))
+            broken = broken if math.isfinite(value) else value
+            engine.backward(loss * (len(batch) / len(rows)))
             total += len(batch)
             loss_sum += value * len(batch)
             for name, mean in _health(metrics).items():
                 sums[name] = sums.get(name, 0.0) + mean * len(batch)
-        norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
-        if not math.isfinite(norm):
-            raise RunFailed(f"the gradient of {type(algorithm).__name__} is not finite at optimizer step {taken}")
-        optimizer.step()
-        norm_sum += norm
-        taken += 1
+        for found in engine.every(broken):
+            if found is not None:
+                raise RunFailed(f"the loss of {type(algorithm).__name__} is {found} at optimizer step {number}")
+        try:
+            norm = engine.step(optimizer, parameters, max_grad_norm)
+        except RunFailed:
+            raise RunFailed(
+                f"the gradient of {type(algorithm).__name__} is not finite at optimizer step {number}"
+            ) from None
+        if norm is not None:
+            norm_sum += norm
+            taken += 1
         progress()
     optimizer.zero_grad(set_to_none=True)
-    means = {name: value / total for name, value in sums.items()} if total else {}
+    shares = engine.every((total, loss_sum, sums))
+    total, loss_sum = sum(share[0] for share in shares), sum(share[1] for share in shares)
+    names = {name for share in shares for name in share[2]}
+    means = {name: sum(share[2].get(name, 0.0) for share in shares) / total for name in sorted(names)}
     return UpdateReport(
         kept=kept,
         optimizer_steps=taken,

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -20,7 +21,10 @@ from b2bench.errors import UserError
 from b2bench.parallel import Threads, predict
 from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive
-from b2bench.types import Conditioning, Gaussian, concatenate
+from b2bench.types import Conditioning, Gaussian, concatenate, micro_batches
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DECODED_AT_ONCE = 32  # images: a decoder of 512x512 pixels takes more memory a row than the denoiser
 
 # Attention projections, as in the paper's LoRA and in every public code of the family.
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -85,7 +89,10 @@ class StableDiffusion:
     """A text-to-image latent diffusion model with a LoRA adapter, seen as a policy over denoising steps.
 
     Latents, noise predictions and log-probabilities are float32 whatever the precision of the network:
-    a latent rounded after its log-probability was taken shifts it by more than a clip range.
+    a latent rounded after its log-probability was taken shifts it by more than a clip range. So are the adapter's
+    weights, which steps of 1e-5 would not move in half precision; they are rounded where they are used (autocast).
+
+    ``split``: the two rows of guidance one after the other. ``decoded_at_once``: images.
     """
 
     def __init__(
@@ -98,14 +105,17 @@ class StableDiffusion:
         device: torch.device | str = "cpu",
         stochastic: bool = True,
         threads: Threads | None = None,
+        split: bool = False,
+        decoded_at_once: int = DECODED_AT_ONCE,
     ) -> None:
         self.pipeline = pipeline
         self.device = torch.device(device)
         self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
         self.vae = pipeline.vae.to(self.device).requires_grad_(False).eval()
         self.text_encoder = pipeline.text_encoder.to(self.device).requires_grad_(False).eval()
-        # What is called: accelerate's prepared module (autocast, several processes), else the UNet itself.
-        self.network: nn.Module = self.unet
+        self.network: nn.Module = self.unet  # what is called
+        self.dtype: torch.dtype = self.unet.dtype  # of the frozen weights and of what is computed with them
+        self.split, self.decoded_at_once = split, decoded_at_once
         self._layers: list[BaseTunerLayer] = []
         self.threads = threads or Threads()
         self.calls = 0  # network evaluations so far, in rows; guidance counts once
@@ -131,6 +141,25 @@ class StableDiffusion:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "lora"))
             self.unet.add_adapter(config)
+        for parameter in self.parameters():
+            parameter.data = parameter.data.float()
+
+    def save_memory(self, *, checkpointing: bool = False, sliced: bool = False) -> None:
+        """Trade time for memory: compute activations twice, and attention head by head.
+
+        ``checkpointing`` puts the UNet into training mode, in which alone diffusers does it. Nothing of the UNet
+        behaves otherwise there: it has no batch normalisation, and dropout is refused.
+
+        Raises:
+            UserError: the UNet has dropout.
+        """
+        if sliced:
+            self.unet.set_attention_slice("auto")
+        if checkpointing:
+            if any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.unet.modules()):
+                raise UserError("this UNet has dropout, which gradient checkpointing would switch on; train without")
+            self.unet.enable_gradient_checkpointing()
+            self.unet.train()
 
     def load_lora(self, source: Path) -> None:
         """Read a LoRA file or folder that diffusers' ``load_lora_weights`` reads, safetensors only.
@@ -192,16 +221,27 @@ class StableDiffusion:
         text = cond.embeddings()
         if self.guidance == 1:
             return self.ddim.noise(self._predict(latents, timestep, text), latents, step)
-        text = torch.cat([cond.empty.expand_as(text), text])
-        both = self._predict(torch.cat([latents, latents]), torch.cat([timestep, timestep]), text)
-        empty, prompted = both.chunk(2)
+        nothing = cond.empty.expand_as(text)
+        if self.split:
+            empty, prompted = (self._predict(latents, timestep, part) for part in (nothing, text))
+        else:
+            both = self._predict(
+                torch.cat([latents, latents]), torch.cat([timestep, timestep]), torch.cat([nothing, text])
+            )
+            empty, prompted = both.chunk(2)
         return self.ddim.noise(empty + self.guidance * (prompted - empty), latents, step)
 
     def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         # A GPU wants the batch whole; and shards pass no gradient on to the latents.
         if self.device.type != "cpu" or latents.requires_grad or text.requires_grad:
-            return self.network(latents, timestep, text).sample.float()
-        return predict(self.network, self.threads, self.parameters(), latents, timestep, text).float()
+            return self._call(latents, timestep, text).sample.float()
+        return predict(self._call, self.threads, self.parameters(), latents, timestep, text).float()
+
+    def _call(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Any:
+        if self.dtype == torch.float32:
+            return self.network(latents, timestep, text)
+        with torch.autocast(self.device.type, self.dtype):  # here, because it holds for one thread
+            return self.network(latents.to(self.dtype), timestep, text.to(self.dtype))
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
         """The DDIM transition that follows from a noise prediction."""
@@ -212,7 +252,7 @@ class StableDiffusion:
         return self.denoise(self.noise(cond, latents, step), latents, step)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, micro_batch: int = 32) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1], float32, on the policy's device."""
         scaled = latents.to(self.device) / self.vae.config.scaling_factor
 
@@ -220,7 +260,7 @@ class StableDiffusion:
             with torch.no_grad():
                 return self.vae.decode(part.to(self.vae.dtype)).sample
 
-        images = self.threads.map(run, scaled.split(micro_batch))
+        images = self.threads.map(run, [scaled[part] for part in micro_batches(len(scaled), self.decoded_at_once)])
         return (concatenate(images).float() / 2 + 0.5).clamp(0, 1)
 
     @contextlib.contextmanager

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
+import torch.nn.functional as F
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from b2bench.backbones import find_backbone
 from b2bench.backbones.stable_diffusion import LORA_TARGETS, StableDiffusion, load_pipeline
-from b2bench.config import resolve
 from b2bench.errors import UserError
 from b2bench.rollout import rollout, round_noise
+from b2bench.trainer import check_precision
 from b2bench.types import Interval, micro_batches
 from b2bench.update import transitions
 
@@ -269,42 +269,109 @@ def test_unknown_backbones_are_refused() -> None:
 # -- precision --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("accelerate_state")
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_lower_precision_keeps_small_changes_of_log_prob_or_is_not_offered(
-    precision: str, make_policy: Any, algorithm: Any, record_property: Any
-) -> None:
-    """After an AdamW step of 1e-5 the change of every log-prob is that of fp32, within a tenth of the clip range.
-
-    Both are measured on the same transitions and for the same weights, through what a run calls.
-    """
-    chosen = {"algorithm": "ddpo", "wrapper": "vanilla", "reward": "clipscore", "prompts": "template1"}
-    try:
-        resolve(**chosen, backbone="pocket", queries=5, seed=0, values={"precision": precision})
-    except UserError:
-        return
-    exact, low = make_policy(), make_policy()
-    low.network = Accelerator(mixed_precision=precision).prepare_model(low.unet)
-    trajectories = rollout(
-        exact, PROMPTS, samples=2, leaves=1, interval=Interval(0, 20), noise=round_noise(exact, 0, 0), micro_batch=48
+@pytest.fixture
+def low(make_policy: Any) -> Any:
+    """Pocket in bf16, with the adapter that ``make_policy()`` has in fp32."""
+    exact = make_policy()
+    policy = StableDiffusion(
+        load_pipeline(find_backbone("pocket"), torch.bfloat16), num_steps=20, eta=1.0, guidance=exact.guidance
     )
-    trajectories.reward = trajectories.advantage = torch.zeros(8)
-    items = torch.randperm(160, generator=torch.Generator().manual_seed(0))
+    policy.add_lora(next(min(p.shape) for p in exact.parameters()), 0)
+    policy.set_adapter_state(exact.adapter_state())
+    return policy
 
-    def log_probs(policy: Any) -> Tensor:
-        found = []
-        for part in micro_batches(len(items), 48):
-            batch = transitions(trajectories, items[part] // 20, items[part] % 20, policy.device)
-            with torch.no_grad():
-                found.append(policy.transition(batch.cond, batch.latents, batch.step).log_prob(batch.next_latents))
-        return torch.cat(found)
 
-    before = [log_probs(policy) for policy in (exact, low)]
+def recomputed(policy: Any, trajectories: Any, micro_batch: int = 48) -> Tensor:
+    """Log-probs of all transitions of a rollout, in its order, through what a loss calls."""
+    rows, steps = trajectories.log_prob.shape
+    items, found = torch.arange(rows * steps), []
+    for part in micro_batches(len(items), micro_batch):
+        batch = transitions(trajectories, items[part] // steps, items[part] % steps, policy.device)
+        with torch.no_grad():
+            found.append(policy.transition(batch.cond, batch.latents, batch.step).log_prob(batch.next_latents))
+    return torch.cat(found).reshape(rows, steps)
+
+
+def rolled(policy: Any) -> Any:
+    found = rollout(
+        policy, PROMPTS * 6, samples=2, leaves=1, interval=Interval(0, 20), noise=round_noise(policy, 0, 0),
+        micro_batch=48,
+    )  # fmt: skip
+    found.reward = found.advantage = torch.zeros(len(found))
+    return found
+
+
+def test_in_bf16_what_is_stored_and_trained_stays_fp32(low: Any) -> None:
+    trajectories = rolled(low)
+    kept = (trajectories.latents, trajectories.log_prob, trajectories.images, trajectories.cond.table)
+    assert {tensor.dtype for tensor in (*kept, *low.parameters())} == {torch.float32}
+    frozen = {p.dtype for m in (low.unet, low.vae, low.text_encoder) for p in m.parameters() if not p.requires_grad}
+    assert frozen == {torch.bfloat16}
+    low.transition(*inputs(low)).log_prob(inputs(low)[1]).mean().backward()
+    assert {p.grad.dtype for p in low.parameters()} == {torch.float32}
+
+
+def test_in_bf16_the_ratio_is_one_up_to_how_rows_are_batched(low: Any) -> None:
+    """A row's kernels may differ by its place in a batch; beyond that sampling and training are the same call."""
+    trajectories = rolled(low)
+    drift = (recomputed(low, trajectories) - trajectories.log_prob).abs().max()
+    assert drift < 1e-4
+
+
+def test_the_gradient_in_bf16_points_where_that_in_fp32_does(low: Any, make_policy: Any) -> None:
+    vectors = []
+    for policy in (make_policy(), low):
+        policy.transition(*inputs(policy)).log_prob(inputs(policy, seed=3)[1]).mean().backward()
+        vectors.append(torch.cat([p.grad.flatten() for p in policy.parameters()]))
+    assert F.cosine_similarity(vectors[0], vectors[1], dim=0) > 0.99
+
+
+def test_what_bf16_adds_to_the_change_of_log_prob_is_measured(low: Any, make_policy: Any, record_property: Any) -> None:
+    """After an AdamW step of 1e-5, the change of every log-prob: in fp32, and by how much bf16 is off.
+
+    docs/precision.md states it: the reason why fp32 is the default.
+    """
+    exact = make_policy()
+    trajectories = rolled(exact)
+    before = [recomputed(policy, trajectories) for policy in (exact, low)]
     learn(exact, lr=1e-5, optimizer=torch.optim.AdamW)
     low.set_adapter_state(exact.adapter_state())
-    change, changed = (log_probs(policy) - old for policy, old in zip((exact, low), before, strict=True))
-    assert change.any()
-    difference = (changed - change).abs()
-    bar = 0.1 * algorithm("ddpo").clip_nats / exact.latent_size
-    record_property("change_rms", [float(c.square().mean().sqrt()) for c in (change, changed)])
-    assert difference.max() < bar, f"{precision} is off by up to {difference.max():.1e}, {bar:.1e} is allowed"
+    change, changed = (recomputed(policy, trajectories) - old for policy, old in zip((exact, low), before, strict=True))
+    root = [float(values.square().mean().sqrt()) for values in (change, changed - change)]
+    record_property("rms of the change, of the error in bf16", root)
+    print("rms of the change", root)
+    assert 0 < root[0] < 1e-3
+    assert root[1] < 5e-3
+
+
+def test_fp16_is_refused_without_a_gpu() -> None:
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        check_precision("fp16", torch.device("cpu"))
+    check_precision("bf16", torch.device("cpu"))
+
+
+# -- memory -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("saving", ["split", "checkpointing", "sliced", "decoded"])
+def test_what_saves_memory_changes_results_by_rounding_only(saving: str, make_policy: Any) -> None:
+    usual, frugal = make_policy(), make_policy()
+    frugal.split = saving == "split"
+    frugal.save_memory(checkpointing=saving == "checkpointing", sliced=saving == "sliced")
+    frugal.decoded_at_once = 1 if saving == "decoded" else frugal.decoded_at_once
+    found = []
+    for policy in (usual, frugal):
+        cond, latents, step = inputs(policy)
+        noise = policy.noise(cond, latents, step)
+        noise.square().mean().backward()
+        gradient = torch.cat([p.grad.flatten() for p in policy.parameters()])
+        found.append((noise.detach(), gradient, policy.decode(latents)))
+    for expected, other in zip(*found, strict=True):
+        assert (expected - other).norm() < 1e-5 * expected.norm()
+
+
+def test_checkpointing_is_refused_for_a_network_with_dropout(make_policy: Any) -> None:
+    policy = make_policy()
+    policy.unet.down_blocks[0].resnets[0].dropout = torch.nn.Dropout(0.1)
+    with pytest.raises(UserError, match="dropout"):
+        policy.save_memory(checkpointing=True)

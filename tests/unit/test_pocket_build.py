@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from b2bench.rewards.bertscore import greedy_recall
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -33,7 +34,6 @@ from b2bench.pocket.build.scenes import DRAFT, VARIANTS, WEB, Web, draw, holds, 
 from b2bench.pocket.build.stages import Build
 from b2bench.pocket.build.training import fit
 from b2bench.pocket.world import COLOURS, RELATIONS, STYLES, TEMPLATES, Facts, all_facts, parse_caption, plain_facts
-from b2bench.rewards.bertscore import greedy_recall
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,151 @@
+"""One run on one process or on several: who holds which rollouts, and how gradients become one optimizer step.
+
+Every process draws the same prompts, knows the rewards of all rollouts and takes the same optimizer steps; each
+samples, scores and differentiates its own share. Gradients are summed over processes before they are clipped, once
+an optimizer step. torch's DistributedDataParallel would do it in every micro-batch, divide by the number of processes
+rather than of rows, and wait for ever where one process has no row of a minibatch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from b2bench.errors import RunFailed
+
+T = TypeVar("T")
+
+# A process waits for the slowest one, which may be scoring images with a 7B model: torch's ten minutes are short.
+PATIENCE = timedelta(hours=6)
+SKIPS = 20  # optimizer steps in a row that fp16 may skip while its loss scale comes down from 65,536 to below 1
+
+
+class Engine:
+    """The processes of a run, as ``accelerate launch``, ``torchrun`` or ``b2bench run --processes`` started them.
+
+    ``rank`` of ``world`` processes; rank 0 alone writes. ``scaled``: multiply losses before they are differentiated
+    in fp16, and skip the steps whose gradients overflow (torch's GradScaler).
+    """
+
+    def __init__(self, *, scaled: bool = False) -> None:
+        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+        self.device: torch.device = self.accelerator.device
+        self.rank: int = self.accelerator.process_index
+        self.world: int = self.accelerator.num_processes
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self._skipped = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes to the store, the disk and the terminal."""
+        return self.rank == 0
+
+    def shares(self, n: int) -> list[range]:
+        """``n`` items in order, dealt to the processes as evenly as it goes; equal for all of them."""
+        bounds = [n * i // self.world for i in range(self.world + 1)]
+        return [range(bounds[i], bounds[i + 1]) for i in range(self.world)]
+
+    def share(self, n: int) -> range:
+        """This process's part of ``n`` items."""
+        return self.shares(n)[self.rank]
+
+    def same(self, value: T) -> T:
+        """Rank 0's value, a plain object, on every process."""
+        if self.world == 1:
+            return value
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
+
+    def every(self, value: T) -> list[T]:
+        """The plain objects of all processes, by rank."""
+        if self.world == 1:
+            return [value]
+        found: list[T] = gather_object([value])
+        return found
+
+    def concatenated(self, rows: Tensor) -> Tensor:
+        """Rows of all processes, by rank, on the CPU."""
+        return torch.cat(self.every(rows.cpu())) if self.world > 1 else rows.cpu()
+
+    def agreed(self, error: Exception | None) -> None:
+        """Raise on every process what one of them met, lest the others wait for it.
+
+        Raises:
+            Exception: this process's own error.
+            RunFailed: that of another.
+        """
+        met = self.every(None if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        for rank, text in enumerate(met):
+            if text is not None:
+                raise RunFailed(f"process {rank} of {self.world}: {text}")
+
+    def alone(self, what: Callable[[], T]) -> T:
+        """Let rank 0 do something, and give every process its result, a plain object.
+
+        Raises:
+            Exception: what rank 0 met; on the others :class:`RunFailed`.
+        """
+        error, value = None, None
+        if self.first:
+            try:
+                value = what()
+            except Exception as met:
+                error = met
+        self.agreed(error)
+        return self.same(value)  # type: ignore[return-value]
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of ``loss`` to that of this process."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer, clipped: Sequence[nn.Parameter], max_norm: float) -> float | None:
+        """Sum gradients over processes, clip the norm of ``clipped`` and take the step: the norm before clipping.
+
+        None: the loss scale of fp16 was too large, and the step was skipped.
+
+        Raises:
+            RunFailed: the gradient is not finite, in fp16 for ``SKIPS`` steps in a row.
+        """
+        self._sum_gradients([p for group in optimizer.param_groups for p in group["params"]])
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(optimizer)
+        norm = float(nn.utils.clip_grad_norm_(clipped, max_norm))
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        if math.isfinite(norm):
+            self._skipped = 0
+            return norm
+        self._skipped += 1
+        if not self.scaler.is_enabled() or self._skipped > SKIPS:
+            raise RunFailed("the gradient is not finite")
+        return None
+
+    def _sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:  # no row of this minibatch was here
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return dict(self.scaler.state_dict())
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        if state:
+            self.scaler.load_state_dict(state)

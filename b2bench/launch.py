@@ -1,0 +1,84 @@
+"""``b2bench run --processes N``: the same command in N processes that form one run (:mod:`b2bench.engine`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from b2bench.errors import UserError
+
+
+def is_one_of_several() -> bool:
+    """Whether this process was started as one of several of a run, by us, ``accelerate launch`` or ``torchrun``."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first() -> bool:
+    """Whether it is the one that writes."""
+    return not is_one_of_several() or int(os.environ.get("RANK", "0")) == 0
+
+
+def has_gpus(processes: int) -> bool:
+    """Whether each of ``processes`` can have a GPU of its own; False where there is none at all.
+
+    Raises:
+        UserError: there are some, and too few.
+    """
+    import torch
+
+    found = torch.cuda.device_count()
+    if 0 < found < processes:
+        raise UserError(f"--processes {processes}: this machine has {found} GPUs, and a process takes one of its own")
+    return found > 0
+
+
+def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
+    """Run ``b2bench ARGUMENTS`` in ``processes`` processes on this machine; the exit code of the first that failed.
+
+    Each GPU gets one, or on a CPU each its part of the threads. When one fails the others, which would wait for it,
+    are stopped.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    if cpu:
+        cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+        shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(max(1, cores // processes))}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "b2bench", *arguments],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(processes)
+    ]
+    try:
+        while any(process.poll() is None for process in started):
+            failed = [process.returncode for process in started if process.returncode]
+            if failed:
+                return _exit_code(failed[0])
+            time.sleep(0.1)
+        return next((_exit_code(p.returncode) for p in started if p.returncode), 0)
+    except KeyboardInterrupt:  # the terminal told them too: rank 0 says how to go on
+        for process in started:
+            process.wait()
+        return 1
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in started:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:  # it waits for one that is gone, deep inside a library
+                process.kill()
+                process.wait()
+
+
+def _exit_code(code: int) -> int:
+    return code if code > 0 else 1  # ended by a signal
