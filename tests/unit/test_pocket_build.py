@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,19 @@ from b2bench.pocket.build.command import (
 )
 from b2bench.pocket.build.scenes import DRAFT, VARIANTS, WEB, Web, draw, holds, make_corpus, unfaithful, with_style_gap
 from b2bench.pocket.build.stages import Build
+from b2bench.pocket.build.tokenizers import clip_tokenizer
 from b2bench.pocket.build.training import fit
-from b2bench.pocket.world import COLOURS, RELATIONS, STYLES, TEMPLATES, Facts, all_facts, parse_caption, plain_facts
+from b2bench.pocket.world import (
+    COLOURS,
+    RELATIONS,
+    STYLES,
+    TEMPLATES,
+    Facts,
+    all_facts,
+    parse_caption,
+    plain_facts,
+    vocabulary,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +80,19 @@ def train_line(folder: Path, stop_at: int | None = None) -> tuple[nn.Module, lis
 
     fit("line", model, loss, steps=12, lr=0.1, seed=5, folder=folder, ema=0.9, report=lambda *_: None)
     return model, draws
+
+
+def test_every_word_is_one_token_and_the_same_one_in_every_process() -> None:
+    code = (
+        "import json; from b2bench.pocket.build.tokenizers import clip_tokenizer, word_tokenizer\n"
+        "made = [clip_tokenizer(), word_tokenizer('bert'), word_tokenizer('llava')]\n"
+        "print(json.dumps([sorted(t.get_vocab().items()) for t in made]))"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert json.loads(runs[0].stdout) == json.loads(runs[1].stdout)
+    tokenizer = clip_tokenizer()
+    assert {len(ids) for ids in tokenizer(list(vocabulary())).input_ids} == {3}
+    assert tokenizer.eos_token_id == len(tokenizer) - 1
 
 
 def test_recalls_of_many_sentences_are_those_of_bertscore() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+from collections import Counter
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
@@ -66,16 +68,42 @@ def paraphrases(facts: Facts) -> list[str]:
 
 def clip_tokenizer() -> CLIPTokenizer:
     """Byte-pair encoding in which every word of the world is one token; EOS has the largest id, as in CLIP."""
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(vocab_size=100_000, end_of_word_suffix="</w>", show_progress=False)
-    trained.train_from_iterator([" ".join(vocabulary())], trainer)
-    model = json.loads(trained.to_str())["model"]
-    vocab = {token: i for i, token in enumerate(model["vocab"])}
+    words = [word for word in vocabulary() if word.isalpha()]
+    merges = merge_order(words)
+    letters = sorted({letter for word in words for letter in word})
+    tokens = [*letters, *(f"{letter}{END}" for letter in letters), *("".join(pair) for pair in merges)]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
-    merges = [tuple(pair) for pair in model["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
+
+
+END = "</w>"  # at the end of a word, in CLIP's vocabulary
+
+
+def merge_order(words: Sequence[str]) -> list[tuple[str, str]]:
+    """The merges of byte-pair encoding until each word is one token: the most frequent pair first, ties by name.
+
+    By the trainer of ``tokenizers`` ties fall as its hash maps lie, otherwise in every process: a stage that was
+    taken up again read its captions as other token ids than before.
+    """
+    pieces = [[*word[:-1], word[-1] + END] for word in words]
+    found = []
+    while counts := Counter(pair for piece in pieces for pair in itertools.pairwise(piece)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        found.append(best)
+        pieces = [_merged(piece, best) for piece in pieces]
+    return found
+
+
+def _merged(piece: list[str], pair: tuple[str, str]) -> list[str]:
+    found: list[str] = []
+    for token in piece:
+        if found and (found[-1], token) == pair:
+            found[-1] += token
+        else:
+            found.append(token)
+    return found
 
 
 def word_tokenizer(kind: str) -> PreTrainedTokenizerFast:
