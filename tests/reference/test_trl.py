@@ -1,4 +1,4 @@
-"""DDPO against trl's trainer, the last release that has one: sampling, log-probabilities and gradients of a round.
+"""DDPO against trl's trainer: sampling, log-probabilities and gradients of a round.
 
 Run with ``uv run --group reference pytest tests/reference -s``; ``-s`` shows the measured differences.
 """
