@@ -16,11 +16,13 @@ def pins(lock: dict) -> list[str]:
             versions[package["name"]].append(package)
     lines = []
     for name, packages in sorted(versions.items()):
-        # One version for old Pythons, one for the others: the lock spells out each Python of the others.
-        markers = [" or ".join(package.get("resolution-markers", [])) for package in packages]
-        old = min(markers, key=len)
-        if len(packages) == 2 and old.startswith("python_full_version < "):
-            markers = [old if marker == old else old.replace("<", ">=") for marker in markers]
+        found = [package.get("resolution-markers", []) for package in packages]
+        markers = [" or ".join(each) for each in found]
+        # One version for old Pythons, one for the others: the lock spells out each Python, and platform, of both.
+        pythons = [{marker.partition(" and ")[0] for marker in each} for each in found]
+        old, *more = min(pythons, key=len) or {""}
+        if len(packages) == 2 and not more and not pythons[0] & pythons[1] and old.startswith("python_full_version < "):
+            markers = [old if python == {old} else old.replace("<", ">=") for python in pythons]
         for package, marker in zip(packages, markers, strict=True):
             condition = f" ; {marker}" if len(packages) > 1 else ""
             lines.append(f"{name}=={package['version']}{condition}".replace("python_full_", "python_"))

@@ -51,8 +51,8 @@ def test_every_pin_is_exact_and_every_dependency_pinned():
     pins = PYPROJECT["tool"]["uv"]["constraint-dependencies"]
     assert all(re.fullmatch(r"[a-z0-9-]+==[^ =<>*]+( ; python_version .*)?", pin) for pin in pins)
     project = PYPROJECT["project"]
-    asked = [*project["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]
-    asked += [name for extra in project["optional-dependencies"].values() for name in extra]
+    optional = [*project["optional-dependencies"].values(), *PYPROJECT["dependency-groups"].values()]
+    asked = [*project["dependencies"], *(name for names in optional for name in names)]
     wanted = {re.match(r"[\w-]+", name)[0].lower().replace("_", "-") for name in asked}
     assert wanted <= {pin.partition("==")[0] for pin in pins}
 
