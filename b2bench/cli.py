@@ -171,6 +171,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
+    from b2bench.config import check_shares
     from b2bench.launch import has_gpus, is_first, is_one_of_several, launch
     from b2bench.progress import RunProgress, summary_table
 
@@ -204,6 +205,8 @@ def run(
                 store.check()
                 budget, reward_name = resolved.queries, resolved.reward_name
             if processes > 1 and not is_one_of_several():
+                if resume is None:
+                    check_shares(resolved, processes)
                 raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
             progress = stack.enter_context(RunProgress(console, budget, reward_name, quiet=not is_first()))
             progress.stage("importing torch")

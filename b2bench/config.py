@@ -335,6 +335,21 @@ def resolve(
     )
 
 
+def check_shares(config: RunConfig, processes: int) -> None:
+    """Refuse more processes than some round has prompt draws, or an evaluation images.
+
+    Raises:
+        UserError: a process would stand idle, and what it computes on nothing has no shape.
+    """
+    settings = config.settings
+    least = min(config.draws(config.rounds - 1), settings.eval_images, settings.eval_train_images or processes)
+    if least < processes:
+        raise UserError(
+            f"{processes} processes are too many: the smallest round has {config.draws(config.rounds - 1)} prompt "
+            f"draws, evaluations {settings.eval_images} and {settings.eval_train_images} images; take at most {least}"
+        )
+
+
 def own_checkpoint(backbone: Backbone, reward: str) -> str:
     """What ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone."""
     if not backbone.is_pocket:

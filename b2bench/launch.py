@@ -58,12 +58,13 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
         for rank in range(processes)
     ]
     try:
-        while any(process.poll() is None for process in started):
-            failed = [process.returncode for process in started if process.returncode]
-            if failed:
+        while True:
+            codes = [process.poll() for process in started]
+            if failed := [code for code in codes if code]:
                 return _exit_code(failed[0])
+            if None not in codes:
+                return 0
             time.sleep(0.1)
-        return next((_exit_code(p.returncode) for p in started if p.returncode), 0)
     except KeyboardInterrupt:  # the terminal told them too: rank 0 says how to go on
         for process in started:
             process.wait()

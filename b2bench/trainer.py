@@ -26,7 +26,7 @@ from torch import Tensor
 from b2bench.advantage import PromptAdvantage
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
 from b2bench.checkpoint import load_checkpoint, save_checkpoint
-from b2bench.config import RunConfig
+from b2bench.config import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
@@ -141,21 +141,6 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UserError("precision = fp16 needs a GPU, and this machine has none; take bf16, or fp32")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("precision = bf16: this GPU has no bf16 arithmetic (it takes Ampere or later); take fp16")
-
-
-def check_shares(config: RunConfig, processes: int) -> None:
-    """Refuse more processes than some round has prompt draws, or an evaluation images.
-
-    Raises:
-        UserError: a process would stand idle, and what it computes on nothing has no shape.
-    """
-    settings = config.settings
-    least = min(config.draws(config.rounds - 1), settings.eval_images, settings.eval_train_images or processes)
-    if least < processes:
-        raise UserError(
-            f"{processes} processes are too many: the smallest round has {config.draws(config.rounds - 1)} prompt "
-            f"draws, evaluations {settings.eval_images} and {settings.eval_train_images} images; take at most {least}"
-        )
 
 
 class Trainer:

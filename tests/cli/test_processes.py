@@ -1,0 +1,119 @@
+"""One run on two processes: the same rows and, up to rounding, the same weights as on one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from b2bench.launch import launch
+from b2bench.store import Store
+
+SMALL = (
+    "--queries", "30", "--set", "draws=3", "--set", "steps=4", "--set", "optimizer_steps=3", "--set", "eval_images=6",
+    "--set", "eval_train_images=2", "--threads", "1",
+)  # fmt: skip
+
+
+def b2bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "b2bench", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "2"})
+
+
+def rows(store: Store, run_id: str) -> list[dict[str, Any]]:
+    columns = "query_index, round, prompt, group_id, leaf, kept, reward, advantage"
+    return store.sql(f"select {columns} from queries where run_id = ? order by query_index", [run_id])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["ddpo", "dpo", "dpok"])
+def test_two_processes_end_where_one_does(algorithm: str, tmp_path: Path) -> None:
+    """Rounds of 3 draws: the processes hold 1 and 2, so that their shares of a minibatch differ."""
+    value = ["--set", "value_net=true"] if algorithm == "dpok" else []
+    for processes in ("1", "2"):
+        ended = b2bench(
+            "run", "--algo", algorithm, "--wrapper", "b2", *SMALL, *value, "--name", f"on {processes}",
+            "--processes", processes, cwd=tmp_path,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("queries a second") == 1
+    store = Store(tmp_path / "b2bench.duckdb")
+    one, two = (store.find_run(f"on {processes}") for processes in ("1", "2"))
+    assert one["config_hash"] == two["config_hash"]
+    assert two["device"] == "cpu x 2"
+    for expected, found in zip(rows(store, one["run_id"]), rows(store, two["run_id"]), strict=True):
+        for number in ("reward", "advantage"):
+            assert found.pop(number) == pytest.approx(expected.pop(number), abs=1e-4)
+        assert found == expected
+    spent = [
+        [(r["denoiser_calls_sampling"], r["denoiser_calls_training"], r["kept"]) for r in store.rounds(run["run_id"])]
+        for run in (one, two)
+    ]
+    assert spent[0] == spent[1]
+    evals = [
+        {(e["queries"], e["split"], e["metric"]): (e["value"], e["n"]) for e in store.evals([run["run_id"]])}
+        for run in (one, two)
+    ]
+    assert evals[0].keys() == evals[1].keys()
+    for key, (value_one, n) in evals[0].items():
+        assert evals[1][key] == (pytest.approx(value_one, abs=1e-3, nan_ok=True), n), key
+    weights = [load_file(tmp_path / "runs" / run["run_id"] / "pytorch_lora_weights.safetensors") for run in (one, two)]
+    vectors = [torch.cat([tensor.flatten() for tensor in state.values()]) for state in weights]
+    assert (vectors[0] - vectors[1]).abs().max() < 1e-3 * vectors[0].abs().max()
+
+
+@pytest.mark.slow
+def test_a_reward_that_fails_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "import os, torch\n"
+        "from b2bench.registry import reward\n\n\n"
+        "@reward\nclass Odd:\n"
+        "    properties = {}\n"
+        "    def __call__(self, images, prompts):\n"
+        "        if os.environ.get('RANK') == '1':\n"
+        "            raise ValueError('only here')\n"
+        "        return torch.zeros(len(images))\n",
+        encoding="utf-8",
+    )
+    started = time.monotonic()
+    ended = b2bench(
+        "run", "--algo", "ddpo", "--reward", "odd", "--plugin", "odd.py", *SMALL, "--processes", "2", cwd=tmp_path
+    )
+    assert ended.returncode == 1
+    assert "only here" in ended.stderr
+    assert time.monotonic() - started < 300  # nobody waits for the other
+    [run] = Store(tmp_path / "b2bench.duckdb").runs()
+    assert run["status"] == "failed"
+
+
+def test_a_users_mistake_is_said_once_and_starts_nothing(
+    b2bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = b2bench("run", "--algo", "ddpoo", "--processes", "2")
+    assert result.code == 2
+    assert result.stderr.count("Did you mean ddpo") == 1
+    result = b2bench("run", "--algo", "ddpo", *SMALL, "--processes", "4")
+    assert result.code == 2
+    assert "take at most 2" in result.stderr
+
+
+def test_when_one_process_is_killed_the_others_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, signal, time; os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL); time.sleep(99)"
+    started = []
+    usual = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> Any:
+        started.append(usual([sys.executable, "-c", code], **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert launch(3, ["run"], cpu=True) == 1
+    assert sorted(process.returncode for process in started) == [-signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL]
