@@ -420,7 +420,8 @@ def network_parameters(config: RunConfig, footprint: Footprint) -> int:
         algorithm.setup(cast(Policy, policy), generator(config.seed, "algorithm"))
     except Exception as error:
         raise UserError(
-            f"algorithm {config.algorithm_name} cannot be set up: {type(error).__name__}: {error}"
+            f"algorithm {config.algorithm_name} cannot be set up ({type(error).__name__}: {error}); "
+            "b2bench check says more"
         ) from None
     return sum(p.numel() for network, _ in algorithm.networks() for p in network.parameters())
 
@@ -489,7 +490,7 @@ def fitting(
     space = vram_bytes * (1 - margin) - resident
     narrow, graphs = WIDTH[precision] / 4, loss_cost(config.algorithm).with_gradient
     rollouts = config.draws(0) * config.settings.samples
-    items = rollouts * config.settings.steps
+    items = kept_rows(config, 0)[1] * config.settings.steps
 
     def most(line: Line, left: float, useful: int, graphs: int = 1) -> int:
         return min(useful, line.largest(left / narrow) // graphs)

@@ -63,7 +63,7 @@ def test_a_preset_says_the_cell_where_it_names_one(b2bench: Callable[..., Any], 
         (("--preset", "papr"), "unknown preset 'papr'"),
         (("--set", "stepz=3"), "unknown hyperparameter 'stepz'"),
         (("--set", "steps=2000"), "outside 1..1000"),
-        (("--vram", "much"), "'much' is not a valid float"),
+        (("--vram", "much"), "Invalid value for '--vram'"),
         (("--seeds", "0"), "--seeds"),
     ],
 )

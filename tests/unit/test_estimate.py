@@ -159,7 +159,7 @@ def test_what_is_said_to_fit_fits(algorithm: str, gib: float) -> None:
     for name in ("sampling", "training", "decoding"):  # one row more does not, or has no use
         rows = getattr(batches, name)
         more = counting.phase_bytes(config, footprint, replace(batches, **{name: rows + 1}), "fp32")[name]
-        assert more > space or rows in (2400, 3200), name
+        assert more > space or rows in (2400, 3200, 640), name
     half = fitting(gib * GIB, config, footprint, precision="bf16", checkpointing=batches.checkpointing)
     assert half.sampling >= batches.sampling
     assert half.training >= batches.training
