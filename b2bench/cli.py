@@ -320,6 +320,74 @@ def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def estimate(
+    algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, or all]")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, or all]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompt set, or a text file  [the backbone's]")] = None,
+    queries: Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any hyperparameter: name=value")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file, as for run")] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings: paper, ... (b2bench ls presets)")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    vram: Annotated[float | None, typer.Option(help="GiB of a GPU: which micro-batches fit")] = None,
+    margin: Annotated[float | None, typer.Option(help="Share of --vram that stays free  [0.15]")] = None,
+    throughput: Annotated[float | None, typer.Option(help="Denoiser calls a second, in sampling  [assumed]")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell  [the preset's, or 1]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Memory, disk, denoiser calls and hours of a run, or of a grid, before it is started. Nothing is trained."""
+    options = {
+        "algo": algo,
+        "wrapper": wrapper,
+        "backbone": backbone,
+        "reward": reward,
+        "prompts": prompts,
+        "queries": queries,
+    }
+    with stderr().status("counting on the meta device"):
+        configs, preset_seeds = _grid(options, config, set_ or [], plugin or [], preset)
+        from b2bench import estimate as counting
+
+        found = counting.estimate(
+            configs,
+            vram=None if vram is None else vram * counting.GIB,
+            throughput=throughput,
+            margin=counting.MARGIN if margin is None else margin,
+            seeds=seeds or preset_seeds or 1,
+        )
+    if as_json:
+        print_json(found.as_dict())
+        return
+    from b2bench.estimate_tables import render
+
+    render(found, stdout())
+
+
+def _grid(
+    options: dict[str, Any], config_file: Path | None, assignments: list[str], plugins: list[Path], preset: str | None
+) -> tuple[list[Any], int | None]:
+    """A run of every cell of ``options``, where an algorithm or wrapper that nobody names is all; a preset's seeds."""
+    from b2bench.presets import load_preset
+    from b2bench.registry import load_registries
+
+    known = load_preset(preset) if preset is not None else None
+    given = _given(options, config_file, assignments)
+    named = {**(known.options if known else {}), **given}
+    registries = load_registries(plugins)
+    cells = [
+        {"algo": algo, "wrapper": wrapper}
+        for algo in ([named["algo"]] if named.get("algo") else registries["algorithm"].names())
+        for wrapper in ([named["wrapper"]] if named.get("wrapper") else registries["wrapper"].names())
+    ]
+    configs = [
+        _resolve((given if known else DEFAULTS | given) | cell, plugins, preset if known else None) for cell in cells
+    ]
+    return configs, known.seeds if known else None
+
+
+@app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A plugin file, or the name of a built-in algorithm, wrapper or reward")],
     as_json: AsJson = False,
