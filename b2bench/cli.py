@@ -165,6 +165,9 @@ def run(
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
+    vram: Annotated[
+        float | None, typer.Option(help="GiB of the GPU's memory: micro-batches and checkpointing are chosen to fit")
+    ] = None,
     processes: Annotated[
         int, typer.Option(min=1, help="Processes that share the run: one a GPU, or parts of the CPU's cores")
     ] = 1,
@@ -186,7 +189,13 @@ def run(
     }
     if resume is not None:
         given = [f"--{option}" for option, value in options.items() if value is not None]
-        others = (("--set", set_), ("--config", config), ("--preset", preset), ("--plugin", plugin))
+        others = (
+            ("--set", set_),
+            ("--config", config),
+            ("--preset", preset),
+            ("--plugin", plugin),
+            ("--vram", vram),
+        )
         given += [flag for flag, value in others if value]
         if given:
             raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
@@ -202,6 +211,10 @@ def run(
             else:
                 merge = _merged if preset is None else _given
                 resolved = _resolve(merge(options, config, set_ or []), plugin or [], preset)
+                if vram is not None:
+                    from b2bench.estimate import within
+
+                    resolved = within(resolved, vram)
                 store.check()
                 budget, reward_name = resolved.queries, resolved.reward_name
             if processes > 1 and not is_one_of_several():

@@ -10,12 +10,11 @@ over a throughput.
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from b2bench.backbones import POCKET_WEIGHTS, Backbone, backbones
-from b2bench.backbones.stable_diffusion import StableDiffusion
+from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion
 from b2bench.checkpoint import KEPT
 from b2bench.config import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
@@ -181,11 +180,13 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
     scale = 2 ** (len(shapes.autoencoder.config.block_out_channels) - 1)
     picture = (int(shapes.autoencoder.config.out_channels), latents_wide * scale, latents_wide * scale)
 
-    def make(autoencoder: nn.Module) -> StableDiffusion:
+    def make(autoencoder: nn.Module, **options: Any) -> StableDiffusion:
         pipeline = SimpleNamespace(
             unet=shapes.unet, vae=autoencoder, text_encoder=shapes.text_encoder, scheduler=schedule
         )
-        return StableDiffusion(cast(Any, pipeline), num_steps=steps, eta=1.0, guidance=guidance, device="meta")
+        return StableDiffusion(
+            cast(Any, pipeline), num_steps=steps, eta=1.0, guidance=guidance, device="meta", **options
+        )
 
     policy = make(shapes.autoencoder)
     text = (int(shapes.text_encoder.config.max_position_embeddings), int(shapes.unet.config.cross_attention_dim))
@@ -219,9 +220,9 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
     policy.unet.enable_gradient_checkpointing()
     checkpointed = train()
     policy.unet.disable_gradient_checkpointing()
-    painting = make(_Painter(shapes.autoencoder, picture))
+    painting = make(_Painter(shapes.autoencoder, picture), decoded_at_once=1)
     try:
-        pictures = [peak_bytes(partial(painting.decode, latents(images), micro_batch=1)) for images in (4, 8)]
+        pictures = [peak_bytes(partial(painting.decode, latents(images))) for images in (4, 8)]
     except NotImplementedError:  # a policy that takes its images off the device: a meta tensor has nothing to take
         pictures = [0, 0]
     return Footprint(
@@ -522,9 +523,29 @@ def fitting(
 def own_micro_batches(config: RunConfig) -> MicroBatches:
     """Those of the run as it is configured."""
     settings = config.settings
-    decode = inspect.signature(StableDiffusion.decode).parameters["micro_batch"].default
-    checkpointing = bool(getattr(settings, "gradient_checkpointing", False))
-    return MicroBatches(settings.micro_batch, settings.micro_batch, decode, checkpointing)
+    return MicroBatches(
+        sampling=settings.micro_batch,
+        training=settings.train_micro_batch or settings.micro_batch,
+        decoding=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
+        checkpointing=settings.gradient_checkpointing,
+    )
+
+
+def within(config: RunConfig, vram: float) -> RunConfig:
+    """The run with the micro-batches, and gradient checkpointing where it must be, that fit into ``vram`` GiB.
+
+    Raises:
+        UserError: as :func:`fitting` does.
+    """
+    found = fitting(vram * GIB, config, measure(config))
+    settings = replace(
+        config.settings,
+        micro_batch=found.sampling,
+        train_micro_batch=found.training,
+        decode_micro_batch=found.decoding,
+        gradient_checkpointing=found.checkpointing,
+    )
+    return replace(config, settings=settings)
 
 
 # -- host memory and disk ----------------------------------------------------------------------------------

@@ -253,15 +253,17 @@ class StableDiffusion:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1], float32, on the policy's device."""
+        """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1], float32, on the CPU, ``decoded_at_once``."""
         scaled = latents.to(self.device) / self.vae.config.scaling_factor
 
         def run(part: Tensor) -> Tensor:
             with torch.no_grad():
-                return self.vae.decode(part.to(self.vae.dtype)).sample
+                images = self.vae.decode(part.to(self.vae.dtype)).sample.float()
+            return (images / 2 + 0.5).clamp(0, 1).cpu()  # at once: a round of 512x512 images is 4 GiB
 
-        images = self.threads.map(run, [scaled[part] for part in micro_batches(len(scaled), self.decoded_at_once)])
-        return (concatenate(images).float() / 2 + 0.5).clamp(0, 1)
+        return concatenate(
+            self.threads.map(run, [scaled[part] for part in micro_batches(len(scaled), self.decoded_at_once)])
+        )
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
