@@ -62,7 +62,7 @@ class Settings:
     """Classifier-free guidance scale; none takes the backbone's default"""
     optimizer_steps: int = 48
     """Optimizer steps a round, the same number in every cell"""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """AdamW's learning rate for the LoRA weights"""
     weight_decay: float = 1e-4
     """AdamW's weight decay"""
