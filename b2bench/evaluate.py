@@ -271,10 +271,11 @@ def measure(
         mine, n = engine.share(len(pairs)), len(pairs)
         here = slice(mine.start, mine.stop)
         pictures = draw(split, names[here], pairs[here])
-        error, found = None, {}
+        error: Exception | None = None
+        found: dict[str, Tensor] = {}
         try:
             found = judges.scores(pictures, names[here])
-        except RunFailed as met:
+        except Exception as met:  # a plugin may raise anything
             error = met
         engine.agreed(error)
         scores = {name: engine.concatenated(values) for name, values in found.items()}

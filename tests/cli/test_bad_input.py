@@ -414,7 +414,8 @@ def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refu
     [
         ("steps=2000", "steps = 2000 is outside"),
         ("eta=0", "eta 0"),
-        ("precision=bf16", "precision = 'bf16' is no fp32"),
+        ("precision=fp16", "precision = fp16 needs a GPU"),
+        ("precision=int8", "precision = 'int8' is no fp32"),
     ],
 )
 def test_a_setting_that_the_backbone_refuses(assignment: str, part: str, refused: Callable[..., str]) -> None:

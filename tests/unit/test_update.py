@@ -97,7 +97,10 @@ def learn(policy: Any, algorithm: Any, trajectories: Any, **options: Any) -> Upd
 def test_the_micro_batch_changes_a_round_by_rounding_only(
     name: str, sizes: tuple[int, ...], make_policy: Any, roll: Any, algorithm: Any, adapter_vector: Any
 ) -> None:
-    """Two optimizer steps of 9 items, as 4 and 5 where 5 is the most: micro-batches are not to weigh the same."""
+    """Two optimizer steps of 9 items, as 4 and 5 where 5 is the most: micro-batches are not to weigh the same.
+
+    If they did, a step would be off by a tenth. Rounding makes 1.3e-4 of DPO's, whose gradient is a small difference.
+    """
     start = make_policy(num_steps=3)
     trajectories = roll(start, draws=3, samples=2) if name == "pg" else roll(start, draws=6, samples=2, leaves=2)
     moves, reports = [], []
@@ -108,7 +111,7 @@ def test_the_micro_batch_changes_a_round_by_rounding_only(
         moves.append(adapter_vector(policy) - before)
     assert moves[0].norm() > 1e-3
     for move, report in zip(moves[1:], reports[1:], strict=True):
-        assert (move - moves[0]).norm() / moves[0].norm() < 1e-4
+        assert (move - moves[0]).norm() / moves[0].norm() < 5e-4
         assert report.loss == pytest.approx(reports[0].loss, rel=1e-4, abs=1e-6)
         assert report.grad_norm == pytest.approx(reports[0].grad_norm, rel=1e-3)
         assert report.metrics == pytest.approx(reports[0].metrics, rel=1e-3, abs=1e-6)
