@@ -46,9 +46,9 @@ MARGIN = 0.15
 """Share of a GPU's memory that is left free: its context, kernels' workspaces, the allocator's waste. Assumed."""
 ENOUGH_ROWS = 8
 """Training rows that are worth doing without checkpointing; below, kernels round differently from larger batches"""
-ASSUMED_FLOPS = {"gpu": 20e12, "cpu": 25e9}
-"""Operations a second that hours are estimated by where no throughput is given. Of a GPU assumed, measured on none;
-of a CPU one core of the machine that docs/profile.md speaks of, at pocket."""
+ASSUMED_FLOPS = {"gpu": 20e12, "cpu": 40e9}
+"""Operations a second that hours are estimated by where no throughput is given. Of a GPU assumed, measured on none. Of
+a CPU, one core at pocket: 19,200 calls of 0.34 GFLOP in the 2 to 3 minutes that docs/profile.md names."""
 QUERY_BYTES, IMAGE_BYTES, EMPTY_STORE_BYTES = 154, 33, 798_720
 """Of a row of table ``queries``, of table ``images``, and of a store without rows: measured with duckdb 2.0 by a run of
 25,600 queries and 8,000 images"""

@@ -43,7 +43,8 @@ def render(found: Estimate, console: Console) -> None:
     console.print(room_table(found))
     console.print(calls_table(found))
     least, most = found.grid_hours
-    runs = f"{len(found.cells)} cells x {found.seeds} seeds" if len(found.cells) > 1 else f"{found.seeds} seeds"
+    runs = f"{found.seeds} seed{'s' if found.seeds > 1 else ''}"
+    runs = f"{len(found.cells)} cells x {runs}" if len(found.cells) > 1 else runs
     console.print(f"{runs}: {_up_to(least, most, ',.1f')} hours, an estimate\n", soft_wrap=True)
     for warning in found.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
