@@ -15,7 +15,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -34,7 +34,7 @@ from b2bench.errors import UserError
 from b2bench.evaluate import eval_prompts
 from b2bench.protocols import Policy
 from b2bench.seeding import generator
-from b2bench.shapes import Cost, Shapes, cost, peak_bytes
+from b2bench.shapes import Cost, Shapes, cost
 from b2bench.toy import ToyPolicy, toy_batch
 from b2bench.types import Conditioning
 from b2bench.wrappers import Branching, Independent
@@ -82,8 +82,8 @@ class Footprint:
     """What a backbone takes with its adapter. Bytes of activations are in fp32; rows are images, guidance included.
 
     ``parameters`` maps UNet, text encoder and autoencoder to numbers of parameters. ``training`` is of one graph, alive
-    until backward; ``checkpointed`` with gradient checkpointing. ``decoding`` is of the autoencoder, ``pictures`` of
-    the finished images while a rollout's are put together. ``call_flops`` are of one denoiser call, ``training_flops``
+    until backward; ``checkpointed`` with gradient checkpointing. ``decoding`` is of the autoencoder; finished
+    images leave the device at once. ``call_flops`` are of one denoiser call, ``training_flops``
     and ``checkpointed_flops`` of one with its backward pass, ``decoding_flops`` of one image.
     """
 
@@ -97,7 +97,6 @@ class Footprint:
     training: Line
     checkpointed: Line
     decoding: Line
-    pictures: Line
     call_flops: float
     training_flops: float
     checkpointed_flops: float
@@ -148,17 +147,6 @@ def find_shapes(backbone: Backbone) -> tuple[Shapes, Any, str]:
         ) from None
 
 
-class _Painter(nn.Module):
-    """In place of an autoencoder: its images and nothing of what making them takes."""
-
-    def __init__(self, autoencoder: Any, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.config, self.dtype, self.shape = autoencoder.config, torch.float32, shape
-
-    def decode(self, latents: Tensor) -> Any:
-        return SimpleNamespace(sample=torch.empty(len(latents), *self.shape, device="meta"))
-
-
 def measure(config: RunConfig) -> Footprint:
     """Count what the backbone of ``config`` takes, at its guidance and rank, on the meta device.
 
@@ -180,15 +168,10 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
     scale = 2 ** (len(shapes.autoencoder.config.block_out_channels) - 1)
     picture = (int(shapes.autoencoder.config.out_channels), latents_wide * scale, latents_wide * scale)
 
-    def make(autoencoder: nn.Module, **options: Any) -> StableDiffusion:
-        pipeline = SimpleNamespace(
-            unet=shapes.unet, vae=autoencoder, text_encoder=shapes.text_encoder, scheduler=schedule
-        )
-        return StableDiffusion(
-            cast(Any, pipeline), num_steps=steps, eta=1.0, guidance=guidance, device="meta", **options
-        )
-
-    policy = make(shapes.autoencoder)
+    pipeline = SimpleNamespace(
+        unet=shapes.unet, vae=shapes.autoencoder, text_encoder=shapes.text_encoder, scheduler=schedule
+    )
+    policy = StableDiffusion(cast(Any, pipeline), num_steps=steps, eta=1.0, guidance=guidance, device="meta")
     text = (int(shapes.text_encoder.config.max_position_embeddings), int(shapes.unet.config.cross_attention_dim))
 
     def latents(rows: int) -> Tensor:
@@ -220,11 +203,6 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
     policy.unet.enable_gradient_checkpointing()
     checkpointed = train()
     policy.unet.disable_gradient_checkpointing()
-    painting = make(_Painter(shapes.autoencoder, picture), decoded_at_once=1)
-    try:
-        pictures = [peak_bytes(partial(painting.decode, latents(images))) for images in (4, 8)]
-    except NotImplementedError:  # a policy that takes its images off the device: a meta tensor has nothing to take
-        pictures = [0, 0]
     return Footprint(
         source=source,
         parameters=parameters,
@@ -237,7 +215,6 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
         training=Line(0, plain.bytes),
         checkpointed=Line(0, checkpointed.bytes),
         decoding=Line.through(decoded[0].bytes, decoded[1].bytes),
-        pictures=Line(2 * pictures[0] - pictures[1], (pictures[1] - pictures[0]) / 4),
         call_flops=call.flops,
         training_flops=plain.flops,
         checkpointed_flops=checkpointed.flops,
@@ -453,8 +430,7 @@ def phase_bytes(config: RunConfig, footprint: Footprint, batches: MicroBatches, 
     return {
         "sampling": narrow * footprint.sampling.at(batches.sampling),
         "training": narrow * line.at(loss_cost(config.algorithm).with_gradient * batches.training),
-        # the finished images of the rollout so far are on the device too, in fp32
-        "decoding": narrow * footprint.decoding.at(batches.decoding) + held_bytes(config, footprint),
+        "decoding": narrow * footprint.decoding.at(batches.decoding),
     }
 
 
@@ -462,11 +438,6 @@ def most_images(config: RunConfig) -> int:
     """Images that are decoded in one go at most: those of a round, or of an evaluation."""
     settings = config.settings
     return max(config.draws(0) * settings.samples, settings.eval_images, settings.eval_train_images)
-
-
-def held_bytes(config: RunConfig, footprint: Footprint) -> int:
-    """Finished images that are on the device while the last of them is decoded; 0 where they leave it at once."""
-    return most_images(config) * footprint.image_bytes if footprint.pictures.each else 0
 
 
 def fitting(
@@ -504,7 +475,7 @@ def fitting(
     found = MicroBatches(
         sampling=most(footprint.sampling, space, max(rollouts, images)),
         training=most(footprint.checkpointed if checkpointing else footprint.training, space, minibatch, graphs),
-        decoding=most(footprint.decoding, space - held_bytes(config, footprint), images),
+        decoding=most(footprint.decoding, space, images),
         checkpointing=checkpointing,
     )
     short = [name for name in ("sampling", "training", "decoding") if getattr(found, name) < 1]
@@ -741,7 +712,7 @@ class Estimate:
     def as_dict(self) -> dict[str, Any]:
         """Plain values; bytes in bytes, activations in fp32."""
         footprint = self.footprint
-        lines = ("sampling", "training", "checkpointed", "decoding", "pictures")
+        lines = ("sampling", "training", "checkpointed", "decoding")
         cells = [
             {
                 "algorithm": cell.algorithm,
@@ -812,14 +783,6 @@ def _warnings(configs: Sequence[RunConfig], footprint: Footprint, own: MicroBatc
                 f"{config.algorithm_name} as it is configured, in {precision}, needs more than the "
                 f"{space / GIB:.1f} GiB that the margin leaves: {', '.join(short)}"
             )
-    config = configs[0]
-    images = most_images(config)
-    joined = footprint.pictures.at(images) if footprint.pictures.each else 0.0
-    if joined and resident_bytes(config, footprint, config.settings.precision) + joined > space:
-        found.append(
-            f"{images:,} decoded images are put together on the device, which takes {joined / GIB:.1f} GiB at any "
-            "micro-batch, beside the weights: take fewer draws a round or fewer evaluation images"
-        )
     return found
 
 
