@@ -286,7 +286,7 @@ class _Bench:
                 return sample(policy, names, noise, config.settings.micro_batch)
 
             def score(images: Tensor) -> Tensor:
-                return checked_scores(config.reward(images, names), len(names), config.reward_name)
+                return checked_scores(self.judges.reward(images, names), len(names), config.reward_name)
 
             return best_of(candidates, score, counts)
 

@@ -43,6 +43,7 @@ class Split(Enum):
 
 Db = Annotated[Path, typer.Option("--db", help="DuckDB file that holds the runs")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
+_BACKBONE = "pocket, sd14, a pipeline folder or .safetensors file, or a hub id"
 DEFAULT_DB = Path("b2bench.duckdb")
 ART_CACHE = Path("pocket-build") / "art"  # where `pocket build` has it too
 
@@ -144,7 +145,7 @@ def _resolve(merged: dict[str, Any], plugins: list[Path], preset: str | None = N
 def run(
     algo: Annotated[str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok, or a plugin's")] = None,
     wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2  [vanilla]")] = None,
-    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    backbone: Annotated[str | None, typer.Option(help=f"{_BACKBONE}  [pocket]")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
     prompts: Annotated[
         str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file  [the backbone's: template1]")
@@ -336,7 +337,7 @@ def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 def estimate(
     algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, or all]")] = None,
     wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, or all]")] = None,
-    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    backbone: Annotated[str | None, typer.Option(help=f"{_BACKBONE}  [pocket]")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set, or a text file  [the backbone's]")] = None,
     queries: Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")] = None,
@@ -437,7 +438,7 @@ def new(
 @app.command()
 def evaluate(
     lora: Annotated[Path | None, typer.Argument(help="LoRA file or folder; left out: the pretrained model")] = None,
-    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id")] = None,
+    backbone: Annotated[str | None, typer.Option(help=_BACKBONE)] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success")] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file")] = None,
     queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, as its owner says")] = 0,
@@ -477,7 +478,7 @@ def evaluate(
 
 @app.command()
 def profile(
-    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    backbone: Annotated[str | None, typer.Option(help=f"{_BACKBONE}  [pocket]")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
     prompts: Annotated[
         list[str] | None, typer.Option(help="A prompt set or a text file; several: a,b or twice  [template1]")
@@ -586,7 +587,7 @@ def prompt_names(given: list[str]) -> list[str]:
 @app.command()
 def baseline(
     kind: Annotated[list[str], typer.Option(help="guidance, best-of, oracle or all; several: a,b or twice")],
-    backbone: Annotated[str | None, typer.Option(help="pocket, sd14, a pipeline folder or a hub id  [pocket]")] = None,
+    backbone: Annotated[str | None, typer.Option(help=f"{_BACKBONE}  [pocket]")] = None,
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
     prompts: Annotated[
         str | None, typer.Option(help="A prompt set, or a text file  [the backbone's: template1]")

@@ -88,6 +88,10 @@ class Settings:
     """sdpa: fused, where the device has it; sliced: head by head, for little memory and older devices"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the frozen networks; latents, log-probs, LoRA weights stay fp32. fp16: a GPU, with loss scaling"""
+    reward_device: str = "auto"
+    """Device of the reward and of what judges evaluations: auto (that of training), cpu, cuda:1, ..."""
+    reward_process: bool = False
+    """The reward in a process of its own, whose memory is not that of training"""
     reward_noise: float = 0.0
     """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
     eval_points: int = 3
@@ -205,6 +209,8 @@ _NO_IDENTITY = (
     "gradient_checkpointing",
     "guidance_split",
     "attention",
+    "reward_device",
+    "reward_process",
     "inception_weights",
 )
 """Settings that change results by rounding at most: how a batch is cut and computed, and where a file lies."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from b2bench.backbones import Backbone
 from b2bench.errors import UserError
+from b2bench.reward_process import RewardProcess
 from b2bench.scorers import ClipScorer
 
 # images [N, 3, h, w] in [0, 1] -> class probabilities [N, classes]
@@ -52,15 +53,17 @@ def extractors(which: str, weights: str, backbone: Backbone, reward: Any, device
         UserError: a checkpoint is missing; the message says how to get it.
     """
     scorer = getattr(reward, "scorer", None)
+    name, probabilities = (scorer.name, clip_probabilities(scorer)) if isinstance(scorer, ClipScorer) else ("", None)
+    if isinstance(reward, RewardProcess) and reward.clip:
+        name, probabilities = reward.clip, reward.probabilities
     if which == "auto":
-        which = "clip" if isinstance(scorer, ClipScorer) and not backbone.is_pocket else "none"
+        which = "clip" if probabilities and not backbone.is_pocket else "none"
     found = []
     if which in ("clip", "both"):
-        if not isinstance(scorer, ClipScorer):
+        if probabilities is None:
             scorer = ClipScorer(backbone.scorer or "paper", device)
-        found.append(
-            Extractor("is_clip", f"softmax of the raw CLIP embedding, {scorer.name}", clip_probabilities(scorer))
-        )
+            name, probabilities = scorer.name, clip_probabilities(scorer)
+        found.append(Extractor("is_clip", f"softmax of the raw CLIP embedding, {name}", probabilities))
     if which in ("inception", "both"):
         found.append(
             Extractor("is_inception", "Inception v3 (TensorFlow's), torch-fidelity", InceptionV3(weights, device))

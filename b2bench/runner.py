@@ -28,7 +28,7 @@ from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, 
 from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.profile import pocket_styles, sample_leaves
 from b2bench.store import Store
-from b2bench.trainer import Listener, Summary, Trainer, make_judges, prepare, pretrained_policy, write_config
+from b2bench.trainer import Listener, Summary, Trainer, make_judges, pretrained_policy, ready_reward, write_config
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
 
@@ -102,7 +102,7 @@ def check_network(config: RunConfig) -> None:
 
     It would try every file for half a minute, minutes in all, before it says that it is not there.
     """
-    if Path(config.backbone.source).is_dir() and getattr(config.reward, "checkpoint", "") != "paper":
+    if Path(config.backbone.source).exists() and getattr(config.reward, "checkpoint", "") != "paper":
         return
     from huggingface_hub import constants, get_session
 
@@ -314,7 +314,7 @@ def profile(
     listener.stage(f"loading {config.backbone.name}")
     policy = _fixed_policy(config, file)
     listener.stage(f"loading {config.reward_name}")
-    prepare(config.reward, config.reward_name, policy.device)
+    reward, _ = ready_reward(config, policy.device)
     styles = pocket_styles(policy.device) if config.backbone.is_pocket else None
     label = None if lora is None or file is None else _lora_identity(lora, file)[0]
     done = []
@@ -324,7 +324,7 @@ def profile(
             listener.stage(f"{chosen.prompts.name}: {branches} branches of {leaves} leaves, {tau} steps to go")
             found = sample_leaves(
                 policy,
-                config.reward,
+                reward,
                 config.reward_name,
                 chosen.prompts.train if split == "train" else chosen.prompts.test,
                 tau=tau,

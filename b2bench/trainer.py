@@ -32,6 +32,8 @@ from b2bench.errors import RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
 from b2bench.inception import extractors
 from b2bench.parallel import Threads
+from b2bench.registry import hyperparameters
+from b2bench.reward_process import RewardProcess
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator, normal
 from b2bench.store import Store
@@ -97,16 +99,48 @@ def prepare(reward: Any, name: str, device: torch.device) -> None:
             reward.prepare(device)
 
 
+def ready_reward(config: RunConfig, device: torch.device) -> tuple[Any, torch.device]:
+    """The reward, loaded, here or in a process of its own, and the device it is on; ``device`` is that of training.
+
+    Raises:
+        UserError: a checkpoint is missing, or there is no such device; the message says how to get it.
+    """
+    settings = config.settings
+    if settings.reward_device != "auto":
+        device = known_device(settings.reward_device)
+    reward = config.reward
+    if settings.reward_process:
+        values = {p.name: getattr(reward, p.name) for p in hyperparameters(type(reward))}
+        reward = RewardProcess(config.reward_name, values, config.plugins)
+    prepare(reward, config.reward_name, device)
+    return reward, device
+
+
+def known_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        UserError: this machine has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:  # torch raises RuntimeError, AssertionError, ...
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"reward_device = {name}: no such device here ({reason}); take cpu or auto") from None
+    return device
+
+
 def make_judges(config: RunConfig, device: torch.device) -> Judges:
-    """The reward, ready, and all that judges images beside it.
+    """The reward, ready, and all that judges images beside it; ``device`` is that of training.
 
     Raises:
         UserError: a checkpoint of one of them is missing; the message says how to get it.
     """
     settings = config.settings
-    prepare(config.reward, config.reward_name, device)
-    found = extractors(settings.inception, settings.inception_weights, config.backbone, config.reward, device)
-    return Judges(config.reward, config.reward_name, config.backbone, device, found, settings.inception_splits)
+    reward, device = ready_reward(config, device)
+    found = extractors(settings.inception, settings.inception_weights, config.backbone, reward, device)
+    return Judges(reward, config.reward_name, config.backbone, device, found, settings.inception_splits)
 
 
 def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusion:
@@ -303,7 +337,7 @@ class Trainer:
         prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
         error, scores = None, torch.zeros(n)
         try:
-            scores = checked_scores(config.reward(trajectories.images, prompts), n, config.reward_name)
+            scores = checked_scores(self.judges.reward(trajectories.images, prompts), n, config.reward_name)
         except Exception as met:
             error = met
         self.engine.agreed(error)

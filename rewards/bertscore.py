@@ -67,7 +67,7 @@ class BERTScore:
     checkpoint: str = "auto"
     """pocket, or paper (LLaVA v1.5 7B, 14 GB, and DeBERTa xlarge mnli, 3 GB); auto is the backbone's"""
     batch: int = 32
-    """Images captioned at a time"""
+    """Images captioned, and texts embedded, at a time"""
     max_new_tokens: int = 24
     """Length at which an answer is cut"""
 
@@ -91,7 +91,8 @@ class BERTScore:
         self.tokenizer = _load(AutoTokenizer, bert, bert_size)
         self.bert = _load(AutoModel, bert, bert_size, dtype=torch.float32)
         self.bert.to(device).eval().requires_grad_(False)
-        self.embeddings: dict[str, tuple[Tensor, Tensor]] = {}
+        # Of prompts alone: there are few, and captions without end.
+        self.references: dict[str, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def captions(self, images: Tensor) -> list[str]:
@@ -107,20 +108,29 @@ class BERTScore:
         return answers
 
     @torch.no_grad()
-    def _embed(self, text: str) -> tuple[Tensor, Tensor]:
-        """Token embeddings [n, E] of the compared layer, and which tokens are not special [n]."""
-        if text not in self.embeddings:
-            inputs = self.tokenizer(text, return_tensors="pt", return_special_tokens_mask=True, truncation=True)
-            special = inputs.pop("special_tokens_mask")[0].bool()
-            states = self.bert(**inputs.to(self.device), output_hidden_states=True).hidden_states
-            self.embeddings[text] = states[self.layer][0].float().cpu(), ~special
-        return self.embeddings[text]
+    def embed(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """Of every text its token embeddings [n, E] of the compared layer, and which tokens are not special [n]."""
+        found = []
+        for first in range(0, len(texts), self.batch):
+            part = list(texts[first : first + self.batch])
+            inputs = self.tokenizer(
+                part, padding=True, truncation=True, return_tensors="pt", return_special_tokens_mask=True
+            )
+            special, lengths = inputs.pop("special_tokens_mask").bool(), inputs["attention_mask"].sum(1)
+            states = self.bert(**inputs.to(self.device), output_hidden_states=True).hidden_states[self.layer]
+            # Padding is on the right, and no longer there in what is compared.
+            found += [(states[i, :n].float().cpu(), ~special[i, :n]) for i, n in enumerate(lengths.tolist())]
+        return found
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """``images`` [N, 3, h, w] in [0, 1] -> recalls [N]."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.references]
+        self.references.update(zip(new, self.embed([REFERENCE.format(prompt) for prompt in new]), strict=True))
+        captions = [caption or "." for caption in self.captions(images)]
+        distinct = list(dict.fromkeys(captions))
+        candidates = dict(zip(distinct, self.embed(distinct), strict=True))
         scores = []
-        for caption, prompt in zip(self.captions(images), prompts, strict=True):
-            candidate, _ = self._embed(caption or ".")
-            reference, scored = self._embed(REFERENCE.format(prompt))
-            scores.append(greedy_recall(candidate, reference, scored))
+        for caption, prompt in zip(captions, prompts, strict=True):
+            reference, scored = self.references[prompt]
+            scores.append(greedy_recall(candidates[caption][0], reference, scored))
         return torch.tensor(scores)

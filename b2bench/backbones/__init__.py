@@ -20,10 +20,10 @@ POCKET_WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 class Backbone:
     """A checkpoint in diffusers' ``StableDiffusionPipeline`` layout, and what to know before loading it.
 
-    ``source`` is a folder or a hub id. ``guidance`` is the default scale; ``download`` says how large
-    a hub checkpoint is. ``prompts`` are trained on by default. ``name`` is what a run records; ``broken`` says why a
-    registered one cannot be used. ``scorer`` is the CLIPScore checkpoint that belongs to a pocket backbone; empty for
-    every other, which is what tells the two apart.
+    ``source`` is a folder, a .safetensors file or a hub id. ``guidance`` is the default scale; ``download`` says how
+    large a hub checkpoint is. ``prompts`` are trained on by default. ``name`` is what a run records; ``broken`` says
+    why a registered one cannot be used. ``scorer`` is the CLIPScore checkpoint that belongs to a pocket backbone; empty
+    for every other, which is what tells the two apart.
     """
 
     name: str
@@ -113,8 +113,21 @@ def _variant(folder: Path) -> Backbone:
     )
 
 
+def _single_file(path: Path) -> Backbone:
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"backbone file {path} is no .safetensors file; what it holds may be a pickle, which can run code when it "
+            "is read. Get the checkpoint as .safetensors."
+        )
+    if not path.is_file():
+        raise UserError(f"backbone file {path} does not exist")
+    path = path.resolve()
+    name = f"{path.stem} (file)" if path.stem in backbones() else path.stem
+    return Backbone(name, str(path), "Stable Diffusion v1 in one file", guidance=5.0)
+
+
 def find_backbone(name: str) -> Backbone:
-    """A registered backbone, or any pipeline folder or pocket variant by its path, or a hub id ``owner/name``.
+    """A registered backbone, or any pipeline folder, checkpoint file or pocket variant by its path, or a hub id.
 
     Raises:
         UserError: the name is none of these, or the folder is no StableDiffusionPipeline.
@@ -127,6 +140,8 @@ def find_backbone(name: str) -> Backbone:
     path = Path(name)
     if (path / VARIANT_FILE).is_file():
         return _variant(path)
+    if path.is_file() or path.suffix in (".safetensors", ".ckpt"):
+        return _single_file(path)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise UserError(
@@ -140,5 +155,5 @@ def find_backbone(name: str) -> Backbone:
         return Backbone(name, name, "a StableDiffusionPipeline on the hub", guidance=5.0, download="several GB")
     raise UserError(
         f"unknown backbone {name!r}.{suggestion(name, known)} Known: {', '.join(known)}; "
-        "a pipeline folder or a hub id owner/name works too."
+        "a pipeline folder, a .safetensors file or a hub id owner/name works too."
     )

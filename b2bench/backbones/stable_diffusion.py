@@ -31,7 +31,7 @@ LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
-    """Read a pipeline from its folder or the hub, safetensors only, safety checker off.
+    """Read a pipeline from its folder, its file or the hub, safetensors only, safety checker off.
 
     Raises:
         UserError: it cannot be read; the message says which checkpoint, how large and how to get it.
@@ -51,6 +51,10 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
     elif backbone.name == "pocket":
         raise UserError(f"the pocket weights are missing from {folder}: reinstall b2bench, or run b2bench pocket build")
     quiet_libraries()
+    if folder.is_file():
+        from b2bench.backbones.single_file import load_single_file
+
+        return load_single_file(folder, dtype)
     try:
         return StableDiffusionPipeline.from_pretrained(
             backbone.source,

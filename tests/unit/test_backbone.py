@@ -15,7 +15,7 @@ from torch import Tensor
 from b2bench.backbones import find_backbone
 from b2bench.backbones.stable_diffusion import LORA_TARGETS, StableDiffusion, load_pipeline
 from b2bench.errors import UserError
-from b2bench.rollout import rollout, round_noise
+from b2bench.rollout import rollout, round_noise, sample
 from b2bench.trainer import check_precision
 from b2bench.types import Interval, micro_batches
 from b2bench.update import transitions
@@ -123,6 +123,42 @@ def test_saved_weights_load_in_plain_diffusers_and_give_the_same_output(make_pol
         expected = policy.unet(latents, timestep, text).sample
     assert torch.equal(found, expected)
     assert not torch.allclose(found, pretrained, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["pocket", "other"])
+def test_saved_weights_give_the_image_of_plain_diffusers_at_eta_0(
+    name: str, other_pipeline: Path, tmp_path: Path
+) -> None:
+    source = find_backbone("pocket").source if name == "pocket" else str(other_pipeline)
+    guidance, steps = 3.0, 20
+    policy = StableDiffusion(
+        load_pipeline(find_backbone(source)), num_steps=steps, eta=0.0, guidance=guidance, stochastic=False
+    )
+    policy.add_lora(4, seed=0)
+    draws = torch.Generator().manual_seed(0)
+    for weights in policy.parameters():
+        weights.data = 0.1 * torch.randn(weights.shape, generator=draws)
+    policy.save_lora(tmp_path)
+    first = torch.randn(len(PROMPTS), *policy.latent_shape, generator=draws)
+
+    def noise(rows: Any, step: int) -> Tensor:  # at eta 0 only the first latents matter
+        return first[list(rows)] if step < 0 else torch.full((len(rows), *policy.latent_shape), 1e3)
+
+    ours = sample(policy, PROMPTS, noise)
+
+    plain = StableDiffusionPipeline.from_pretrained(source, safety_checker=None)
+    plain.scheduler = DDIMScheduler.from_config(plain.scheduler.config)
+    plain.set_progress_bar_config(disable=True)
+
+    def images() -> Tensor:
+        options = {"eta": 0.0, "guidance_scale": guidance, "num_inference_steps": steps, "output_type": "pt"}
+        return plain(PROMPTS, latents=first.clone(), **options).images
+
+    pretrained = images()
+    plain.load_lora_weights(tmp_path)
+    theirs = images()
+    assert (ours - theirs).abs().max() < 1e-4
+    assert (pretrained - theirs).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("as_file", [False, True])
