@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 from contextlib import ExitStack
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -257,22 +257,92 @@ def run(
     )
 
 
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    html = "html"
+    json = "json"
+    csv = "csv"
+    latex = "latex"
+
+
 @app.command()
 def report(
     db: Db = DEFAULT_DB,
+    written_as: Annotated[ReportFormat, typer.Option("--format", help="How it is written")] = ReportFormat.terminal,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; Markdown goes between the markers of one that has them")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Show a part: algorithm=ddpo,pg; wrapper, prompts, reward, backbone, ...")
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Differences of alignment that count as none when shown")] = 0.01,
+    check: Annotated[bool, typer.Option("--check", help="Exit code 1 where seeds are missing or versions mix")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Leaderboard, ablation and compatibility tables of the runs in the store."""
+    """Leaderboard, ablation, compatibility, generalisation and diversity of the runs in the store."""
+    from b2bench.leaderboard.selection import parse_where, problems, select
     from b2bench.leaderboard.tables import tables
-    from b2bench.leaderboard.terminal import render, to_json
     from b2bench.store import Store
 
+    if not margin > 0:
+        raise UserError(f"--margin {margin:g} is not above 0")
+    conditions = parse_where(where or [])
     store = Store(db)
-    found = tables(store.runs(), store.evals(), store.rounds())
-    if as_json:
-        print_json(to_json(found))
-    else:
+    found = select(tables(store.runs(), store.evals(), store.rounds(), margin), conditions)
+    _write_report(found, ReportFormat.json if as_json else written_as, out)
+    if check and (wrong := problems(found)):
+        for line in wrong:
+            stderr().print(line, soft_wrap=True, markup=False)
+        raise typer.Exit(1)
+
+
+def _write_report(found: Any, written_as: ReportFormat, out: Path | None) -> None:
+    from b2bench.leaderboard.document import document
+    from b2bench.leaderboard.terminal import render, to_json
+
+    if written_as is ReportFormat.terminal:
+        if out is not None:
+            raise UserError("--out writes files: choose --format markdown, html, json, csv or latex with it")
         render(found, stdout())
+        return
+    if written_as is ReportFormat.json and out is None:
+        print_json(to_json(found))
+        return
+    from b2bench.leaderboard import written
+
+    if written_as is ReportFormat.html:
+        from b2bench.leaderboard.html import html
+
+        text = html(found)
+    elif written_as is ReportFormat.json:
+        text = json.dumps(to_json(found), indent=2, default=str, allow_nan=False) + "\n"
+    else:
+        make = {"markdown": written.markdown, "latex": written.latex, "csv": written.csv_text}[written_as.value]
+        text = make(document(found))
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    _write_file(out, text, between=written_as is ReportFormat.markdown)
+
+
+def _write_file(out: Path, text: str, *, between: bool) -> None:
+    """Write ``text``, whole or not at all; ``between`` the markers of a file that has them."""
+    from b2bench.leaderboard.written import BEGIN, between_markers
+
+    try:
+        if between and out.is_file() and BEGIN in (old := out.read_text(encoding="utf-8")):
+            text = between_markers(old, text)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, out)
+    except ValueError as error:
+        raise UserError(f"--out {out}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
+    stdout().print(f"report in {out}", soft_wrap=True, highlight=False)
 
 
 @app.command(name="ls")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from b2bench.leaderboard.document import MEASURES, SYMBOLS
 from b2bench.leaderboard.openness import Profile
+from b2bench.leaderboard.stats import estimate
+from b2bench.leaderboard.tables import Curve, Tables
 
 from b2bench.errors import UserError
 
@@ -74,3 +80,217 @@ def draw_openness(profiles: Mapping[str, Profile], out: Path, title: str = "") -
     if len(profiles) > 1:
         axes.legend(frameon=False)
     figure.savefig(out, format="png")
+
+
+# -- figures of a report ----------------------------------------------------------------------------------
+
+ALGORITHMS = ("ddpo", "pg", "dpo", "dpok")
+LINES = {"vanilla": "-", "bpt": "--", "bs": ":", "b2": "-."}
+WRAPPER_MARKERS = {"vanilla": "o", "bpt": "s", "bs": "^", "b2": "D"}
+OTHER_COLOURS = ("#56b4e9", "#e69f00", "#7f7f7f", "#8c564b")
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each algorithm: the built-in ones have theirs in every figure, others by their names' order."""
+    known = dict(zip(ALGORITHMS, COLOURS, strict=False))
+    others = sorted(set(names) - set(known))
+    return known | {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
+
+
+def report_figures(group: Tables) -> dict[str, Any]:
+    """The figures of a context, by name, as matplotlib figures: those that its runs have something to show in."""
+    makers: dict[str, Callable[[Tables], Any]] = {
+        "alignment against reward queries": lambda g: draw_curves(g, "queries"),
+        "alignment against denoiser calls": lambda g: draw_curves(g, "calls"),
+        "differences to vanilla": draw_forest,
+        "alignment and diversity": draw_diversity,
+        "effects of BPT and BS": draw_effects,
+    }
+    found = {name: make(group) for name, make in makers.items()}
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def written_figure(figure: Any, kind: str) -> bytes:
+    """A figure as ``svg`` or ``pdf``, the same bytes for the same figure."""
+    from matplotlib import rc_context
+
+    out = io.BytesIO()
+    with rc_context({"svg.hashsalt": "b2bench", "svg.fonttype": "path"}):
+        metadata = {"Date": None} if kind == "svg" else {"CreationDate": None}
+        figure.savefig(out, format=kind, metadata=metadata)
+    return out.getvalue()
+
+
+def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _plain(text: str, longest: int = 48) -> str:
+    """A name as matplotlib shows it: short enough to leave room for the figure, and no formula between dollars."""
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text.replace("$", r"\$")
+
+
+def _cells(curves: Sequence[Curve]) -> dict[tuple[str, str, str], list[Curve]]:
+    found: dict[tuple[str, str, str], list[Curve]] = {}
+    for curve in curves:
+        found.setdefault((curve.algorithm, curve.wrapper, curve.label), []).append(curve)
+    return found
+
+
+def draw_curves(group: Tables, against: str) -> Any:
+    """The trained score on test prompts: a thin line per seed, their mean, and the t-interval as a band."""
+    metric = group.head.context.reward
+    cells = {
+        name: [curve for curve in members if metric in curve.values and len(curve.queries) > 1]
+        for name, members in _cells(group.curves).items()
+    }
+    cells = {name: members for name, members in cells.items() if members}
+    if not cells:
+        return None
+    figure, axes = _figure()
+    palette = colours([name for name, _, _ in cells])
+    for (algorithm, wrapper, label), members in cells.items():
+        style = {"color": palette[algorithm], "linestyle": LINES.get(wrapper, "-")}
+        shared = sorted(set.intersection(*(set(curve.queries) for curve in members)))
+        points = []
+        for curve in members:
+            at = dict(zip(curve.queries, zip(curve.calls, curve.values[metric], strict=True), strict=True))
+            x = curve.queries if against == "queries" else curve.calls
+            axes.plot(x, curve.values[metric], linewidth=0.6, alpha=0.5, **style)
+            points.append([at[queries] for queries in shared])
+        array = np.array(points, dtype=np.float64)  # [R, points, 2]
+        x = shared if against == "queries" else array[:, :, 0].mean(0)
+        means = [estimate(array[:, i, 1].tolist()) for i in range(len(shared))]
+        name = _plain(" ".join(filter(None, (algorithm, "" if wrapper == "-" else wrapper, label))))
+        middle = [math.nan if m.mean is None else m.mean for m in means]
+        axes.plot(x, middle, linewidth=1.8, label=name, marker=WRAPPER_MARKERS.get(wrapper, "o"), markersize=4, **style)
+        if all(m.low is not None for m in means):
+            low, high = [m.low for m in means], [m.high for m in means]
+            axes.fill_between(x, low, high, color=palette[algorithm], alpha=0.12, linewidth=0)
+    axes.set_xlabel("reward queries" if against == "queries" else "denoiser calls, sampling and training")
+    axes.set_ylabel(_plain(metric))
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_forest(group: Tables) -> Any:
+    """Paired differences with their intervals and a dot for each seed: wrappers to vanilla, vanilla to pretrained."""
+    rows = [
+        (row, cell)
+        for row in group.compatibility
+        for cell in row.cells
+        if cell.delta is not None and cell.delta.mean is not None
+    ]
+    if not rows:
+        return None
+    figure, axes = _figure(6.4, 0.9 + 0.34 * len(rows))
+    palette = colours([row.algorithm for row, _ in rows])
+    for place, (row, cell) in enumerate(rows):
+        delta, colour = cell.delta, palette[row.algorithm]
+        assert delta is not None
+        axes.plot(delta.values, [place] * len(delta.values), "o", color=colour, markersize=3.5, alpha=0.5)
+        axes.plot([delta.mean], [place], "D", color=colour, markersize=6)
+        if delta.low is not None:
+            axes.plot([delta.low, delta.high], [place, place], color=colour, linewidth=1.8)
+    names = [
+        _plain(f"{row.algorithm} {row.label} {cell.wrapper} − {cell.baseline}".replace("  ", " ")) for row, cell in rows
+    ]
+    axes.set_yticks(
+        range(len(rows)), [f"{name}  {SYMBOLS[cell.verdict]}" for name, (_, cell) in zip(names, rows, strict=True)]
+    )
+    axes.invert_yaxis()
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.axvspan(-group.head.margin, group.head.margin, color="0.92", zorder=0)
+    axes.set_xlabel(_plain(f"difference in {group.head.context.reward}; grey: within ±{group.head.margin:g}"))
+    return figure
+
+
+def draw_diversity(group: Tables) -> Any:
+    """Alignment against diversity at every evaluation, seeds averaged, and the Pareto front of what was measured."""
+    metric = group.head.context.reward
+    present = {name for curve in group.curves for name in curve.values}
+    measure = next(
+        (name for name in ("style_entropy", "pairwise_distance", "is_clip", "is_inception") if name in present), ""
+    )
+    cells = {k: [c for c in v if metric in c.values and measure in c.values] for k, v in _cells(group.curves).items()}
+    cells = {name: members for name, members in cells.items() if members}
+    if not measure or not cells:
+        return None
+    figure, axes = _figure()
+    palette = colours([name for name, _, _ in cells])
+    points = []
+    for (algorithm, wrapper, label), members in cells.items():
+        shared = sorted(set.intersection(*(set(curve.queries) for curve in members)))
+        path = []
+        for queries in shared:
+            found = [
+                (
+                    curve.values[measure][curve.queries.index(queries)],
+                    curve.values[metric][curve.queries.index(queries)],
+                )
+                for curve in members
+            ]
+            path.append(np.array(found, dtype=np.float64).mean(0))
+        x, y = np.array(path).T
+        name = _plain(" ".join(filter(None, (algorithm, "" if wrapper == "-" else wrapper, label))))
+        axes.plot(
+            x, y, marker=WRAPPER_MARKERS.get(wrapper, "o"), color=palette[algorithm], linewidth=1,
+            linestyle=LINES.get(wrapper, "-"), markersize=5, label=name,
+        )  # fmt: skip
+        points += [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    front = pareto(points)
+    axes.plot(*zip(*front, strict=True), color="0.5", linewidth=3, alpha=0.35, zorder=0, label="Pareto front")
+    axes.set_xlabel(MEASURES.get(measure, measure))
+    axes.set_ylabel(_plain(metric))
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those points beside which no other is larger in both coordinates, by the first."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(set(points), reverse=True):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front[::-1]
+
+
+def draw_effects(group: Tables) -> Any:
+    """The factorial effects of BPT and BS and their interaction, for each algorithm."""
+    rows = [row for row in group.ablation if row.effects is not None]
+    if not rows:
+        return None
+    figure, axes = _figure(6.4, 1.2 + 0.9 * len(rows))
+    palette = colours([row.algorithm for row in rows])
+    ticks = []
+    for number, row in enumerate(rows):
+        assert row.effects is not None
+        for k, name in enumerate(("bpt", "bs", "interaction")):
+            effect, place = getattr(row.effects, name), 4 * number + k
+            axes.plot(
+                effect.values,
+                [place] * len(effect.values),
+                "o",
+                color=palette[row.algorithm],
+                markersize=3.5,
+                alpha=0.5,
+            )
+            axes.plot([effect.mean], [place], "D", color=palette[row.algorithm], markersize=6)
+            if effect.low is not None:
+                axes.plot([effect.low, effect.high], [place, place], color=palette[row.algorithm], linewidth=1.8)
+            ticks.append(
+                (place, _plain(f"{row.algorithm} {row.label} {name.upper() if k < 2 else name}".replace("  ", " ")))
+            )
+    axes.set_yticks(*zip(*ticks, strict=True))
+    axes.invert_yaxis()
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.set_xlabel(_plain(f"effect on {group.head.context.reward}"))
+    return figure

@@ -114,3 +114,100 @@ def factorial(vanilla: Sequence[float], bpt: Sequence[float], bs: Sequence[float
         paired((((s - v) + (b - p)) / 2).tolist(), zero),
         paired(((b - p) - (s - v)).tolist(), zero),
     )
+
+
+def equivalent(delta: Paired, margin: float, alpha: float = 0.05) -> bool | None:
+    """Whether a difference is shown to be within -+ ``margin``: its (1 - 2 alpha) t-interval lies inside.
+
+    That is two one-sided t-tests at level ``alpha`` (Schuirmann 1987). None below three seeds. False is "not shown",
+    and no difference at all is no reason to call two cells different.
+
+    Raises:
+        ValueError: ``margin`` is not above 0.
+    """
+    if margin <= 0:
+        raise ValueError(f"margin = {margin} is not above 0")
+    found = estimate(delta.values, 1 - 2 * alpha)
+    if found.low is None or found.high is None:
+        return None
+    return -margin < found.low and found.high < margin
+
+
+def detectable(delta: Paired, comparisons: int = 1, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """The smallest true difference that a two-sided paired t-test of these seeds finds in ``power`` of experiments.
+
+    With the standard deviation that the seeds had, and a level of ``alpha`` / ``comparisons``: what the hardest step of
+    Holm asks. None below three seeds. An estimate, as the standard deviation is one.
+    """
+    if delta.mean is None or delta.n < MIN_SEEDS:
+        return None
+    error = float(np.std(delta.values, ddof=1)) / np.sqrt(delta.n)
+    critical = float(special.stdtrit(delta.n - 1, 1 - alpha / comparisons / 2))
+    # P(t > critical) of a noncentral t grows with the noncentrality, between these bounds from below to above power.
+    low, high = 0.0, 20.0 * critical
+    for _ in range(80):
+        middle = (low + high) / 2
+        missed = float(special.nctdtr(delta.n - 1, middle, critical))
+        low, high = (middle, high) if not missed <= 1 - power else (low, middle)
+    return error * high
+
+
+def rank_ranges(values: Sequence[Sequence[float]], alpha: float = 0.05) -> list[tuple[int, int] | None]:
+    """Of cells with values [C][R] on the same seeds, the ranks (1 is best) that each may have.
+
+    A cell stands behind those that are significantly better and before those that are significantly worse, by paired
+    t-tests of all pairs with Holm over them. Cells that cannot be told apart share a range. None where there is no
+    test: fewer than three seeds, or a value that is missing.
+    """
+    count = len(values)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    tests = [paired(values[i], values[j]) for i, j in pairs]
+    better: dict[int, int] = dict.fromkeys(range(count), 0)
+    worse: dict[int, int] = dict.fromkeys(range(count), 0)
+    for (i, j), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
+        if p is not None and p < alpha and test.mean is not None:
+            first, second = (i, j) if test.mean > 0 else (j, i)
+            better[second] += 1
+            worse[first] += 1
+    tested = [len(v) >= MIN_SEEDS and bool(np.isfinite(v).all()) for v in values]
+    total = sum(tested)
+    return [(1 + better[i], total - worse[i]) if tested[i] else None for i in range(count)]
+
+
+def area_under_curve(queries: Sequence[float], values: Sequence[float], budget: float) -> float:
+    """Mean of a curve over [0, budget], by trapezoids between its points; the last value holds to the end.
+
+    nan where there is no point at 0, or a value is not finite.
+    """
+    order = np.argsort(queries)
+    x, y = np.asarray(queries, dtype=np.float64)[order], np.asarray(values, dtype=np.float64)[order]
+    if len(x) == 0 or x[0] != 0 or budget <= 0 or not np.isfinite(y).all():
+        return float("nan")
+    inside = x <= budget
+    x, y = np.append(x[inside], budget), np.append(y[inside], np.interp(budget, x, y))
+    return float(np.trapezoid(y, x) / budget)
+
+
+def queries_to_target(queries: Sequence[float], values: Sequence[float], target: float) -> float | None:
+    """Queries at which a curve, straight between its points, first reaches ``target``; None if it never does."""
+    order = np.argsort(queries)
+    x, y = np.asarray(queries, dtype=np.float64)[order], np.asarray(values, dtype=np.float64)[order]
+    for place in range(len(x)):
+        if y[place] >= target:
+            if place == 0 or not np.isfinite(y[place - 1]):
+                return float(x[place])
+            share = (target - y[place - 1]) / (y[place] - y[place - 1])
+            return float(x[place - 1] + share * (x[place] - x[place - 1]))
+    return None
+
+
+def over_optimised(trained: Paired, heldout: Paired) -> bool:
+    """Whether the trained reward rose and the held-out score fell, both beyond their intervals.
+
+    Below three seeds there is no interval, and it is the signs that tell.
+    """
+    if trained.mean is None or heldout.mean is None:
+        return False
+    up = trained.mean if trained.low is None else trained.low
+    down = heldout.mean if heldout.high is None else heldout.high
+    return up > 0 > down

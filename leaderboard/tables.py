@@ -20,9 +20,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 from b2bench.leaderboard.headroom import HELDOUT, HeadroomRow, fits, headroom, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
-from b2bench.leaderboard.stats import Effects, Estimate, Paired, estimate, factorial, holm, paired
+from b2bench.leaderboard.stats import (
+    Effects,
+    Estimate,
+    Paired,
+    area_under_curve,
+    detectable,
+    equivalent,
+    estimate,
+    factorial,
+    holm,
+    over_optimised,
+    paired,
+    queries_to_target,
+    rank_ranges,
+)
 
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
 INCEPTION = ("is_style", "is_subject", "is_clip", "is_inception", "inception_score")
@@ -33,7 +48,11 @@ NO_SETTING = ("seed", "found", "settings.micro_batch")
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""
 
 Row = Mapping[str, Any]
-Verdict = Literal["gain", "not significant", "loss", "untested", "failed", "incomplete", "not run"]
+Verdict = Literal[
+    "gain", "equivalent", "inconclusive", "loss", "untested", "failed", "incomplete", "not run", "refused"
+]
+MARGIN = 0.01
+"""Differences of alignment that are shown to be smaller count as none."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +73,21 @@ class Context:
 
 @dataclass(frozen=True)
 class Head:
-    """What stands above the tables of a context. ``notes`` say what limits the comparison."""
+    """What stands above the tables of a context. ``notes`` say what limits the comparison.
+
+    ``target`` is the alignment that queries are counted to: half of the largest mean gain above the pretrained model.
+    ``matched`` is the largest alignment that every cell reached on average, at which diversity is compared.
+    ``margin``: smaller differences of alignment count as none.
+    """
 
     context: Context
     seeds: tuple[int, ...]
     images: tuple[int, ...]
     inception: tuple[str, ...]
     notes: tuple[str, ...]
+    target: float | None = None
+    matched: float | None = None
+    margin: float = MARGIN
 
 
 @dataclass(frozen=True)
@@ -71,6 +98,10 @@ class LeaderboardRow:
     pretrained), None where the oracle was not measured (``b2bench baseline``). ``failed`` counts failed runs among
     ``seeds``; ``queries`` is per run where its numbers were taken, ``denoiser_calls`` per run (sampling and
     training); both are means over seeds.
+
+    ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
+    budget; ``to_target`` the reward queries at which a run first had ``Head.target``, one for each that had. A cell is
+    ``over_optimised`` where the trained reward rose and the held-out score fell.
     """
 
     algorithm: str
@@ -90,6 +121,64 @@ class LeaderboardRow:
     queries: float | None
     denoiser_calls: float | None
     reference: bool = False
+    ranks: tuple[int, int] | None = None
+    area: Estimate | None = None
+    to_target: Estimate | None = None
+    over_optimised: bool = False
+
+
+@dataclass(frozen=True)
+class GeneralisationRow:
+    """Alignment gained on training prompts and on unseen ones, and the second minus the first, paired by seed."""
+
+    algorithm: str
+    wrapper: str
+    label: str
+    seen: Paired
+    unseen: Paired
+    gap: Paired
+
+
+@dataclass(frozen=True)
+class DiversityRow:
+    """What a cell's training did to each measure of diversity, by its name.
+
+    ``change`` is against the pretrained model at the end; ``matched`` the value where the run's alignment first reached
+    ``Head.matched``, straight between evaluations, so that cells are compared at the same alignment.
+    """
+
+    algorithm: str
+    wrapper: str
+    label: str
+    alignment_gain: Paired
+    change: dict[str, Paired]
+    matched: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run's evaluations on test prompts, in order: reward queries, denoiser calls (nan: unknown), values."""
+
+    algorithm: str
+    wrapper: str
+    label: str
+    seed: int
+    queries: tuple[int, ...]
+    calls: tuple[float, ...]
+    values: dict[str, tuple[float, ...]]
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What a cell is made of: settings that are not every cell's, runs as (seed, run id, status, error), versions."""
+
+    algorithm: str
+    wrapper: str
+    label: str
+    settings: dict[str, str]
+    runs: tuple[tuple[int, str, str, str], ...]
+    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -106,13 +195,17 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class CompatibilityCell:
-    """One wrapper under an algorithm: the verdict on its alignment against ``baseline``, paired by seed."""
+    """One wrapper under an algorithm: the verdict on its alignment against ``baseline``, paired by seed.
+
+    ``detectable``: the smallest difference that these seeds would have shown; see :mod:`b2bench.leaderboard.stats`.
+    """
 
     wrapper: str
     verdict: Verdict
     delta: Paired | None
     baseline: str
     failed: int
+    detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,16 +240,22 @@ class Tables:
     ablation: tuple[AblationRow, ...]
     compatibility: tuple[CompatibilityRow, ...]
     incomplete: tuple[Incomplete, ...]
+    generalisation: tuple[GeneralisationRow, ...] = ()
+    diversity: tuple[DiversityRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    details: tuple[Detail, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run and its test-split values: queries -> metric -> value, NaN for null."""
+    """A run and its values on the test split, and on training prompts: queries -> metric -> value, NaN for null."""
 
     row: Row
     values: dict[int, dict[str, float]]
     calls: int | None
     queries: int
+    seen: dict[int, dict[str, float]] = field(default_factory=dict)
+    calls_at: dict[int, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -169,12 +268,23 @@ class _Run:
     def start(self, metric: str) -> float:
         return self.values.get(0, {}).get(metric, math.nan)
 
-    def final(self, metric: str) -> float:
-        """The value at the last evaluation; of a failed run, the last finite one."""
+    def final(self, metric: str, *, seen: bool = False) -> float:
+        """The value at the last evaluation; of a failed run, the last finite one. ``seen``: of training prompts."""
+        values = self.seen if seen else self.values
         if not self.failed:
-            return self.values.get(self.last, {}).get(metric, math.nan)
-        history = [at[metric] for _, at in sorted(self.values.items()) if math.isfinite(at.get(metric, math.nan))]
+            return values.get(max(values, default=0), {}).get(metric, math.nan)
+        history = [at[metric] for _, at in sorted(values.items()) if math.isfinite(at.get(metric, math.nan))]
         return history[-1] if history else math.nan
+
+    def curve(self, metric: str) -> tuple[list[int], list[float]]:
+        """Queries and values of every evaluation."""
+        return list(self.values), [at.get(metric, math.nan) for at in self.values.values()]
+
+    def where(self, metric: str, queries: float) -> float:
+        """The value at so many queries, straight between evaluations."""
+        x, y = self.curve(metric)
+        order = np.argsort(x)
+        return float(np.interp(queries, np.array(x)[order], np.array(y)[order])) if x else math.nan
 
 
 @dataclass(frozen=True)
@@ -217,24 +327,32 @@ class _Cell:
         return values
 
 
-def tables(runs: Iterable[Row], evals: Iterable[Row], rounds: Iterable[Row] = ()) -> list[Tables]:
+def tables(
+    runs: Iterable[Row], evals: Iterable[Row], rounds: Iterable[Row] = (), margin: float = MARGIN
+) -> list[Tables]:
     """One :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
-    ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``.
+    ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``:
+    differences of alignment that are shown to be smaller count as none.
     """
     values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     settings: dict[str, list[Row]] = defaultdict(list)
     for row in evals:
+        value = math.nan if row["value"] is None else float(row["value"])
         if row["split"] == "test":
-            value = row["value"]
-            values[row["run_id"]][row["queries"]][row["metric"]] = math.nan if value is None else float(value)
+            values[row["run_id"]][row["queries"]][row["metric"]] = value
             settings[row["run_id"]].append(row)
+        elif row["split"] == "train":
+            seen[row["run_id"]][row["queries"]][row["metric"]] = value
     calls: dict[str, int] = defaultdict(int)
     queries: dict[str, int] = defaultdict(int)
+    spent: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for row in rounds:
         parts = (row["denoiser_calls_sampling"], row["denoiser_calls_training"])
         calls[row["run_id"]] += sum(part or 0 for part in parts)
         queries[row["run_id"]] = max(queries[row["run_id"]], row["queries"])
+        spent[row["run_id"]].append((row["queries"], sum(part or 0 for part in parts)))
 
     contexts: dict[Context, list[_Run]] = defaultdict(list)
     baselines: dict[Context, list[_Run]] = defaultdict(list)
@@ -242,7 +360,7 @@ def tables(runs: Iterable[Row], evals: Iterable[Row], rounds: Iterable[Row] = ()
         name = row["run_id"]
         mine = dict(values.get(name, {}))
         reached = max(queries.get(name, 0), max(mine, default=0))
-        run = _Run(row, mine, calls.get(name), reached)
+        run = _Run(row, mine, calls.get(name), reached, dict(seen.get(name, {})), _cumulative(spent.get(name, [])))
         if is_baseline(row):
             baselines[replace(_context(row), budget=None)].append(run)
         else:
@@ -256,20 +374,71 @@ def tables(runs: Iterable[Row], evals: Iterable[Row], rounds: Iterable[Row] = ()
             if any(fits(_flat(run.row["config"]), config) for config in finished)
         ]
         placed |= {run.row["run_id"] for run in beside}
-        found.append(_tables(context, members, settings, beside))
+        found.append(_tables(context, members, settings, beside, margin))
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
-            found.append(_tables(context, [], settings, alone))
+            found.append(_tables(context, [], settings, alone, margin))
     return sorted(found, key=lambda table: tuple(str(value) for value in vars(table.head.context).values()))
+
+
+def _cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Denoiser calls up to each round's end, by its reward queries."""
+    total, found = 0, {0: 0}
+    for queries, calls in sorted(spent):
+        total += calls
+        found[queries] = total
+    return found
+
+
+def _detail(cell: _Cell, cells: Sequence[_Cell]) -> Detail:
+    shared = set.intersection(*(set(other.config.items()) for other in cells))
+    runs = [cell.runs[seed].row for seed in cell.seeds]
+    versions = {
+        " ".join(f"{name} {value}" for name, value in sorted((row.get("versions") or {}).items())) for row in runs
+    }
+    return Detail(
+        cell.algorithm,
+        cell.wrapper,
+        cell.label,
+        dict(sorted(set(cell.config.items()) - shared)),
+        tuple((row["seed"], visible(row["run_id"]), row["status"], visible(row.get("error") or "")) for row in runs),
+        tuple(visible(text) for text in sorted(filter(None, versions))),
+    )
+
+
+def _curves(cell: _Cell) -> list[Curve]:
+    found = []
+    for seed in cell.seeds:
+        run = cell.runs[seed]
+        points = sorted(run.values)
+        metrics = sorted({metric for at in run.values.values() for metric in at})
+        found.append(
+            Curve(
+                cell.algorithm,
+                cell.wrapper,
+                cell.label,
+                seed,
+                tuple(points),
+                tuple(float(run.calls_at.get(point, math.nan)) for point in points),
+                {metric: tuple(run.values[point].get(metric, math.nan) for point in points) for metric in metrics},
+                run.failed,
+            )
+        )
+    return found
+
+
+def visible(text: str) -> str:
+    """A store's text without control characters, which a terminal would obey: they are written out, as in Python."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _context(row: Row) -> Context:
     return Context(
-        row["benchmark_version"],
-        row["backbone"],
-        row["reward"],
-        row["prompts"],
-        row["prompts_hash"] or "",
+        visible(row["benchmark_version"]),
+        visible(row["backbone"]),
+        visible(row["reward"]),
+        visible(row["prompts"]),
+        visible(row["prompts_hash"] or ""),
         row["budget"],
         _reward_settings((row["config"] or {}).get("reward") or {}),
     )
@@ -280,11 +449,15 @@ def _reward_settings(config: Row) -> str:
     found = {name: config[name] for name in ("checkpoint", "code") if config.get(name)}
     if found.get("checkpoint") in ("pocket", "paper"):
         del found["checkpoint"]
-    return " ".join(f"{name}={value}" for name, value in found.items())
+    return visible(" ".join(f"{name}={value}" for name, value in found.items()))
 
 
 def _tables(
-    context: Context, runs: Sequence[_Run], settings: Mapping[str, Sequence[Row]], baselines: Sequence[_Run]
+    context: Context,
+    runs: Sequence[_Run],
+    settings: Mapping[str, Sequence[Row]],
+    baselines: Sequence[_Run],
+    margin: float,
 ) -> Tables:
     finished = [run for run in runs if run.row["status"] in FINISHED]
     pretrained: dict[int, dict[str, float]] = defaultdict(dict)
@@ -295,7 +468,12 @@ def _tables(
     cells = _cells(finished, pretrained)
     beside = _cells(baselines, {})
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
-    rows = [_leaderboard_row(context, cell, oracle) for cell, oracle in zip(cells, oracles, strict=True)]
+    target, matched = _levels(context, cells)
+    ranks = _ranks(context, cells)
+    rows = [
+        _leaderboard_row(context, cell, oracle, target, ranks.get(id(cell)))
+        for cell, oracle in zip(cells, oracles, strict=True)
+    ]
     rows.sort(key=lambda row: -math.inf if row.alignment.mean is None else row.alignment.mean, reverse=True)
     variants = _variants(cells)
     if pretrained:
@@ -304,21 +482,25 @@ def _tables(
     incomplete = [run for run in runs if run.row["status"] not in FINISHED]
     present = {metric for run in baselines for at in run.values.values() for metric in at}
     return Tables(
-        _head(context, cells or beside, variants, settings),
+        replace(_head(context, cells or beside, variants, settings), target=target, matched=matched, margin=margin),
         tuple(rows),
         headroom_rows(context, beside, cells, _measures(present)),
         missing_oracle(context, cells or beside, beside),
         _ablation(context, variants),
-        _compatibility(context, variants, incomplete),
+        _compatibility(context, variants, incomplete, margin),
         tuple(
-            Incomplete(run.row["run_id"], *_names(run.row), run.row["seed"], run.row["status"], run.queries)
+            Incomplete(visible(run.row["run_id"]), *_names(run.row), run.row["seed"], run.row["status"], run.queries)
             for run in incomplete
         ),
+        tuple(_generalisation(context, cell) for cell in cells),
+        tuple(_diversity(context, cell, matched) for cell in cells),
+        tuple(curve for cell in cells for curve in _curves(cell)),
+        tuple(_detail(cell, cells) for cell in cells),
     )
 
 
 def _names(row: Row) -> tuple[str, str]:
-    return row["algorithm"] or "-", row["wrapper"] or "-"
+    return visible(row["algorithm"] or "-"), visible(row["wrapper"] or "-")
 
 
 # -- cells ---------------------------------------------------------------------------------------------
@@ -362,7 +544,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= _flat(value, f"{name}.")
         else:
-            found[name] = value if isinstance(value, str) else json.dumps(value, default=str)
+            found[visible(name)] = visible(value) if isinstance(value, str) else json.dumps(value, default=str)
     return found
 
 
@@ -380,7 +562,68 @@ def _labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> li
 # -- leaderboard ---------------------------------------------------------------------------------------
 
 
-def _leaderboard_row(context: Context, cell: _Cell, oracle: float | None) -> LeaderboardRow:
+def _levels(context: Context, cells: Sequence[_Cell]) -> tuple[float | None, float | None]:
+    """``Head.target`` and ``Head.matched``; None where no cell gains, or one does not."""
+    gains, ends, starts = [], [], []
+    for cell in cells:
+        end, start = estimate(cell.final(context.reward, cell.seeds)), estimate(cell.start(context.reward, cell.seeds))
+        if end.mean is None or start.mean is None:
+            return None, None
+        gains.append(end.mean - start.mean)
+        ends.append(end.mean)
+        starts.append(start.mean)
+    if not gains or max(gains) <= 0:
+        return None, None
+    best = max(range(len(gains)), key=gains.__getitem__)
+    matched = min(ends) if min(gains) > 0 and min(ends) > max(starts) else None
+    return starts[best] + gains[best] / 2, matched
+
+
+def _ranks(context: Context, cells: Sequence[_Cell]) -> dict[int, tuple[int, int] | None]:
+    """The rank range of each cell by its id, where all cells share three seeds or more; else none has one."""
+    shared = sorted(set.intersection(*(set(cell.runs) for cell in cells))) if cells else []
+    ranges = rank_ranges([cell.final(context.reward, shared) for cell in cells])
+    return {id(cell): ranks for cell, ranks in zip(cells, ranges, strict=True)}
+
+
+def _generalisation(context: Context, cell: _Cell) -> GeneralisationRow:
+    seeds, metric = cell.seeds, context.reward
+    unseen = paired(cell.final(metric, seeds), cell.start(metric, seeds))
+    seen = paired(
+        [cell.runs[seed].final(metric, seen=True) for seed in seeds],
+        [cell.runs[seed].seen.get(0, {}).get(metric, math.nan) for seed in seeds],
+    )
+    gap = paired(unseen.values, seen.values)
+    return GeneralisationRow(cell.algorithm, cell.wrapper, cell.label, seen, unseen, gap)
+
+
+def _diversity(context: Context, cell: _Cell, matched: float | None) -> DiversityRow:
+    seeds = cell.seeds
+    present = {metric for run in cell.runs.values() for at in run.values.values() for metric in at}
+    measures = [metric for part in _measures(present) for metric in part]
+
+    def at_match(metric: str) -> Estimate:
+        found = []
+        for seed in seeds:
+            run = cell.runs[seed]
+            queries = None if matched is None else queries_to_target(*run.curve(context.reward), matched)
+            # a run that ends below it: where it came nearest, which is its end
+            found.append(run.final(metric) if queries is None else run.where(metric, queries))
+        return estimate(found)
+
+    return DiversityRow(
+        cell.algorithm,
+        cell.wrapper,
+        cell.label,
+        paired(cell.final(context.reward, seeds), cell.start(context.reward, seeds)),
+        {metric: paired(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
+        {} if matched is None else {metric: at_match(metric) for metric in measures},
+    )
+
+
+def _leaderboard_row(
+    context: Context, cell: _Cell, oracle: float | None, target: float | None, ranks: tuple[int, int] | None
+) -> LeaderboardRow:
     seeds = cell.seeds
     alignment = cell.final(context.reward, seeds)
 
@@ -389,16 +632,19 @@ def _leaderboard_row(context: Context, cell: _Cell, oracle: float | None) -> Lea
 
     measures = _measures({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
     calls = [run.calls for run in cell.runs.values() if run.calls is not None]
+    curves = [cell.runs[seed].curve(context.reward) for seed in seeds]
+    reached = [] if target is None else [queries_to_target(*curve, target) for curve in curves]
+    trained, heldout = gain(context.reward), gain(HELDOUT)
     return LeaderboardRow(
         cell.algorithm,
         cell.wrapper,
         cell.label,
         cell.config_hash,
         estimate(alignment),
-        gain(context.reward),
+        trained,
         headroom(alignment, cell.start(context.reward, seeds), oracle),
         estimate(cell.final(HELDOUT, seeds)),
-        gain(HELDOUT),
+        heldout,
         estimate(cell.final("success", seeds)),
         {metric: estimate(cell.final(metric, seeds)) for metric in measures[0]},
         {metric: estimate(cell.final(metric, seeds)) for metric in measures[1]},
@@ -406,6 +652,10 @@ def _leaderboard_row(context: Context, cell: _Cell, oracle: float | None) -> Lea
         cell.failed,
         sum(run.last for run in cell.runs.values()) / len(cell.runs),
         sum(calls) / len(calls) if len(calls) == len(cell.runs) else None,
+        ranks=ranks,
+        area=estimate([area_under_curve(*curve, context.budget or 0) for curve in curves]),
+        to_target=estimate([queries for queries in reached if queries is not None]) if target is not None else None,
+        over_optimised=over_optimised(trained, heldout),
     )
 
 
@@ -551,7 +801,7 @@ def _adjusted(family: Sequence[Paired]) -> list[Paired]:
 
 
 def _compatibility(
-    context: Context, variants: Sequence[_Variant], incomplete: Sequence[_Run]
+    context: Context, variants: Sequence[_Variant], incomplete: Sequence[_Run], margin: float
 ) -> tuple[CompatibilityRow, ...]:
     """Each wrapper against vanilla of the same algorithm and settings, vanilla against the pretrained model.
 
@@ -588,20 +838,23 @@ def _compatibility(
                 )
             )
         rows.append(row)
-    adjusted = iter(_adjusted([cell.delta for row in rows for cell in row if cell.delta]))
+    family = [cell.delta for row in rows for cell in row if cell.delta]
+    tested, adjusted = sum(delta.p is not None for delta in family), iter(_adjusted(family))
     return tuple(
         CompatibilityRow(
             variant.algorithm,
             variant.label,
-            tuple(_judged(cell, next(adjusted)) if cell.delta else cell for cell in row),
+            tuple(_judged(cell, next(adjusted), tested, margin) if cell.delta else cell for cell in row),
         )
         for variant, row in zip(variants, rows, strict=True)
     )
 
 
-def _judged(cell: CompatibilityCell, delta: Paired) -> CompatibilityCell:
+def _judged(cell: CompatibilityCell, delta: Paired, comparisons: int, margin: float) -> CompatibilityCell:
     verdict = cell.verdict
     if verdict != "failed" and delta.p_adjusted is not None and delta.mean is not None:
-        significant = delta.p_adjusted < ALPHA
-        verdict = ("gain" if delta.mean > 0 else "loss") if significant else "not significant"
-    return replace(cell, delta=delta, verdict=verdict)
+        if delta.p_adjusted < ALPHA:
+            verdict = "gain" if delta.mean > 0 else "loss"
+        else:
+            verdict = "equivalent" if equivalent(delta, margin) else "inconclusive"
+    return replace(cell, delta=delta, verdict=verdict, detectable=detectable(delta, max(1, comparisons), ALPHA))

@@ -20,12 +20,14 @@ from rich.text import Text
 # the symbol says what the colour says
 VERDICTS: dict[str, tuple[str, str]] = {
     "gain": ("▲", "green"),
-    "not significant": ("≈", "yellow"),
+    "equivalent": ("=", "yellow"),
+    "inconclusive": ("≈", "yellow"),
     "loss": ("▼", "red"),
     "untested": ("?", "cyan"),
     "failed": ("✗", "bold red"),
     "incomplete": ("…", "blue"),
     "not run": ("·", "dim"),
+    "refused": ("⊘", "magenta"),
 }
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,87 +12,9 @@ from b2bench.leaderboard.tables import Tables, tables
 from b2bench.leaderboard.terminal import render, to_json
 from rich.console import Console
 from scipy import stats as scipy_stats
+from synthetic import Rows
 
 from b2bench.store import Store
-
-START = datetime(2026, 1, 1)
-
-
-class Rows:
-    """Store rows, without a store."""
-
-    def __init__(self) -> None:
-        self.runs: list[dict[str, Any]] = []
-        self.evals: list[dict[str, Any]] = []
-        self.rounds: list[dict[str, Any]] = []
-
-    def add(
-        self,
-        algorithm: str,
-        wrapper: str,
-        seed: int,
-        values: dict[int, float | None],
-        status: str = "done",
-        config: dict[str, Any] | None = None,
-        budget: int | None = 1000,
-        **more: Any,
-    ) -> str:
-        """A run with its test clipscore at each count of queries; a train split that must not matter."""
-        run_id = f"run{len(self.runs)}"
-        config = config or {}
-        self.runs.append(
-            {
-                "run_id": run_id,
-                "name": run_id,
-                "benchmark_version": "0.1",
-                "algorithm": algorithm,
-                "wrapper": wrapper,
-                "backbone": "pocket",
-                "reward": "clipscore",
-                "prompts": "template1",
-                "prompts_hash": "abcdef0123",
-                "seed": seed,
-                "budget": budget,
-                "config": {"algorithm": algorithm, "wrapper": wrapper, "seed": seed, "lr": 1e-3, **config},
-                "config_hash": f"{algorithm}-{wrapper}-{sorted(config.items())}",
-                "finished": START + timedelta(minutes=len(self.runs)),
-                "status": status,
-            }
-            | more
-        )
-        for queries, value in values.items():
-            shared = {"run_id": run_id, "queries": queries, "n": 270, "settings": None}
-            self.evals += [
-                {**shared, "split": "test", "metric": "clipscore", "value": value},
-                {**shared, "split": "train", "metric": "clipscore", "value": 99.0},
-                {**shared, "split": "test", "metric": "clipscore_heldout", "value": 0.5},
-                {**shared, "split": "test", "metric": "style_entropy", "value": 1.25},
-                {
-                    **shared,
-                    "split": "test",
-                    "metric": "is_style",
-                    "value": 3.0,
-                    "settings": {"splits": 1, "images": 270},
-                },
-            ]
-        self.rounds += [
-            {
-                "run_id": run_id,
-                "round": number,
-                "queries": 500 * (number + 1),
-                "denoiser_calls_sampling": 100,
-                "denoiser_calls_training": 50,
-            }
-            for number in range(2)
-        ]
-        return run_id
-
-    def tables(self) -> list[Tables]:
-        return tables(self.runs, self.evals, self.rounds)
-
-    def one(self) -> Tables:
-        (found,) = self.tables()
-        return found
 
 
 @pytest.fixture
@@ -278,7 +199,7 @@ def test_compatibility_verdicts(rows: Rows) -> None:
         "vanilla": "gain",
         "bpt": "gain",
         "bs": "loss",
-        "b2": "not significant",
+        "b2": "inconclusive",
     }
     assert {wrapper: cell.verdict for wrapper, cell in found["dpo"].items()} == {
         "vanilla": "not run",

@@ -1,0 +1,408 @@
+"""Reward queries a second: beside trl's DDPO trainer, beside the bare denoiser, of all 16 cells, and as they grow.
+
+    uv run --group reference python benchmarks/speed.py peers    # trl 0.23.1 and b2bench on the same work
+    uv run python benchmarks/speed.py floor                      # a round as a multiple of its denoiser calls
+    uv run python benchmarks/speed.py cells                      # every algorithm under every wrapper
+    uv run python benchmarks/speed.py growth                     # with queries, leaves, steps, prompts, stored rows
+
+All on pocket, one thread (``--threads``). Ways that are compared take turns within one process, forwards and backwards
+by turns, and ratios are of medians. Peak memory is that of a process of its own for each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from b2bench.backbones import find_backbone
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config import RunConfig, resolve
+from b2bench.parallel import Threads
+from b2bench.registry import Registry
+from b2bench.rollout import rollout, round_noise
+from b2bench.store import Store
+from b2bench.trainer import Trainer
+from b2bench.types import Interval, Trajectories
+from b2bench.update import update
+
+QUERIES = 48  # of a round
+MINIBATCH = 8  # trajectories of an optimizer step: six steps a round
+STEPS, GUIDANCE, RANK, LR = 20, 3.0, 4, 3e-4
+PROMPTS = ["a cat riding a bike", "a dog playing chess", "a horse washing dishes", "a fox playing chess"]
+console = Console()
+
+
+def reward(images: Tensor) -> Tensor:
+    """Costs nothing, on both sides."""
+    return (images[:, 0] - images[:, 2]).mean((1, 2))
+
+
+# -- peers ------------------------------------------------------------------------------------------------
+
+
+def trl_round(batch: int) -> Callable[[], None]:
+    """A round of trl's trainer: QUERIES images, one pass over them in optimizer steps of MINIBATCH trajectories."""
+    from trl import DDPOConfig, DDPOTrainer, DefaultDDPOStableDiffusionPipeline
+
+    prompts = itertools.cycle(PROMPTS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = DefaultDDPOStableDiffusionPipeline(find_backbone("pocket").source)
+        config = DDPOConfig(
+            mixed_precision="no",
+            accelerator_kwargs={"cpu": True},
+            sample_num_steps=STEPS,
+            sample_eta=1.0,
+            sample_guidance_scale=GUIDANCE,
+            sample_batch_size=batch,
+            sample_num_batches_per_epoch=QUERIES // batch,
+            train_batch_size=MINIBATCH,
+            train_gradient_accumulation_steps=1,
+            train_learning_rate=LR,
+            logdir=tempfile.mkdtemp(),
+        )
+        trainer = DDPOTrainer(config, lambda i, *_: (reward(i), {}), lambda: (next(prompts), {}), pipeline)
+        pipeline.set_progress_bar_config(disable=True)
+    return lambda: trainer.step(0, 0)
+
+
+@dataclass
+class Ours:
+    """Rollout and update as a run makes them, with a reward that costs nothing and no store."""
+
+    sampled_at_once: int = QUERIES
+    trained_at_once: int = 0
+
+    def __post_init__(self) -> None:
+        self.policy = StableDiffusion(
+            load_pipeline(find_backbone("pocket")),
+            num_steps=STEPS,
+            eta=1.0,
+            guidance=GUIDANCE,
+            threads=Threads(torch.get_num_threads()),
+        )
+        self.policy.add_lora(RANK, 0)
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LR, weight_decay=1e-4)
+        self.algorithm = Registry("algorithm").get("ddpo")()
+        self.round = 0
+
+    def sample(self) -> Trajectories:
+        found = rollout(
+            self.policy,
+            [PROMPTS[i % len(PROMPTS)] for i in range(QUERIES)],
+            samples=1,
+            leaves=1,
+            interval=Interval(0, STEPS),
+            noise=round_noise(self.policy, 0, self.round),
+            micro_batch=self.sampled_at_once,
+        )
+        found.reward = reward(found.images)
+        found.advantage = (found.reward - found.reward.mean()) / (found.reward.std() + 1e-8)
+        return found
+
+    def train(self, trajectories: Trajectories) -> None:
+        update(
+            self.policy,
+            self.algorithm,
+            self.optimizer,
+            trajectories,
+            torch.ones(QUERIES, dtype=torch.bool),
+            optimizer_steps=QUERIES // MINIBATCH,
+            micro_batch=self.trained_at_once or self.sampled_at_once,
+            max_grad_norm=1.0,
+            generator=torch.Generator().manual_seed(self.round),
+        )
+
+    def __call__(self) -> None:
+        self.train(self.sample())
+        self.round += 1
+
+
+WAYS: dict[str, Callable[[], Callable[[], None]]] = {
+    "trl, 48 at once": lambda: trl_round(48),
+    "trl, 8 at once": lambda: trl_round(8),
+    "b2bench, 48 at once": lambda: Ours(48),
+    "b2bench, 8 at once": lambda: Ours(8),
+}
+
+
+def peak_mb(way: str, threads: int) -> float:
+    """Peak memory of a process that makes two rounds, in 2^20 bytes."""
+    command = [sys.executable, __file__, "peak", "--way", way, "--threads", str(threads)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(ended.stdout.splitlines()[-1]))
+
+
+def print_peak(way: str) -> None:
+    play = WAYS[way]()
+    play()
+    play()
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 2**10)))
+
+
+def timed(play: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    play()
+    return time.perf_counter() - start
+
+
+def in_turns(plays: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each, after one that does not count; order-balanced."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for play in plays.values():
+        play()
+    for repetition in range(repetitions):
+        for name in list(plays)[:: 1 if repetition % 2 else -1]:
+            found[name].append(timed(plays[name]))
+            console.log(f"{name}: {found[name][-1]:.2f} s", highlight=False)
+    return found
+
+
+def peers(repetitions: int, threads: int) -> None:
+    found = in_turns({name: make() for name, make in WAYS.items()}, repetitions)
+    best = min(statistics.median(found[name]) for name in found if name.startswith("trl"))
+    table = Table(
+        "",
+        "queries a second",
+        "times trl's best",
+        "peak MiB",
+        box=box.SIMPLE,
+        title=f"DDPO, {QUERIES} queries a round, T = {STEPS}, guidance, fp32, {QUERIES // MINIBATCH} optimizer steps",
+    )
+    for name, seconds in found.items():
+        middle = statistics.median(seconds)
+        ratios = [b / s for b, s in zip(_best_of_turn(found), seconds, strict=True)]
+        spread = f"{best / middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        table.add_row(name, f"{QUERIES / middle:.2f}", spread, f"{peak_mb(name, threads):.0f}")
+    console.print(table)
+
+
+def _best_of_turn(found: dict[str, list[float]]) -> list[float]:
+    theirs = [seconds for name, seconds in found.items() if name.startswith("trl")]
+    return [min(turn) for turn in zip(*theirs, strict=True)]
+
+
+# -- floor ------------------------------------------------------------------------------------------------
+
+
+def denoiser(policy: StableDiffusion, rows: int, backward: bool) -> Callable[[], None]:
+    """One call of the UNet, LoRA included, on ``rows`` rows of guidance's batch, and backward to the adapter."""
+    cond = policy.encode([PROMPTS[i % len(PROMPTS)] for i in range(rows)])
+    latents, text = torch.randn(rows, *policy.latent_shape), cond.embeddings()
+    both = torch.cat([latents, latents]), torch.cat([cond.empty.expand_as(text), text])
+    timestep = policy.timesteps[torch.randint(policy.num_steps, (rows,))].repeat(2)
+
+    def call() -> None:
+        with torch.set_grad_enabled(backward):
+            output = policy.unet(both[0], timestep, both[1]).sample
+        if backward:
+            torch.autograd.grad(output.sum(), policy.parameters())
+
+    return call
+
+
+def floor(repetitions: int) -> None:
+    ours = Ours(48)
+    calls = {
+        (kind, rows): denoiser(ours.policy, rows, kind == "training")
+        for kind in ("sampling", "training")
+        for rows in (8, 16, 24, 48, 96)
+    }
+    for call in calls.values():
+        call()
+    found: dict[Any, list[float]] = defaultdict(list)
+    for repetition in range(repetitions):
+        for key in list(calls)[:: 1 if repetition % 2 else -1]:
+            found[key].append(min(timed(calls[key]) for _ in range(3)))
+        trajectories: list[Trajectories] = []
+        found["sampling"].append(timed(lambda: trajectories.append(ours.sample())))  # noqa: B023
+        found["training"].append(timed(lambda: ours.train(trajectories[0])))  # noqa: B023
+    best = {
+        kind: min((statistics.median(found[kind, rows]) / rows, rows) for rows in (8, 16, 24, 48, 96))
+        for kind in ("sampling", "training")
+    }
+    table = Table(
+        "", "ms a query and step", "at rows", "floor of a round (s)", "b2bench (s)", "times the floor", box=box.SIMPLE
+    )
+    total, bare = 0.0, 0.0
+    for kind, (seconds, rows) in best.items():
+        least, taken = seconds * QUERIES * STEPS, statistics.median(found[kind])
+        total, bare = total + taken, bare + least
+        table.add_row(kind, f"{1000 * seconds:.2f}", str(rows), f"{least:.2f}", f"{taken:.2f}", f"{taken / least:.2f}")
+    table.add_row("both", "", "", f"{bare:.2f}", f"{total:.2f}", f"{total / bare:.2f}")
+    console.print(table)
+
+
+# -- cells ------------------------------------------------------------------------------------------------
+
+
+def config(algorithm: str, wrapper: str, **values: Any) -> RunConfig:
+    queries = values.pop("queries", 720)
+    plain: dict[str, Any] = {"eval_images": 1, "eval_train_images": 0, "eval_points": 2}
+    return resolve(
+        algorithm=algorithm,
+        wrapper=wrapper,
+        reward="clipscore",
+        backbone="pocket",
+        queries=queries,
+        seed=0,
+        values=plain | values,
+    )
+
+
+def rounds_of(run: RunConfig) -> list[dict[str, Any]]:
+    """The rounds of a whole run, reward, store and checkpoints included."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "b2bench.duckdb")
+        trainer = Trainer(run, "measured", store, Path(folder) / "run")
+        store.start_run(_row(run, trainer))
+        trainer.run()
+        return store.rounds("measured")
+
+
+def _row(run: RunConfig, trainer: Trainer) -> dict[str, Any]:
+    from b2bench.runner import run_row
+
+    (trainer.folder).mkdir()
+    return run_row(run, "measured", None, trainer.policy)
+
+
+def cells() -> None:
+    names = [(a, w) for a in Registry("algorithm").origins for w in Registry("wrapper").origins]
+    table = Table(
+        "algorithm", "wrapper", "queries a second", "times ddpo vanilla", "calls a query", "trained", box=box.SIMPLE
+    )
+    rows = []
+    for algorithm, wrapper in names:
+        found = rounds_of(config(algorithm, wrapper, advantage_history=0))[1:]  # the first warms up
+        seconds, queries = sum(r["seconds"] for r in found), found[-1]["queries"] - 240
+        sampling, training = (sum(r[f"denoiser_calls_{k}"] for r in found) for k in ("sampling", "training"))
+        rows.append((algorithm, wrapper, queries / seconds, sampling / queries, training / queries))
+        console.log(f"{algorithm} {wrapper}: {queries / seconds:.2f} queries a second", highlight=False)
+    base = next(rate for algorithm, wrapper, rate, *_ in rows if (algorithm, wrapper) == ("ddpo", "vanilla"))
+    for algorithm, wrapper, rate, sampling, training in rows:
+        table.add_row(algorithm, wrapper, f"{rate:.2f}", f"{rate / base:.2f}", f"{sampling:.1f}", f"{training:.1f}")
+    console.print(table)
+
+
+# -- growth -----------------------------------------------------------------------------------------------
+
+
+def growth() -> None:
+    table = Table("what grows", "from", "to", "seconds a query, times", box=box.SIMPLE)
+
+    def seconds(**values: Any) -> float:
+        found = rounds_of(config("ddpo", "b2", **values))[1:]
+        return sum(r["seconds"] for r in found) / (found[-1]["queries"] - found[0]["queries"] + len_of_round(found))
+
+    def len_of_round(found: Sequence[dict[str, Any]]) -> int:
+        return int(found[-1]["queries"]) - int(found[-2]["queries"]) if len(found) > 1 else 240
+
+    for name, few, many in (
+        ("rounds", {"queries": 720}, {"queries": 2400}),
+        ("prompt draws a round", {"draws": 24, "queries": 480}, {"draws": 96, "queries": 1920}),
+        ("leaves", {"samples": 3, "draws": 80}, {"samples": 10, "draws": 24}),
+        ("denoising steps", {"steps": 10}, {"steps": 40}),
+    ):
+        one, two = seconds(**few), seconds(**many)
+        key = next(iter(few))
+        table.add_row(name, str(few[key]), str(many[key]), f"{two / one:.2f}")
+        console.log(f"{name}: {one:.3f} to {two:.3f} s a query", highlight=False)
+    for kind, small, large in stored_rows(10_000, 1_000_000):
+        table.add_row(f"rows in the store: {kind}", "10,000", "1,000,000", f"{large / small:.2f}")
+    console.print(table)
+
+
+def stored_rows(*sizes: int) -> list[tuple[str, float, float]]:
+    """Seconds of what a round does with the store, beside so many query rows of other runs."""
+    small, large = (_store_seconds(size) for size in sizes)
+    return [(kind, small[kind], large[kind]) for kind in small]
+
+
+def _store_seconds(size: int, per_run: int = 10_000) -> dict[str, float]:
+    run = config("ddpo", "vanilla")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "b2bench.duckdb")
+        row = _row(run, Trainer(run, "measured", store, Path(folder) / "run"))
+        store.start_run(row)
+        for other in range(size // per_run):
+            store.start_run(row | {"run_id": f"other-{other}", "name": f"other-{other}", "seed": other})
+            store.record_round(f"other-{other}", _round_row(0, per_run), _query_rows(per_run))
+
+        def record(round: int) -> None:
+            store.record_round("measured", _round_row(round, 240 * (round + 1)), _query_rows(240, round))
+
+        taken = [timed(lambda k=k: record(k)) for k in range(9)]
+        return {
+            "record a round": statistics.median(taken),
+            "rewind a round": timed(lambda: store.rewind("measured", 8, 8 * 240)),
+        }
+
+
+def _round_row(round: int, queries: int) -> dict[str, Any]:
+    zero = dict.fromkeys(("loss", "ratio_mean", "approx_kl", "clip_fraction", "grad_norm", "seconds", "peak_mb"), 0.0)
+    count = {"kept": 1, "optimizer_steps": 1, "denoiser_calls_sampling": 1, "denoiser_calls_training": 1}
+    return {"round": round, "queries": queries, "interval_start": 0, "interval_stop": 20, **count, **zero}
+
+
+def _query_rows(n: int, round: int = 0) -> list[dict[str, Any]]:
+    return [
+        {
+            "query_index": round * n + i,
+            "round": round,
+            "prompt": PROMPTS[i % len(PROMPTS)],
+            "group_id": i // 5,
+            "leaf": i % 5,
+            "reward": 0.5,
+            "scores": {"clipscore": 0.5},
+            "advantage": 0.0,
+            "kept": True,
+        }
+        for i in range(n)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["peers", "floor", "cells", "growth", "peak"])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--way", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.what == "peers":
+        peers(options.repetitions, options.threads)
+    elif options.what == "peak":
+        print_peak(options.way)
+    elif options.what == "floor":
+        floor(options.repetitions)
+    elif options.what == "cells":
+        cells()
+    else:
+        growth()
+
+
+if __name__ == "__main__":
+    main()

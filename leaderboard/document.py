@@ -1,0 +1,398 @@
+"""A report as titled grids of texts and numbers: what every written format is made from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from b2bench.leaderboard.headroom import HeadroomRow
+from b2bench.leaderboard.stats import MIN_SEEDS, Estimate, Paired
+from b2bench.leaderboard.tables import ALPHA, Context, Head, LeaderboardRow, Tables
+
+# the symbol says what the colour says
+SYMBOLS: dict[str, str] = {
+    "gain": "▲",
+    "equivalent": "=",
+    "inconclusive": "≈",
+    "loss": "▼",
+    "untested": "?",
+    "failed": "✗",
+    "incomplete": "…",
+    "not run": "·",
+    "refused": "⊘",
+}
+MEASURES = {"style_entropy": "style entropy (nats)", "pairwise_distance": "distance within a prompt"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and what it is of: ``estimate`` for files of numbers, ``sort`` to order by, ``kind`` to colour by."""
+
+    text: str
+    estimate: Estimate | None = None
+    sort: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """``right`` aligns numbers."""
+
+    name: str
+    right: bool = True
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. ``key`` names it in files; ``legend`` explains what its cells say."""
+
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    legend: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """What belongs to one context: its head, what limits it, its tables."""
+
+    title: str
+    facts: tuple[str, ...]
+    notes: tuple[str, ...]
+    grids: tuple[Grid, ...]
+
+
+def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """A number at fixed digits, with a true minus sign; "-" for none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
+
+
+def count(value: float | None) -> str:
+    """A count with its unit above ten thousand: 96k."""
+    if value is None:
+        return "-"
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{value:,.0f}"
+
+
+def measured(value: Estimate | None, digits: int = 3, sign: bool = False) -> Cell:
+    """Mean and half-width of the 95% interval, which Student's t makes symmetric."""
+    if value is None or value.mean is None:
+        return Cell("-", value)
+    text = number(value.mean, digits, sign)
+    if value.high is not None:
+        text += f" ±{number(value.high - value.mean, digits)}"
+    return Cell(text, value, value.mean)
+
+
+def title(context: Context) -> str:
+    """One line that names a context."""
+    prompts = f"{context.prompts} ({context.prompts_hash[:8]})" if context.prompts_hash else context.prompts
+    return " · ".join(
+        [
+            f"b2bench {context.benchmark_version}",
+            context.backbone,
+            f"reward {context.reward} {context.reward_settings}".rstrip(),
+            prompts,
+            "no training" if context.budget is None else f"{context.budget:,} reward queries",
+        ]
+    )
+
+
+def facts(head: Head) -> tuple[str, ...]:
+    """What the numbers of a context are of: seeds, images, and inception scores' N and splits."""
+    seeds = ", ".join(map(str, head.seeds)) or "none finished"
+    images = " or ".join(f"{n:,}" for n in head.images) or "no"
+    return (f"seeds {seeds}", f"test split, {images} images per evaluation", *head.inception)
+
+
+def document(tables: Sequence[Tables]) -> list[Section]:
+    """A section for each context, its tables in the order in which they are read."""
+    return [_section(group) for group in tables]
+
+
+def _section(group: Tables) -> Section:
+    head = group.head
+    grids = [
+        _leaderboard(group),
+        _headroom(group),
+        _ablation(group),
+        _compatibility(group),
+        _generalisation(group),
+        _diversity(group),
+        *paper_grids(head.context),
+        _incomplete(group),
+    ]
+    return Section(title(head.context), facts(head), head.notes, tuple(grid for grid in grids if grid.rows))
+
+
+def _name(row: Any) -> Cell:
+    parts = [row.algorithm, "" if row.wrapper == "-" else row.wrapper, row.label]
+    return Cell(" ".join(filter(None, parts)))
+
+
+def _algorithm(row: Any) -> Cell:
+    return Cell(f"{row.algorithm} {row.label}".strip())
+
+
+def _grid(
+    key: str,
+    title: str,
+    columns: Sequence[tuple[str, Callable[[Any], Cell]]],
+    rows: Iterable[Any],
+    legend: Iterable[str] = (),
+) -> Grid:
+    """Columns of which every row has nothing to say are left out."""
+    filled = [(name, [cell(row) for row in rows]) for name, cell in columns]
+    shown = [(name, cells) for name, cells in filled if any(cell.text not in ("", "-") for cell in cells)]
+    heads = tuple(Column(name, right=place > 0) for place, (name, _) in enumerate(shown))
+    return Grid(key, title, heads, tuple(zip(*(cells for _, cells in shown), strict=True)), tuple(legend))
+
+
+def _seeds(row: Any) -> Cell:
+    text = str(len(row.seeds))
+    return Cell(f"{text} ({row.failed}†)" if getattr(row, "failed", 0) else text, sort=len(row.seeds))
+
+
+def _of(measures: str, metric: str, digits: int = 3, sign: bool = False) -> Callable[[Any], Cell]:
+    """The cell of one measure of those that a row has by name."""
+    return lambda row: measured(getattr(row, measures).get(metric), digits, sign)
+
+
+def _on_images(reward: str, rows: Sequence[LeaderboardRow] | Sequence[HeadroomRow]) -> list[Any]:
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        (reward, lambda row: measured(row.alignment)),
+        ("gain", lambda row: measured(row.gain, sign=True)),
+        ("headroom", lambda row: measured(row.headroom, 2)),
+        ("held-out", lambda row: measured(row.heldout)),
+        ("held-out gain", lambda row: measured(row.heldout_gain, sign=True)),
+        ("success", lambda row: measured(row.success)),
+    ]
+    for metric in dict.fromkeys(metric for row in rows for metric in row.inception):
+        columns.append((metric, _of("inception", metric, digits=2)))
+    for metric in dict.fromkeys(metric for row in rows for metric in row.diversity):
+        columns.append((MEASURES.get(metric, metric), _of("diversity", metric)))
+    return columns
+
+
+def _rank(row: LeaderboardRow) -> Cell:
+    if row.ranks is None:
+        return Cell("-")
+    first, last = row.ranks
+    return Cell(str(first) if first == last else f"{first}\u2013{last}", sort=first)
+
+
+def _warning(row: LeaderboardRow) -> Cell:
+    return Cell("over-optimised", kind="loss") if row.over_optimised else Cell("")
+
+
+def _leaderboard(group: Tables) -> Grid:
+    head, rows = group.head, group.leaderboard
+
+    def reached(row: LeaderboardRow) -> Cell:
+        if row.to_target is None or row.reference:
+            return Cell("-")
+        cell = Cell(f"{count(row.to_target.mean)} ({row.to_target.n}/{len(row.seeds)})", row.to_target)
+        return cell if row.to_target.n else Cell(f"never (0/{len(row.seeds)})")
+
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("cell", _name),
+        ("rank", _rank),
+        *_on_images(head.context.reward, rows),
+        ("area under curve", lambda row: measured(row.area)),
+        ("queries to target", reached),
+        ("seeds", _seeds),
+        ("queries", lambda row: Cell(count(row.queries), sort=row.queries)),
+        ("denoiser calls", lambda row: Cell(count(row.denoiser_calls), sort=row.denoiser_calls)),
+        ("warning", _warning),
+    ]
+    legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model of the same seed"]
+    if any(len(row.seeds) < MIN_SEEDS for row in rows):
+        legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
+    if any(row.ranks for row in rows):
+        legend.append("rank: cells that cannot be told apart (paired t-tests, Holm over all pairs) share a range")
+    if head.target is not None:
+        legend.append(
+            f"target: {number(head.target)}, half of the largest mean gain; seeds that reached it in brackets"
+        )
+    if any(row.area and row.area.mean is not None for row in rows):
+        legend.append("area under curve: mean over the budget")
+    if any(row.headroom for row in rows):
+        legend.append(HEADROOM)
+    if any(row.failed for row in rows):
+        legend.append("† failed runs, counted with their last evaluation")
+    if any(row.over_optimised for row in rows):
+        legend.append("over-optimised: the trained reward rose and the held-out score fell")
+    return _grid("leaderboard", "Leaderboard", columns, rows, legend)
+
+
+HEADROOM = "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)"
+
+
+def _headroom(group: Tables) -> Grid:
+    def name(row: HeadroomRow) -> Cell:
+        text = row.name.replace("-", " ") if row.kind == "guidance" else row.name
+        text = f"pretrained ({text})" if row.reference else text
+        return Cell(f"{text} {row.label}".strip())
+
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("baseline", name),
+        *_on_images(group.head.context.reward, group.headroom),
+        ("seeds", lambda row: Cell(str(len(row.seeds)), sort=len(row.seeds))),
+        ("queries an image", lambda row: Cell(str(row.queries_per_image), sort=row.queries_per_image)),
+    ]
+    legend = ["oracle: drawn scenes that show what the prompt says", *([group.oracle] if group.oracle else [])]
+    return _grid("headroom", "Headroom (no training)", columns, group.headroom, legend)
+
+
+def _effect(effect: Paired | None) -> Cell:
+    cell = measured(effect, sign=True)
+    if effect is None or effect.p_adjusted is None or effect.mean is None:
+        return cell
+    kind = "" if effect.p_adjusted >= ALPHA else "gain" if effect.mean > 0 else "loss"
+    return Cell(f"{cell.text} p={effect.p_adjusted:.2g}", effect, effect.mean, kind)
+
+
+def _ablation(group: Tables) -> Grid:
+    rows = [row for row in group.ablation if row.effects is not None]
+    absent = [f"{_algorithm(row).text}: none, {row.missing}" for row in group.ablation if row.effects is None]
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("algorithm", _algorithm),
+        ("BPT", lambda row: _effect(row.effects.bpt)),
+        ("BS", lambda row: _effect(row.effects.bs)),
+        ("interaction", lambda row: _effect(row.effects.interaction)),
+        ("seeds", _seeds),
+    ]
+    text = (
+        "effect on alignment of BPT, of BS, and of both beyond their sum; p: paired t-test over seeds, Holm over the "
+    )
+    return _grid("ablation", "Ablation", columns, rows, [f"{text}table", *absent])
+
+
+def _compatibility(group: Tables) -> Grid:
+    rows = group.compatibility
+    if not rows:
+        return Grid("compatibility", "", (), ())
+
+    def verdict(place: int) -> Callable[[Any], Cell]:
+        def cell(row: Any) -> Cell:
+            found = row.cells[place]
+            text = SYMBOLS[found.verdict]
+            if found.delta is not None and found.delta.mean is not None:
+                text += f" {number(found.delta.mean, sign=True)} {found.delta.wins}/{found.delta.n}"
+            if found.verdict == "inconclusive" and found.detectable is not None:
+                text += f" (from {number(found.detectable)})"
+            if found.failed:
+                text += f" {found.failed}†"
+            if found.baseline == "pretrained" and found.wrapper != "vanilla":
+                text += "*"
+            return Cell(text, found.delta, None if found.delta is None else found.delta.mean, found.verdict)
+
+        return cell
+
+    columns = [("algorithm", _algorithm), *((cell.wrapper, verdict(i)) for i, cell in enumerate(rows[0].cells))]
+    cells = [cell for row in rows for cell in row.cells]
+    shown = {cell.verdict for cell in cells}
+    legend = [" · ".join(f"{symbol} {name}" for name, symbol in SYMBOLS.items() if name in shown)]
+    legend.append(
+        "mean difference to vanilla, vanilla's to the pretrained model; k/n seeds are better; 5%, Holm over this table"
+    )
+    if "equivalent" in shown:
+        legend.append(f"equivalent: shown to be within ±{group.head.margin:g}")
+    if any(cell.verdict == "inconclusive" and cell.detectable is not None for cell in cells):
+        legend.append("from: the smallest difference that these seeds would have shown in four experiments of five")
+    if any(cell.baseline == "pretrained" and cell.wrapper != "vanilla" for cell in cells):
+        legend.append("* against the pretrained model, for want of vanilla")
+    return _grid("compatibility", "Compatibility", columns, rows, legend)
+
+
+def _generalisation(group: Tables) -> Grid:
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("cell", _name),
+        ("gain on training prompts", lambda row: measured(row.seen, sign=True)),
+        ("gain on unseen prompts", lambda row: measured(row.unseen, sign=True)),
+        ("unseen \u2212 training", lambda row: measured(row.gap, sign=True)),
+    ]
+    rows = [row for row in group.generalisation if row.seen.mean is not None]
+    return _grid("generalisation", "Generalisation to unseen prompts", columns, rows)
+
+
+def _diversity(group: Tables) -> Grid:
+    rows = group.diversity
+    measures = list(dict.fromkeys(metric for row in rows for metric in row.change))
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("cell", _name),
+        ("alignment gained", lambda row: measured(row.alignment_gain, sign=True)),
+    ]
+    for metric in measures:
+        name = MEASURES.get(metric, metric)
+        columns.append((f"{name}, change", _of("change", metric, sign=True)))
+        columns.append((f"{name}, matched", _of("matched", metric)))
+    legend = ["change: against the pretrained model, at the end"]
+    if group.head.matched is not None:
+        legend.append(f"matched: where the alignment first reached {number(group.head.matched)}, which every cell did")
+    return _grid("diversity", "Diversity", columns, rows if measures else (), legend)
+
+
+def _incomplete(group: Tables) -> Grid:
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("run", lambda run: Cell(run.run_id)),
+        ("cell", lambda run: Cell(f"{run.algorithm} {run.wrapper}")),
+        ("seed", lambda run: Cell(str(run.seed), sort=run.seed)),
+        ("status", lambda run: Cell(run.status)),
+        ("queries", lambda run: Cell(f"{run.queries:,}", sort=run.queries)),
+    ]
+    return _grid("incomplete", "Incomplete (not averaged)", columns, group.incomplete)
+
+
+# -- the paper's own numbers ----------------------------------------------------------------------------
+
+REPORTED = Path(__file__).with_name("reported.json")
+
+
+def is_paper(context: Context) -> bool:
+    """Whether the paper's numbers may stand beside: its backbone, its reward and its prompts."""
+    return (
+        context.backbone in ("sd14", "CompVis/stable-diffusion-v1-4")
+        and context.reward == "clipscore"
+        and not context.reward_settings
+        and context.prompts in ("template1", "template2", "template3")
+    )
+
+
+def paper_grids(context: Context) -> list[Grid]:
+    """Tables 1, 2 and 3 of the paper for these prompts, marked as the paper's; none beside other backbones."""
+    if not is_paper(context):
+        return []
+    reported = json.loads(REPORTED.read_text(encoding="utf-8"))
+    prompts = context.prompts
+    tables = [
+        ("1", "inception score", reported["table1_inception_score"][prompts]),
+        ("3", "CLIPScore on unseen prompts", reported["table3_clipscore_unseen_prompts"][prompts]),
+    ]
+    if prompts == "template1":
+        table2 = reported["table2_inception_score_template1"]
+        flat = {"SD": table2["SD"]}
+        for name in ("DPOK", "PG", "DPO"):
+            flat |= {name: table2[name]["vanilla"], f"{name}+B2": table2[name]["b2"]}
+        tables.insert(1, ("2", "inception score", flat))
+    legend = [f"{reported['source']}; {reported['seeds']} seeds, 25,600 reward queries; no intervals were published"]
+    return [
+        Grid(
+            f"paper_table{place}",
+            f"The paper's table {place}: {what} ({prompts})",
+            (Column("cell", right=False), Column(what)),
+            tuple((Cell(name), Cell(number(value, 4), sort=value)) for name, value in values.items()),
+            tuple(legend),
+        )
+        for place, what, values in tables
+    ]

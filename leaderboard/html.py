@@ -1,0 +1,35 @@
+"""A report as one HTML file that works offline: tables that sort, figures inside, light and dark."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from b2bench.leaderboard.document import document
+from b2bench.leaderboard.figures import report_figures, written_figure
+from b2bench.leaderboard.tables import Detail, Tables
+from b2bench.leaderboard.written import NOTHING
+from jinja2 import Environment, StrictUndefined
+
+
+def html(tables: Sequence[Tables], heading: str = "b2bench report") -> str:
+    """The whole file. Everything from the store is escaped, and figures are images, in which no script runs."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    # Beside this file, which in a checkout is no folder of the package.
+    source = Path(__file__).with_name("templates").joinpath("report.html").read_text(encoding="utf-8")
+    sections = [
+        (section, _figures(group), [_detail(detail) for detail in group.details])
+        for section, group in zip(document(tables), tables, strict=True)
+    ]
+    return environment.from_string(source).render(heading=heading, sections=sections, nothing=NOTHING)
+
+
+def _figures(group: Tables) -> dict[str, str]:
+    return {
+        name: base64.b64encode(written_figure(figure, "svg")).decode() for name, figure in report_figures(group).items()
+    }
+
+
+def _detail(detail: Detail) -> dict[str, object]:
+    return vars(detail) | {"failed": sum(status == "failed" for _, _, status, _ in detail.runs)}

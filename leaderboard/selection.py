@@ -1,0 +1,89 @@
+"""Which part of a report is shown, and whether its cells are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from b2bench.leaderboard.tables import Tables
+
+from b2bench.errors import UserError
+
+CONTEXT_KEYS = {
+    "version": "benchmark_version",
+    "backbone": "backbone",
+    "reward": "reward",
+    "prompts": "prompts",
+    "budget": "budget",
+}
+CELL_KEYS = ("algorithm", "wrapper")
+
+
+def parse_where(conditions: Sequence[str]) -> dict[str, set[str]]:
+    """``["algorithm=ddpo,pg", "prompts=template1"]`` to names and the values that they may have.
+
+    Raises:
+        UserError: a condition of another form or name.
+    """
+    known = [*CELL_KEYS, *CONTEXT_KEYS]
+    found: dict[str, set[str]] = {}
+    for condition in conditions:
+        name, equals, values = condition.partition("=")
+        if not equals or name not in known or not values:
+            raise UserError(f"--where {condition!r}: write NAME=VALUE or NAME=VALUE,VALUE with {', '.join(known)}")
+        found.setdefault(name, set()).update(value.strip() for value in values.split(","))
+    return found
+
+
+def select(tables: Sequence[Tables], where: dict[str, set[str]]) -> list[Tables]:
+    """The tables and rows that fit. Rows are left out, not runs: p-values stay those of the whole table."""
+    found = []
+    for group in tables:
+        context = group.head.context
+        if all(str(getattr(context, CONTEXT_KEYS[name])) in where[name] for name in where if name in CONTEXT_KEYS):
+            found.append(_rows(group, {name: where[name] for name in where if name in CELL_KEYS}))
+    return found
+
+
+def _rows(group: Tables, where: dict[str, set[str]]) -> Tables:
+    if not where:
+        return group
+
+    def fits(row: Any) -> bool:
+        if getattr(row, "reference", False):
+            return True
+        # a row of all wrappers fits when its algorithm does
+        return all(getattr(row, name, None) in (*where[name], None) for name in where)
+
+    compatibility = [
+        replace(row, cells=tuple(cell for cell in row.cells if cell.wrapper in where.get("wrapper", {cell.wrapper})))
+        for row in group.compatibility
+        if fits(row)
+    ]
+    kept = {
+        name: tuple(row for row in getattr(group, name) if fits(row))
+        for name in ("leaderboard", "ablation", "incomplete", "generalisation", "diversity", "curves", "details")
+    }
+    return replace(group, compatibility=tuple(compatibility), **kept)
+
+
+def problems(tables: Sequence[Tables]) -> list[str]:
+    """What keeps a report from being one comparison: missing seeds, unfinished or failed runs, mixed versions."""
+    found = []
+    versions = sorted({group.head.context.benchmark_version for group in tables})
+    if len(versions) > 1:
+        found.append(f"runs of several benchmark versions: {', '.join(versions)}")
+    if not any(group.leaderboard for group in tables):
+        found.append("no finished run")
+    for group in tables:
+        context = group.head.context
+        name = f"{context.backbone} {context.reward} {context.prompts} {context.budget}"
+        found += [f"{name}: {note}" for note in group.head.notes if "lacks seed" in note or "no evaluation" in note]
+        found += [f"{name}: run {run.run_id} is {run.status}" for run in group.incomplete]
+        found += [
+            f"{name}: {row.algorithm} {row.wrapper} has {row.failed} failed runs"
+            for row in group.leaderboard
+            if row.failed
+        ]
+    return found

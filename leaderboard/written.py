@@ -1,0 +1,172 @@
+"""A report as Markdown, LaTeX or CSV. Whatever a store holds arrives as text: nothing in it is markup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from b2bench.leaderboard.document import Cell, Grid, Section
+
+BEGIN, END = "<!-- b2bench report -->", "<!-- end of b2bench report -->"
+NOTHING = "No runs yet. Start one: b2bench run --algo dpok --wrapper b2"
+
+
+# -- Markdown -------------------------------------------------------------------------------------------
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$^:@-])")
+
+
+def markdown_text(text: str) -> str:
+    """Plain text as Markdown in which nothing is markup, links and HTML included, on one line."""
+    return _MARKUP.sub(_entity, " ".join(text.split())) if _MARKUP.search(text) else " ".join(text.split())
+
+
+def _entity(match: re.Match[str]) -> str:
+    character = match[0]
+    # Harmless where a word holds them, and a table is to be read as it is written, too.
+    return character if character in "()+-:@" else f"&#{ord(character)};" if character in "<>|&`" else f"\\{character}"
+
+
+def markdown(sections: Sequence[Section]) -> str:
+    """All sections as GitHub's Markdown; the same text for the same rows."""
+    if not sections:
+        return f"{NOTHING}\n"
+    parts = []
+    for section in sections:
+        parts.append(f"## {markdown_text(section.title)}\n\n{markdown_text(' · '.join(section.facts))}\n")
+        parts += [f"> {markdown_text(note)}\n" for note in section.notes]
+        parts += [_markdown_grid(grid) for grid in section.grids]
+    return "\n".join(parts)
+
+
+def _markdown_grid(grid: Grid) -> str:
+    rows = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
+    lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("---:" if column.right else "---" for column in grid.columns) + "|")
+    legend = "".join(f"\n{markdown_text('; '.join(grid.legend))}\n" if grid.legend else "")
+    return f"### {markdown_text(grid.title)}\n\n" + "\n".join(lines) + f"\n{legend}"
+
+
+def between_markers(text: str, report: str) -> str:
+    """``text`` with what stands between the two markers replaced by ``report``.
+
+    Raises:
+        ValueError: a marker is missing, or the first does not come first.
+    """
+    start, stop = text.find(BEGIN), text.find(END)
+    if start < 0 or stop < start:
+        raise ValueError(f"it has no line {BEGIN} followed by one {END}, between which the report is written")
+    return f"{text[: start + len(BEGIN)]}\n{report}{text[stop:]}"
+
+
+# -- LaTeX ----------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "\u2212": r"$-$",
+    "\u2013": "--",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "≈": r"$\approx$",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+    "✗": r"$\times$",
+    "…": r"\dots{}",
+    "⊘": r"$\oslash$",
+    "†": r"\dag{}",
+}
+
+
+def latex_text(text: str) -> str:
+    """Plain text as LaTeX; a letter that pdflatex may not have becomes a question mark."""
+    found = []
+    for character in " ".join(text.split()):
+        known = _LATEX.get(character, character)
+        found.append(known if known != character or ord(character) < 0x180 else "?")
+    return "".join(found)
+
+
+def latex(sections: Sequence[Section]) -> str:
+    """A document of its own, whose tables can be copied out (packages booktabs, amssymb, textcomp)."""
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage[utf8]{inputenc}",
+        r"\usepackage{amssymb,booktabs,graphicx,textcomp}",
+        r"\usepackage[margin=2cm,landscape]{geometry}",
+        r"\setlength{\parindent}{0pt}",
+        r"\begin{document}",
+    ]
+    if not sections:
+        lines.append(latex_text(NOTHING))
+    for section in sections:
+        lines += [rf"\section*{{{latex_text(section.title)}}}", latex_text(" · ".join(section.facts)), ""]
+        lines += [rf"\emph{{{latex_text(note)}}}\par" for note in section.notes]
+        for grid in section.grids:
+            lines += _latex_grid(grid)
+    return "\n".join([*lines, r"\end{document}", ""])
+
+
+def _latex_grid(grid: Grid) -> list[str]:
+    def row(texts: Sequence[str]) -> str:
+        return " & ".join(latex_text(text) for text in texts) + r" \\"
+
+    return [
+        r"\begin{table}[h!]",
+        r"\centering",
+        rf"\caption{{{latex_text(grid.title)}. {latex_text('; '.join(grid.legend))}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in grid.columns)}}}",
+        r"\toprule",
+        row([column.name for column in grid.columns]),
+        r"\midrule",
+        *(row([cell.text for cell in cells]) for cells in grid.rows),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+        "",
+    ]
+
+
+# -- CSV ------------------------------------------------------------------------------------------------
+
+
+def csv_text(sections: Sequence[Section]) -> str:
+    """One line for each number of each table: context, table, row, column, mean, low, high, n, text."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["context", "table", "row", "column", "mean", "low", "high", "n", "text"])
+    for section in sections:
+        for grid in section.grids:
+            for row in grid.rows:
+                for column, cell in list(zip(grid.columns, row, strict=True))[1:]:
+                    where = [section.title, grid.key, row[0].text, column.name]
+                    writer.writerow([*map(_safe, where), *_numbers(cell), _safe(cell.text)])
+    return out.getvalue()
+
+
+def _numbers(cell: Cell) -> list[object]:
+    if cell.estimate is None:
+        return ["" if cell.sort is None else cell.sort, "", "", ""]
+    found = cell.estimate
+    return ["" if value is None else value for value in (found.mean, found.low, found.high, found.n)]
+
+
+def _safe(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "@", "\t", "\r") or (text[:1] == "-" and text != "-") else text
