@@ -279,6 +279,7 @@ def report(
         list[str] | None, typer.Option(help="Show a part: algorithm=ddpo,pg; wrapper, prompts, reward, backbone, ...")
     ] = None,
     margin: Annotated[float, typer.Option(help="Differences of alignment that count as none when shown")] = 0.01,
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders, for sample grids in HTML")] = Path("runs"),
     check: Annotated[bool, typer.Option("--check", help="Exit code 1 where seeds are missing or versions mix")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -292,14 +293,14 @@ def report(
     conditions = parse_where(where or [])
     store = Store(db)
     found = select(tables(store.runs(), store.evals(), store.rounds(), margin), conditions)
-    _write_report(found, ReportFormat.json if as_json else written_as, out)
+    _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs)
     if check and (wrong := problems(found)):
         for line in wrong:
             stderr().print(line, soft_wrap=True, markup=False)
         raise typer.Exit(1)
 
 
-def _write_report(found: Any, written_as: ReportFormat, out: Path | None) -> None:
+def _write_report(found: Any, written_as: ReportFormat, out: Path | None, store: Any, runs: Path) -> None:
     from b2bench.leaderboard.document import document
     from b2bench.leaderboard.terminal import render, to_json
 
@@ -316,7 +317,7 @@ def _write_report(found: Any, written_as: ReportFormat, out: Path | None) -> Non
     if written_as is ReportFormat.html:
         from b2bench.leaderboard.html import html
 
-        text = html(found)
+        text = html(found, samples=store.samples(), runs=runs)
     elif written_as is ReportFormat.json:
         text = json.dumps(to_json(found), indent=2, default=str, allow_nan=False) + "\n"
     else:

@@ -62,7 +62,7 @@ class Settings:
     """Classifier-free guidance scale; none takes the backbone's default"""
     optimizer_steps: int = 48
     """Optimizer steps a round, the same number in every cell"""
-    lr: float = 3e-3
+    lr: float = 1e-3
     """AdamW's learning rate for the LoRA weights"""
     weight_decay: float = 1e-4
     """AdamW's weight decay"""
@@ -100,6 +100,8 @@ class Settings:
     """Images of test prompts in an evaluation, spread evenly over the prompts"""
     eval_train_images: int = 90
     """Images of training prompts in an evaluation"""
+    sample_images: int = 8
+    """Test images, of as many prompts, that every evaluation keeps as files for sample grids; 0: none"""
     inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
     """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: b2bench.inception"""
     inception_splits: int = 1
@@ -134,6 +136,7 @@ class Settings:
             "weight_decay",
             "train_micro_batch",
             "decode_micro_batch",
+            "sample_images",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} cannot be negative")
@@ -211,6 +214,7 @@ _NO_IDENTITY = (
     "attention",
     "reward_device",
     "reward_process",
+    "sample_images",
     "inception_weights",
 )
 """Settings that change results by rounding at most: how a batch is cut and computed, and where a file lies."""

@@ -210,12 +210,15 @@ class Evaluation:
             for metric in self.metrics
         ]
 
-    def image_rows(self, queries: int, reward: str) -> list[dict[str, Any]]:
-        """Rows of table ``images``: the score of every test image, so that runs can be paired by image."""
-        scores = self.scores["test"][reward].tolist()
+    def image_rows(self, queries: int, reward: str, files: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
+        """Rows of table ``images``: the score of every test image, so that runs can be paired by image.
+
+        ``files``: where those that are kept are, by their place.
+        """
+        scores, paths = self.scores["test"][reward].tolist(), files or {}
         return [
-            {"queries": queries, "prompt": prompt, "noise_index": noise, "score": score}
-            for (prompt, noise), score in zip(self.drawn["test"], scores, strict=True)
+            {"queries": queries, "prompt": prompt, "noise_index": noise, "score": score, "path": paths.get(place)}
+            for place, ((prompt, noise), score) in enumerate(zip(self.drawn["test"], scores, strict=True))
         ]
 
 

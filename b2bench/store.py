@@ -127,7 +127,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "prompt": ("VARCHAR NOT NULL", "the prompt of the image"),
         "noise_index": ("INTEGER NOT NULL", "number of the noise, the same in every cell of a seed"),
         "score": ("DOUBLE", "the trained reward on the image"),
-        "path": ("VARCHAR", "file, relative to the run folder; null: no images are kept as files so far"),
+        "path": ("VARCHAR", "file, relative to the run folder; null: this image is not kept"),
     },
     "profiles": {
         "profile_id": ("VARCHAR NOT NULL", "unique name of the profile, across machines"),
@@ -341,6 +341,11 @@ class Store:
     def evals(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
         """Rows of ``evals`` of a run, of several, or of all."""
         return self._read(lambda con: _select(con, "evals", _of(run_ids), order="run_id, queries, split, metric"))
+
+    def samples(self) -> list[Row]:
+        """Rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
+        query = "SELECT * FROM images WHERE path IS NOT NULL ORDER BY run_id, queries, length(path), path"
+        return self._read(lambda con: _rows(con.execute(query)))
 
     def profiles(self, **filters: Any) -> list[Row]:
         """Rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from b2bench import samples as sample_files
 from b2bench.advantage import PromptAdvantage
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
 from b2bench.checkpoint import load_checkpoint, save_checkpoint
@@ -297,11 +298,21 @@ class Trainer:
             lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
             self.engine,
         )
+        files = self._keep_samples(result)
         if self.engine.first:
-            self.store.record_evals(
-                self.run_id, result.metric_rows(self.queries), result.image_rows(self.queries, config.reward_name)
-            )
+            rows = result.image_rows(self.queries, config.reward_name, files)
+            self.store.record_evals(self.run_id, result.metric_rows(self.queries), rows)
         self.listener.evaluated(self.queries, result)
+
+    def _keep_samples(self, result: Evaluation) -> dict[int, str]:
+        """The images of sample grids as files, each written by the process that drew it, before rows name them."""
+        n, wanted = len(result.drawn["test"]), self.config.settings.sample_images
+        places = sample_files.chosen(len(self.config.prompts.test), n, wanted)
+        if not places:
+            return {}
+        files = sample_files.save(self.folder, self.queries, places, result.images["test"], self.engine.share(n).start)
+        self.engine.same(None)
+        return files
 
     def _sample(self, draws: int) -> Trajectories:
         """This process's rollouts of a round, and the prompts and groups of all."""

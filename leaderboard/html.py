@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.figures import report_figures, written_figure
+from b2bench.leaderboard.grids import sample_grid
 from b2bench.leaderboard.tables import Detail, Tables
 from b2bench.leaderboard.written import NOTHING
 from jinja2 import Environment, StrictUndefined
 
 
-def html(tables: Sequence[Tables], heading: str = "b2bench report") -> str:
-    """The whole file. Everything from the store is escaped, and figures are images, in which no script runs."""
+def html(
+    tables: Sequence[Tables],
+    heading: str = "b2bench report",
+    samples: Sequence[Mapping[str, Any]] = (),
+    runs: Path = Path("runs"),
+) -> str:
+    """The whole file. Everything from the store is escaped, and figures are images, in which no script runs.
+
+    ``samples`` are rows of ``Store.samples``; the images that they name are in the run folders under ``runs``.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     # Beside this file, which in a checkout is no folder of the package.
     source = Path(__file__).with_name("templates").joinpath("report.html").read_text(encoding="utf-8")
     sections = [
-        (section, _figures(group), [_detail(detail) for detail in group.details])
+        (section, _figures(group), sample_grid(group, samples, runs), [_detail(detail) for detail in group.details])
         for section, group in zip(document(tables), tables, strict=True)
     ]
     return environment.from_string(source).render(heading=heading, sections=sections, nothing=NOTHING)

@@ -44,7 +44,21 @@ INCEPTION = ("is_style", "is_subject", "is_clip", "is_inception", "inception_sco
 DIVERSITY = ("style_entropy", "pairwise_distance")
 ALPHA = 0.05
 FINISHED = ("done", "failed")
-NO_SETTING = ("seed", "found", "settings.micro_batch")
+NO_SETTING = (
+    "seed",
+    "found",
+    "preset",
+    "settings.micro_batch",
+    "settings.train_micro_batch",
+    "settings.decode_micro_batch",
+    "settings.gradient_checkpointing",
+    "settings.guidance_split",
+    "settings.attention",
+    "settings.reward_device",
+    "settings.reward_process",
+    "settings.sample_images",
+    "settings.inception_weights",
+)
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""
 
 Row = Mapping[str, Any]

@@ -78,7 +78,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("run", "--algo", "batched", "--plugin", "batched.py", "--set", "batch=2"),
         ("'batch' is ambiguous", "batched.batch or clipscore.batch"),
     ),
-    "word for a number": ((*RUN, "--set", "lr=fast"), ("lr = 'fast' is no float", "0.003")),
+    "word for a number": ((*RUN, "--set", "lr=fast"), ("lr = 'fast' is no float", "0.001")),
     "fraction for a whole number": ((*RUN, "--set", "draws=2.5"), ("draws = '2.5' is no int",)),
     "no choice": ((*RUN, "--set", "precision=fp8"), ("precision = 'fp8'", "fp32")),
     "nan": ((*RUN, "--set", "lr=nan"), ("lr = 'nan'",)),

@@ -27,6 +27,7 @@ STAGES = (
     "base_draft",
     "base_model",
     "base_more",
+    "base_noise",
     "decoder",
     "encoder",
     "scorer_heldout",
@@ -40,9 +41,10 @@ NEEDS = {
     "base_draft": ["latents"],
     "base_model": ["base_draft"],
     "base_more": ["base_model"],
+    "base_noise": ["base_more"],
     "decoder": ["latents"],
     "encoder": ["latents"],
-    "pipeline": ["encoder", "decoder", "base_more"],
+    "pipeline": ["encoder", "decoder", "base_noise"],
 }
 SHIPPED = ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
 # What depends on the style gap; the other judges learn from clean scenes, which are the same in every variant.

@@ -392,6 +392,61 @@ def _channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True)
+class NoisyScenes:
+    """A batch of noisy latents x_t [B, C, 8, 8] and what they were made of; ``alpha`` is a_t [B, 1, 1, 1]."""
+
+    noisy: Tensor
+    latents: Tensor
+    noise: Tensor
+    timestep: Tensor
+    alpha: Tensor
+    tokens: Tensor
+
+
+def _noisy_scenes(
+    build: Build,
+    pipeline: StableDiffusionPipeline,
+    corpus: Corpus,
+    *,
+    dropped: float,
+    middle: float = 0.0,
+    templates: Mapping[int, float] | None = None,
+) -> Callable[[np.random.Generator, torch.Generator], NoisyScenes]:
+    """Batches of 64 noisy scenes with their captions, a share ``dropped`` of them empty.
+
+    Timesteps are uniform, but for a share ``middle`` of them, which are uniform from 400 to 900. ``templates`` are
+    the shares of the templates in a batch, where those of the corpus will not do.
+    """
+    latents = encode(build, corpus.pixels) * pipeline.vae.config.scaling_factor
+    captions = pipeline.tokenizer(corpus.captions, padding="max_length", return_tensors="pt").input_ids
+    empty = pipeline.tokenizer("", padding="max_length", return_tensors="pt").input_ids
+    alphas = stable_diffusion_schedule().alphas_cumprod
+    batch = 64
+    members = {template: np.flatnonzero(corpus.template == template) for template in templates or {}}
+
+    def draw_rows(rng: np.random.Generator) -> np.ndarray:
+        if templates is None:
+            return rng.integers(len(corpus), size=batch)
+        drawn = rng.choice(list(templates), size=batch, p=list(templates.values()))
+        return np.array([members[template][rng.integers(len(members[template]))] for template in drawn])
+
+    def draw(rng: np.random.Generator, generator: torch.Generator) -> NoisyScenes:
+        rows = torch.from_numpy(draw_rows(rng))
+        without = torch.from_numpy(rng.random(batch) < dropped)
+        tokens = torch.where(without[:, None], empty, captions[rows])
+        timestep = torch.from_numpy(rng.integers(1000, size=batch))
+        if middle:
+            inside = torch.from_numpy(rng.integers(400, 900, size=batch))
+            timestep = torch.where(torch.from_numpy(rng.random(batch) < middle), inside, timestep)
+        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
+        a = alphas[timestep].reshape(-1, 1, 1, 1)
+        noisy = _channels_last(a.sqrt() * latents[rows] + (1 - a).sqrt() * noise)
+        return NoisyScenes(noisy, latents[rows], noise, timestep, a, tokens)
+
+    return draw
+
+
 def _train_denoiser(
     build: Build,
     stage: str,
@@ -406,42 +461,19 @@ def _train_denoiser(
 ) -> None:
     """Velocity prediction on cached latents; text encoder trained along, 10% of captions dropped; EMA weights.
 
-    Timesteps are uniform, but for a share ``middle`` of them, which are uniform from 400 to 900. ``templates`` are
-    the shares of the templates in a batch, where those of the corpus will not do.
-
     Velocity (Salimans and Ho 2022), as Stable Diffusion v2.1 has it, because noise prediction learned neither
     colours nor relations: they are decided in the first steps, where nearly all of x_t is noise and an error in the
     scene that a network sees in it costs next to nothing.
     """
-    tokenizer, unet, text_encoder = pipeline.tokenizer, pipeline.unet, pipeline.text_encoder
-    latents = encode(build, corpus.pixels) * pipeline.vae.config.scaling_factor
-    tokens = tokenizer(corpus.captions, padding="max_length", return_tensors="pt").input_ids
-    empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids
+    unet, text_encoder = pipeline.unet, pipeline.text_encoder
+    draw = _noisy_scenes(build, pipeline, corpus, dropped=0.1, middle=middle, templates=templates)
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    alphas = stable_diffusion_schedule().alphas_cumprod
-    batch = 64
-
-    members = {template: np.flatnonzero(corpus.template == template) for template in templates or {}}
-
-    def draw_rows(rng: np.random.Generator) -> np.ndarray:
-        if templates is None:
-            return rng.integers(len(corpus), size=batch)
-        drawn = rng.choice(list(templates), size=batch, p=list(templates.values()))
-        return np.array([members[template][rng.integers(len(members[template]))] for template in drawn])
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-        rows = torch.from_numpy(draw_rows(rng))
-        dropped = torch.from_numpy(rng.random(batch) < 0.1)
-        text = text_encoder(torch.where(dropped[:, None], empty, tokens[rows]))[0]
-        timestep = torch.from_numpy(rng.integers(1000, size=batch))
-        if middle:
-            inside = torch.from_numpy(rng.integers(400, 900, size=batch))
-            timestep = torch.where(torch.from_numpy(rng.random(batch) < middle), inside, timestep)
-        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
-        a = alphas[timestep].reshape(-1, 1, 1, 1)
-        velocity = a.sqrt() * noise - (1 - a).sqrt() * latents[rows]
-        noisy = _channels_last(a.sqrt() * latents[rows] + (1 - a).sqrt() * noise)
-        return F.mse_loss(unet(noisy, timestep, text).sample, velocity)
+        batch = draw(rng, generator)
+        text = text_encoder(batch.tokens)[0]
+        velocity = batch.alpha.sqrt() * batch.noise - (1 - batch.alpha).sqrt() * batch.latents
+        return F.mse_loss(unet(batch.noisy, batch.timestep, text).sample, velocity)
 
     build.fit(stage, model, loss, steps=build.steps(steps), cycle=cycle, lr=lr, ema=0.999)
     pipeline.save_pretrained(build.work / stage)
@@ -485,13 +517,44 @@ def train_base_more(build: Build) -> None:
     _train_denoiser(build, "base-more", pipeline, web, steps=6_000, lr=1.2e-3, middle=0.6, templates=shares)
 
 
+def train_base_noise(build: Build) -> None:
+    """The same model as a network that predicts the noise, as Stable Diffusion v1 does: the one that ships.
+
+    A policy gradient moves the mean of the first steps ten times as far through a prediction of the noise as through
+    one of the velocity (docs/pocket.md), and they decide colours and relations. Learning it from scenes failed for
+    want of a signal in just these steps; learning it from a network that knows them does not: the target has no
+    noise of its own, and an error counts as one of the velocity would, (e - e_teacher)^2 / a_t. It starts from the
+    teacher's weights, and keeps its text encoder.
+    """
+    teacher = _read_pipeline(build.work / "base-more")
+    teacher.unet.requires_grad_(False)
+    teacher.text_encoder.requires_grad_(False)
+    pipeline = _read_pipeline(build.work / "base-more")
+    pipeline.scheduler = stable_diffusion_schedule()
+    unet = pipeline.unet
+    shares = {1: 0.3, 2: 0.35, 3: 0.35}
+    draw = _noisy_scenes(build, pipeline, build.corpus("web"), dropped=0.15, templates=shares)
+
+    def loss(rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+        batch = draw(rng, generator)
+        a = batch.alpha
+        with torch.no_grad():
+            text = teacher.text_encoder(batch.tokens)[0]
+            velocity = teacher.unet(batch.noisy, batch.timestep, text).sample
+            noise = a.sqrt() * velocity + (1 - a).sqrt() * batch.noisy
+        return ((unet(batch.noisy, batch.timestep, text).sample - noise).square() / a).mean()
+
+    build.fit("base-noise", unet, loss, steps=build.steps(5_000), lr=1e-3, ema=0.999)
+    pipeline.save_pretrained(build.work / "base-noise")
+
+
 def _read_pipeline(folder: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
 
 
 def train_pipeline(build: Build) -> None:
     """Put the base model and the finished decoder together: the folder that ships."""
-    pipeline = _read_pipeline(build.work / "base-more")
+    pipeline = _read_pipeline(build.work / "base-noise")
     encoder, decoder = (AutoencoderKL.from_pretrained(build.work / name) for name in ("encoder", "decoder"))
     pipeline.vae.encoder, pipeline.vae.quant_conv = encoder.encoder, encoder.quant_conv
     pipeline.vae.decoder, pipeline.vae.post_quant_conv = decoder.decoder, decoder.post_quant_conv

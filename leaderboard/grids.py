@@ -1,0 +1,81 @@
+"""Sample grids: what the pretrained model and each cell drew for the same prompts from the same noise."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from b2bench.leaderboard.document import number
+from b2bench.leaderboard.tables import Tables, visible
+
+PNG = b"\x89PNG\r\n\x1a\n"
+LARGEST = 1_000_000  # bytes: what a run writes is far smaller
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image as base64 of a PNG, "" where its file is gone, and its score by the trained reward."""
+
+    png: str
+    score: str
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """Rows are prompts fixed before training, columns the pretrained model and each cell, all of one ``seed``."""
+
+    seed: int
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Sample | None, ...]], ...]
+
+
+def sample_grid(group: Tables, samples: Iterable[Mapping[str, Any]], runs: Path) -> SampleGrid | None:
+    """The grid of a context from rows of ``Store.samples`` and the run folders under ``runs``; None without images.
+
+    The seed is the one that most cells have, the smallest of these: noise is by seed, and a row is of one noise.
+    """
+    found: dict[str, dict[int, dict[str, Mapping[str, Any]]]] = {}
+    for row in samples:
+        found.setdefault(row["run_id"], {}).setdefault(row["queries"], {}).setdefault(row["prompt"], row)
+    cells = []
+    for detail in group.details:
+        of_seed = {seed: run for seed, run, _, _ in detail.runs if run in found}
+        if of_seed:
+            cells.append((" ".join(filter(None, (detail.algorithm, detail.wrapper, detail.label))), of_seed))
+    if not cells:
+        return None
+    seeds = sorted({seed for _, of_seed in cells for seed in of_seed})
+    seed = max(seeds, key=lambda s: (sum(s in of_seed for _, of_seed in cells), -s))
+    shown = [(name, of_seed[seed]) for name, of_seed in cells if seed in of_seed]
+    columns = [(name, run, found[run][max(found[run])]) for name, run in shown]
+    start = next(((run, found[run][0]) for _, run in shown if 0 in found[run]), None)
+    if start is not None:
+        columns.insert(0, ("pretrained", *start))
+    prompts = list(dict.fromkeys(prompt for _, _, images in columns for prompt in images))
+    return SampleGrid(
+        seed,
+        tuple(name for name, _, _ in columns),
+        tuple((visible(p), tuple(_sample(runs / run, images.get(p)) for _, run, images in columns)) for p in prompts),
+    )
+
+
+def _sample(folder: Path, row: Mapping[str, Any] | None) -> Sample | None:
+    if row is None:
+        return None
+    return Sample(_png(folder, str(row["path"])), number(row["score"]))
+
+
+def _png(folder: Path, name: str) -> str:
+    """A PNG of a run's folder. A store from elsewhere may name any file: only PNGs inside of it are read."""
+    path = folder / name
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if not inside or path.stat().st_size > LARGEST:
+            return ""
+        data = path.read_bytes()
+    except (OSError, ValueError):
+        return ""
+    return base64.b64encode(data).decode() if data.startswith(PNG) else ""
