@@ -163,11 +163,16 @@ def draw_curves(group: Tables, against: str) -> Any:
         points = []
         for curve in members:
             at = dict(zip(curve.queries, zip(curve.calls, curve.values[metric], strict=True), strict=True))
-            x = curve.queries if against == "queries" else curve.calls
-            axes.plot(x, curve.values[metric], linewidth=0.6, alpha=0.5, **style)
+            axes.plot(
+                curve.queries if against == "queries" else curve.calls,
+                curve.values[metric],
+                linewidth=0.6,
+                alpha=0.5,
+                **style,
+            )
             points.append([at[queries] for queries in shared])
         array = np.array(points, dtype=np.float64)  # [R, points, 2]
-        x = shared if against == "queries" else array[:, :, 0].mean(0)
+        x: Any = shared if against == "queries" else array[:, :, 0].mean(0)
         means = [estimate(array[:, i, 1].tolist()) for i in range(len(shared))]
         name = _plain(" ".join(filter(None, (algorithm, "" if wrapper == "-" else wrapper, label))))
         middle = [math.nan if m.mean is None else m.mean for m in means]

@@ -61,7 +61,7 @@ def _rows(group: Tables, where: dict[str, set[str]]) -> Tables:
         for row in group.compatibility
         if fits(row)
     ]
-    kept = {
+    kept: dict[str, Any] = {
         name: tuple(row for row in getattr(group, name) if fits(row))
         for name in ("leaderboard", "ablation", "incomplete", "generalisation", "diversity", "curves", "details")
     }

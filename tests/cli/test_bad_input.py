@@ -149,7 +149,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "config hyperparameter": (("run", "--config", "misspelt.toml"), ("'stpes'", "Did you mean steps?")),
     # places
     "pipeline": ((*RUN, "--backbone", "folder"), ("backbone folder folder is no diffusers pipeline", "model_index")),
-    "pipeline file": ((*RUN, "--backbone", "notes.txt"), ("unknown backbone 'notes.txt'",)),
+    "pipeline file": ((*RUN, "--backbone", "notes.txt"), ("notes.txt is no .safetensors file", "pickle")),
     "success elsewhere": ((*RUN, "--backbone", "sd14", "--reward", "success"), ("pocket", "use clipscore")),
     "database folder": ((*RUN, "--db", "folder"), ("database folder is a folder",)),
     "database nowhere": ((*RUN, "--db", "gone/x.duckdb"), ("gone/x.duckdb", "folder does not exist")),
