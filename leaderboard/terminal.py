@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from b2bench.leaderboard.document import HEADROOM, SYMBOLS, count, number
 from b2bench.leaderboard.headroom import HeadroomRow
 from b2bench.leaderboard.openness import Measure, Profile
 from b2bench.leaderboard.stats import MIN_SEEDS, Estimate, Paired
@@ -17,17 +18,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-# the symbol says what the colour says
-VERDICTS: dict[str, tuple[str, str]] = {
-    "gain": ("▲", "green"),
-    "equivalent": ("=", "yellow"),
-    "inconclusive": ("≈", "yellow"),
-    "loss": ("▼", "red"),
-    "untested": ("?", "cyan"),
-    "failed": ("✗", "bold red"),
-    "incomplete": ("…", "blue"),
-    "not run": ("·", "dim"),
-    "refused": ("⊘", "magenta"),
+STYLES = {
+    "gain": "green",
+    "equivalent": "yellow",
+    "inconclusive": "yellow",
+    "loss": "red",
+    "untested": "cyan",
+    "failed": "bold red",
+    "incomplete": "blue",
+    "not run": "dim",
+    "refused": "magenta",
 }
 
 
@@ -124,13 +124,6 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A number at fixed digits, with a true minus sign; "-" for none."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
-
-
 def interval(value: Estimate | None, digits: int = 3, sign: bool = False) -> Text:
     """Mean and half-width of the 95% interval, which Student's t makes symmetric."""
     if value is None or value.mean is None:
@@ -150,8 +143,8 @@ def _leaderboard(group: Tables, console: Console) -> None:
         (9, ("cell", False, _cell)),
         *_measured(group.head.context.reward, rows),
         (9, ("seeds", True, _seeds)),
-        (2, ("queries", True, lambda row: Text(_count(row.queries)))),
-        (8, ("calls", True, lambda row: Text(_count(row.denoiser_calls)))),
+        (2, ("queries", True, lambda row: Text(count(row.queries)))),
+        (8, ("calls", True, lambda row: Text(count(row.denoiser_calls)))),
     ]
     hidden = _fitted("Leaderboard", rows, columns, console)
     trained = [row for row in rows if not row.reference]
@@ -169,9 +162,6 @@ def _leaderboard(group: Tables, console: Console) -> None:
     if group.oracle:
         console.print(Text(group.oracle, style="dim"))
     console.print()
-
-
-HEADROOM = "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)"
 
 
 def _headroom(group: Tables, console: Console) -> None:
@@ -262,15 +252,6 @@ def _seeds(row: LeaderboardRow) -> Text:
     return text.append(f" ({row.failed}†)", style="red") if row.failed else text
 
 
-def _count(value: float | None) -> str:
-    if value is None:
-        return "-"
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= limit:
-            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{value:,.0f}"
-
-
 def _ablation(rows: Sequence[AblationRow], console: Console) -> None:
     if all(row.effects is None for row in rows):
         missing = sorted({f"{_name(row)} ({row.missing})" for row in rows})
@@ -317,7 +298,7 @@ def _compatibility(group: Tables, console: Console) -> None:
         table.add_row(Text(_name(row)), *map(_verdict, row.cells))
     console.print(table)
     shown = {cell.verdict for row in rows for cell in row.cells}
-    legend = [f"{symbol} {name}" for name, (symbol, _) in VERDICTS.items() if name in shown]
+    legend = [f"{symbol} {name}" for name, symbol in SYMBOLS.items() if name in shown]
     if "untested" in shown:
         legend[legend.index("? untested")] += f" (fewer than {MIN_SEEDS} shared seeds)"
     if any(cell.baseline == "pretrained" and cell.wrapper != "vanilla" for row in rows for cell in row.cells):
@@ -328,8 +309,7 @@ def _compatibility(group: Tables, console: Console) -> None:
 
 
 def _verdict(cell: CompatibilityCell) -> Text:
-    symbol, style = VERDICTS[cell.verdict]
-    text = Text(symbol, style=style)
+    text = Text(SYMBOLS[cell.verdict], style=STYLES[cell.verdict])
     if cell.delta is not None and cell.delta.mean is not None:
         text.append(f" {number(cell.delta.mean, sign=True)} {cell.delta.wins}/{cell.delta.n}")
     if cell.failed:
