@@ -138,28 +138,35 @@ def _plain(text: str, longest: int = 48) -> str:
     return text.replace("$", r"\$")
 
 
-def _cells(curves: Sequence[Curve]) -> dict[tuple[str, str, str], list[Curve]]:
+def _cells(curves: Sequence[Curve], *metrics: str) -> dict[tuple[str, str, str], list[Curve]]:
+    """The curves of each cell that hold these metrics. A cell whose runs share no evaluation has no mean: it is out."""
     found: dict[tuple[str, str, str], list[Curve]] = {}
     for curve in curves:
-        found.setdefault((curve.algorithm, curve.wrapper, curve.label), []).append(curve)
-    return found
+        if all(metric in curve.values for metric in metrics):
+            found.setdefault((curve.algorithm, curve.wrapper, curve.label), []).append(curve)
+    return {name: members for name, members in found.items() if _shared(members)}
+
+
+def _shared(curves: Sequence[Curve]) -> list[int]:
+    """Reward queries at which all of them were evaluated."""
+    return sorted(set.intersection(*(set(curve.queries) for curve in curves)))
+
+
+def _cell_name(algorithm: str, wrapper: str, label: str) -> str:
+    return _plain(" ".join(filter(None, (algorithm, "" if wrapper == "-" else wrapper, label))))
 
 
 def draw_curves(group: Tables, against: str) -> Any:
     """The trained score on test prompts: a thin line per seed, their mean, and the t-interval as a band."""
     metric = group.head.context.reward
-    cells = {
-        name: [curve for curve in members if metric in curve.values and len(curve.queries) > 1]
-        for name, members in _cells(group.curves).items()
-    }
-    cells = {name: members for name, members in cells.items() if members}
+    cells = _cells([curve for curve in group.curves if len(curve.queries) > 1], metric)
     if not cells:
         return None
     figure, axes = _figure()
     palette = colours([name for name, _, _ in cells])
     for (algorithm, wrapper, label), members in cells.items():
         style = {"color": palette[algorithm], "linestyle": LINES.get(wrapper, "-")}
-        shared = sorted(set.intersection(*(set(curve.queries) for curve in members)))
+        shared = _shared(members)
         points = []
         for curve in members:
             at = dict(zip(curve.queries, zip(curve.calls, curve.values[metric], strict=True), strict=True))
@@ -174,7 +181,7 @@ def draw_curves(group: Tables, against: str) -> Any:
         array = np.array(points, dtype=np.float64)  # [R, points, 2]
         x: Any = shared if against == "queries" else array[:, :, 0].mean(0)
         means = [estimate(array[:, i, 1].tolist()) for i in range(len(shared))]
-        name = _plain(" ".join(filter(None, (algorithm, "" if wrapper == "-" else wrapper, label))))
+        name = _cell_name(algorithm, wrapper, label)
         middle = [math.nan if m.mean is None else m.mean for m in means]
         axes.plot(x, middle, linewidth=1.8, label=name, marker=WRAPPER_MARKERS.get(wrapper, "o"), markersize=4, **style)
         if all(m.low is not None for m in means):
@@ -225,15 +232,14 @@ def draw_diversity(group: Tables) -> Any:
     measure = next(
         (name for name in ("style_entropy", "pairwise_distance", "is_clip", "is_inception") if name in present), ""
     )
-    cells = {k: [c for c in v if metric in c.values and measure in c.values] for k, v in _cells(group.curves).items()}
-    cells = {name: members for name, members in cells.items() if members}
+    cells = _cells(group.curves, metric, measure)
     if not measure or not cells:
         return None
     figure, axes = _figure()
     palette = colours([name for name, _, _ in cells])
     points = []
     for (algorithm, wrapper, label), members in cells.items():
-        shared = sorted(set.intersection(*(set(curve.queries) for curve in members)))
+        shared = _shared(members)
         path = []
         for queries in shared:
             found = [
@@ -245,7 +251,7 @@ def draw_diversity(group: Tables) -> Any:
             ]
             path.append(np.array(found, dtype=np.float64).mean(0))
         x, y = np.array(path).T
-        name = _plain(" ".join(filter(None, (algorithm, "" if wrapper == "-" else wrapper, label))))
+        name = _cell_name(algorithm, wrapper, label)
         axes.plot(
             x, y, marker=WRAPPER_MARKERS.get(wrapper, "o"), color=palette[algorithm], linewidth=1,
             linestyle=LINES.get(wrapper, "-"), markersize=5, label=name,

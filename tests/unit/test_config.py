@@ -181,3 +181,11 @@ def test_a_variant_of_another_world_is_refused(variant: Path) -> None:
     (variant / "variant.json").write_text("[]")
     with pytest.raises(UserError, match=r"variant\.json cannot be read"):
         config(backbone=str(variant))
+
+
+def test_labels_name_no_setting_that_tells_no_cells_apart() -> None:
+    from b2bench.leaderboard.tables import NO_SETTING
+
+    from b2bench.config import _NO_IDENTITY
+
+    assert set(NO_SETTING) == {"seed", "found", "preset", *(f"settings.{name}" for name in _NO_IDENTITY)}

@@ -306,6 +306,14 @@ def test_nothing_to_show_is_no_figure(rows: Rows) -> None:
     assert report_figures(rows.one()) == {}
 
 
+def test_runs_that_share_no_evaluation_have_no_mean_curve(rows: Rows) -> None:
+    rows.add("external", "mine", 0, {1000: 0.7})
+    rows.add("external", "mine", 1, {900: 0.7})
+    rows.add("ddpo", "vanilla", 0, {0: math.nan, 1000: math.nan})
+    assert "alignment against reward queries" in report_figures(rows.one())
+    assert html(rows.tables())
+
+
 def test_an_algorithm_has_one_colour_everywhere() -> None:
     assert colours(["dpo", "mine"])["dpo"] == colours(["yours", "dpo", "ddpo"])["dpo"]
     assert len(set(colours(["a", "b", "c", "d"]).values())) == 8
