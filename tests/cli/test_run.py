@@ -54,10 +54,26 @@ def run_in(folder: Path, *arguments: str) -> Ended:
     return Ended(folder, done.returncode, done.stdout, done.stderr)
 
 
+set_signal = signal.signal  # the fixture b2bench replaces it
+
+
+def heed_interrupts() -> None:
+    """As in a terminal: what a script starts in the background ignores SIGINT, and so would all that it starts."""
+    set_signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def stop_in(folder: Path, number: signal.Signals) -> Ended:
     """Start a run, and send it a signal when its first round is done."""
     with (folder / "stdout").open("w+") as out:
-        process = subprocess.Popen([*CLI, *TINY], cwd=folder, env=PYTHON, stdout=out, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*CLI, *TINY],
+            cwd=folder,
+            env=PYTHON,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_interrupts,
+        )
         assert process.stderr is not None
         with process:
             lines = []
