@@ -294,7 +294,8 @@ def fresh_accelerate() -> Iterator[None]:
 def case(request: pytest.FixtureRequest, other_pipeline: Path, tmp_path: Path) -> Case:
     pocket, folder = Path(find_backbone("pocket").source), tmp_path / "pipeline"
     if request.param == "pocket":
-        return Case(pocket, num_steps=6, lr=1e-3, clip_range=1e-3)
+        # All its steps: in 6 it meets latents unlike any it has learned, where its gradient hangs on rounding (3e-4).
+        return Case(pocket, num_steps=20, lr=1e-3, clip_range=3e-4)
     if request.param == "velocity":  # pocket's network, read as if its answers were velocities
         shutil.copytree(pocket, folder)
         config = folder / "scheduler" / "scheduler_config.json"
