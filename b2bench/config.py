@@ -62,6 +62,8 @@ class Settings:
     """Classifier-free guidance scale; none takes the backbone's default"""
     optimizer_steps: int = 48
     """Optimizer steps a round, the same number in every cell"""
+    timestep_fraction: float = 1.0
+    """Share of the trained steps of a rollout, drawn anew each round, that its update takes; 1: all of them"""
     lr: float = 1e-3
     """AdamW's learning rate for the LoRA weights"""
     weight_decay: float = 1e-4
@@ -142,6 +144,8 @@ class Settings:
                 raise ValueError(f"{name} = {getattr(self, name)} cannot be negative")
         if not 0 <= self.reward_noise < math.inf:
             raise ValueError(f"reward_noise = {self.reward_noise} is no standard deviation: 0 or above, and finite")
+        if not 0 < self.timestep_fraction <= 1:
+            raise ValueError(f"timestep_fraction = {self.timestep_fraction} is outside (0, 1]")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta = {self.eta} is outside [0, 1]")
 
@@ -226,6 +230,8 @@ def cell_hash(content: Mapping[str, Any]) -> str:
     kept["settings"] = {key: value for key, value in kept["settings"].items() if key not in _NO_IDENTITY}
     if not kept["settings"].get("reward_noise"):  # without noise a cell is what it was before there was the setting
         kept["settings"].pop("reward_noise", None)
+    if kept["settings"].get("timestep_fraction") == 1:  # and so with all steps
+        kept["settings"].pop("timestep_fraction")
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

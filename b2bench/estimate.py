@@ -37,6 +37,7 @@ from b2bench.seeding import generator
 from b2bench.shapes import Cost, Shapes, cost
 from b2bench.toy import ToyPolicy, toy_batch
 from b2bench.types import Conditioning
+from b2bench.update import trained_steps
 from b2bench.wrappers import Branching, Independent
 
 GIB = 2**30
@@ -462,7 +463,7 @@ def fitting(
     space = vram_bytes * (1 - margin) - resident
     narrow, graphs = WIDTH[precision] / 4, loss_cost(config.algorithm).with_gradient
     rollouts = config.draws(0) * config.settings.samples
-    items = kept_rows(config, 0)[1] * config.settings.steps
+    items = kept_rows(config, 0)[1] * trained_steps(config.settings.steps, config.settings.timestep_fraction)
 
     def most(line: Line, left: float, useful: int, graphs: int = 1) -> int:
         return min(useful, line.largest(left / narrow) // graphs)
@@ -622,7 +623,8 @@ def count_calls(config: RunConfig) -> Calls:
         low, high = kept_rows(config, round)
         # a few rows are dealt several times, so that the most rows need not be of the most that is kept
         few = range(low, min(high, settings.optimizer_steps) + 1)
-        rows = [minibatch_rows(kept * len(interval), settings.optimizer_steps) for kept in {low, high, *few}]
+        steps = trained_steps(len(interval), settings.timestep_fraction)
+        rows = [minibatch_rows(kept * steps, settings.optimizer_steps) for kept in {low, high, *few}]
         least, most = least + cost.calls * min(rows), most + cost.calls * max(rows)
     splits = ((config.prompts.test, settings.eval_images), (config.prompts.train, settings.eval_train_images))
     evaluated = len(evaluations(config)) * sum(len(eval_prompts(texts, images)) for texts, images in splits)

@@ -380,6 +380,7 @@ class Trainer:
             micro_batch=settings.train_micro_batch or settings.micro_batch,
             max_grad_norm=settings.max_grad_norm,
             generator=generator(config.seed, "minibatches", self.round),
+            timestep_fraction=settings.timestep_fraction,
             engine=self.engine,
         )
         spent = self.engine.every((sampling_calls, self.policy.calls - calls, peak_mb(self.policy.device)))

@@ -33,13 +33,27 @@ def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, devic
     )
 
 
-def minibatches(rows: int, steps: int, count: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def trained_steps(steps: int, fraction: float) -> int:
+    """How many of ``steps`` steps a rollout is trained on: ``fraction`` of them, rounded up."""
+    return math.ceil(round(fraction * steps, 9))  # 0.35 * 20 is 7.000000000000001
+
+
+def minibatches(
+    rows: int, steps: int, count: int, generator: torch.Generator, fraction: float = 1.0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffle the rows*steps items and deal them into ``count`` minibatches of (row, offset).
 
-    Sizes differ by at most one. Fewer items than minibatches: items are dealt again, so that every cell
-    takes the same number of optimizer steps a round.
+    Below a ``fraction`` of 1 each row brings so many of its steps only, drawn without replacement (timestep_fraction
+    of ddpo-pytorch). Sizes differ by at most one. Fewer items than minibatches: items are dealt again, so that every
+    cell takes the same number of optimizer steps a round.
     """
-    order = torch.randperm(rows * steps, generator=generator)
+    taken = trained_steps(steps, fraction)
+    if taken < steps:
+        offsets = torch.rand(rows, steps, generator=generator).argsort(1)[:, :taken]
+        items = (torch.arange(rows).unsqueeze(1) * steps + offsets).flatten()
+        order = items[torch.randperm(len(items), generator=generator)]
+    else:
+        order = torch.randperm(rows * steps, generator=generator)
     if 0 < len(order) < count:
         order = order.repeat(-(-count // len(order)))
     for part in order.tensor_split(count):
@@ -76,6 +90,7 @@ def update(
     micro_batch: int,
     max_grad_norm: float,
     generator: torch.Generator,
+    timestep_fraction: float = 1.0,
     engine: Engine | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> UpdateReport:
@@ -101,7 +116,8 @@ def update(
     sums: dict[str, float] = {}
     total, taken, loss_sum, norm_sum = 0, 0, 0.0, 0.0
     steps = len(trajectories.interval)
-    for number, (rows, offsets) in enumerate(minibatches(len(first), steps, optimizer_steps, generator)):
+    dealt = minibatches(len(first), steps, optimizer_steps, generator, timestep_fraction)
+    for number, (rows, offsets) in enumerate(dealt):
         optimizer.zero_grad(set_to_none=True)
         here = trajectories.holds(first[rows])
         mine, where = rows[here], offsets[here]

@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from b2bench.advantage import PromptAdvantage
 from b2bench.backbones import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.config import RunConfig, resolve
@@ -44,10 +45,11 @@ from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.store import Store
 from b2bench.trainer import Trainer
-from b2bench.types import Interval, Trajectories
+from b2bench.types import Trajectories
 from b2bench.update import update
 
 QUERIES = 48  # of a round
+SAMPLES = 6  # of a prompt draw; trl draws a prompt for each, which costs as much
 MINIBATCH = 8  # trajectories of an optimizer step: six steps a round
 STEPS, GUIDANCE, RANK, LR = 20, 3.0, 4, 3e-4
 PROMPTS = ["a cat riding a bike", "a dog playing chess", "a horse washing dishes", "a fox playing chess"]
@@ -64,11 +66,13 @@ def reward(images: Tensor) -> Tensor:
 
 def trl_round(batch: int) -> Callable[[], None]:
     """A round of trl's trainer: QUERIES images, one pass over them in optimizer steps of MINIBATCH trajectories."""
+    from accelerate import PartialState
     from trl import DDPOConfig, DDPOTrainer, DefaultDDPOStableDiffusionPipeline
 
     prompts = itertools.cycle(PROMPTS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        PartialState(cpu=True)  # its loggers refuse to speak before
         pipeline = DefaultDDPOStableDiffusionPipeline(find_backbone("pocket").source)
         config = DDPOConfig(
             mixed_precision="no",
@@ -94,6 +98,9 @@ class Ours:
 
     sampled_at_once: int = QUERIES
     trained_at_once: int = 0
+    wrapper: str = "vanilla"
+    fraction: float = 1.0  # of the steps
+    rounds: int = 10  # of the run, in which BPT's interval grows
 
     def __post_init__(self) -> None:
         self.policy = StableDiffusion(
@@ -106,20 +113,22 @@ class Ours:
         self.policy.add_lora(RANK, 0)
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LR, weight_decay=1e-4)
         self.algorithm = Registry("algorithm").get("ddpo")()
+        self.policies = Registry("wrapper").get(self.wrapper)()
+        self.advantage = PromptAdvantage(8, 5.0)
         self.round = 0
 
     def sample(self) -> Trajectories:
         found = rollout(
             self.policy,
-            [PROMPTS[i % len(PROMPTS)] for i in range(QUERIES)],
-            samples=1,
-            leaves=1,
-            interval=Interval(0, STEPS),
+            [PROMPTS[i % len(PROMPTS)] for i in range(QUERIES // SAMPLES)],
+            samples=SAMPLES,
+            leaves=self.policies.leaves(SAMPLES),
+            interval=self.policies.interval(self.round % self.rounds, self.rounds, STEPS),
             noise=round_noise(self.policy, 0, self.round),
             micro_batch=self.sampled_at_once,
         )
         found.reward = reward(found.images)
-        found.advantage = (found.reward - found.reward.mean()) / (found.reward.std() + 1e-8)
+        found.advantage = self.advantage(found.reward, found.prompts)
         return found
 
     def train(self, trajectories: Trajectories) -> None:
@@ -128,11 +137,12 @@ class Ours:
             self.algorithm,
             self.optimizer,
             trajectories,
-            torch.ones(QUERIES, dtype=torch.bool),
+            self.policies.select(trajectories),
             optimizer_steps=QUERIES // MINIBATCH,
             micro_batch=self.trained_at_once or self.sampled_at_once,
             max_grad_norm=1.0,
             generator=torch.Generator().manual_seed(self.round),
+            timestep_fraction=self.fraction,
         )
 
     def __call__(self) -> None:
