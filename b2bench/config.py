@@ -28,6 +28,7 @@ METRIC_NAMES = (
     "is_inception",
     "style_entropy",
     "pairwise_distance",
+    "kl_pretrained",
 )
 
 PROFILE_SETTINGS = (
@@ -104,6 +105,8 @@ class Settings:
     """Images of training prompts in an evaluation"""
     sample_images: int = 8
     """Test images, of as many prompts, that every evaluation keeps as files for sample grids; 0: none"""
+    kl_images: int = 24
+    """Test images on whose paths every evaluation measures the KL from the pretrained model; 0: none"""
     inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
     """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: b2bench.inception"""
     inception_splits: int = 1
@@ -139,6 +142,7 @@ class Settings:
             "train_micro_batch",
             "decode_micro_batch",
             "sample_images",
+            "kl_images",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} cannot be negative")
@@ -219,9 +223,11 @@ _NO_IDENTITY = (
     "reward_device",
     "reward_process",
     "sample_images",
+    "kl_images",
     "inception_weights",
 )
-"""Settings that change results by rounding at most: how a batch is cut and computed, and where a file lies."""
+"""Settings that change results by rounding at most: how a batch is cut and computed, what is kept or measured besides,
+and where a file lies."""
 
 
 def cell_hash(content: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.inception import Extractor
 from b2bench.protocols import Policy, Reward
-from b2bench.rollout import Noise, sample
+from b2bench.rollout import Noise, path_kl, sample
 from b2bench.scorers import ClipScorer
 from b2bench.seeding import normal
 
@@ -231,8 +231,9 @@ def evaluate(
     micro_batch: int,
     progress: Callable[[str], None] = lambda split: None,
     engine: Engine | None = None,
+    kl_images: int = 0,
 ) -> Evaluation:
-    """Sample ``images[split]`` images of ``prompts[split]`` and measure them.
+    """Sample ``images[split]`` images of ``prompts[split]`` and measure them, and on ``kl_images`` of test the KL.
 
     The same seed gives the same prompts and the same noise in every cell and at every milestone, so that
     differences can be paired by image.
@@ -241,7 +242,19 @@ def evaluate(
     def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
         return sample(policy, names, eval_noise(policy, seed, split, pairs), micro_batch)
 
-    return measure(judges, prompts, images, draw, progress, engine)
+    found = measure(judges, prompts, images, draw, progress, engine)
+    pairs = eval_prompts(prompts.get("test", ()), min(kl_images, images.get("test", 0)))
+    if pairs:
+        engine = engine or Engine()
+        mine = engine.share(len(pairs))
+        here = pairs[mine.start : mine.stop]
+        names = [prompts["test"][prompt] for prompt, _ in here]
+        drawn = path_kl(policy, names, eval_noise(policy, seed, "test", here), micro_batch) if here else torch.zeros(0)
+        values = engine.concatenated(drawn).double()
+        error = float(values.std() / len(pairs) ** 0.5) if len(pairs) > 1 else None
+        settings = {"images": len(pairs), "standard_error": error, "unit": "nats a path"}
+        found.metrics.append(Metric("test", "kl_pretrained", float(values.mean()), len(pairs), settings))
+    return found
 
 
 # draw(split, prompts [N], (prompt index, noise index) [N]) -> images [N, 3, h, w] in [0, 1]

@@ -96,6 +96,7 @@ LABELS = {
     "is_subject": "inception score, subject head",
     "style_entropy": "style entropy (nats)",
     "pairwise_distance": "distance within a prompt",
+    "kl_pretrained": "KL from the pretrained model (nats a path)",
 }
 
 

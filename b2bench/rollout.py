@@ -108,6 +108,29 @@ def rollout(
 
 
 @torch.no_grad()
+def path_kl(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: int = 64) -> Tensor:
+    """KL of the policy's sampler from the pretrained model's over all T steps, in nats: [N], one path each.
+
+    Along a path of the policy, the sum of the KLs of its T transitions, over all latent dimensions: its mean over
+    paths is KL(p_policy(x_0..x_T) || p_pretrained(x_0..x_T)), an upper bound of that of the images.
+    """
+    cond, rows = policy.encode(prompts), list(range(len(prompts)))
+    device, found = cond.table.device, []
+    for part in micro_batches(len(rows), micro_batch):
+        x = noise(rows[part], -1).to(device)
+        total = torch.zeros(len(x), device=device)
+        for k in range(policy.num_steps):
+            step = torch.full((len(x),), k, device=device)
+            gaussian = policy.transition(cond[part], x, step)
+            with policy.reference():
+                pretrained = policy.transition(cond[part], x, step)
+            total += gaussian.kl(pretrained) * policy.latent_size
+            x = gaussian.sample(noise(rows[part], k).to(device))
+        found.append(total.cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
 def sample(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: int = 64) -> Tensor:
     """Images [N, 3, h, w] in [0, 1] of N prompts, on the CPU; nothing of the way is kept."""
     cond, rows = policy.encode(prompts), list(range(len(prompts)))

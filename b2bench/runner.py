@@ -241,6 +241,7 @@ def evaluate_lora(
         config.seed,
         settings.micro_batch,
         lambda split: progress(f"evaluating on {split} prompts"),
+        kl_images=settings.kl_images,
     )
     label, code = "pretrained", None
     if lora is not None and file is not None:

@@ -30,7 +30,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,7 +160,11 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _create_table(table: str) -> list[str]:
+RUN_TABLES = tuple(table for table, columns in TABLES.items() if "run_id" in columns)
+"""Tables that say something of a run, ``runs`` first."""
+
+
+def create_table(table: str) -> list[str]:
     """SQL that makes a table with its key and its comments."""
     columns = TABLES[table]
     body = [f"{name} {kind}" for name, (kind, _) in columns.items()]
@@ -179,7 +182,7 @@ def _comment(table: str, column: str) -> str:
 MIGRATIONS: dict[int, Sequence[str]] = {
     # Table profiles is here as it stands above: whoever changes it later writes this step out.
     2: [
-        *_create_table("profiles"),
+        *create_table("profiles"),
         *(_comment("queries", name) for name in ("reward", "scores")),
         *(_comment("runs", name) for name in ("algorithm", "wrapper")),
     ],
@@ -223,13 +226,17 @@ class Store:
         if not writable:
             raise UserError(f"database {self.path}: no permission to write it and beside it; choose another --db")
 
+    def check_exists(self) -> None:
+        """Raise :class:`UserError` unless the file is a store that is there."""
+        self._read(lambda _: None)
+
     # -- what a run writes -------------------------------------------------------------------------
 
     def start_run(self, run: Mapping[str, Any]) -> None:
         """Insert a row into ``runs`` with status running; the clock columns are filled in here."""
         now = _now()
         row = {**run, "started": now, "heartbeat": now, "status": "running"}
-        self._write(lambda con: _insert(con, "runs", [row]))
+        self._write(lambda con: insert_rows(con, "runs", [row]))
 
     def record_baseline(
         self, run: Mapping[str, Any], evals: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]
@@ -240,12 +247,12 @@ class Store:
         """
 
         def work(con: duckdb.DuckDBPyConnection) -> bool:
-            if _select(con, "runs", {"run_id": run["run_id"]}):
+            if select_rows(con, "runs", {"run_id": run["run_id"]}):
                 return False
             now = _now()
-            _insert(con, "runs", [{"started": now, **run, "finished": now, "heartbeat": now, "status": "done"}])
-            _insert(con, "evals", [{**row, "run_id": run["run_id"]} for row in evals])
-            _insert(con, "images", [{**row, "run_id": run["run_id"]} for row in images])
+            insert_rows(con, "runs", [{"started": now, **run, "finished": now, "heartbeat": now, "status": "done"}])
+            insert_rows(con, "evals", [{**row, "run_id": run["run_id"]} for row in evals])
+            insert_rows(con, "images", [{**row, "run_id": run["run_id"]} for row in images])
             return True
 
         return self._write(work)
@@ -259,8 +266,8 @@ class Store:
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
             _update(con, run_id, {})
-            _insert(con, "rounds", [{**round_row, "run_id": run_id}])
-            _insert(con, "queries", [{**row, "run_id": run_id} for row in query_rows])
+            insert_rows(con, "rounds", [{**round_row, "run_id": run_id}])
+            insert_rows(con, "queries", [{**row, "run_id": run_id} for row in query_rows])
 
         self._write(work)
 
@@ -275,8 +282,8 @@ class Store:
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
             _update(con, run_id, {})
-            _insert(con, "evals", [{**row, "run_id": run_id} for row in rows], replace=True)
-            _insert(con, "images", [{**row, "run_id": run_id} for row in images], replace=True)
+            insert_rows(con, "evals", [{**row, "run_id": run_id} for row in rows], replace=True)
+            insert_rows(con, "images", [{**row, "run_id": run_id} for row in images], replace=True)
 
         self._write(work)
 
@@ -304,7 +311,7 @@ class Store:
 
     def record_profile(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the rows of one profile into ``profiles``, all or none."""
-        self._write(lambda con: _insert(con, "profiles", rows))
+        self._write(lambda con: insert_rows(con, "profiles", rows))
 
     def merge(self, other: str | Path) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
@@ -316,31 +323,38 @@ class Store:
         known = {row["run_id"] for row in self.runs()} if self.path.exists() else set()
         new = [row["run_id"] for row in source.runs() if row["run_id"] not in known]
         for run_id in new:
-            rows = source._run(run_id)
-            self._write(partial(_insert_tables, rows=rows))
+            self.insert_run(source.whole_run(run_id))
         have = {row["profile_id"] for row in self.profiles()} if self.path.exists() else set()
         if profiles := [row for row in source.profiles() if row["profile_id"] not in have]:
             self.record_profile(profiles)
         return new
 
-    def _run(self, run_id: str) -> dict[str, list[Row]]:
+    def whole_run(self, run_id: str) -> dict[str, list[Row]]:
         """Everything about a run, of one moment: it may be writing."""
-        tables = [table for table, columns in TABLES.items() if "run_id" in columns]
-        return self._read(lambda con: {table: _select(con, table, {"run_id": run_id}) for table in tables})
+        return self._read(lambda con: {table: select_rows(con, table, {"run_id": run_id}) for table in RUN_TABLES})
+
+    def insert_run(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Insert all rows of a run that :meth:`whole_run` gave, all or none."""
+
+        def work(con: duckdb.DuckDBPyConnection) -> None:
+            for table in RUN_TABLES:
+                insert_rows(con, table, rows.get(table, ()))
+
+        self._write(work)
 
     # -- readers -----------------------------------------------------------------------------------
 
     def runs(self, **filters: Any) -> list[Row]:
         """Rows of ``runs`` whose columns equal ``filters``, by start; JSON columns as Python objects."""
-        return self._read(lambda con: _select(con, "runs", filters, order="started, run_id"))
+        return self._read(lambda con: select_rows(con, "runs", filters, order="started, run_id"))
 
     def rounds(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
         """Rows of ``rounds`` of a run, of several, or of all."""
-        return self._read(lambda con: _select(con, "rounds", _of(run_ids), order="run_id, round"))
+        return self._read(lambda con: select_rows(con, "rounds", _of(run_ids), order="run_id, round"))
 
     def evals(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
         """Rows of ``evals`` of a run, of several, or of all."""
-        return self._read(lambda con: _select(con, "evals", _of(run_ids), order="run_id, queries, split, metric"))
+        return self._read(lambda con: select_rows(con, "evals", _of(run_ids), order="run_id, queries, split, metric"))
 
     def samples(self) -> list[Row]:
         """Rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
@@ -350,7 +364,7 @@ class Store:
     def profiles(self, **filters: Any) -> list[Row]:
         """Rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""
         order = "started, profile_id, tau DESC, metric"
-        return self._read(lambda con: _select(con, "profiles", filters, order=order))
+        return self._read(lambda con: select_rows(con, "profiles", filters, order=order))
 
     def find_run(self, text: str) -> Row:
         """The run whose id or name is ``text``, or the only one whose id or name starts with it."""
@@ -486,7 +500,7 @@ def _create(path: Path) -> None:
             with duckdb.connect(str(draft), config=CLOSED) as con:
                 con.begin()
                 for table in TABLES:
-                    for statement in _create_table(table):
+                    for statement in create_table(table):
                         con.execute(statement)
                 con.execute('CREATE TABLE "schema" (version INTEGER NOT NULL)')
                 con.execute('INSERT INTO "schema" VALUES (?)', [SCHEMA_VERSION])
@@ -535,7 +549,9 @@ def _rows(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _select(con: duckdb.DuckDBPyConnection, table: str, filters: Mapping[str, Any], order: str = "ALL") -> list[Row]:
+def select_rows(
+    con: duckdb.DuckDBPyConnection, table: str, filters: Mapping[str, Any], order: str = "ALL"
+) -> list[Row]:
     """Rows whose columns equal the filters, or are in them where a filter is a list; JSON decoded."""
     _known(table, filters)
     tests = [
@@ -551,7 +567,7 @@ def _select(con: duckdb.DuckDBPyConnection, table: str, filters: Mapping[str, An
     return rows
 
 
-def _insert(
+def insert_rows(
     con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]], replace: bool = False
 ) -> None:
     """All rows in one statement, as one JSON parameter: ten times faster than a statement a row.
@@ -570,11 +586,6 @@ def _insert(
         "SELECT row.* FROM (SELECT unnest(from_json_strict(?, ?)) AS row)",
         [json.dumps(body, default=_plain), json.dumps([structure])],
     )
-
-
-def _insert_tables(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[Row]]) -> None:
-    for table, table_rows in rows.items():
-        _insert(con, table, table_rows)
 
 
 def _update(con: duckdb.DuckDBPyConnection, run_id: str, values: Mapping[str, Any]) -> None:

@@ -297,6 +297,7 @@ class Trainer:
             settings.micro_batch,
             lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
             self.engine,
+            settings.kl_images,
         )
         files = self._keep_samples(result)
         if self.engine.first:

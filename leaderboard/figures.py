@@ -104,6 +104,7 @@ def report_figures(group: Tables) -> dict[str, Any]:
         "alignment against denoiser calls": lambda g: draw_curves(g, "calls"),
         "differences to vanilla": draw_forest,
         "alignment and diversity": draw_diversity,
+        "alignment and distance from the pretrained model": draw_distance,
         "effects of BPT and BS": draw_effects,
     }
     found = {name: make(group) for name, make in makers.items()}
@@ -239,18 +240,7 @@ def draw_diversity(group: Tables) -> Any:
     palette = colours([name for name, _, _ in cells])
     points = []
     for (algorithm, wrapper, label), members in cells.items():
-        shared = _shared(members)
-        path = []
-        for queries in shared:
-            found = [
-                (
-                    curve.values[measure][curve.queries.index(queries)],
-                    curve.values[metric][curve.queries.index(queries)],
-                )
-                for curve in members
-            ]
-            path.append(np.array(found, dtype=np.float64).mean(0))
-        x, y = np.array(path).T
+        x, y = _path(members, measure, metric)
         name = _cell_name(algorithm, wrapper, label)
         axes.plot(
             x, y, marker=WRAPPER_MARKERS.get(wrapper, "o"), color=palette[algorithm], linewidth=1,
@@ -262,6 +252,51 @@ def draw_diversity(group: Tables) -> Any:
     axes.set_xlabel(MEASURES.get(measure, measure))
     axes.set_ylabel(_plain(metric))
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _path(members: Sequence[Curve], *metrics: str) -> Any:
+    """Of each metric its means over a cell's seeds, at the evaluations that they share: [metrics, points]."""
+    at = [[curve.queries.index(queries) for curve in members] for queries in _shared(members)]
+    found = [
+        [[curve.values[metric][i] for curve, i in zip(members, places, strict=True)] for places in at]
+        for metric in metrics
+    ]
+    return np.array(found, dtype=np.float64).mean(-1)
+
+
+def draw_distance(group: Tables) -> Any:
+    """Alignment against how far the sampler has gone: the trained score, and beside it the held-out one if any.
+
+    The square root of the KL, along which reward and its over-optimisation are usually drawn (Gao et al. 2023).
+    """
+    trained, held_out = group.head.context.reward, "clipscore_heldout"
+    cells = _cells([curve for curve in group.curves if len(curve.queries) > 1], "kl_pretrained", trained)
+    if not cells:
+        return None
+    both = all(held_out in curve.values for members in cells.values() for curve in members)
+    shown = [trained, *([held_out] if both and held_out != trained else [])]
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4 if len(shown) == 1 else 9.6, 4.0), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    palette = colours([name for name, _, _ in cells])
+    for axes, metric in zip(panels, shown, strict=True):
+        for (algorithm, wrapper, label), members in cells.items():
+            style = {"color": palette[algorithm], "linestyle": LINES.get(wrapper, "-")}
+            for curve in members:
+                axes.plot(
+                    np.sqrt(curve.values["kl_pretrained"]), curve.values[metric], linewidth=0.6, alpha=0.5, **style
+                )
+            kl, y = _path(members, "kl_pretrained", metric)
+            marker = {"marker": WRAPPER_MARKERS.get(wrapper, "o"), "markersize": 4}
+            axes.plot(np.sqrt(kl), y, linewidth=1.8, label=_cell_name(algorithm, wrapper, label), **marker, **style)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("square root of the KL from the pretrained model (nats a path)")
+        axes.set_ylabel(_plain("held-out CLIPScore" if metric == held_out else metric))
+    panels[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -20,7 +20,7 @@ from store_rows import run_row
 
 from b2bench import store as store_module
 from b2bench.errors import UserError
-from b2bench.store import KEYS, SCHEMA_VERSION, TABLES, Store, _insert
+from b2bench.store import KEYS, SCHEMA_VERSION, TABLES, Store, insert_rows
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "store.md"
@@ -150,7 +150,7 @@ def test_a_large_round_is_one_statement_and_not_thousands(started: Store) -> Non
         def execute(self, statement: str, parameters: list[Any]) -> None:
             statements.append(statement)
 
-    _insert(Connection(), "queries", [{**row, "run_id": "a1"} for row in queries])  # type: ignore[arg-type]
+    insert_rows(Connection(), "queries", [{**row, "run_id": "a1"} for row in queries])  # type: ignore[arg-type]
     assert len(statements) == 1
     started.record_round("a1", round_row, queries)
     assert count(started, "queries") == 2000
