@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from b2bench.backbones import Backbone, backbones
+from b2bench.chart import chart
 from b2bench.config import Settings, own_checkpoint
 from b2bench.errors import UserError
+from b2bench.health import findings, is_stale
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
 from b2bench.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
@@ -114,6 +116,7 @@ def _runs(store: Store) -> list[Row]:
             "run": run["run_id"],
             "name": run["name"],
             **{column: run[column] for column in columns},
+            **({"status": "stale"} if is_stale(run, _now()) else {}),
             "queries": counts.get(run["run_id"], 0),
             "budget": run["budget"],
             "started": _plain(run["started"]),
@@ -287,12 +290,16 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
         "SELECT round, count(*) AS n, avg(reward) AS reward FROM queries WHERE run_id = ? GROUP BY round", [run_id]
     )
     by_round = {row["round"]: row for row in rewards}
+    equal = {row["round"]: row["equal"] for row in store.sql(EQUAL_REWARDS, [run_id])}
+    stored, evals = store.rounds(run_id), store.evals(run_id)
     rounds = [
         {
             "round": row["round"],
             "queries": sum(found["n"] for found in rewards if found["round"] <= row["round"]),
             "reward": by_round.get(row["round"], {}).get("reward"),
             "kept": row["kept"],
+            "equal": equal.get(row["round"]),
+            "loss": row["loss"],
             "steps": f"{row['interval_start']}-{row['interval_stop']}",
             "ratio": row["ratio_mean"],
             "clipped": row["clip_fraction"],
@@ -301,7 +308,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "calls": _sum(row["denoiser_calls_sampling"], row["denoiser_calls_training"]),
             "seconds": row["seconds"],
         }
-        for row in store.rounds(run_id)
+        for row in stored
     ]
     config = run["config"] if isinstance(run["config"], Mapping) else {}
     left_out = ("config", "config_hash", "error", "versions")
@@ -315,12 +322,43 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "versions": run["versions"] or {},
             "differences": _differences(config, registries),
             "preset": config.get("preset"),
-            "evaluations": _before_after(store.evals(run_id)),
+            "findings": [asdict(one) for one in findings(run, stored, evals, equal, _now())],
+            "curves": _curves(run["reward"], rounds, evals),
+            "evaluations": _before_after(evals),
             "rounds": rounds,
             "config": config,
         }
     )
     return found
+
+
+EQUAL_REWARDS = """
+SELECT round, avg(CASE WHEN most = least THEN 1 ELSE 0 END) AS equal FROM (
+    SELECT round, group_id, max(reward) AS most, min(reward) AS least
+    FROM queries WHERE run_id = ? GROUP BY round, group_id HAVING count(*) > 1
+) GROUP BY round
+"""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _curves(reward: str, rounds: Sequence[Row], evals: Sequence[Row]) -> dict[str, list[tuple[int, float]]]:
+    """The reward against queries: of training rollouts, and on test prompts the trained and the held-out score."""
+    found: dict[str, list[tuple[int, float]]] = {
+        f"{reward} of training rollouts": [
+            (row["queries"], row["reward"]) for row in rounds if row["reward"] is not None
+        ]
+    }
+    for metric, name in ((reward, f"{reward}, test prompts"), ("clipscore_heldout", "held-out scorer, test prompts")):
+        points = [
+            (row["queries"], row["value"])
+            for row in evals
+            if row["split"] == "test" and row["metric"] == metric and row["value"] is not None
+        ]
+        found[name] = sorted(points)
+    return {name: points for name, points in found.items() if points}
 
 
 def _sum(*values: int | None) -> int | None:
@@ -454,6 +492,15 @@ def _render_run(found: Mapping[str, Any], console: Console) -> None:
             console.print(_rows_table(found["preset"]["deviations"], right=("preset", "value")))
         else:
             console.print(Text("nothing", style="dim"))
+    _section("How it went", console)
+    for finding in found["findings"]:
+        style = "bold red" if finding["level"] == "failed" else "yellow"
+        console.print(Text.assemble((finding["level"], style), f"  {finding['text']}"))
+    if not found["findings"]:
+        console.print(Text("nothing conspicuous by the rules of docs/health.md", "dim"))
+    if found["curves"]:
+        console.print()
+        console.print(chart(found["curves"], width=max(24, min(72, console.width - 12)), unit="reward queries"))
     _section("Evaluations", console)
     if found["evaluations"]:
         rows = [{**row, "change": _change(row)} for row in found["evaluations"]]
@@ -463,9 +510,13 @@ def _render_run(found: Mapping[str, Any], console: Console) -> None:
         console.print(Text("none yet", style="dim"))
     _section("Rounds", console)
     if found["rounds"]:
-        rounds = [{name: value for name, value in row.items() if name != "kl"} for row in found["rounds"]]
+        left_out = ("loss",) if console.width >= 100 else ("loss", "kl", "calls")
+        rounds = [{name: value for name, value in row.items() if name not in left_out} for row in found["rounds"]]
         console.print(_rows_table(rounds, right=tuple(rounds[0])))
-        note = "steps: trained interval, first and after last; ratio, clipped, grad: means of the round"
+        note = (
+            "equal: share of prompt draws whose rewards are all equal; steps: trained interval, first and after last; "
+            "ratio, clipped, kl, grad: means of the round"
+        )
         console.print(Text(note, style="dim"))
     else:
         console.print(Text("none yet", style="dim"))

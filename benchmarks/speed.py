@@ -12,6 +12,7 @@ by turns, and ratios are of medians. Peak memory is that of a process of its own
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -23,10 +24,11 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -36,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from b2bench import trainer as trainer_module
 from b2bench.advantage import PromptAdvantage
 from b2bench.backbones import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
@@ -46,7 +49,7 @@ from b2bench.rollout import rollout, round_noise
 from b2bench.store import Store
 from b2bench.trainer import Trainer
 from b2bench.types import Trajectories
-from b2bench.update import update
+from b2bench.update import trained_steps, update
 
 QUERIES = 48  # of a round
 SAMPLES = 6  # of a prompt draw; trl draws a prompt for each, which costs as much
@@ -150,18 +153,22 @@ class Ours:
         self.round += 1
 
 
+FAST = 0.3  # timestep_fraction of the recommended settings, those of preset pocket
 WAYS: dict[str, Callable[[], Callable[[], None]]] = {
     "trl, 48 at once": lambda: trl_round(48),
     "trl, 8 at once": lambda: trl_round(8),
-    "b2bench, 48 at once": lambda: Ours(48),
-    "b2bench, 8 at once": lambda: Ours(8),
+    "b2bench, same settings, 48 at once": lambda: Ours(48),
+    "b2bench, same settings, 8 at once": lambda: Ours(8),
+    "b2bench, recommended, vanilla": lambda: Ours(48, fraction=FAST),
+    "b2bench, recommended, b2": lambda: Ours(48, wrapper="b2", fraction=FAST),
 }
 
 
 def peak_mb(way: str, threads: int) -> float:
     """Peak memory of a process that makes two rounds, in 2^20 bytes."""
     command = [sys.executable, __file__, "peak", "--way", way, "--threads", str(threads)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return float(json.loads(ended.stdout.splitlines()[-1]))
 
 
@@ -221,7 +228,7 @@ def denoiser(policy: StableDiffusion, rows: int, backward: bool) -> Callable[[],
     """One call of the UNet, LoRA included, on ``rows`` rows of guidance's batch, and backward to the adapter."""
     cond = policy.encode([PROMPTS[i % len(PROMPTS)] for i in range(rows)])
     latents, text = torch.randn(rows, *policy.latent_shape), cond.embeddings()
-    both = torch.cat([latents, latents]), torch.cat([cond.empty.expand_as(text), text])
+    both = torch.cat([latents, latents]).to(memory_format=policy.layout), torch.cat([cond.empty.expand_as(text), text])
     timestep = policy.timesteps[torch.randint(policy.num_steps, (rows,))].repeat(2)
 
     def call() -> None:
@@ -234,35 +241,75 @@ def denoiser(policy: StableDiffusion, rows: int, backward: bool) -> Callable[[],
 
 
 def floor(repetitions: int) -> None:
-    ours = Ours(48)
-    calls = {
-        (kind, rows): denoiser(ours.policy, rows, kind == "training")
-        for kind in ("sampling", "training")
-        for rows in (8, 16, 24, 48, 96)
-    }
-    for call in calls.values():
-        call()
-    found: dict[Any, list[float]] = defaultdict(list)
-    for repetition in range(repetitions):
-        for key in list(calls)[:: 1 if repetition % 2 else -1]:
-            found[key].append(min(timed(calls[key]) for _ in range(3)))
-        trajectories: list[Trajectories] = []
-        found["sampling"].append(timed(lambda: trajectories.append(ours.sample())))  # noqa: B023
-        found["training"].append(timed(lambda: ours.train(trajectories[0])))  # noqa: B023
+    """A vanilla DDPO round of a run, all of it: reward, store and checkpoint too."""
+    rows_tried = (8, 16, 24, 48, 96)
+    with tempfile.TemporaryDirectory() as folder, timed_phases() as phases:
+        run = config("ddpo", "vanilla", queries=60 * (repetitions + 1), draws=12, optimizer_steps=12)
+        trainer = Trainer(run, "measured", Store(Path(folder) / "b2bench.duckdb"), Path(folder) / "run")
+        trainer.store.start_run(_row(run, trainer))
+        n = run.settings.draws * run.settings.samples
+        trained = n * trained_steps(run.settings.steps, run.settings.timestep_fraction)
+        calls = {
+            (kind, rows): denoiser(trainer.policy, rows, kind == "training")
+            for kind in ("sampling", "training")
+            for rows in rows_tried
+        }
+        for call in calls.values():
+            call()
+        trainer._round()
+        found: dict[Any, list[float]] = defaultdict(list)
+        for repetition in range(repetitions):
+            for key in list(calls)[:: 1 if repetition % 2 else -1]:
+                found[key].append(min(timed(calls[key]) for _ in range(3)))
+            phases.clear()
+            whole = timed(trainer._round)
+            for kind in ("sampling", "training", "decoding"):
+                found[kind].append(phases[kind])
+            found["rest"].append(whole - phases["sampling"] - phases["training"])
     best = {
-        kind: min((statistics.median(found[kind, rows]) / rows, rows) for rows in (8, 16, 24, 48, 96))
+        kind: min((statistics.median(found[kind, rows]) / rows, rows) for rows in rows_tried)
         for kind in ("sampling", "training")
     }
+    least = {
+        "sampling": best["sampling"][0] * n * run.settings.steps,
+        "training": best["training"][0] * trained,
+    }
+    taken = {kind: statistics.median(found[kind]) for kind in ("sampling", "training", "decoding", "rest")}
+    taken["sampling"] -= taken["decoding"]
+    bare, total = sum(least.values()), sum(taken.values())
     table = Table(
-        "", "ms a query and step", "at rows", "floor of a round (s)", "b2bench (s)", "times the floor", box=box.SIMPLE
+        "", "ms a query and step", "at rows", "bare calls (s)", "b2bench (s)", "of the bare round", box=box.SIMPLE
     )
-    total, bare = 0.0, 0.0
     for kind, (seconds, rows) in best.items():
-        least, taken = seconds * QUERIES * STEPS, statistics.median(found[kind])
-        total, bare = total + taken, bare + least
-        table.add_row(kind, f"{1000 * seconds:.2f}", str(rows), f"{least:.2f}", f"{taken:.2f}", f"{taken / least:.2f}")
-    table.add_row("both", "", "", f"{bare:.2f}", f"{total:.2f}", f"{total / bare:.2f}")
+        numbers = (f"{1000 * seconds:.2f}", str(rows), f"{least[kind]:.2f}", f"{taken[kind]:.2f}")
+        table.add_row(kind, *numbers, f"{taken[kind] / bare:.3f}")
+    table.add_row("decoding images", "", "", "", f"{taken['decoding']:.2f}", f"{taken['decoding'] / bare:.3f}")
+    table.add_row("reward, store, checkpoint", "", "", "", f"{taken['rest']:.2f}", f"{taken['rest'] / bare:.3f}")
+    table.add_row("the round", "", "", f"{bare:.2f}", f"{total:.2f}", f"{total / bare:.3f}")
     console.print(table)
+
+
+@contextlib.contextmanager
+def timed_phases() -> Iterator[dict[str, float]]:
+    """Seconds that rounds spend in sampling, decoding (a part of sampling) and training, while it is open."""
+    found: dict[str, float] = defaultdict(float)
+
+    def timing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                found[name] += time.perf_counter() - start
+
+        return call
+
+    with (
+        mock.patch.object(trainer_module, "rollout", timing("sampling", trainer_module.rollout)),
+        mock.patch.object(trainer_module, "update", timing("training", trainer_module.update)),
+        mock.patch.object(StableDiffusion, "decode", timing("decoding", StableDiffusion.decode)),
+    ):
+        yield found
 
 
 # -- cells ------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def _fits(attention: Attention) -> bool:
 
 
 def _plain_lora(layer: nn.Module) -> bool:
-    if not isinstance(layer, LoraLinear) or len(layer.active_adapters) != 1:
+    if not isinstance(layer, LoraLinear) or [*layer.lora_A] != layer.active_adapters or len(layer.lora_A) != 1:
         return False
     name = layer.active_adapters[0]
     return (

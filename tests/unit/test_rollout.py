@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from b2bench.config import Settings
-from b2bench.rollout import rollout, round_noise, sample
+from b2bench.rollout import path_kl, rollout, round_noise, sample
 from b2bench.seeding import normal
 from b2bench.types import Interval, Trajectories, micro_batches
 from b2bench.update import minibatches, transitions
@@ -342,3 +342,23 @@ def test_noise_depends_on_seed_round_row_and_step(free: Any) -> None:
     values = torch.stack(draws).flatten()
     assert abs(values.mean()) < 5 / len(values) ** 0.5
     assert abs(values.var() - 1) < 5 * (2 / len(values)) ** 0.5
+
+
+def test_the_kl_of_a_path_is_that_of_its_transitions(make_policy: Any) -> None:
+    policy = make_policy()
+    noise, names = round_noise(policy, 0, 0), [CAT, DOG, FOX]
+    found = path_kl(policy, names, noise)
+    cond, x, total = policy.encode(names), noise([0, 1, 2], -1), torch.zeros(3)
+    for k in range(policy.num_steps):
+        step = torch.full((3,), k)
+        with torch.no_grad():
+            ours = policy.transition(cond, x, step)
+            with policy.reference():
+                theirs = policy.transition(cond, x, step)
+        shape = (-1, 1, 1, 1)
+        normals = [torch.distributions.Normal(g.mean, g.std.reshape(shape)) for g in (ours, theirs)]
+        total += torch.distributions.kl_divergence(*normals).sum((1, 2, 3))
+        x = ours.sample(noise([0, 1, 2], k))
+    assert (found > 0.01).all()
+    torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-4)
+    assert not path_kl(make_policy(moved=0.0), names, noise).any()

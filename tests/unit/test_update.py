@@ -51,6 +51,19 @@ def test_few_items_are_dealt_again_so_that_every_cell_takes_the_same_steps(rows:
     assert len(set(times.values())) == 1
 
 
+@pytest.mark.parametrize(("fraction", "each"), [(0.3, 6), (0.31, 7), (0.35, 7), (0.01, 1), (1.0, 20)])
+def test_a_fraction_of_the_steps_is_drawn_for_each_row(fraction: float, each: int) -> None:
+    parts = list(minibatches(200, 20, 8, seeded(), fraction))
+    assert sum(len(rows) for rows, _ in parts) == 200 * each
+    items = [item for rows, offsets in parts for item in zip(rows.tolist(), offsets.tolist(), strict=True)]
+    assert len(set(items)) == len(items)  # without replacement
+    assert set(Counter(row for row, _ in items).values()) == {each}
+    times = Counter(offset for _, offset in items)  # every step as often as any other
+    expected = 200 * each / 20
+    assert all(abs(times[k] - expected) < 5 * max(expected, 1) ** 0.5 for k in range(20))
+    assert len(set(parts[0][0].tolist())) > 10
+
+
 def test_no_item_no_minibatch() -> None:
     assert dealt(0, 5, 4) == []
 
