@@ -2,6 +2,7 @@
 
     uv run --group reference python benchmarks/speed.py peers    # trl 0.23.1 and b2bench on the same work
     uv run python benchmarks/speed.py floor                      # a round as a multiple of its denoiser calls
+    uv run python benchmarks/speed.py cores --threads 2          # one core and two
     uv run python benchmarks/speed.py cells                      # every algorithm under every wrapper
     uv run python benchmarks/speed.py growth                     # with queries, leaves, steps, prompts, stored rows
 
@@ -104,6 +105,8 @@ class Ours:
     wrapper: str = "vanilla"
     fraction: float = 1.0  # of the steps
     rounds: int = 10  # of the run, in which BPT's interval grows
+    compiled: bool = False
+    threads: int = 0  # 0: torch's number
 
     def __post_init__(self) -> None:
         self.policy = StableDiffusion(
@@ -111,9 +114,12 @@ class Ours:
             num_steps=STEPS,
             eta=1.0,
             guidance=GUIDANCE,
-            threads=Threads(torch.get_num_threads()),
+            threads=Threads(self.threads or torch.get_num_threads()),
         )
         self.policy.add_lora(RANK, 0)
+        if self.compiled:
+            fast, plain = torch.compile(self.policy.unet, dynamic=False), self.policy.unet
+            self.policy.network = lambda *inputs: (plain if torch.is_grad_enabled() else fast)(*inputs)
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LR, weight_decay=1e-4)
         self.algorithm = Registry("algorithm").get("ddpo")()
         self.policies = Registry("wrapper").get(self.wrapper)()
@@ -153,14 +159,16 @@ class Ours:
         self.round += 1
 
 
-FAST = 0.3  # timestep_fraction of the recommended settings, those of preset pocket
+FAST = 0.4  # timestep_fraction of the fast settings (docs/speed.md)
 WAYS: dict[str, Callable[[], Callable[[], None]]] = {
     "trl, 48 at once": lambda: trl_round(48),
     "trl, 8 at once": lambda: trl_round(8),
     "b2bench, same settings, 48 at once": lambda: Ours(48),
     "b2bench, same settings, 8 at once": lambda: Ours(8),
-    "b2bench, recommended, vanilla": lambda: Ours(48, fraction=FAST),
-    "b2bench, recommended, b2": lambda: Ours(48, wrapper="b2", fraction=FAST),
+    "b2bench, same settings, torch.compile for sampling": lambda: Ours(48, compiled=True),
+    "b2bench, same settings, b2": lambda: Ours(48, wrapper="b2"),
+    f"b2bench, timestep_fraction {FAST}, vanilla": lambda: Ours(48, fraction=FAST),
+    f"b2bench, timestep_fraction {FAST}, b2": lambda: Ours(48, wrapper="b2", fraction=FAST),
 }
 
 
@@ -213,6 +221,19 @@ def peers(repetitions: int, threads: int) -> None:
         ratios = [b / s for b, s in zip(_best_of_turn(found), seconds, strict=True)]
         spread = f"{best / middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         table.add_row(name, f"{QUERIES / middle:.2f}", spread, f"{peak_mb(name, threads):.0f}")
+    console.print(table)
+
+
+def cores(repetitions: int, threads: int) -> None:
+    """One run on one core and on several: shards of its batches side by side, each operation on one thread."""
+    torch.set_num_threads(1)
+    ways = {str(count): Ours(48, threads=count) for count in (1, threads)}
+    found = in_turns(dict(ways), repetitions)
+    table = Table("threads", "queries a second", "times one thread", box=box.SIMPLE)
+    for name, seconds in found.items():
+        ratios = [a / b for a, b in zip(found["1"], seconds, strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        table.add_row(name, f"{QUERIES / statistics.median(seconds):.2f}", spread)
     console.print(table)
 
 
@@ -443,7 +464,7 @@ def _query_rows(n: int, round: int = 0) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["peers", "floor", "cells", "growth", "peak"])
+    parser.add_argument("what", choices=["peers", "floor", "cells", "growth", "cores", "peak"])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--way", default="", help=argparse.SUPPRESS)
@@ -451,6 +472,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.what == "peers":
         peers(options.repetitions, options.threads)
+    elif options.what == "cores":
+        cores(options.repetitions, max(2, options.threads))
     elif options.what == "peak":
         print_peak(options.way)
     elif options.what == "floor":

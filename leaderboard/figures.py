@@ -133,6 +133,13 @@ def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _legend(figure: Any, axes: Any = None) -> None:
+    """Beside the axes: with sixteen cells no place within them is free, and looking for one takes seconds."""
+    handles, names = (axes or figure.axes[0]).get_legend_handles_labels()
+    figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.065 * max(map(len, names)))
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
+
+
 def _plain(text: str, longest: int = 48) -> str:
     """A name as matplotlib shows it: short enough to leave room for the figure, and no formula between dollars."""
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
@@ -190,7 +197,7 @@ def draw_curves(group: Tables, against: str) -> Any:
             axes.fill_between(x, low, high, color=palette[algorithm], alpha=0.12, linewidth=0)
     axes.set_xlabel("reward queries" if against == "queries" else "denoiser calls, sampling and training")
     axes.set_ylabel(_plain(metric))
-    axes.legend(frameon=False, fontsize=8)
+    _legend(figure)
     return figure
 
 
@@ -251,7 +258,7 @@ def draw_diversity(group: Tables) -> Any:
     axes.plot(*zip(*front, strict=True), color="0.5", linewidth=3, alpha=0.35, zorder=0, label="Pareto front")
     axes.set_xlabel(MEASURES.get(measure, measure))
     axes.set_ylabel(_plain(metric))
-    axes.legend(frameon=False, fontsize=8)
+    _legend(figure)
     return figure
 
 
@@ -296,7 +303,7 @@ def draw_distance(group: Tables) -> Any:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel("square root of the KL from the pretrained model (nats a path)")
         axes.set_ylabel(_plain("held-out CLIPScore" if metric == held_out else metric))
-    panels[0].legend(frameon=False, fontsize=8)
+    _legend(figure, panels[0])
     return figure
 
 

@@ -57,6 +57,7 @@ NO_SETTING = (
     "settings.reward_device",
     "settings.reward_process",
     "settings.sample_images",
+    "settings.kl_images",
     "settings.inception_weights",
 )
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""

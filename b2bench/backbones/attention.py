@@ -67,7 +67,7 @@ def _project(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
             (name,) = layer.active_adapters
             factors += [layer.base_layer.weight, layer.lora_A[name].weight, layer.lora_B[name].weight]
             scales.append(float(layer.scaling[name]))
-    bases = [layer.base_layer if isinstance(layer, LoraLinear) else layer for layer in layers]
+    bases: list[Any] = [layer.base_layer if isinstance(layer, LoraLinear) else layer for layer in layers]
     biases = [base.bias for base in bases]
     bias = None if biases[0] is None else torch.cat(biases) if len(biases) > 1 else biases[0]
     if not factors:

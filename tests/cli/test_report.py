@@ -118,3 +118,57 @@ def test_mistakes(arguments: tuple[str, ...], reason: str, folder: Path, b2bench
     assert found.code == 2
     assert reason in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_runs_travel_between_stores_and_as_parquet(folder: Path, b2bench: Callable[..., Any]) -> None:
+    other = Store(folder / "other.duckdb")
+    other.start_run(run_row("later", budget=10))
+    other.finish_run("later", "failed", "broken")
+    for new in (1, 0):  # the second time there is nothing to do
+        merged = b2bench("merge", "b2bench.duckdb", "other.duckdb", "--into", "all.duckdb")
+        assert merged.code == 0, merged.stderr
+        assert merged.stdout.splitlines() == [
+            f"b2bench.duckdb: {new} new runs", f"other.duckdb: {new} new runs", "all.duckdb holds 2 runs"
+        ]  # fmt: skip
+    assert "2 runs in leaderboard/results" in b2bench("export", "--db", "all.duckdb").stdout
+    taken = b2bench("import", "--db", "mine.duckdb", "--json")
+    assert json.loads(taken.stdout) == {"db": "mine.duckdb", "new": ["earlier", "later"]}
+    reports = [b2bench("report", "--db", name, "--format", "json").stdout for name in ("all.duckdb", "mine.duckdb")]
+    assert reports[0] == reports[1]
+    assert "earlier" in reports[0]
+
+
+def test_what_cannot_travel_is_said(folder: Path, b2bench: Callable[..., Any]) -> None:
+    for arguments, reason in (
+        (("merge", "missing.duckdb", "--into", "all.duckdb"), "there is no database missing.duckdb"),
+        (("export", "out", "--where", "algorithm=pg"), "holds no ended run that fits"),
+        (("export", "out", "--where", "colour=red"), "write NAME=VALUE"),
+        (("import", "nowhere"), "nowhere/runs.parquet cannot be read: No such file or directory"),
+    ):
+        ended = b2bench(*arguments)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert reason in ended.stderr.replace("\n", " ")
+    assert not (folder / "all.duckdb").exists()
+    assert not (folder / "out").exists()
+
+
+def test_show_draws_a_run_and_says_what_is_conspicuous(folder: Path, b2bench: Callable[..., Any]) -> None:
+    store = Store(folder / "b2bench.duckdb")
+    for number in range(3):
+        rows = [
+            {"query_index": 4 * number + i, "round": number, "prompt": "a cat", "group_id": i // 2, "reward": reward}
+            for i, reward in enumerate((0.5, 0.5, 0.5, 0.5 + 0.1 * number * (number < 2)))
+        ]
+        values = {"kept": 4, "optimizer_steps": 1, "ratio_mean": 1.0 + number, "grad_norm": 0.1}
+        store.record_round("earlier", {"round": number, "queries": 4 * number + 4, **values}, rows)
+    shown = b2bench("show", "earlier")
+    assert shown.code == 0, shown.stderr
+    text = " ".join(shown.stdout.split())
+    assert "warning the mean ratio is more than 0.05 from 1 in rounds 2-3" in text
+    assert "warning all rewards are equal in more than 50% of the prompt draws in rounds 1, 3" in text
+    assert "clipscore of training rollouts" in text
+    assert any("⠀" < letter <= "⣿" for letter in shown.stdout)  # braille
+    found = json.loads(b2bench("show", "earlier", "--json").stdout)
+    assert [row["level"] for row in found["findings"]] == ["warning", "warning"]
+    assert found["curves"]["clipscore of training rollouts"][0] == [4, 0.5]
+    assert [row["equal"] for row in found["rounds"]] == [1.0, 0.5, 1.0]
