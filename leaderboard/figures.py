@@ -229,7 +229,7 @@ def draw_forest(group: Tables) -> Any:
     axes.invert_yaxis()
     axes.axvline(0, color="0.4", linewidth=1)
     axes.axvspan(-group.head.margin, group.head.margin, color="0.92", zorder=0)
-    axes.set_xlabel(_plain(f"difference in {group.head.context.reward}; grey: within ±{group.head.margin:g}"))
+    axes.set_xlabel(_plain(f"difference in {group.head.context.reward}\ngrey: within ±{group.head.margin:g}"))
     return figure
 
 
