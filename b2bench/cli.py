@@ -257,6 +257,110 @@ def run(
     )
 
 
+@app.command()
+def sweep(
+    algo: Annotated[str | None, typer.Option(help="Algorithms: ddpo,dpok, or all")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrappers: vanilla,b2, or all  [vanilla]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4, or 0,1,7  [0]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt sets, or text files  [the backbone's]")] = None,
+    reward: Annotated[str | None, typer.Option(help="Rewards  [clipscore]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbones  [pocket]")] = None,
+    queries: Annotated[str | None, typer.Option(help="Budgets in reward queries  [2400]")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any hyperparameter, of every run: name=value")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file: lists algo, wrapper, seeds, prompts, ..., and a table [set]")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings of every run, or a file")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Runs at once, each with its part of the cores")] = 1,
+    db: Db = DEFAULT_DB,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run folders")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, its cost and each command")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do every combination of choices; finished runs are skipped, broken-off ones resumed."""
+    from b2bench.store import Store
+    from b2bench.sweep import Sweep
+    from b2bench.sweep_table import SweepView, counted, logs_of, plan_rows, plan_table, thread_count
+
+    lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
+    given = {**lists, "queries": queries, "seeds": seeds}
+    planned = _planned(given, config, set_ or [], preset, plugin or [])
+    store = Store(db)
+    store.check()
+    found = Sweep(planned, store, out, at_once=jobs, threads=thread_count(jobs))
+    if dry_run:
+        found.look()
+        rows = plan_rows(found)
+        if as_json:
+            print_json(rows)
+        else:
+            stdout().print(plan_table(rows))
+            for row in rows:  # whole, to be copied
+                typer.echo(shlex.join(row["command"]))
+        return
+    console = stderr()
+    try:
+        with SweepView(console).watch(found):
+            found.run()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        again = f"every finished round is in {db}. The same command goes on"
+        console.print(f"interrupted ({counted(found.progress)}); {again}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        print_json([{"run": p.job.label, "state": p.state, "run_id": p.run_id, "note": p.note} for p in found.progress])
+    else:
+        stdout().print(f"{counted(found.progress)}; rows in {db}; next: b2bench report --db {db}", soft_wrap=True)
+    if failed := logs_of(found.progress):
+        console.print(f"what the runs that failed said is in {', '.join(map(str, failed))}", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _planned(
+    given: dict[str, str | None], config: Path | None, assignments: list[str], preset: str | None, plugins: list[Path]
+) -> list[Any]:
+    """The jobs of a sweep, by its file and over it the command line."""
+    from b2bench.config import parse_assignments, read_config_file
+    from b2bench.registry import Registry, suggestion
+    from b2bench.sweep import parse_list, parse_seeds, plan
+
+    content = read_config_file(config) if config else {}
+    values = content.pop("set", {})
+    if not isinstance(values, dict):
+        raise UserError(f"config file {config}: 'set' must be a table of hyperparameters")
+    for name, value in content.items():
+        if name not in given:
+            raise UserError(f"config file {config}: unknown option {name!r}.{suggestion(name, list(given))}")
+        parts = value if isinstance(value, list) else [value]
+        if not parts or not all(isinstance(part, str | int) and not isinstance(part, bool) for part in parts):
+            raise UserError(f"config file {config}: {name} = {value!r} is no list of names or numbers")
+        content[name] = ",".join(map(str, parts))
+    texts = content | {name: value for name, value in given.items() if value is not None}
+    values |= parse_assignments(assignments)
+    if "algo" not in texts and preset is None:
+        raise UserError(f"name algorithms with --algo: {', '.join(Registry('algorithm').names())}, or all")
+    everything = {"algo": Registry("algorithm").names, "wrapper": Registry("wrapper").names}
+    choices: dict[str, list[Any]] = {"seed": parse_seeds(str(texts.pop("seeds", "0")))}
+    for name, text in texts.items():
+        choices[name] = parse_list(name, text, everything[name]() if name in everything else ())
+    if "queries" in choices:
+        if not all(str(number).isdecimal() for number in choices["queries"]):
+            raise UserError(f"--queries {texts['queries']!r}: write whole numbers")
+        choices["queries"] = [int(number) for number in choices["queries"]]
+    shared = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+    shared += ["--preset", preset] if preset is not None else []
+    shared += [part for path in plugins for part in ("--plugin", str(path))]
+
+    def resolve(options: dict[str, Any]) -> Any:
+        merged = options | {"set": values}
+        return _resolve(merged if preset is not None else DEFAULTS | merged, plugins, preset)
+
+    return plan(choices, shared, resolve)
+
+
 class ReportFormat(StrEnum):
     """How a report is written."""
 

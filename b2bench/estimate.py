@@ -628,10 +628,11 @@ def count_calls(config: RunConfig) -> Calls:
         least, most = least + cost.calls * min(rows), most + cost.calls * max(rows)
     splits = ((config.prompts.test, settings.eval_images), (config.prompts.train, settings.eval_train_images))
     evaluated = len(evaluations(config)) * sum(len(eval_prompts(texts, images)) for texts, images in splits)
+    along = len(evaluations(config)) * 2 * min(settings.kl_images, settings.eval_images)  # the pretrained model too
     return Calls(
         sampling=sampling,
         training=(least, most),
-        evaluation=evaluated * settings.steps,
+        evaluation=(evaluated + along) * settings.steps,
         gradient=cost.with_gradient / cost.calls if cost.calls else 0.0,
         decoded=config.queries // settings.samples * settings.samples + evaluated,
     )

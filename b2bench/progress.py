@@ -65,6 +65,10 @@ class RunProgress:
             )
         )
 
+    def warned(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(Text.assemble(("warning", "yellow"), f"  {text}"), soft_wrap=True)
+
     def queried(self, queries: int) -> None:
         """Reward queries of a profile."""
         self.progress.advance(self.task, queries)

@@ -54,6 +54,9 @@ class Listener(Protocol):
     def evaluated(self, queries: int, evaluation: Evaluation) -> None:
         """A milestone is in the store."""
 
+    def warned(self, text: str) -> None:
+        """Something is not as it should be, and the run goes on."""
+
 
 class Silent:
     """A listener that says nothing."""
@@ -61,6 +64,7 @@ class Silent:
     def stage(self, text: str) -> None: ...
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None: ...
     def evaluated(self, queries: int, evaluation: Evaluation) -> None: ...
+    def warned(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the last checkpoint, and undo what the store holds beyond it."""
-        state = load_checkpoint(self.folder)
+        state = load_checkpoint(self.folder, self.listener.warned)
         self.engine.same(None)  # nobody goes on, and replaces it, before everybody has read it
         if state is None:
             self._rewind(0, -1)

@@ -11,6 +11,8 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reached for the network would not be one
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as below, for the processes that tests start
+# Where byte code is not kept, each of them compiles torch, diffusers and transformers anew: twenty seconds of work.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 import torch

@@ -1,0 +1,270 @@
+"""Many runs by one command: a product of choices, each run a process, finished ones skipped, broken-off ones resumed.
+
+A run is recognised in the store by its cell, its seed and the benchmark's version, not by a list that the sweep keeps:
+the same command again, after whatever happened, does what is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+import b2bench
+from b2bench.config import RunConfig
+from b2bench.errors import UserError
+from b2bench.registry import suggestion
+from b2bench.store import Store
+
+State = Literal["waiting", "running", "done", "was done", "failed", "elsewhere", "stopped"]
+OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
+ATTEMPTS = 2
+
+
+def parse_list(option: str, text: str, everything: Sequence[str] = ()) -> list[str]:
+    """``"ddpo,dpok"``, or ``all`` where there is an ``everything``, to its parts in order, each once.
+
+    Raises:
+        UserError: it is empty.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if "all" in parts and everything:
+        parts = [*everything]
+    if not parts:
+        raise UserError(f"--{option} {text!r} names nothing; write NAME or NAME,NAME{', or all' if everything else ''}")
+    return list(dict.fromkeys(parts))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-4,7"`` to [0, 1, 2, 3, 4, 7].
+
+    Raises:
+        UserError: it is no list of numbers and ranges, or of more than 10,000.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first) > 10 or len(last) > 10:
+            raise UserError(f"--seeds {text!r}: write numbers and ranges, such as 0-4 or 0,1,7")
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers or len(found) + len(numbers) > 10_000:
+            raise UserError(f"--seeds {text!r}: {part.strip()} holds no seed, or more than 10,000")
+        found += numbers
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the plan: what it is, and what ``b2bench run`` is given for it."""
+
+    config: RunConfig
+    arguments: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.config.cell_hash(), self.config.seed
+
+    @property
+    def label(self) -> str:
+        config = self.config
+        return f"{config.algorithm_name} {config.wrapper_name} {config.prompts.name} s{config.seed}"
+
+    def command(self, db: Path, out: Path) -> list[str]:
+        """The command that makes this run, as people would type it."""
+        return ["b2bench", "run", *self.arguments, "--db", str(db), "--out", str(out)]
+
+
+def plan(
+    choices: Mapping[str, Sequence[Any]], shared: Sequence[str], resolve: Callable[[dict[str, Any]], RunConfig]
+) -> list[Job]:
+    """Every combination of ``choices``; seeds change slowest, so that a sweep cut short has whole tables of few seeds.
+
+    ``shared`` are arguments of all runs, ``resolve`` makes a run of options by name.
+
+    Raises:
+        UserError: an unknown choice, a combination that is refused, or the same run twice.
+    """
+    unknown = [name for name in choices if name not in OPTIONS]
+    if unknown:
+        raise UserError(f"unknown option {unknown[0]!r} of a sweep.{suggestion(unknown[0], OPTIONS)}")
+    names = [name for name in ("seed", *(name for name in choices if name != "seed")) if name in choices]
+    jobs = []
+    for values in itertools.product(*(choices[name] for name in names)):
+        options = dict(zip(names, values, strict=True))
+        flags = [part for name in OPTIONS if name in options for part in (f"--{name}", str(options[name]))]
+        jobs.append(Job(resolve(options), (*flags, *shared)))
+    if len({job.key for job in jobs}) < len(jobs):
+        twice = next(job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]})
+        raise UserError(f"the sweep holds the same run twice: {twice.label}")
+    return jobs
+
+
+@dataclass
+class Progress:
+    """How far a job is. ``run_id`` once there is one; ``note`` says why it failed."""
+
+    job: Job
+    state: State = "waiting"
+    run_id: str | None = None
+    attempts: int = 0
+    note: str = ""
+    log: Path | None = None
+
+
+@dataclass
+class Sweep:
+    """The jobs, ``at_once`` at a time, on one machine.
+
+    ``threads`` is the number of CPU threads of each. Calls of :meth:`run` never raise for a run that fails.
+    """
+
+    jobs: Sequence[Job]
+    store: Store
+    out: Path
+    at_once: int = 1
+    threads: int = 1
+    pause: float = 2.0
+    changed: Callable[[Progress], None] = lambda progress: None
+    progress: list[Progress] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = [Progress(job) for job in self.jobs]
+        self._stop = threading.Event()
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._guard = threading.Lock()
+
+    def run(self) -> list[Progress]:
+        """Do what is left of the plan. Ctrl-C interrupts the runs, which keep their finished rounds, and is raised."""
+        self.look()
+        with ThreadPoolExecutor(self.at_once, "sweep") as pool:
+            waiting = [pool.submit(self._do, progress) for progress in self.progress if progress.state != "was done"]
+            try:
+                for future in waiting:
+                    future.result()
+            except BaseException:
+                self.stop()
+                raise
+        return self.progress
+
+    def stop(self) -> None:
+        """Interrupt every run and start no other."""
+        self._stop.set()
+        with self._guard:
+            for child in self._children:
+                with suppress(ProcessLookupError):
+                    child.send_signal(signal.SIGINT)
+
+    # -- one job -----------------------------------------------------------------------------------
+
+    def known(self, job: Job) -> dict[str, Any] | None:
+        """The run of the store that is this job: a finished one if there is, else the last that was started."""
+        if not self.store.path.exists():
+            return None
+        cell, seed = job.key
+        rows = self.store.runs(config_hash=cell, seed=seed, benchmark_version=b2bench.__version__)
+        done = [row for row in rows if row["status"] == "done"]
+        found = done or rows
+        return found[-1] if found else None
+
+    def look(self) -> None:
+        """See in the store what is done already."""
+        for progress in self.progress:
+            row = self.known(progress.job)
+            if row is not None:
+                progress.run_id = row["run_id"]
+                if row["status"] == "done":
+                    self._set(progress, "was done")
+
+    def _do(self, progress: Progress) -> None:
+        while not self._stop.is_set():
+            row = self.known(progress.job)
+            if row is not None and row["status"] == "done":
+                self._set(progress, "done" if progress.attempts else "was done", row["run_id"])
+                return
+            if row is not None and self._held(row["run_id"]):
+                self._set(progress, "elsewhere", row["run_id"])
+                self._stop.wait(self.pause)
+                continue
+            if progress.attempts == ATTEMPTS:
+                self._set(progress, "failed")
+                return
+            progress.attempts += 1
+            self._attempt(progress, row)
+        self._set(progress, "stopped")
+
+    def _held(self, run_id: str) -> bool:
+        """Whether a process of this machine has the run open: one that a killed sweep left, or somebody else's."""
+        folder = self.out / run_id
+        if not folder.is_dir():
+            return False
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def _attempt(self, progress: Progress, row: Mapping[str, Any] | None) -> None:
+        db = ["--db", str(self.store.path), "--out", str(self.out)]
+        if row is not None and (self.out / row["run_id"]).is_dir():
+            arguments = ["run", "--resume", row["run_id"], *db]
+        else:
+            arguments = ["run", *progress.job.arguments, *db]
+        logs = self.out / "sweep"
+        logs.mkdir(parents=True, exist_ok=True)
+        cell, seed = progress.job.key
+        progress.log = logs / f"{cell}-s{seed}.log"
+        self._set(progress, "running", row["run_id"] if row else None)
+        with progress.log.open("ab") as log:
+            log.write(f"$ {shlex.join(['b2bench', *arguments])}\n".encode())
+            log.flush()
+            child = subprocess.Popen(
+                [sys.executable, "-m", "b2bench", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"OMP_NUM_THREADS": str(self.threads), "COLUMNS": "120"},
+                start_new_session=True,  # Ctrl-C reaches the sweep, which tells its runs once
+            )
+            with self._guard:
+                self._children.add(child)
+                if self._stop.is_set():
+                    child.send_signal(signal.SIGINT)
+            code = child.wait()
+            with self._guard:
+                self._children.discard(child)
+        if code != 0:
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            progress.note = f"{how}: {_last_line(progress.log)}"
+
+    def _set(self, progress: Progress, state: State, run_id: str | None = None) -> None:
+        progress.state, progress.run_id = state, run_id or progress.run_id
+        self.changed(progress)
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a log that says something."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")[-40:]
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
+
+
+def queries_done(store: Store, run_ids: Sequence[str]) -> dict[str, int]:
+    """Reward queries of each run so far."""
+    if not run_ids or not store.path.exists():
+        return {}
+    query = "SELECT run_id, max(queries) AS n FROM rounds WHERE list_contains(?, run_id) GROUP BY run_id"
+    rows = store.sql(query, [list(run_ids)])
+    return {row["run_id"]: row["n"] for row in rows}
