@@ -6,7 +6,7 @@ About 25 GB of disk and memory in all, some minutes a case on two cores: the bac
 authors published it, and 512x512 images are drawn and decoded. Peak memory is printed.
 
 A CPU without bf16 arithmetic multiplies bf16 matrices some fifty times slower than fp32 ones, hours a case. There
-the bf16 cases draw 128x128 images with the same networks, which one file cannot say and a folder can.
+the bf16 cases draw 64x64 images with the same networks, which one file cannot say and a folder can.
 """
 
 import os
@@ -73,9 +73,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("v1") / "random-v1-of-128-pixels"
+    path = tmp_path_factory.mktemp("v1") / "random-v1-of-64-pixels"
     pipeline = random_pipeline()
-    pipeline.unet.register_to_config(sample_size=16)
+    pipeline.unet.register_to_config(sample_size=8)
     pipeline.save_pretrained(path)
     return path
 
@@ -110,7 +110,7 @@ def test_one_round(algorithm: str, precision: str, tmp_path: Path, request: pyte
     assert moved
     assert all(0.9e-4 < largest < 1.1e-4 for largest in moved)  # Adam's first step from zero is lr long
     print(
-        f"\n{algorithm} {precision}, {512 if whole else 128} pixels: peak {round['peak_mb'] / 1024:.1f} GiB, "
+        f"\n{algorithm} {precision}, {512 if whole else 64} pixels: peak {round['peak_mb'] / 1024:.1f} GiB, "
         f"{round['seconds']:.0f} s for the round, "
         f"gradient norm {round['grad_norm']:.2e}, ratio - 1 = {round['ratio_mean'] - 1:.1e}"
     )
