@@ -46,6 +46,7 @@ SMALL = {
     "eval_points": 2,
     "eval_images": 1,
     "eval_train_images": 0,
+    "kl_images": 0,
     "checkpoint": "pocket",  # the reward's: a small one, which reads images of any size
 }
 
