@@ -107,8 +107,15 @@ def test_one_round(algorithm: str, precision: str, tmp_path: Path, request: pyte
     weights = load_file(next((tmp_path / "runs").glob("*/pytorch_lora_weights.safetensors")))
     assert sum(weight.numel() for weight in weights.values()) == TRAINED
     assert all(weight.isfinite().all() and weight.dtype == torch.float32 for weight in weights.values())
-    moved = [weight.abs().max() for name, weight in weights.items() if "lora_B" in name or "lora.up" in name]
-    assert moved
+    # In the middle of 64x64 pixels one token attends to itself, whatever its query and key: they have no gradient.
+    middle = "mid_block.attentions.0.transformer_blocks.0.attn1.to_"
+    still = () if whole else (f"{middle}q.", f"{middle}k.")
+    moved = [
+        weight.abs().max()
+        for name, weight in weights.items()
+        if ("lora_B" in name or "lora.up" in name) and not any(part in name for part in still)
+    ]
+    assert len(moved) == 128 - len(still)
     assert all(0.9e-4 < largest < 1.1e-4 for largest in moved)  # Adam's first step from zero is lr long
     print(
         f"\n{algorithm} {precision}, {512 if whole else 64} pixels: peak {round['peak_mb'] / 1024:.1f} GiB, "
