@@ -159,7 +159,7 @@ class Ours:
         self.round += 1
 
 
-FAST = 0.5  # timestep_fraction of the fast settings (docs/speed.md)
+FAST = 0.4  # timestep_fraction of the fast settings (docs/speed.md)
 WAYS: dict[str, Callable[[], Callable[[], None]]] = {
     "trl, 48 at once": lambda: trl_round(48),
     "trl, 8 at once": lambda: trl_round(8),
