@@ -303,7 +303,7 @@ def sweep(
         return
     console = stderr()
     try:
-        with SweepView(console).watch(found):
+        with SweepView(console, found):
             found.run()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

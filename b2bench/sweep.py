@@ -28,7 +28,7 @@ from b2bench.errors import UserError
 from b2bench.registry import suggestion
 from b2bench.store import Store
 
-State = Literal["waiting", "running", "done", "was done", "failed", "elsewhere", "stopped"]
+State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "stopped"]
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 ATTEMPTS = 2
 
@@ -149,7 +149,7 @@ class Sweep:
         """Do what is left of the plan. Ctrl-C interrupts the runs, which keep their finished rounds, and is raised."""
         self.look()
         with ThreadPoolExecutor(self.at_once, "sweep") as pool:
-            waiting = [pool.submit(self._do, progress) for progress in self.progress if progress.state != "was done"]
+            waiting = [pool.submit(self._do, progress) for progress in self.progress if progress.state != "already done"]
             try:
                 for future in waiting:
                     future.result()
@@ -185,13 +185,13 @@ class Sweep:
             if row is not None:
                 progress.run_id = row["run_id"]
                 if row["status"] == "done":
-                    self._set(progress, "was done")
+                    self._set(progress, "already done")
 
     def _do(self, progress: Progress) -> None:
         while not self._stop.is_set():
             row = self.known(progress.job)
             if row is not None and row["status"] == "done":
-                self._set(progress, "done" if progress.attempts else "was done", row["run_id"])
+                self._set(progress, "done" if progress.attempts else "already done", row["run_id"])
                 return
             if row is not None and self._held(row["run_id"]):
                 self._set(progress, "elsewhere", row["run_id"])

@@ -23,7 +23,7 @@ STYLES = {
     "waiting": "dim",
     "running": "cyan",
     "done": "green",
-    "was done": "green",
+    "already done": "green",
     "failed": "bold red",
     "elsewhere": "yellow",
     "stopped": "yellow",
@@ -64,7 +64,7 @@ def plan_table(rows: Sequence[dict[str, Any]]) -> Group:
     for row in rows:
         numbers = (f"{row['queries']:,}", f"{row['denoiser_calls']:,}")
         table.add_row(Text(row["run"]), Text(row["state"], STYLES[row["state"]]), *numbers)
-    left = [row for row in rows if row["state"] != "was done"]
+    left = [row for row in rows if row["state"] != "already done"]
     total = {name: sum(row[name] for row in left) for name in ("queries", "denoiser_calls")}
     text = f"{len(left)} of {len(rows)} runs to do: {total['queries']:,} reward queries, "
     text += f"{total['denoiser_calls']:,} denoiser calls at most; b2bench estimate makes hours of them"
@@ -74,19 +74,14 @@ def plan_table(rows: Sequence[dict[str, Any]]) -> Group:
 class SweepView:
     """A live table of a sweep's runs; without a terminal a line whenever one begins or ends."""
 
-    def __init__(self, console: Console) -> None:
-        self.console, self.sweep = console, None
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        self.console, self.sweep = console, sweep
+        sweep.changed = self.changed
         self.started = time.monotonic()
         self._live: Live | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._queries: dict[str, int] = {}
-
-    def watch(self, sweep: Sweep) -> SweepView:
-        """Show this sweep while the view is open as a context."""
-        self.sweep = sweep  # type: ignore[assignment]
-        sweep.changed = self.changed
-        return self
 
     def __enter__(self) -> SweepView:
         if self.console.is_terminal:
@@ -115,7 +110,6 @@ class SweepView:
     def _count(self) -> None:
         """Ask the store for progress: seldom, because a reader shuts writers out for a moment."""
         while not self._stop.wait(5):
-            assert self.sweep is not None
             running = [p.run_id for p in self.sweep.progress if p.state in ("running", "elsewhere") and p.run_id]
             try:
                 self._queries |= queries_done(self.sweep.store, running)
@@ -128,15 +122,14 @@ class SweepView:
 
     def table(self) -> Group:
         """The runs that run, then those that ended or wait, and how many there are of each."""
-        assert self.sweep is not None
-        order = ("running", "elsewhere", "failed", "waiting", "stopped", "done", "was done")
+        order = ("running", "elsewhere", "failed", "waiting", "stopped", "done", "already done")
         rows = sorted(self.sweep.progress, key=lambda p: order.index(p.state))
         table = Table("run", "state", box=box.SIMPLE)
         table.add_column("queries", justify="right")
         table.add_column("run id or reason", overflow="ellipsis", no_wrap=True)
         for progress in rows[:SHOWN]:
             done = self._queries.get(progress.run_id or "", 0)
-            if progress.state in ("done", "was done"):
+            if progress.state in ("done", "already done"):
                 done = progress.job.config.queries
             table.add_row(
                 Text(progress.job.label),

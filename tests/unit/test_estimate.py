@@ -113,7 +113,7 @@ def test_the_papers_calls() -> None:
     calls = counting.count_calls(config)
     assert calls.sampling == 25_600 * 20
     assert calls.training == (25_600 * 20,) * 2
-    assert calls.evaluation == 5 * (1600 + 450) * 20
+    assert calls.evaluation == 5 * (1600 + 450 + 2 * 24) * 20  # the KL of 24 paths: the policy and the pretrained model
     with_b2 = counting.count_calls(paper(wrapper="b2"))
     assert with_b2.sampling < calls.sampling
     assert with_b2.training[1] < calls.training[1]

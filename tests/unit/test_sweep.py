@@ -138,7 +138,7 @@ def test_what_is_done_is_skipped(make: Callable[..., Sweep], tmp_path: Path) -> 
     assert {call[0] for call in made} == {"3"}
     again = make([0, 1, 2, 3])
     again.run()
-    assert states(again) == ["was done"] * 3 + ["done"]
+    assert states(again) == ["already done"] * 3 + ["done"]
     assert len(calls(tmp_path)) == 4
 
 
