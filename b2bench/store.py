@@ -203,6 +203,10 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
+class _NoStore(UserError):
+    """The file is somebody else's."""
+
+
 class Store:
     """A DuckDB file of runs, by path. Making one opens nothing; ``check`` does, before any work is lost.
 
@@ -416,8 +420,28 @@ class Store:
         return self._transaction(work, read_only=False)
 
     def _transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
-        with self._turn():
-            return self._alone(work, read_only)
+        new = not self._lock_path.exists()
+        if new:
+            self._check_kind()
+        try:
+            with self._turn():
+                return self._alone(work, read_only)
+        except _NoStore:
+            if new:  # nothing of ours stays beside somebody else's file
+                self._lock_path.unlink(missing_ok=True)
+            raise
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    def _check_kind(self) -> None:
+        """Refuse what is no DuckDB file before a lock is put beside it."""
+        if self.path.is_dir():
+            raise UserError(f"database {self.path} is a folder; give --db a file")
+        with suppress(OSError), self.path.open("rb") as file:
+            if file.read(12)[8:] != b"DUCK":
+                raise UserError(f"{self.path} is not a DuckDB file; it stays untouched, choose another --db")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -427,7 +451,7 @@ class Store:
         another process commits in between, the headers are stale and what it committed is overwritten. Sixteen
         writers beside a reader lost one transaction in a hundred (benchmarks/writers.py).
         """
-        path = self.path.with_name(f"{self.path.name}.lock")
+        path = self._lock_path
         try:
             # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
             there = self.path.is_file()
@@ -480,8 +504,6 @@ class Store:
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Open the file, and wait while another process has it open."""
-        if self.path.is_dir():
-            raise UserError(f"database {self.path} is a folder; give --db a file")
         deadline, pause = time.monotonic() + self.patience, 0.005
         while True:
             try:
@@ -524,7 +546,7 @@ class Store:
         return version
 
     def _no_store(self) -> UserError:
-        return UserError(f"{self.path} is a DuckDB file but no b2bench store; choose another --db")
+        return _NoStore(f"{self.path} is a DuckDB file but no b2bench store; choose another --db")
 
 
 def _create(path: Path) -> None:

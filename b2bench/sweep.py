@@ -149,7 +149,8 @@ class Sweep:
         """Do what is left of the plan. Ctrl-C interrupts the runs, which keep their finished rounds, and is raised."""
         self.look()
         with ThreadPoolExecutor(self.at_once, "sweep") as pool:
-            waiting = [pool.submit(self._do, progress) for progress in self.progress if progress.state != "already done"]
+            left = [progress for progress in self.progress if progress.state != "already done"]
+            waiting = [pool.submit(self._do, progress) for progress in left]
             try:
                 for future in waiting:
                     future.result()
