@@ -37,9 +37,9 @@ def ids(store: Store) -> dict[str, str]:
 
 
 def start(store: Store, run_id: str) -> list[tuple[Any, ...]]:
-    """Every number of the evaluation at 0 queries."""
+    """Every number of the evaluation at 0 queries, but the KL along paths, which is of an adapter."""
     names = ("split", "metric", "value", "n")
-    found = [row for row in store.evals(run_id) if row["queries"] == 0]
+    found = [row for row in store.evals(run_id) if row["queries"] == 0 and row["metric"] != "kl_pretrained"]
     return [tuple("nan" if row[name] != row[name] else row[name] for name in names) for row in found]
 
 
