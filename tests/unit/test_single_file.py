@@ -79,6 +79,10 @@ def test_every_weight_comes_out_as_it_went_in(narrow: Any, file: Path) -> None:
 def test_it_draws_the_same_picture(narrow: Any, file: Path) -> None:
     found = load_single_file(file, networks=NARROW)
     found.set_progress_bar_config(disable=True)
+    # The file maps weights to any address; some CPUs' kernels then sum in another order, 1e-6 off. Copies are aligned.
+    for network in (found.unet, found.vae, found.text_encoder):
+        for parameter in network.parameters():
+            parameter.data = parameter.data.clone()
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     options = {"latents": latents, "num_inference_steps": 2, "output_type": "pt"}
     images = [pipeline("a cat riding a bike", **options).images for pipeline in (narrow, found)]
