@@ -77,7 +77,7 @@ class Settings:
     """Advantages are clipped to plus and minus this many standard deviations"""
     advantage_history: int = 8
     """Earlier rounds of a prompt that count in its z-score"""
-    micro_batch: int = 48
+    micro_batch: int = 96
     """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
     train_micro_batch: int = 0
     """Rows of one forward and backward pass of training, where it is not micro_batch; 0: micro_batch"""

@@ -262,10 +262,10 @@ def denoiser(policy: StableDiffusion, rows: int, backward: bool) -> Callable[[],
 
 
 def floor(repetitions: int) -> None:
-    """A vanilla DDPO round of a run, all of it: reward, store and checkpoint too."""
+    """A vanilla DDPO round of the default run, all of it: reward, store and checkpoint too."""
     rows_tried = (8, 16, 24, 48, 96)
     with tempfile.TemporaryDirectory() as folder, timed_phases() as phases:
-        run = config("ddpo", "vanilla", queries=60 * (repetitions + 1), draws=12, optimizer_steps=12)
+        run = config("ddpo", "vanilla", queries=240 * (repetitions + 1))
         trainer = Trainer(run, "measured", Store(Path(folder) / "b2bench.duckdb"), Path(folder) / "run")
         trainer.store.start_run(_row(run, trainer))
         n = run.settings.draws * run.settings.samples

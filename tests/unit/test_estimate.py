@@ -190,7 +190,7 @@ def test_the_papers_figures() -> None:
     assert dpo is not None
     assert ddpo.checkpointing
     assert ddpo.training // 2 == dpo.training  # two graphs of a pair
-    assert any("48 rows" in warning for warning in found.warnings)
+    assert any("96 rows" in warning for warning in found.warnings)
 
 
 # -- hours -------------------------------------------------------------------------------------------------

@@ -116,10 +116,11 @@ def test_what_is_stored_is_a_walk_of_the_policy(behaviour: Any, default_rollout:
     """A stored log-prob belongs to the stored state and the stored next state, in nats per dimension."""
     again = default_rollout.log_prob
     assert default_rollout.latents.dtype == again.dtype == torch.float32
-    assert default_rollout.latents.shape == (48, 21, *behaviour.latent_shape)
-    # E[log N] = -log sigma - log sqrt(2 pi e), whatever the network: 768 dimensions, 48 rollouts.
+    n = Settings().micro_batch
+    assert default_rollout.latents.shape == (n, 21, *behaviour.latent_shape)
+    # E[log N] = -log sigma - log sqrt(2 pi e), whatever the network: 768 dimensions, n rollouts.
     expected = -behaviour.ddim.sigma.log() - 0.5 * torch.log(torch.tensor(2 * torch.pi * torch.e))
-    torch.testing.assert_close(again.mean(0), expected, rtol=0, atol=5 * (0.5 / 768 / 48) ** 0.5)
+    torch.testing.assert_close(again.mean(0), expected, rtol=0, atol=5 * (0.5 / 768 / n) ** 0.5)
 
 
 # -- wrappers that are switched off are not there ---------------------------------------------------------
