@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from b2bench import __version__
-from b2bench.errors import RunFailed, UserError
+from b2bench.errors import Refused, RunFailed, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -287,7 +287,7 @@ def sweep(
 
     lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
     given = {**lists, "queries": queries, "seeds": seeds}
-    planned = _planned(given, config, set_ or [], preset, plugin or [])
+    planned, refused = _planned(given, config, set_ or [], preset, plugin or [])
     store = Store(db)
     store.check()
     found = Sweep(planned, store, out, at_once=jobs, threads=thread_count(jobs))
@@ -300,8 +300,14 @@ def sweep(
             stdout().print(plan_table(rows))
             for row in rows:  # whole, to be copied
                 typer.echo(shlex.join(row["command"]))
+            for refusal in refused:
+                stdout().print(f"refused: {refusal}", markup=False, soft_wrap=True)
         return
     console = stderr()
+    if refused:
+        store.record_refusals([refusal.row for refusal in refused])
+    for refusal in refused:
+        console.print(f"refused: {refusal}", markup=False, soft_wrap=True)
     try:
         with SweepView(console, found):
             found.run()
@@ -321,8 +327,8 @@ def sweep(
 
 def _planned(
     given: dict[str, str | None], config: Path | None, assignments: list[str], preset: str | None, plugins: list[Path]
-) -> list[Any]:
-    """The jobs of a sweep, by its file and over it the command line."""
+) -> tuple[list[Any], list[Refused]]:
+    """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
     from b2bench.config import parse_assignments, read_config_file
     from b2bench.registry import Registry, suggestion
     from b2bench.sweep import parse_list, parse_seeds, plan
@@ -354,11 +360,20 @@ def _planned(
     shared += ["--preset", preset] if preset is not None else []
     shared += [part for path in plugins for part in ("--plugin", str(path))]
 
+    refused: dict[tuple[Any, ...], Refused] = {}
+
     def resolve(options: dict[str, Any]) -> Any:
         merged = options | {"set": values}
-        return _resolve(merged if preset is not None else DEFAULTS | merged, plugins, preset)
+        try:
+            return _resolve(merged if preset is not None else DEFAULTS | merged, plugins, preset)
+        except Refused as refusal:
+            refused[tuple(refusal.row.values())] = refusal  # once, whatever the seed
+            return None
 
-    return plan(choices, shared, resolve)
+    planned = plan(choices, shared, resolve)
+    if refused and not planned:
+        raise next(iter(refused.values()))
+    return planned, list(refused.values())
 
 
 class ReportFormat(StrEnum):
@@ -396,7 +411,7 @@ def report(
         raise UserError(f"--margin {margin:g} is not above 0")
     conditions = parse_where(where or [])
     store = Store(db)
-    found = select(tables(store.runs(), store.evals(), store.rounds(), margin), conditions)
+    found = select(tables(store.runs(), store.evals(), store.rounds(), margin, store.refusals()), conditions)
     _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs)
     if check and (wrong := problems(found)):
         for line in wrong:

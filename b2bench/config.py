@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import b2bench
 from b2bench.backbones import Backbone, backbones, find_backbone
-from b2bench.errors import UserError
+from b2bench.errors import Refused, UserError
 from b2bench.presets import deviations, load_preset
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
 from b2bench.registry import KINDS, Hyperparameter, Kind, build, hyperparameters, load_registries, suggestion
@@ -339,6 +340,22 @@ def resolve(
         raise UserError(f"{reward} is the name of a metric of every evaluation; give your reward another name")
     if reward == "success" and not spec.is_pocket:
         raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
+    trained: Any = build(classes["algorithm"], parts[algorithm])
+    wrapping: Any = build(classes["wrapper"], parts[wrapper])
+    if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
+        raise Refused(
+            {
+                "benchmark_version": b2bench.__version__,
+                "algorithm": algorithm,
+                "wrapper": wrapper,
+                "backbone": spec.name,
+                "reward": reward,
+                "prompts": prompt_set.name,
+                "prompts_hash": prompt_set.content_hash,
+                "budget": queries,
+                "reason": reason,
+            }
+        )
     return RunConfig(
         algorithm_name=algorithm,
         wrapper_name=wrapper,
@@ -348,13 +365,31 @@ def resolve(
         queries=queries,
         seed=seed,
         settings=settings,
-        algorithm=build(classes["algorithm"], parts[algorithm]),
-        wrapper=build(classes["wrapper"], parts[wrapper]),
+        algorithm=trained,
+        wrapper=wrapping,
         reward=build(classes["reward"], parts[reward]),
         prompts_argument=prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts)),
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
+
+
+def _refusal(name: str, part: Any, other: Any) -> str | None:
+    """Why ``part`` does not go with ``other``, if it says so in a method ``refuses``.
+
+    Raises:
+        UserError: it answers with something else than text or None, or not at all.
+    """
+    refuses = getattr(part, "refuses", None)
+    if refuses is None:
+        return None
+    try:
+        reason = refuses(other)
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"{name}.refuses({type(other).__name__}) raised {type(error).__name__}: {error}") from None
+    if reason is not None and not isinstance(reason, str):
+        raise UserError(f"{name}.refuses answered {reason!r}; answer with the reason as text, or None")
+    return reason or None
 
 
 def check_shares(config: RunConfig, processes: int) -> None:

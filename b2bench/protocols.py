@@ -48,7 +48,8 @@ class Algorithm(Protocol):
     """A loss. A keyword-only dataclass whose fields are its hyperparameters.
 
     ``pairs`` true: batches are :class:`Pair`, best and worst of a comparison group. Optional:
-    ``setup(policy, generator)`` before the first round and ``networks()`` for what else is trained.
+    ``setup(policy, generator)`` before the first round, ``networks()`` for what else is trained, and
+    ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, None where it can.
     """
 
     pairs: ClassVar[bool]
@@ -62,7 +63,10 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Wrapper(Protocol):
-    """Three small policies: which steps are trained, how many leaves a branch has, what reaches the loss."""
+    """Three small policies: which steps are trained, how many leaves a branch has, what reaches the loss.
+
+    Optional: ``refuses(algorithm) -> str | None``, why an algorithm cannot be trained under it.
+    """
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
         """The trained steps of a round (0-based) of a run of ``rounds``."""

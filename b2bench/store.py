@@ -9,23 +9,27 @@ does the file itself (``SELECT column_name, comment FROM duckdb_columns()``). Ti
 - ``evals``: one row per metric of an evaluation; ``queries`` = 0 is the pretrained model.
 - ``images``: scores of the evaluation images.
 - ``profiles``: one row per measure and step of a ``b2bench profile``; it belongs to no run.
+- ``refusals``: one row per algorithm and wrapper that a sweep asked for and that do not go together.
 - ``schema``: one row, the version of all this.
 
 A read-write DuckDB connection shuts out every other process, readers too. So nothing here stays
 connected: each call opens, does one transaction and closes, and while another process holds the file
 it waits; so that nothing depends on how well DuckDB's own lock holds, calls also take turns by the file
 ``NAME.lock`` beside it. A process that is killed leaves whole transactions or none; a new file appears under its
-name only when its schema is complete. Connections can reach neither the network nor other files.
+name only when its schema is complete, and a file of an older schema is copied before it is changed.
+Connections can reach neither the network nor other files.
 """
 
 from __future__ import annotations
 
 import difflib
+import filecmp
 import json
 import math
 import os
 import random
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +43,7 @@ from filelock import FileLock, Timeout
 
 from b2bench.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # table -> column -> (type and constraints, comment, with units)
 TABLES: dict[str, dict[str, tuple[str, str]]] = {
@@ -151,6 +155,17 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "leaves": ("BIGINT", "leaves of a branch"),
         "queries": ("BIGINT", "reward queries of the whole profile, over all tau"),
     },
+    "refusals": {
+        "benchmark_version": ("VARCHAR NOT NULL", "version of b2bench"),
+        "algorithm": ("VARCHAR NOT NULL", "registry key"),
+        "wrapper": ("VARCHAR NOT NULL", "registry key"),
+        "backbone": ("VARCHAR NOT NULL", "pocket, sd14, or a folder or hub id"),
+        "reward": ("VARCHAR NOT NULL", "registry key of the reward"),
+        "prompts": ("VARCHAR NOT NULL", "prompt set: template1, ... or a file"),
+        "prompts_hash": ("VARCHAR NOT NULL", "content hash of the prompt set"),
+        "budget": ("BIGINT NOT NULL", "reward queries that a run would have used"),
+        "reason": ("VARCHAR NOT NULL", "why, in the words of the algorithm or the wrapper"),
+    },
 }
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -159,6 +174,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "evals": ("run_id", "queries", "split", "metric"),
     "images": ("run_id", "queries", "prompt", "noise_index"),
     "profiles": ("profile_id", "tau", "metric"),
+    "refusals": ("benchmark_version", "algorithm", "wrapper", "backbone", "reward", "prompts_hash", "budget"),
 }
 
 
@@ -182,12 +198,13 @@ def _comment(table: str, column: str) -> str:
 
 
 MIGRATIONS: dict[int, Sequence[str]] = {
-    # Table profiles is here as it stands above: whoever changes it later writes this step out.
+    # Tables profiles and refusals are here as they stand above: whoever changes one later writes its step out.
     2: [
         *create_table("profiles"),
         *(_comment("queries", name) for name in ("reward", "scores")),
         *(_comment("runs", name) for name in ("algorithm", "wrapper")),
     ],
+    3: create_table("refusals"),
 }
 """SQL that lifts a file to this version from the one before it, run in one transaction."""
 
@@ -319,6 +336,14 @@ class Store:
         """Insert the rows of one profile into ``profiles``, all or none."""
         self._write(lambda con: insert_rows(con, "profiles", rows))
 
+    def record_refusals(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note combinations that were refused; of one that is known already, the reason is the newer."""
+        self._write(lambda con: insert_rows(con, "refusals", rows, replace=True))
+
+    def refusals(self) -> list[Row]:
+        """Rows of ``refusals``."""
+        return self._read(lambda con: select_rows(con, "refusals", {}))
+
     def merge(self, other: str | Path) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
@@ -333,6 +358,8 @@ class Store:
         have = {row["profile_id"] for row in self.profiles()} if self.path.exists() else set()
         if profiles := [row for row in source.profiles() if row["profile_id"] not in have]:
             self.record_profile(profiles)
+        if refusals := source.refusals():
+            self.record_refusals(refusals)
         return new
 
     def whole_run(self, run_id: str) -> dict[str, list[Row]]:
@@ -476,10 +503,10 @@ class Store:
         con = self._connect(read_only)
         try:
             version = self._version(con)
-            if read_only and version < SCHEMA_VERSION:
+            if version < SCHEMA_VERSION:
                 con.close()
-                con, read_only = self._connect(False), False
-                version = self._version(con)
+                self._back_up(version)
+                con = self._connect(read_only=False)
             con.begin()  # closing without a commit rolls back
             for step in range(version + 1, SCHEMA_VERSION + 1):
                 for statement in MIGRATIONS[step]:
@@ -501,6 +528,33 @@ class Store:
             raise
         finally:
             con.close()
+
+    def _back_up(self, version: int) -> None:
+        """Copy the file as it is to ``NAME.schema-VERSION`` before its schema changes, in whole or not at all.
+
+        Copies that are there stay: of a migration that was cut short, which is the same, or of another store of this
+        name, beside which this one gets a number.
+        """
+        self._connect(read_only=False).close()  # what its log holds comes into the file
+        copy = self.path.with_name(f"{self.path.name}.schema-{version}")
+        draft = copy.with_name(f".{copy.name}.{os.getpid()}")
+        try:
+            try:
+                shutil.copy2(self.path, draft)
+                with draft.open("rb") as file:
+                    os.fsync(file.fileno())
+                number = 1
+                while copy.exists() and not filecmp.cmp(copy, draft, shallow=False):
+                    number += 1
+                    copy = self.path.with_name(f"{self.path.name}.schema-{version}.{number}")
+                draft.replace(copy)
+            finally:
+                draft.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"database {self.path} has an older schema and cannot be copied to {copy} before that is changed: "
+                f"{error.strerror}; make room beside it, or give this run another --db"
+            ) from None
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Open the file, and wait while another process has it open."""

@@ -87,14 +87,15 @@ class Job:
 
 
 def plan(
-    choices: Mapping[str, Sequence[Any]], shared: Sequence[str], resolve: Callable[[dict[str, Any]], RunConfig]
+    choices: Mapping[str, Sequence[Any]], shared: Sequence[str], resolve: Callable[[dict[str, Any]], RunConfig | None]
 ) -> list[Job]:
     """Every combination of ``choices``; seeds change slowest, so that a sweep cut short has whole tables of few seeds.
 
-    ``shared`` are arguments of all runs, ``resolve`` makes a run of options by name.
+    ``shared`` are arguments of all runs, ``resolve`` makes a run of options by name, None where algorithm and wrapper
+    refuse each other: such combinations are left out.
 
     Raises:
-        UserError: an unknown choice, a combination that is refused, or the same run twice.
+        UserError: an unknown choice, one that cannot be, or the same run twice.
     """
     unknown = [name for name in choices if name not in OPTIONS]
     if unknown:
@@ -104,7 +105,8 @@ def plan(
     for values in itertools.product(*(choices[name] for name in names)):
         options = dict(zip(names, values, strict=True))
         flags = [part for name in OPTIONS if name in options for part in (f"--{name}", str(options[name]))]
-        jobs.append(Job(resolve(options), (*flags, *shared)))
+        if (config := resolve(options)) is not None:
+            jobs.append(Job(config, (*flags, *shared)))
     if len({job.key for job in jobs}) < len(jobs):
         twice = next(job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]})
         raise UserError(f"the sweep holds the same run twice: {twice.label}")

@@ -312,7 +312,14 @@ def _compatibility(group: Tables) -> Grid:
         legend.append("from: the smallest difference that these seeds would have shown in four experiments of five")
     if any(cell.baseline == "pretrained" and cell.wrapper != "vanilla" for cell in cells):
         legend.append("* against the pretrained model, for want of vanilla")
+    legend += refusals(group)
     return _grid("compatibility", "Compatibility", columns, rows, legend)
+
+
+def refusals(group: Tables) -> list[str]:
+    """Which algorithms and wrappers refuse each other, and why: a line for each."""
+    cells = [(row.algorithm, cell) for row in group.compatibility for cell in row.cells if cell.verdict == "refused"]
+    return [f"refused: {algorithm} {cell.wrapper}, {cell.reason}" for algorithm, cell in dict.fromkeys(cells)]
 
 
 def _generalisation(group: Tables) -> Grid:

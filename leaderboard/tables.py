@@ -62,6 +62,9 @@ NO_SETTING = (
 )
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""
 
+_REFUSED_IN = ("benchmark_version", "backbone", "reward", "prompts_hash", "budget")
+"""What a refusal and a context have in common; of the same prompts under another name, too."""
+
 Row = Mapping[str, Any]
 Verdict = Literal[
     "gain", "equivalent", "inconclusive", "loss", "untested", "failed", "incomplete", "not run", "refused"
@@ -221,6 +224,7 @@ class CompatibilityCell:
     baseline: str
     failed: int
     detectable: float | None = None
+    reason: str = ""  # why the two refuse each other
 
 
 @dataclass(frozen=True)
@@ -343,12 +347,16 @@ class _Cell:
 
 
 def tables(
-    runs: Iterable[Row], evals: Iterable[Row], rounds: Iterable[Row] = (), margin: float = MARGIN
+    runs: Iterable[Row],
+    evals: Iterable[Row],
+    rounds: Iterable[Row] = (),
+    margin: float = MARGIN,
+    refusals: Iterable[Row] = (),
 ) -> list[Tables]:
     """One :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
     ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``:
-    differences of alignment that are shown to be smaller count as none.
+    differences of alignment that are shown to be smaller count as none. ``refusals``: rows of ``Store.refusals``.
     """
     values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
@@ -380,6 +388,9 @@ def tables(
             baselines[replace(_context(row), budget=None)].append(run)
         else:
             contexts[_context(row)].append(run)
+    refused: dict[Any, dict[tuple[str, str], str]] = defaultdict(dict)
+    for row in refusals:
+        refused[tuple(row[name] for name in _REFUSED_IN)][_names(row)] = visible(row["reason"])
     found, placed = [], set()
     for context, members in contexts.items():
         finished = [_flat(run.row["config"] or {}) for run in members if run.row["status"] in FINISHED]
@@ -389,10 +400,11 @@ def tables(
             if any(fits(_flat(run.row["config"]), config) for config in finished)
         ]
         placed |= {run.row["run_id"] for run in beside}
-        found.append(_tables(context, members, settings, beside, margin))
+        here = refused[tuple(getattr(context, name) for name in _REFUSED_IN)]
+        found.append(_tables(context, members, settings, beside, margin, here))
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
-            found.append(_tables(context, [], settings, alone, margin))
+            found.append(_tables(context, [], settings, alone, margin, {}))
     return sorted(found, key=lambda table: tuple(str(value) for value in vars(table.head.context).values()))
 
 
@@ -473,6 +485,7 @@ def _tables(
     settings: Mapping[str, Sequence[Row]],
     baselines: Sequence[_Run],
     margin: float,
+    refused: Mapping[tuple[str, str], str],
 ) -> Tables:
     finished = [run for run in runs if run.row["status"] in FINISHED]
     pretrained: dict[int, dict[str, float]] = defaultdict(dict)
@@ -502,7 +515,7 @@ def _tables(
         headroom_rows(context, beside, cells, _measures(present)),
         missing_oracle(context, cells or beside, beside),
         _ablation(context, variants),
-        _compatibility(context, variants, incomplete, margin),
+        _compatibility(context, variants, incomplete, margin, refused),
         tuple(
             Incomplete(visible(run.row["run_id"]), *_names(run.row), run.row["seed"], run.row["status"], run.queries)
             for run in incomplete
@@ -816,17 +829,21 @@ def _adjusted(family: Sequence[Paired]) -> list[Paired]:
 
 
 def _compatibility(
-    context: Context, variants: Sequence[_Variant], incomplete: Sequence[_Run], margin: float
+    context: Context,
+    variants: Sequence[_Variant],
+    incomplete: Sequence[_Run],
+    margin: float,
+    refused: Mapping[tuple[str, str], str],
 ) -> tuple[CompatibilityRow, ...]:
     """Each wrapper against vanilla of the same algorithm and settings, vanilla against the pretrained model.
 
     Where vanilla was not run, all are against the pretrained model.
     """
     started = {_names(run.row) for run in incomplete}
-    others = {name for variant in variants for name in variant.cells} | {name for _, name in started}
+    others = {name for variant in variants for name in variant.cells} | {name for _, name in (*started, *refused)}
     wrappers = sorted({*WRAPPERS, *(others - {"-"})}, key=_order)
     variants = [variant for variant in variants if set(variant.cells) != {"-"}]
-    for algorithm in sorted({name for name, _ in started} - {variant.algorithm for variant in variants}):
+    for algorithm in sorted({name for name, _ in (*started, *refused)} - {variant.algorithm for variant in variants}):
         variants.append(_Variant(algorithm, "", {}))
 
     rows: list[list[CompatibilityCell]] = []
@@ -835,8 +852,10 @@ def _compatibility(
         for wrapper in wrappers:
             cell = variant.cells.get(wrapper)
             if cell is None:
-                running: Verdict = "incomplete" if (variant.algorithm, wrapper) in started else "not run"
-                row.append(CompatibilityCell(wrapper, running, None, "", 0))
+                pair = (variant.algorithm, wrapper)
+                reason = refused.get(pair, "")
+                without: Verdict = "incomplete" if pair in started else "refused" if reason else "not run"
+                row.append(CompatibilityCell(wrapper, without, None, "", 0, reason=reason))
                 continue
             vanilla = variant.cells.get("vanilla")
             against = vanilla if wrapper != "vanilla" and vanilla else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from b2bench.leaderboard.document import HEADROOM, SYMBOLS, count, number
+from b2bench.leaderboard.document import HEADROOM, SYMBOLS, count, number, refusals
 from b2bench.leaderboard.headroom import HeadroomRow
 from b2bench.leaderboard.openness import Measure, Profile
 from b2bench.leaderboard.stats import MIN_SEEDS, Estimate, Paired
@@ -305,6 +305,8 @@ def _compatibility(group: Tables, console: Console) -> None:
         legend.append("* against the pretrained model, for want of vanilla")
     legend.append("k/n: seeds that are better; 5% level, Holm over this table")
     console.print(Text(" · ".join(legend), style="dim"))
+    for line in refusals(group):
+        console.print(Text(line, style="dim"))
     console.print()
 
 

@@ -41,7 +41,9 @@ def known() -> list[Tables]:
         rows.add("dpo", "bs", seed, {0: start}, status="failed", error=f"the loss is nan: {HOSTILE}")
         rows.add(HOSTILE, "vanilla", seed, {0: start, 1000: start - 0.02 + jitter})
     rows.add("dpok", "b2", 0, {0: 0.6}, status="running")
-    return tables(rows.runs, rows.evals, rows.rounds)
+    here = {name: rows.runs[0][name] for name in ("benchmark_version", "backbone", "reward", "prompts_hash", "budget")}
+    refusal = {**here, "algorithm": "pg", "wrapper": "b2", "reason": f"no branches {HOSTILE}"}
+    return tables(rows.runs, rows.evals, rows.rounds, refusals=[refusal])
 
 
 def terminal(groups: list[Tables]) -> str:

@@ -263,6 +263,7 @@ def test_a_store_of_version_1_becomes_what_is_made_today(started: Store, tmp_pat
     keys = "SELECT table_name, constraint_type, constraint_column_names FROM duckdb_constraints() ORDER BY ALL"
     with duckdb.connect(str(started.path)) as con:  # as b2bench made it before there were profiles
         con.execute("DROP TABLE profiles")
+        con.execute("DROP TABLE refusals")
         con.execute("COMMENT ON COLUMN queries.reward IS 'the reward, in its own unit'")
         con.execute("COMMENT ON COLUMN queries.scores IS 'score -> value, what else was measured on the image'")
         con.execute('UPDATE "schema" SET version = 1')
@@ -358,6 +359,55 @@ def test_an_older_schema_is_lifted(started: Store, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(store_module, "MIGRATIONS", steps)
     assert started.sql("SELECT host FROM runs") == [{"host": "h"}]
     assert started.sql('SELECT version FROM "schema"') == [{"version": SCHEMA_VERSION + 1}]
+
+
+def test_an_older_file_is_copied_before_it_is_lifted(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, rows = started.path.read_bytes(), started.runs()
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: ["nonsense"]})
+    for _ in range(2):  # what is cut short and tried again needs no second copy
+        with pytest.raises(duckdb.ParserException):
+            started.runs()
+    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR"]})
+    started.finish_run("a1", "done")
+    name = f"{started.path.name}.schema-{SCHEMA_VERSION}"
+    (copy,) = [path for path in started.path.parent.iterdir() if "schema" in path.name]
+    assert copy.name == name
+    assert copy.read_bytes() == before
+    monkeypatch.undo()
+    assert Store(copy).runs() == rows
+    # another store of the same name, later: its copy takes the next free name
+    copy.write_bytes(b"older")
+    started._back_up(SCHEMA_VERSION)
+    assert copy.read_bytes() == b"older"
+    assert copy.with_name(f"{name}.2").read_bytes() == started.path.read_bytes()
+
+
+def test_without_room_for_the_copy_the_schema_stays(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR"]})
+        patch.setattr(store_module.shutil, "copy2", full)
+        with pytest.raises(UserError, match=r"cannot be copied .*No space left"):
+            started.runs()
+    assert "host" not in started.runs()[0]
+
+
+def test_refusals_are_noted_once_and_merged(started: Store, tmp_path: Path) -> None:
+    row = dict.fromkeys(TABLES["refusals"], "x") | {"budget": 100, "reason": "no branches"}
+    started.record_refusals([row])
+    started.record_refusals([row | {"reason": "needs branches"}, row | {"wrapper": "bs"}])
+    assert {(found["wrapper"], found["reason"]) for found in started.refusals()} == {
+        ("x", "needs branches"),
+        ("bs", "no branches"),
+    }
+    other = Store(tmp_path / "other.duckdb")
+    for _ in range(2):
+        other.merge(started.path)
+    assert len(other.refusals()) == 2
 
 
 def test_a_migration_that_fails_leaves_the_old_file(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from filelock import FileLock
 from store_rows import run_row
 
 import b2bench
+from b2bench.cli import main
 from b2bench.config import RunConfig, resolve
 from b2bench.errors import UserError
 from b2bench.store import Store
@@ -207,3 +208,50 @@ def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [thread_count(jobs) for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert thread_count(1) == os.cpu_count()
+
+
+PICKY = """
+from b2bench.algorithms.ddpo import DDPO
+from b2bench.registry import algorithm
+
+@algorithm
+class Picky(DDPO):
+    def refuses(self, wrapper):
+        {body}
+"""
+
+
+def test_what_algorithm_and_wrapper_refuse_is_left_out_and_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Sweep, "run", lambda self: self.progress)
+    plugin, db = tmp_path / "picky.py", tmp_path / "x.duckdb"
+    plugin.write_text(PICKY.format(body="return 'learns from branches alone' if wrapper.leaves(5) == 1 else None"))
+    choice = ["sweep", "--plugin", str(plugin), "--db", str(db), "--out", str(tmp_path / "runs"), "--algo", "picky"]
+
+    def command(*arguments: str) -> int | str | None:
+        monkeypatch.setattr(sys, "argv", ["b2bench", *choice, *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code
+
+    assert not command("--wrapper", "all", "--seeds", "0-2", "--dry-run")
+    shown = capsys.readouterr()
+    assert "6 of 6 runs to do" in shown.out
+    assert shown.out.count("refused: picky is not trained under bpt: learns from branches alone") == 1
+    assert not db.exists()
+
+    assert not command("--wrapper", "all", "--seeds", "0-2")
+    assert "refused: picky is not trained under vanilla" in capsys.readouterr().err
+    assert [row["wrapper"] for row in Store(db).refusals()] == ["bpt", "vanilla"]
+
+    assert command("--wrapper", "vanilla,bpt") == 2  # nothing is left
+    assert "picky is not trained under vanilla: learns from branches alone" in capsys.readouterr().err
+
+    for body, message in (
+        ("return 3", "answer with the reason as text"),
+        ("raise ValueError('?')", r"picky.refuses(B2) raised ValueError: ?"),
+    ):
+        plugin.write_text(PICKY.format(body=body))
+        assert command("--wrapper", "b2") == 2
+        assert message in " ".join(capsys.readouterr().err.split())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from b2bench.leaderboard.document import document
 from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.tables import Tables, tables
 from b2bench.leaderboard.terminal import render, to_json
@@ -213,6 +214,40 @@ def test_compatibility_verdicts(rows: Rows) -> None:
     shown = text_of(rows.tables())
     for symbol in "▲▼≈✗?·":
         assert symbol in shown
+
+
+def test_what_was_refused_is_not_not_run() -> None:
+    rows = Rows()
+    for seed in range(2):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7})
+    context = rows.one().head.context
+    here = {
+        name: getattr(context, name) for name in ("benchmark_version", "backbone", "reward", "prompts_hash", "budget")
+    }
+    reason = "takes whole [red]trajectories[/red]\x1b[31m"
+    refusals = [
+        {**here, "algorithm": "ddpo", "wrapper": "bpt", "reason": reason},
+        {**here, "algorithm": "ddpo", "wrapper": "vanilla", "reason": "a run there is says more"},
+        {**here, "algorithm": "mine", "wrapper": "bs", "reason": reason},
+        {**here, "budget": 5, "algorithm": "ddpo", "wrapper": "bs", "reason": "of another budget"},
+    ]
+    (found,) = tables(rows.runs, rows.evals, rows.rounds, refusals=refusals)
+    cells = {row.algorithm: {cell.wrapper: cell for cell in row.cells} for row in found.compatibility}
+    assert {name: cell.verdict for name, cell in cells["ddpo"].items()} == {
+        "vanilla": "untested",
+        "bpt": "refused",
+        "bs": "not run",
+        "b2": "not run",
+    }
+    assert cells["mine"]["bs"].verdict == "refused"
+    shown = text_of([found], 160)
+    assert "⊘ refused" in shown
+    assert "refused: ddpo bpt, takes whole [red]trajectories[/red]" in shown
+    assert "\x1b" not in shown
+    assert "another budget" not in shown
+    (section,) = document([found])
+    (grid,) = [grid for grid in section.grids if grid.key == "compatibility"]
+    assert "refused: ddpo bpt" in "\n".join(grid.legend)
 
 
 def test_notes_say_what_limits_the_comparison(rows: Rows) -> None:
