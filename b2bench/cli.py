@@ -217,6 +217,12 @@ def run(
 
                     resolved = within(resolved, vram)
                 store.check()
+                same = store.named_run(name, resolved.cell_hash(), resolved.seed, __version__)
+                if same is not None and same["status"] == "done":
+                    if is_first():
+                        text = f"run {name} is done already, in {db}; b2bench show {same['run_id']} prints it"
+                        console.print(text, soft_wrap=True, markup=False)
+                    return
                 budget, reward_name = resolved.queries, resolved.reward_name
             if processes > 1 and not is_one_of_several():
                 if resume is None:

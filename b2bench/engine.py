@@ -39,8 +39,14 @@ class Engine:
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self._skipped = 0
+        if scaled:
+            self.scale_losses()
+
+    def scale_losses(self) -> None:
+        """From now on be ``scaled``."""
+        self.scaler = torch.amp.GradScaler(self.device.type)
 
     @property
     def first(self) -> bool:

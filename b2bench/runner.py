@@ -115,6 +115,8 @@ def check_network(config: RunConfig) -> None:
 def start(config: RunConfig, store: Store, out: Path, name: str | None, listener: Listener) -> Summary:
     """Run ``config`` from the beginning. Nothing is stored before backbone, reward and judges are loaded.
 
+    If ``name`` is that of the same run, broken off, it goes on from its last checkpoint.
+
     Raises:
         UserError: the store, the folder, the backbone or the reward cannot be used.
         RunFailed: the run started and could not go on.
@@ -123,15 +125,13 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
     run_id = engine.same(new_run_id(config))
     folder = out / run_id
 
-    def check() -> None:
+    def check() -> str | None:
         store.check()
-        runs = store.runs() if store.path.exists() else []
-        if name is not None and any(row["name"] == name for row in runs):
-            raise UserError(
-                f"a run is named {name!r} already; continue it with --resume {name}, or choose another name"
-            )
+        row = store.named_run(name, config.cell_hash(), config.seed, b2bench.__version__)
+        return None if row is None else row["run_id"]
 
-    engine.alone(check)
+    if (broken_off := engine.alone(check)) is not None:
+        return resume(broken_off, store, out, listener)
     check_network(config)
     trainer = Trainer(config, run_id, store, folder, listener, engine)
     with contextlib.ExitStack() as stack:
@@ -169,6 +169,8 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
 
     row = engine.alone(find)
     run_id, config = row["run_id"], from_dict(row["config"])
+    if config.settings.precision == "fp16":
+        engine.scale_losses()
     folder = out / run_id
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
         raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")

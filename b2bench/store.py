@@ -417,6 +417,23 @@ class Store:
         hint = f"did you mean {', '.join(close)}?" if close else "`b2bench ls runs` lists those that are"
         raise UserError(f"no run {text!r} in {self.path}; {hint}")
 
+    def named_run(self, name: str | None, config_hash: str, seed: int, benchmark_version: str) -> Row | None:
+        """The run of exactly this name, which must be of this cell, seed and version; None where there is none.
+
+        Raises:
+            UserError: the name is another run's.
+        """
+        found = self.runs(name=name) if name is not None and self.path.exists() else []
+        asked = {"config_hash": config_hash, "seed": seed, "benchmark_version": benchmark_version}
+        for row in found:
+            if all(row[key] == value for key, value in asked.items()):
+                return row
+        if found:
+            what = ("other settings", "another seed", f"b2bench {found[-1]['benchmark_version']}")
+            other = [text for text, (key, value) in zip(what, asked.items(), strict=True) if found[-1][key] != value]
+            raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; choose another name")
+        return None
+
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Rows of any query, on a read-only connection; JSON columns as text.
 

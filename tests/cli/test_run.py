@@ -21,6 +21,7 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench import __version__
+from b2bench.config import Settings
 from b2bench.progress import RunProgress
 from b2bench.store import Store
 
@@ -66,7 +67,7 @@ def stop_in(folder: Path, number: signal.Signals) -> Ended:
     """Start a run, and send it a signal when its first round is done."""
     with (folder / "stdout").open("w+") as out:
         process = subprocess.Popen(
-            [*CLI, *TINY],
+            [*CLI, *TINY, "--name", "weekend"],
             cwd=folder,
             env=PYTHON,
             stdout=out,
@@ -138,10 +139,10 @@ def test_a_row_for_every_query_and_none_twice(
     check_whole(run.store, first)
     check_whole(run.store, second)
     assert run.store.sql("SELECT count(*) AS n FROM queries") == [{"n": BUDGET + 10}]
-    # A name is taken once, and that is found out before anything is done.
+    # A name is one run's, and that is found out before anything is done.
     taken = b2bench(*TINY, "--name", "again")
     assert taken.code == 2
-    assert "--resume again" in taken.stderr
+    assert "named 'again' already, with other settings and another seed" in " ".join(taken.stderr.split())
     assert len(run.store.runs()) == 2
 
 
@@ -239,9 +240,18 @@ def test_a_killed_run_leaves_a_store_that_reads_and_resumes(
     assert elsewhere.code == 2
     assert "--out" in elsewhere.stderr
     assert len(run.store.rounds()) == rounds
-    resumed = b2bench("run", "--resume", stored["run_id"][:10], "--json")
+    other = b2bench(*TINY, "--name", "weekend", "--seed", "9")
+    assert other.code == 2
+    assert "named 'weekend' already, with another seed" in " ".join(other.stderr.split())
+    # The same command again goes on.
+    resumed = b2bench(*TINY, "--name", "weekend", "--json")
     assert resumed.code == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["run_id"] == stored["run_id"]
     check_whole(run.store, stored["run_id"])
+    finished = b2bench(*TINY, "--name", "weekend")
+    assert finished.code == 0
+    assert "run weekend is done already" in " ".join(finished.stderr.split())
+    assert len(run.store.runs()) == 1
     again = b2bench("run", "--resume", stored["run_id"])
     assert again.code == 2
     assert "is finished" in again.stderr
@@ -292,7 +302,7 @@ def test_an_interrupt_before_a_run_goes_on_says_how(
     from b2bench import runner
 
     monkeypatch.setattr(runner, place, interrupt)
-    monkeypatch.setattr(runner, "from_dict", lambda _: SimpleNamespace())
+    monkeypatch.setattr(runner, "from_dict", lambda _: SimpleNamespace(settings=Settings()))
     monkeypatch.setattr(runner, "check_network", lambda _: None)
     monkeypatch.chdir(tmp_path)
     Path("runs/earlier").mkdir(parents=True)

@@ -1,13 +1,21 @@
 """What an engine does on one process; tests/cli/test_processes.py has two."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from store_rows import run_row
 from torch import nn
 
+from b2bench import __version__
+from b2bench.config import Settings
 from b2bench.engine import SKIPS, Engine
 from b2bench.errors import RunFailed
+from b2bench.store import Store
+from b2bench.trainer import Silent
 
 
 @pytest.fixture
@@ -76,3 +84,27 @@ def test_the_scale_of_fp16_goes_round(engine: Engine) -> None:
     other.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     other.load_state(engine.state())
     assert other.scaler.get_scale() == 64
+
+
+def test_a_resumed_run_in_half_precision_scales_its_losses_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from b2bench import runner
+
+    found: list[Engine] = []
+
+    def trainer(*arguments: Any) -> None:
+        found.append(arguments[-1])
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path / "x.duckdb")
+    monkeypatch.setattr(runner, "Trainer", trainer)
+    monkeypatch.setattr(runner, "check_network", lambda _: None)
+    for precision in ("fp16", "fp32"):
+        config = SimpleNamespace(settings=Settings(precision=precision))
+        monkeypatch.setattr(runner, "from_dict", lambda _, config=config: config)
+        store.start_run(run_row(precision, benchmark_version=__version__))
+        (tmp_path / precision).mkdir()
+        with pytest.raises(KeyboardInterrupt):
+            runner.resume(precision, store, tmp_path, Silent())
+    assert [engine.scaler.is_enabled() for engine in found] == [True, False]
