@@ -26,11 +26,15 @@ def save_checkpoint(folder: Path, round: int, state: dict[str, Any]) -> Path:
     content = buffer.getvalue()
     path = folder / f"checkpoint-{round:05d}-{_hash(content)}.pt"
     temporary = folder / f"checkpoint-{round:05d}.tmp"
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:  # half a file would take room that others may need
+        temporary.unlink(missing_ok=True)
+        raise
     # those of later rounds are of a past that a resumed run has left, or damaged
     old = [other for other in _newest_first(folder) if other != path]
     earlier = [other for other in old if _round(other) < round]

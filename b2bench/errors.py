@@ -7,6 +7,10 @@ class UserError(Exception):
     """The user's input cannot be used: what, where and what to do, in one line. Exit code 2."""
 
 
+class NoRoom(UserError):
+    """A disk or a quota is full, or a disk cannot be written: no fault of the run, which can go on later."""
+
+
 class Refused(UserError):
     """An algorithm and a wrapper that do not go together, by the word of one of them.
 

@@ -41,7 +41,7 @@ from typing import Any, TypeVar
 import duckdb
 from filelock import FileLock, Timeout
 
-from b2bench.errors import UserError
+from b2bench.errors import NoRoom, UserError
 
 SCHEMA_VERSION = 3
 
@@ -534,8 +534,11 @@ class Store:
             result = work(con)
             con.commit()
             return result
-        except duckdb.IOException as error:  # the disk is full, or gone
-            raise UserError(f"database {self.path}: {_first_line(error)}") from None
+        except (duckdb.IOException, duckdb.TransactionException) as error:
+            if not isinstance(error, duckdb.IOException) and "write file" not in str(error):
+                raise
+            reason = f"database {self.path} cannot be written: {_first_line(error)}; what it holds is whole"
+            raise (UserError if read_only else NoRoom)(reason) from None
         except (RuntimeError, duckdb.InterruptException) as error:
             if "interrupted" not in str(error).lower():
                 raise

@@ -8,6 +8,7 @@ milestones in reward queries an evaluation.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -18,9 +19,10 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from b2bench import samples as sample_files
@@ -29,7 +31,7 @@ from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDi
 from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config import RunConfig, check_shares
 from b2bench.engine import Engine
-from b2bench.errors import RunFailed, UserError
+from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
 from b2bench.inception import extractors
 from b2bench.parallel import Threads
@@ -40,6 +42,9 @@ from b2bench.seeding import generator, normal
 from b2bench.store import Store
 from b2bench.types import Trajectories
 from b2bench.update import UpdateReport, update
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a full or broken disk answers."""
 
 
 class Listener(Protocol):
@@ -244,19 +249,31 @@ class Trainer:
         except KeyboardInterrupt:
             self._finish("interrupted", "interrupted by the user")
             raise
+        except (NoRoom, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in DISK_ERRORS:
+                self._fail(error)
+            reason = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            with contextlib.suppress(UserError):  # the store may be on the same disk; it is found stale later
+                self._finish("interrupted", reason)
+            again = f"make room, then go on from the last whole round with --resume {self.run_id}"
+            raise RunFailed(f"round {self.round}: {reason}; {again}") from error
         except (RunFailed, UserError) as error:
             self._finish("failed", str(error))
             raise RunFailed(f"round {self.round}: {error}") from error
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-            self._finish("failed", reason)
-            trace = self.folder / "traceback.txt"
-            trace.write_text(traceback.format_exc(), encoding="utf-8")
-            raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
+            self._fail(error)
         self._finish("done")
         seconds = time.monotonic() - started
         return self.engine.alone(lambda: self._summary(seconds, self.queries - first, weights))
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """End a run by an error that nobody foresaw: its place in the reason, its traceback in the folder."""
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        self._finish("failed", reason)
+        trace = self.folder / "traceback.txt"
+        trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
 
     def _finish(self, status: str, reason: str | None = None) -> None:
         if self.engine.first:
@@ -455,7 +472,10 @@ class Trainer:
 
     def _save_weights(self) -> Path:
         if self.engine.first:
-            self.policy.save_lora(self.folder)
+            try:
+                self.policy.save_lora(self.folder)
+            except SafetensorError as error:
+                raise NoRoom(f"the LoRA weights cannot be written to {self.folder}: {error}") from error
         return self.folder / "pytorch_lora_weights.safetensors"
 
     def _summary(self, seconds: float, queries: int, weights: Path) -> Summary:

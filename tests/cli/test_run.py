@@ -1,5 +1,6 @@
 """Runs from the command line: what they write, and what is left of those that are stopped."""
 
+import errno
 import io
 import json
 import os
@@ -401,3 +402,31 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
         assert {row["name"] for row in json.loads(result.stdout)} == names
         assert result.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_stops_a_run_that_can_go_on(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from b2bench import trainer
+
+    def full(folder: Path, round: int, state: dict[str, Any]) -> Path:
+        if round == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(folder, round, state)
+
+    save = trainer.save_checkpoint
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_checkpoint", full)
+        stopped = b2bench(*TINY)
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = store.runs()
+    assert stopped.code == 1
+    assert (
+        f"No space left on device; make room, then go on from the last whole round with --resume {run['run_id']}"
+        in (" ".join(stopped.stderr.split()))
+    )
+    assert (run["status"], "No space left" in run["error"]) == ("interrupted", True)
+    resumed = b2bench("run", "--resume", run["run_id"])
+    assert resumed.code == 0, resumed.stderr
+    check_whole(store, run["run_id"])

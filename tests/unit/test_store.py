@@ -421,6 +421,34 @@ def test_a_migration_that_fails_leaves_the_old_file(started: Store, monkeypatch:
     assert "host" not in run
 
 
+FULL = """
+import resource, sys
+sys.path[:0] = {paths!r}
+from b2bench.errors import NoRoom
+from b2bench.store import Store
+from test_store import round_rows
+store = Store({path!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # no file grows beyond: a full disk of one's own
+number = 0
+try:
+    while True:
+        store.record_round("a1", *round_rows(number))
+        number += 1
+except NoRoom as error:
+    print(number, error)
+"""
+
+
+def test_a_full_disk_leaves_whole_rounds(started: Store) -> None:
+    script = FULL.format(paths=[str(Path(__file__).parent), *sys.path], path=str(started.path))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    number, message = ended.stdout.split(maxsplit=1)
+    assert "cannot be written" in message
+    assert "what it holds is whole" in message
+    assert count(started, "rounds") == int(number)
+    started.record_round("a1", *round_rows(int(number)))
+
+
 HOLD = """
 import sys, time, duckdb
 with duckdb.connect(sys.argv[1]):
