@@ -7,7 +7,8 @@
     uv run python benchmarks/speed.py growth                     # with queries, leaves, steps, prompts, stored rows
 
 All on pocket, one thread (``--threads``). Ways that are compared take turns within one process, forwards and backwards
-by turns, and ratios are of medians. Peak memory is that of a process of its own for each way.
+by turns, and ratios are of medians; ``cells`` and ``growth`` count the CPU's seconds, which hold on a busy machine too.
+Peak memory is that of a process of its own for each way.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -351,13 +352,24 @@ def config(algorithm: str, wrapper: str, **values: Any) -> RunConfig:
 
 
 def rounds_of(run: RunConfig) -> list[dict[str, Any]]:
-    """The rounds of a whole run, reward, store and checkpoints included."""
-    with tempfile.TemporaryDirectory() as folder:
+    """The rounds of a whole run, reward, store and checkpoints included.
+
+    ``seconds`` are the CPU's: of one thread they are those of the clock on an idle machine, and hold on a busy one.
+    """
+    seconds: list[float] = []
+
+    def timed_round(self: Trainer) -> None:
+        start = time.process_time()
+        whole(self)
+        seconds.append(time.process_time() - start)
+
+    whole = Trainer._round
+    with mock.patch.object(Trainer, "_round", timed_round), tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "b2bench.duckdb")
         trainer = Trainer(run, "measured", store, Path(folder) / "run")
         store.start_run(_row(run, trainer))
         trainer.run()
-        return store.rounds("measured")
+        return [{**row, "seconds": spent} for row, spent in zip(store.rounds("measured"), seconds, strict=True)]
 
 
 def _row(run: RunConfig, trainer: Trainer) -> dict[str, Any]:
@@ -374,8 +386,9 @@ def cells() -> None:
     )
     rows = []
     for algorithm, wrapper in names:
-        found = rounds_of(config(algorithm, wrapper, advantage_history=0))[1:]  # the first warms up
-        seconds, queries = sum(r["seconds"] for r in found), found[-1]["queries"] - 240
+        run = config(algorithm, wrapper, queries=240, draws=12, optimizer_steps=12, advantage_history=0)
+        found = rounds_of(run)[1:]  # the first warms up
+        seconds, queries = sum(r["seconds"] for r in found), found[-1]["queries"] - 60
         sampling, training = (sum(r[f"denoiser_calls_{k}"] for r in found) for k in ("sampling", "training"))
         rows.append((algorithm, wrapper, queries / seconds, sampling / queries, training / queries))
         console.log(f"{algorithm} {wrapper}: {queries / seconds:.2f} queries a second", highlight=False)
@@ -392,16 +405,13 @@ def growth() -> None:
     table = Table("what grows", "from", "to", "seconds a query, times", box=box.SIMPLE)
 
     def seconds(**values: Any) -> float:
-        found = rounds_of(config("ddpo", "b2", **values))[1:]
-        return sum(r["seconds"] for r in found) / (found[-1]["queries"] - found[0]["queries"] + len_of_round(found))
-
-    def len_of_round(found: Sequence[dict[str, Any]]) -> int:
-        return int(found[-1]["queries"]) - int(found[-2]["queries"]) if len(found) > 1 else 240
+        first, *found = rounds_of(config("ddpo", "b2", **{"queries": 180, "draws": 12, "optimizer_steps": 12} | values))
+        return sum(r["seconds"] for r in found) / (found[-1]["queries"] - first["queries"])
 
     for name, few, many in (
-        ("rounds", {"queries": 720}, {"queries": 2400}),
-        ("prompt draws a round", {"draws": 24, "queries": 480}, {"draws": 96, "queries": 1920}),
-        ("leaves", {"samples": 3, "draws": 80}, {"samples": 10, "draws": 24}),
+        ("rounds", {"queries": 180}, {"queries": 600}),
+        ("prompt draws a round", {"draws": 12, "queries": 180}, {"draws": 48, "queries": 720}),
+        ("leaves", {"samples": 3, "draws": 20}, {"samples": 10, "draws": 6}),
         ("denoising steps", {"steps": 10}, {"steps": 40}),
     ):
         one, two = seconds(**few), seconds(**many)
