@@ -25,6 +25,7 @@ from __future__ import annotations
 import difflib
 import filecmp
 import json
+import logging
 import math
 import os
 import random
@@ -215,6 +216,11 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "threads": "1",  # the other cores are the training's
 }
+
+SILENT = 5.0
+"""Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -500,7 +506,13 @@ class Store:
             # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
             there = self.path.is_file()
             lock = FileLock(path, mode=self.path.stat().st_mode & 0o777) if there else FileLock(path)
-            lock.acquire(self.patience, poll_interval=0.02)
+            try:
+                lock.acquire(min(SILENT, self.patience), poll_interval=0.02)
+            except Timeout:
+                if self.patience <= SILENT:
+                    raise
+                log.warning("waiting for database %s, which others use (at most %g s)", self.path, self.patience)
+                lock.acquire(self.patience - SILENT, poll_interval=0.02)
         except Timeout:
             raise UserError(
                 f"database {self.path} has been in use by other b2bench processes for {self.patience:g} s; wait, or "
@@ -578,7 +590,7 @@ class Store:
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Open the file, and wait while another process has it open."""
-        deadline, pause = time.monotonic() + self.patience, 0.005
+        started, pause, said = time.monotonic(), 0.005, self.patience <= SILENT
         while True:
             try:
                 return duckdb.connect(str(self.path), read_only=read_only, config=CLOSED)
@@ -586,7 +598,10 @@ class Store:
                 holder = _holder(error)
                 if holder is None:
                     raise UserError(self._unusable(error)) from None
-                if time.monotonic() > deadline:
+                if not said and time.monotonic() > started + SILENT:
+                    said = True
+                    log.warning("waiting for database %s: %s has it (at most %g s)", self.path, holder, self.patience)
+                if time.monotonic() > started + self.patience:
                     raise UserError(
                         f"database {self.path} has been locked for {self.patience:g} s by {holder}; "
                         "close it there, or give this run another --db (b2bench merge joins the two later)"

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from filelock import FileLock
 from store_rows import run_row
 
 from b2bench import store as store_module
@@ -469,6 +470,23 @@ def test_calls_wait_while_another_process_holds_the_file(started: Store) -> None
             impatient.check()
         started.record_round("a1", *round_rows(0))
         assert count(started, "rounds") == 1
+
+
+def test_a_call_that_waits_long_says_so(
+    started: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store_module, "SILENT", 0.05)
+    patient = Store(started.path, patience=0.3)
+    with FileLock(f"{started.path}.lock"), pytest.raises(UserError, match="in use by other b2bench processes"):
+        patient.runs()
+    with duckdb.connect(str(started.path)), pytest.raises(UserError, match="of this process"):
+        patient.runs()
+    assert [record.message.split(",")[0].split(":")[0] for record in caplog.records] == [
+        f"waiting for database {started.path}"
+    ] * 2
+    caplog.clear()
+    assert patient.runs()
+    assert not caplog.records
 
 
 def test_calls_wait_for_a_connection_of_this_process(started: Store) -> None:
