@@ -6,7 +6,7 @@ Every limit is stated in docs/health.md. A finding is a hint where to look; none
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -19,8 +19,10 @@ CLIPPED = 0.5
 """Share of clipped transitions, above which most of a round taught nothing"""
 EQUAL = 0.5
 """Share of comparison groups whose rewards are all equal, above which the reward does not tell rollouts apart"""
-GRADIENT = 10.0
-"""A round's gradient norm as a multiple of the run's median, above which the step was another kind of step"""
+OFF_POLICY = 0.05
+"""Nats that a log-prob may differ before the first step of a round; rounding stays below a third of it"""
+OUTLIER = 10.0
+"""A round's gradient norm or KL as a multiple of the run's median, above which the update was another kind of update"""
 ENTROPY = 0.1
 """Loss of style entropy against the pretrained model, as a share, that counts as collapse"""
 FALL = 2.0
@@ -57,33 +59,54 @@ def findings(
     return found
 
 
+def _number(row: Row, name: str) -> float:
+    value = row.get(name)
+    return math.nan if value is None else float(value)
+
+
+RULES: tuple[tuple[str, Callable[[Row, float], bool]], ...] = (
+    ("no rollout reached the loss", lambda row, equal: row["kept"] == 0),
+    ("no optimizer step was taken", lambda row, equal: row["optimizer_steps"] == 0),
+    (
+        f"before the first optimizer step a log-prob had changed by more than {OFF_POLICY:g} nats",
+        lambda row, equal: _number(row, "off_policy") > OFF_POLICY,
+    ),
+    (
+        f"the mean ratio is more than {RATIO:g} from 1",
+        lambda row, equal: abs(_number(row, "ratio_mean") - 1) > RATIO,
+    ),
+    (
+        f"more than {CLIPPED:.0%} of the transitions were clipped",
+        lambda row, equal: _number(row, "clip_fraction") > CLIPPED,
+    ),
+    (f"all rewards are equal in more than {EQUAL:.0%} of the prompt draws", lambda row, equal: equal > EQUAL),
+)
+"""What is said of a round, and when; the second argument is the share of its groups whose rewards are all equal."""
+
+
+def of_round(row: Row, equal: float) -> list[str]:
+    """What a round alone says, as soon as it is over."""
+    return [text for text, test in RULES if test(row, equal)]
+
+
 def _of_rounds(rounds: Sequence[Row], equal: Mapping[int, float]) -> list[Finding]:
     found = []
 
-    def rounds_where(test: Any) -> str:
-        met = [row["round"] + 1 for row in rounds if test(row)]
-        return f"in round{'s' * (len(met) > 1)} {_listed(met)}" if met else ""
+    def say(text: str, met: Sequence[Row]) -> None:
+        if met:
+            where = _listed([row["round"] + 1 for row in met])
+            found.append(Finding("warning", f"{text} in round{'s' * (len(met) > 1)} {where}"))
 
-    def number(row: Row, name: str) -> float:
-        return math.nan if row[name] is None else float(row[name])
-
-    if where := rounds_where(lambda row: row["kept"] == 0):
-        found.append(Finding("warning", f"no rollout reached the loss {where}"))
-    if where := rounds_where(lambda row: row["optimizer_steps"] == 0):
-        found.append(Finding("warning", f"no optimizer step was taken {where}"))
-    if where := rounds_where(lambda row: abs(number(row, "ratio_mean") - 1) > RATIO):
-        found.append(Finding("warning", f"the mean ratio is more than {RATIO:g} from 1 {where}"))
-    if where := rounds_where(lambda row: number(row, "clip_fraction") > CLIPPED):
-        found.append(Finding("warning", f"more than {CLIPPED:.0%} of the transitions were clipped {where}"))
-    norms = sorted(value for row in rounds if math.isfinite(value := number(row, "grad_norm")))
-    if norms:
-        limit = GRADIENT * norms[len(norms) // 2]
-        if limit > 0 and (where := rounds_where(lambda row: number(row, "grad_norm") > limit)):
-            found.append(Finding("warning", f"the gradient norm is {GRADIENT:g} times its median {where}"))
-        if norms[-1] == 0:
+    for text, test in RULES:
+        say(text, [row for row in rounds if test(row, equal.get(row["round"], 0.0))])
+    for name, what in (("grad_norm", "the gradient norm"), ("approx_kl", "the KL of a round's update")):
+        values = sorted(value for row in rounds if math.isfinite(value := _number(row, name)))
+        limit = OUTLIER * values[len(values) // 2] if values else 0.0
+        if limit > 0:
+            above = [row for row in rounds if _number(row, name) > limit]
+            say(f"{what} is {OUTLIER:g} times its median", above)
+        if name == "grad_norm" and values and values[-1] == 0:
             found.append(Finding("warning", "every gradient was zero"))
-    if where := rounds_where(lambda row: equal.get(row["round"], 0.0) > EQUAL):
-        found.append(Finding("warning", f"all rewards are equal in more than {EQUAL:.0%} of the prompt draws {where}"))
     return found
 
 

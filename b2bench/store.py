@@ -117,6 +117,11 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "denoiser_calls_training": ("BIGINT", "denoiser calls of the round for the loss"),
         "seconds": ("DOUBLE", "wall-clock seconds of the round"),
         "peak_mb": ("DOUBLE", "peak memory in 2^20 bytes, of the device or else the process"),
+        "off_policy": (
+            "DOUBLE",
+            "nats: the largest change of a transition's log-prob before the first optimizer step of the round"
+            ", which only rounding should make differ from 0",
+        ),
     },
     "evals": {
         "run_id": ("VARCHAR NOT NULL", "runs.run_id"),
@@ -205,7 +210,11 @@ MIGRATIONS: dict[int, Sequence[str]] = {
         *(_comment("queries", name) for name in ("reward", "scores")),
         *(_comment("runs", name) for name in ("algorithm", "wrapper")),
     ],
-    3: create_table("refusals"),
+    3: [
+        *create_table("refusals"),
+        "ALTER TABLE rounds ADD COLUMN off_policy DOUBLE",
+        _comment("rounds", "off_policy"),
+    ],
 }
 """SQL that lifts a file to this version from the one before it, run in one transaction."""
 
@@ -219,6 +228,9 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
 
 SILENT = 5.0
 """Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
+
+POLL = 0.005
+"""Seconds between two looks whether it is one's turn."""
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +252,7 @@ class Store:
     def __init__(self, path: str | Path, patience: float = 60.0) -> None:
         self.path = Path(path)
         self.patience = patience
+        self._released = -math.inf  # when this process had its last turn
 
     # -- before a run ------------------------------------------------------------------------------
 
@@ -502,17 +515,20 @@ class Store:
         writers beside a reader lost one transaction in a hundred (benchmarks/writers.py).
         """
         path = self._lock_path
+        # Who comes again at once stays away for a moment: the lock knows no queue, and who waits for it looks only
+        # every POLL. A process that wrote without pause kept readers out for 10 seconds and more.
+        time.sleep(max(0.0, self._released + 2 * POLL - time.monotonic()))
         try:
             # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
             there = self.path.is_file()
             lock = FileLock(path, mode=self.path.stat().st_mode & 0o777) if there else FileLock(path)
             try:
-                lock.acquire(min(SILENT, self.patience), poll_interval=0.02)
+                lock.acquire(min(SILENT, self.patience), poll_interval=POLL)
             except Timeout:
                 if self.patience <= SILENT:
                     raise
                 log.warning("waiting for database %s, which others use (at most %g s)", self.path, self.patience)
-                lock.acquire(self.patience - SILENT, poll_interval=0.02)
+                lock.acquire(self.patience - SILENT, poll_interval=POLL)
         except Timeout:
             raise UserError(
                 f"database {self.path} has been in use by other b2bench processes for {self.patience:g} s; wait, or "
@@ -527,6 +543,7 @@ class Store:
             yield
         finally:
             lock.release()
+            self._released = time.monotonic()
 
     def _alone(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         con = self._connect(read_only)

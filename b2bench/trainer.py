@@ -33,6 +33,7 @@ from b2bench.config import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
+from b2bench.health import of_round
 from b2bench.inception import extractors
 from b2bench.parallel import Threads
 from b2bench.registry import hyperparameters
@@ -228,6 +229,7 @@ class Trainer:
         self.advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
         self.round = 0
         self.queries = 0
+        self._warned: set[str] = set()
 
     def run(self) -> Summary:
         """Run to the end of the budget. Whatever happens, the store says how it ended.
@@ -422,6 +424,7 @@ class Trainer:
             "denoiser_calls_training": sum(training for _, training, _ in spent),
             "seconds": time.monotonic() - started,
             "peak_mb": max(peak for _, _, peak in spent),  # of the process that takes most
+            "off_policy": report.off_policy,
         }
         if self.engine.first:
             self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, measured, report.kept))
@@ -430,6 +433,10 @@ class Trainer:
         if self.engine.first:
             save_checkpoint(self.folder, self.round, self._state())
         self.listener.round_done(self.round, config.rounds, self.queries, float(reward.mean()), report)
+        for text in of_round(round_row, _equal_share(trajectories)):
+            if (kind := text.partition(":")[0]) not in self._warned:  # once: b2bench show lists all rounds
+                self._warned.add(kind)
+                self.listener.warned(f"round {self.round}: {text}")
 
     def _query_rows(self, trajectories: Trajectories, measured: Tensor, kept: Tensor) -> list[dict[str, Any]]:
         assert trajectories.reward is not None
@@ -515,3 +522,13 @@ def write_config(config: RunConfig, folder: Path) -> None:
     temporary = folder / "config.json.tmp"
     temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, folder / "config.json")
+
+
+def _equal_share(trajectories: Trajectories) -> float:
+    """The share of groups, of those of several rollouts, whose rewards are all equal: no advantage comes of them."""
+    assert trajectories.reward is not None
+    rewards: dict[int, list[float]] = {}
+    for group, reward in zip(trajectories.group.tolist(), trajectories.reward.tolist(), strict=True):
+        rewards.setdefault(group, []).append(reward)
+    several = [len(set(found)) == 1 for found in rewards.values() if len(found) > 1]
+    return sum(several) / len(several) if several else 0.0

@@ -70,6 +70,8 @@ class UpdateReport:
     loss: float
     metrics: Mapping[str, float]
     grad_norm: float
+    off_policy: float
+    """Nats: the largest change of a transition's log-prob before the first optimizer step"""
 
 
 def _pick(algorithm: Any, trajectories: Trajectories, selected: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -114,7 +116,7 @@ def update(
     parameters = list(policy.parameters())
     device = parameters[0].device
     sums: dict[str, float] = {}
-    total, taken, loss_sum, norm_sum = 0, 0, 0.0, 0.0
+    total, taken, loss_sum, norm_sum, off_policy = 0, 0, 0.0, 0.0, math.nan
     steps = len(trajectories.interval)
     dealt = minibatches(len(first), steps, optimizer_steps, generator, timestep_fraction)
     for number, (rows, offsets) in enumerate(dealt):
@@ -133,6 +135,9 @@ def update(
             engine.backward(loss * (len(batch) / len(rows)))
             total += len(batch)
             loss_sum += value * len(batch)
+            if number == 0 and "log_ratio" in metrics:
+                change = float(metrics["log_ratio"].detach().abs().max()) * policy.latent_size
+                off_policy = max(change, off_policy)  # in this order: of nan and a number, the number
             for name, mean in _health(metrics).items():
                 sums[name] = sums.get(name, 0.0) + mean * len(batch)
         for found in engine.every(broken):
@@ -149,7 +154,7 @@ def update(
             taken += 1
         progress()
     optimizer.zero_grad(set_to_none=True)
-    shares = engine.every((total, loss_sum, sums))
+    shares = engine.every((total, loss_sum, sums, off_policy))
     total, loss_sum = sum(share[0] for share in shares), sum(share[1] for share in shares)
     names = {name for share in shares for name in share[2]}
     means = {name: sum(share[2].get(name, 0.0) for share in shares) / total for name in sorted(names)}
@@ -159,6 +164,7 @@ def update(
         loss=loss_sum / total if total else math.nan,
         metrics=means,
         grad_norm=norm_sum / taken if taken else math.nan,
+        off_policy=max((share[3] for share in shares if not math.isnan(share[3])), default=math.nan),
     )
 
 

@@ -430,3 +430,28 @@ def test_a_full_disk_stops_a_run_that_can_go_on(
     resumed = b2bench("run", "--resume", run["run_id"])
     assert resumed.code == 0, resumed.stderr
     check_whole(store, run["run_id"])
+
+
+FLAT = """
+import torch
+from b2bench.registry import reward
+
+@reward
+class Flat:
+    def __call__(self, images, prompts):
+        return torch.zeros(len(images))
+"""
+
+
+def test_what_a_round_shows_is_said_while_the_run_runs(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flat.py").write_text(FLAT)
+    result = b2bench(*TINY, "--plugin", "flat.py", "--reward", "flat")
+    assert result.code == 0, result.stderr
+    text = " ".join(result.stderr.split())
+    assert text.count("all rewards are equal in more than 50% of the prompt draws") == 1
+    rounds = Store(tmp_path / "b2bench.duckdb").rounds()
+    assert all(0 <= row["off_policy"] < 0.05 for row in rounds)
+    assert "log-prob had changed" not in text

@@ -15,6 +15,7 @@ RUN = {"status": "done", "error": None, "heartbeat": NOW, "reward": "clipscore"}
 def rounds(**changed: Any) -> list[dict[str, Any]]:
     healthy = {
         "kept": 240, "optimizer_steps": 48, "ratio_mean": 1.0, "clip_fraction": 0.05, "grad_norm": 0.01,
+        "approx_kl": 1e-5, "off_policy": 0.001,
     }  # fmt: skip
     return [healthy | {"round": i} | (changed if i in (2, 3, 5) else {}) for i in range(8)]
 
@@ -45,6 +46,11 @@ def test_of_a_healthy_run_nothing_is_said() -> None:
         ({"ratio_mean": 1.2}, "the mean ratio is more than 0.05 from 1 in rounds 3-4, 6"),
         ({"clip_fraction": 0.7}, "more than 50% of the transitions were clipped in rounds 3-4, 6"),
         ({"grad_norm": 1.0}, "the gradient norm is 10 times its median in rounds 3-4, 6"),
+        ({"approx_kl": 1e-3}, "the KL of a round's update is 10 times its median in rounds 3-4, 6"),
+        (
+            {"off_policy": 0.2},
+            "before the first optimizer step a log-prob had changed by more than 0.05 nats in rounds 3-4, 6",
+        ),
         ({"grad_norm": None, "ratio_mean": None, "clip_fraction": float("nan")}, None),
     ],
 )

@@ -265,6 +265,7 @@ def test_a_store_of_version_1_becomes_what_is_made_today(started: Store, tmp_pat
     with duckdb.connect(str(started.path)) as con:  # as b2bench made it before there were profiles
         con.execute("DROP TABLE profiles")
         con.execute("DROP TABLE refusals")
+        con.execute("ALTER TABLE rounds DROP COLUMN off_policy")
         con.execute("COMMENT ON COLUMN queries.reward IS 'the reward, in its own unit'")
         con.execute("COMMENT ON COLUMN queries.scores IS 'score -> value, what else was measured on the image'")
         con.execute('UPDATE "schema" SET version = 1')
