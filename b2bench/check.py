@@ -24,6 +24,7 @@ from b2bench.errors import UserError
 from b2bench.protocols import Batch
 from b2bench.registry import (
     build,
+    described,
     hyperparameters,
     import_plugin,
     key_of,
@@ -115,8 +116,10 @@ class _Checker:
             test()
         except _Failed as failure:
             reason = str(failure)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}{self._line(error)}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            reason = f"{' '.join(described(error).split())}{self._line(error)}"
         if reason and needed:
             reason += ". The checks after this one were left out."
         self.results.append(CheckResult(self.plugin, name, not reason, reason))
@@ -124,7 +127,7 @@ class _Checker:
             raise _Stop
         return not reason
 
-    def _line(self, error: Exception) -> str:
+    def _line(self, error: BaseException) -> str:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.source]
         return f" ({Path(self.source).name}, line {lines[-1]})" if lines else ""
 

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from b2bench import __version__
 from b2bench.errors import Refused, RunFailed, UserError
+from b2bench.text import shortened, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,6 +46,7 @@ Db = Annotated[Path, typer.Option("--db", help="DuckDB file that holds the runs"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 _BACKBONE = "pocket, sd14, a pipeline folder or .safetensors file, or a hub id"
 DEFAULT_DB = Path("b2bench.duckdb")
+LONGEST_REASON = 1000  # characters of an error; what it quotes may be a whole file
 ART_CACHE = Path("pocket-build") / "art"  # where `pocket build` has it too
 
 
@@ -175,7 +177,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
-    from b2bench.config import check_shares
+    from b2bench.config import check_shares, check_text
     from b2bench.launch import has_gpus, is_first, is_one_of_several, launch
     from b2bench.progress import RunProgress, summary_table
 
@@ -206,6 +208,7 @@ def run(
             from b2bench.store import Store
 
             store = Store(db)
+            check_text("--name", name)
             if resume is not None:
                 row = store.find_run(resume)
                 run_id, budget, reward_name = row["run_id"], row["budget"], row["reward"]
@@ -705,10 +708,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure anybody's LoRA by the protocol of runs, into the store."""
+    from b2bench.config import check_text
+
     options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts, "seed": seed}
     assignments = [f"eval_images={eval_images}"] if eval_images else []
     if lora is not None and not lora.exists():
         raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
+    check_text("--name", name)
+    check_text("the LoRA", str(lora))
     config = _resolve(_merged(options, None, assignments), [])
     from b2bench import runner
     from b2bench.progress import LABELS
@@ -969,7 +976,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is no UTF-8
             stream.reconfigure(errors="replace")
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == 130:  # typer caught a KeyboardInterrupt
+            raise KeyboardInterrupt
+        sys.exit(code)
     except UserError as error:
         complain("error", error)
         sys.exit(2)
@@ -982,11 +992,12 @@ def main() -> None:
             complain("error", message.rstrip(".") + hint)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        stderr().print("interrupted")
+        sys.exit(1)
     except RunFailed as error:
         complain("run failed", error)
         sys.exit(1)
-    except Exception as error:
+    except BaseException as error:
         reason = refused(error)
         if reason is None:
             raise
@@ -994,8 +1005,11 @@ def main() -> None:
         sys.exit(2)
 
 
-def refused(error: Exception) -> str | None:
-    """What the system or DuckDB refused where nothing more special was said; None for any other error: a bug."""
+def refused(error: BaseException) -> str | None:
+    """What a plugin, the system or DuckDB raised and nobody said more of; None for any other error, which is a bug."""
+    registry = sys.modules.get("b2bench.registry")
+    if registry is not None and (place := registry.place_in_plugin(error)):
+        return f"plugin {place}: {registry.described(error)}. Correct it and run again."
     duckdb = sys.modules.get("duckdb")  # an error of DuckDB's means that it is imported
     if duckdb is not None and isinstance(error, duckdb.Error):
         return "; ".join([*getattr(error, "__notes__", []), str(error).partition("\n")[0]])
@@ -1010,7 +1024,8 @@ def complain(what: str, reason: object) -> None:
     from b2bench.launch import is_first
 
     if is_first():
-        stderr().print(Text.assemble((f"{what}:", "red"), " ", " ".join(str(reason).split())), soft_wrap=True)
+        text = shortened(visible(" ".join(str(reason).split())), LONGEST_REASON)
+        stderr().print(Text.assemble((f"{what}:", "red"), " ", text), soft_wrap=True)
 
 
 if __name__ == "__main__":

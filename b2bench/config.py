@@ -18,7 +18,17 @@ from b2bench.backbones import Backbone, backbones, find_backbone
 from b2bench.errors import Refused, UserError
 from b2bench.presets import deviations, load_preset
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
-from b2bench.registry import KINDS, Hyperparameter, Kind, build, hyperparameters, load_registries, suggestion
+from b2bench.registry import (
+    KINDS,
+    Hyperparameter,
+    Kind,
+    build,
+    check_methods,
+    described,
+    hyperparameters,
+    load_registries,
+    suggestion,
+)
 
 # Taken: a reward of one of these names would be stored under the same name as what judges it.
 METRIC_NAMES = (
@@ -276,6 +286,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise UserError(f"config file {path} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} is no TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"config file {path} is no TOML of options: it is nested too deeply") from None
     except OSError as error:
         raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
 
@@ -303,6 +315,8 @@ def resolve(
     registries = load_registries(plugins)
     chosen: dict[Kind, str] = {"algorithm": algorithm, "wrapper": wrapper, "reward": reward}
     classes = {kind: registries[kind].get(name) for kind, name in chosen.items()}
+    for cls in classes.values():
+        check_methods(cls)
     owners: dict[str, tuple[str, type]] = {"run": ("run", Settings)}
     owners |= {chosen[kind]: (kind, cls) for kind, cls in classes.items()}
     if len(owners) < 4:  # then a hyperparameter could not say whose it is
@@ -356,6 +370,9 @@ def resolve(
                 "reason": reason,
             }
         )
+    found = prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts))
+    for what, text in (("prompts", found), ("backbone", spec.source), *(("plugin", str(path)) for path in plugins)):
+        check_text(what, text)
     return RunConfig(
         algorithm_name=algorithm,
         wrapper_name=wrapper,
@@ -368,7 +385,7 @@ def resolve(
         algorithm=trained,
         wrapper=wrapping,
         reward=build(classes["reward"], parts[reward]),
-        prompts_argument=prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts)),
+        prompts_argument=found,
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
@@ -386,10 +403,22 @@ def _refusal(name: str, part: Any, other: Any) -> str | None:
     try:
         reason = refuses(other)
     except Exception as error:  # a plugin may raise anything
-        raise UserError(f"{name}.refuses({type(other).__name__}) raised {type(error).__name__}: {error}") from None
+        raise UserError(f"{name}.refuses({type(other).__name__}) raised {described(error)}") from None
     if reason is not None and not isinstance(reason, str):
         raise UserError(f"{name}.refuses answered {reason!r}; answer with the reason as text, or None")
     return reason or None
+
+
+def check_text(what: str, text: str | None) -> None:
+    """Refuse a name that no store and no JSON file can hold, before there are rows to put it into.
+
+    Raises:
+        UserError: it is no UTF-8, as file names and arguments may be.
+    """
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} {text!r} is no UTF-8 text; rename it") from None
 
 
 def check_shares(config: RunConfig, processes: int) -> None:
@@ -467,10 +496,31 @@ def from_dict(content: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: a plugin or a prompt file is no longer there, or the prompts have changed since.
     """
+    try:
+        config = _again(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the configuration of the run is damaged, or was changed by hand ({type(error).__name__}: {error}); "
+            "start it anew"
+        ) from None
+    for kind in KINDS:
+        if config.code.get(kind) != content[kind].get("code"):
+            raise UserError(
+                f"the file of {kind} {content[kind]['name']} has changed since the run started; "
+                "restore it, or start anew"
+            )
+    if config.prompts.content_hash != content["prompts"].get("hash"):
+        raise UserError(
+            f"prompts {content['found']['prompts']} have changed since the run started; restore them, or start anew"
+        )
+    return replace(config, preset=content.get("preset"))
+
+
+def _again(content: Mapping[str, Any]) -> RunConfig:
     values: dict[str, Any] = {f"run.{name}": value for name, value in content["settings"].items()}
     for kind in ("algorithm", "wrapper", "reward"):
         values |= {f"{kind}.{name}": value for name, value in content[kind].items() if name not in ("name", "code")}
-    config = resolve(
+    return resolve(
         algorithm=content["algorithm"]["name"],
         wrapper=content["wrapper"]["name"],
         reward=content["reward"]["name"],
@@ -481,17 +531,6 @@ def from_dict(content: Mapping[str, Any]) -> RunConfig:
         values=values,
         plugins=tuple(Path(path) for path in content["found"]["plugins"]),
     )
-    for kind in KINDS:
-        if config.code.get(kind) != content[kind].get("code"):
-            raise UserError(
-                f"the file of {kind} {content[kind]['name']} has changed since the run started; "
-                "restore it, or start anew"
-            )
-    if config.prompts.content_hash != content["prompts"]["hash"]:
-        raise UserError(
-            f"prompts {content['found']['prompts']} have changed since the run started; restore them, or start anew"
-        )
-    return replace(config, preset=content.get("preset"))
 
 
 def resolve_preset(

@@ -33,6 +33,7 @@ from b2bench.doctor import INCEPTION_GIGABYTES
 from b2bench.errors import UserError
 from b2bench.evaluate import eval_prompts
 from b2bench.protocols import Policy
+from b2bench.registry import described
 from b2bench.seeding import generator
 from b2bench.shapes import Cost, Shapes, cost
 from b2bench.toy import ToyPolicy, toy_batch
@@ -611,7 +612,25 @@ def minibatch_rows(items: int, count: int) -> int:
 
 
 def count_calls(config: RunConfig) -> Calls:
-    """Every denoiser call of a run, from its configuration alone."""
+    """Every denoiser call of a run, from its configuration alone.
+
+    Raises:
+        UserError: a plugin's wrapper answers with what no run could use.
+    """
+    try:
+        return _counted(config)
+    except UserError:
+        raise
+    except Exception as error:
+        if not config.code:
+            raise
+        raise UserError(
+            f"calls of algorithm {config.algorithm_name} under wrapper {config.wrapper_name} cannot be counted: "
+            f"{described(error)}; b2bench check tests a plugin"
+        ) from error
+
+
+def _counted(config: RunConfig) -> Calls:
     settings, cost = config.settings, loss_cost(config.algorithm)
     sampling, least, most = 0, 0, 0
     for round in range(config.rounds):

@@ -91,7 +91,11 @@ def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
     Raises:
         RunFailed: it is no tensor of n finite numbers.
     """
-    scores = torch.as_tensor(scores).detach().float().cpu()
+    try:
+        scores = torch.as_tensor(scores).detach().float().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise RunFailed(f"reward {reward} returned a {type(scores).__name__}, not {n} numbers: {reason}") from None
     if scores.shape != (n,):
         raise RunFailed(f"reward {reward} returned shape {tuple(scores.shape)} for {n} images; expected ({n},)")
     bad = int((~torch.isfinite(scores)).sum())

@@ -17,6 +17,7 @@ import itertools
 import math
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
@@ -33,6 +34,7 @@ KINDS: tuple[Kind, ...] = ("algorithm", "wrapper", "reward")
 PLAIN = (bool, int, float, str)
 """Types that the command line can give and JSON can hold."""
 _MARK = "__b2bench_kind__"
+_PLUGIN = "b2bench_plugin_"  # begins the module name of a --plugin file
 # The four wrappers are one module: they are a 2x2 factorial, not four ideas.
 _WRAPPERS = ("vanilla", "bpt", "bs", "b2")
 
@@ -104,6 +106,8 @@ def hyperparameters(cls: type) -> list[Hyperparameter]:
         hints, docs = get_type_hints(cls), _field_docs(cls)
     except NameError as error:
         raise UserError(f"{key_of(cls)}: the type of a field does not exist: {error}") from None
+    except Exception as error:  # the text of an annotation is evaluated
+        raise UserError(f"{key_of(cls)}: the type of a field cannot be read: {described(error)}") from None
     found = []
     for field in (field for field in fields(cls) if field.init):
         default = field.default if field.default is not MISSING else None
@@ -187,8 +191,47 @@ def _marked(module: ModuleType, kind: Kind | None = None) -> list[type]:
     ]
 
 
+def described(error: BaseException) -> str:
+    """``KeyError: 'a'``; a plugin's error may have no text, or raise where it is asked for one."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_in_plugin(error: BaseException) -> str:
+    """``file, line n`` of the deepest call of a plugin file that ``error`` went through; "" if there was none."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).startswith(_PLUGIN):
+            found = f"{frame.f_code.co_filename}, line {line}"
+    return found
+
+
 def key_of(cls: type) -> str:
     return cls.__name__.lower()
+
+
+NEEDED: dict[Kind, tuple[str, ...]] = {
+    "algorithm": ("loss",),
+    "wrapper": ("interval", "leaves", "select"),
+    "reward": ("__call__",),
+}
+"""Methods without which a plugin of a kind is none; :mod:`b2bench.check` tests what they do."""
+
+
+def check_methods(cls: type) -> None:
+    """Refuse a class that lacks a method of its kind.
+
+    Raises:
+        UserError: which.
+    """
+    kind = kind_of(cls)
+    # not hasattr: every class can be called itself
+    missing = [name for name in NEEDED[kind] if not any(name in vars(base) for base in cls.__mro__)]
+    if missing:
+        raise UserError(f"{kind} {key_of(cls)} has no method {', '.join(missing)}; b2bench check tests a plugin")
 
 
 def kind_of(cls: type) -> Kind:
@@ -204,7 +247,7 @@ def import_plugin(path: Path) -> list[type]:
     """
     if not path.is_file():
         raise UserError(f"plugin {path} is not a file; pass the path of a .py file (b2bench new makes one)")
-    name = f"b2bench_plugin_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    name = f"{_PLUGIN}{path.stem}_{abs(hash(str(path.resolve()))):x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path} is no Python file; its name must end in .py")
@@ -214,10 +257,10 @@ def import_plugin(path: Path) -> list[type]:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"plugin {path}, line {error.lineno or '?'}: {error.msg}. Correct it and run again.") from None
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"plugin {path} does not import: {type(error).__name__}: {error}") from None
+    except BaseException as error:
+        raise UserError(f"plugin {path} does not import: {described(error)}") from None
     found = _marked(module)
     if not found:
         raise UserError(
@@ -305,6 +348,14 @@ class Registry:
         return self.origins[name].load()
 
 
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def load_registries(plugins: Iterable[Path] = ()) -> dict[Kind, Registry]:
     """A registry of each kind, with the marked classes of the plugin files added; each file is run once.
 
@@ -337,11 +388,16 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
     parsed = {name: parse_value(known[name], value) for name, value in values.items()}
     try:
         made = cls(**parsed)
-    except Exception as error:  # TypeError: a plugin's field without default; others: its __post_init__
-        kind = "" if isinstance(error, TypeError | ValueError | UserError) else f"{type(error).__name__}: "
-        raise UserError(f"{key}: {kind}{error}. b2bench show {key} explains the settings.") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # TypeError: a plugin's field without default; others: its __post_init__
+        plain = isinstance(error, TypeError | ValueError | UserError) and str(error)
+        reason = str(error) if plain else described(error)
+        raise UserError(f"{key}: {reason}. b2bench show {key} explains the settings.") from None
     for name in known:
         value = getattr(made, name)
         if not isinstance(value, (*PLAIN, type(None))):  # its default, or what __post_init__ made of it
             raise UserError(f"{key}: {name} = {value!r} is of type {type(value).__name__}; {rule}")
+        if isinstance(value, str) and not _is_text(value):
+            raise UserError(f"{key}: {name} = {value!r} is no UTF-8 text, which no store holds")
     return made

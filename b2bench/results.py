@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
-from b2bench.store import KEYS, RUN_TABLES, TABLES, Store, create_table, insert_rows, select_rows
+from b2bench.store import KEYS, RUN_TABLES, TABLES, DamagedRow, Store, create_table, insert_rows, select_rows
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
 
@@ -38,12 +38,12 @@ def export_results(store: Store, folder: Path, where: Mapping[str, Collection[st
     if not chosen:
         raise UserError(f"database {store.path} holds no ended run that fits: b2bench ls runs --db {store.path}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as name, _scratch(Path(name)) as con:
             _create(con)
             for run_id in chosen:
                 for table, rows in store.whole_run(run_id).items():
                     insert_rows(con, table, rows)
+            folder.mkdir(parents=True, exist_ok=True)  # now that the store was read
             for table in RUN_TABLES:
                 order = ", ".join(KEYS.get(table, ("run_id",)))
                 # the folder's name is ours and holds no quote
@@ -98,6 +98,8 @@ def _read(file: Path, table: str) -> list[dict[str, Any]]:
             return select_rows(con, table, {})
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    except DamagedRow as error:
+        raise UserError(f"{file} is damaged, or was changed by hand: {error}") from None
     except duckdb.Error as error:
         reason = str(error).strip().partition("\n")[0][:160]
         raise UserError(f"{file} is no Parquet file of table {table}: {reason}") from None

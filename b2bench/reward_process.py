@@ -113,7 +113,7 @@ def _read_tensor(stream: IO[bytes], shape: Sequence[int]) -> Tensor:
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until ``requests`` ends: first the reward to load, then images with their prompts."""
     from b2bench.inception import clip_probabilities
-    from b2bench.registry import build, load_registries
+    from b2bench.registry import build, described, load_registries
     from b2bench.scorers import ClipScorer
 
     reward: Any = None
@@ -135,10 +135,12 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
                 found = torch.as_tensor(reward(images, request["prompts"])).detach().float().cpu()
             else:
                 found = clip_probabilities(reward.scorer)(images)
-        except Exception as error:  # whatever a plugin raises belongs to whoever asked
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a plugin raises belongs to whoever asked
             user = isinstance(error, UserError)
             where = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+            text = f"{described(error)} ({where.filename}, line {where.lineno})"
             _write(answers, {"error": str(error) if isinstance(error, UserError | RunFailed) else text, "user": user})
             continue
         _write(answers, {"shape": list(found.shape)}, found)

@@ -238,6 +238,13 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
+CONFIG_PARTS = ("algorithm", "wrapper", "reward", "backbone", "prompts", "settings", "found", "preset")
+
+
+class DamagedRow(Exception):
+    """A row holds what no run writes; the message does not say in which file."""
+
+
 class _NoStore(UserError):
     """The file is somebody else's."""
 
@@ -262,6 +269,8 @@ class Store:
             self._transaction(lambda _: None, read_only=True)
             writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
         else:
+            if self.path.is_symlink():  # DuckDB would make its target, without a schema
+                raise UserError(f"database {self.path} is a link to nothing; remove it or choose another --db")
             if not self.path.parent.is_dir():
                 raise UserError(f"database {self.path}: its folder does not exist; create it or choose another --db")
             writable = os.access(self.path.parent, os.W_OK)
@@ -483,6 +492,8 @@ class Store:
         return self._transaction(work, read_only=False)
 
     def _transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
+        if self.path.is_dir():
+            raise UserError(f"database {self.path} is a folder; give --db a file")
         new = not self._lock_path.exists()
         if new:
             self._check_kind()
@@ -500,8 +511,6 @@ class Store:
 
     def _check_kind(self) -> None:
         """Refuse what is no DuckDB file before a lock is put beside it."""
-        if self.path.is_dir():
-            raise UserError(f"database {self.path} is a folder; give --db a file")
         with suppress(OSError), self.path.open("rb") as file:
             if file.read(12)[8:] != b"DUCK":
                 raise UserError(f"{self.path} is not a DuckDB file; it stays untouched, choose another --db")
@@ -558,8 +567,7 @@ class Store:
                 for statement in MIGRATIONS[step]:
                     con.execute(statement)
                 con.execute('UPDATE "schema" SET version = ?', [step])
-            if not TABLES.keys() <= {name for (name,) in con.execute("SHOW TABLES").fetchall()}:
-                raise self._no_store()
+            self._check_shape(con)
             result = work(con)
             con.commit()
             return result
@@ -568,6 +576,8 @@ class Store:
                 raise
             reason = f"database {self.path} cannot be written: {_first_line(error)}; what it holds is whole"
             raise (UserError if read_only else NoRoom)(reason) from None
+        except DamagedRow as error:
+            raise UserError(f"database {self.path} is damaged, or was changed by hand: {error}") from None
         except (RuntimeError, duckdb.InterruptException) as error:
             if "interrupted" not in str(error).lower():
                 raise
@@ -610,7 +620,8 @@ class Store:
         started, pause, said = time.monotonic(), 0.005, self.patience <= SILENT
         while True:
             try:
-                return duckdb.connect(str(self.path), read_only=read_only, config=CLOSED)
+                # absolute: DuckDB would take a: of a name a:b for an extension
+                return duckdb.connect(os.path.abspath(self.path), read_only=read_only, config=CLOSED)
             except duckdb.Error as error:
                 holder = _holder(error)
                 if holder is None:
@@ -650,6 +661,22 @@ class Store:
                 "upgrade b2bench or choose another --db"
             )
         return version
+
+    def _check_shape(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Refuse tables that no b2bench made: whatever reads them takes columns, types and keys for granted."""
+        for table in TABLES:
+            try:
+                rows = con.execute(f"PRAGMA table_info('{table}')").fetchall()
+            except duckdb.CatalogException:
+                raise self._no_store() from None
+            found = {name: (kind, required, key) for _, name, kind, required, _, key in rows}
+            for name in (*TABLES[table], *found):  # what is missing is said before what is new
+                if found.get(name) != _shape(table, name):
+                    what = "lacks column" if name not in found else "has another, or none of b2bench's, as column"
+                    raise UserError(
+                        f"database {self.path} is damaged, or was changed by hand: table {table} {what} {name}; "
+                        "choose another --db"
+                    )
 
     def _no_store(self) -> UserError:
         return _NoStore(f"{self.path} is a DuckDB file but no b2bench store; choose another --db")
@@ -707,6 +734,15 @@ def _kind(table: str, column: str) -> str:
     return TABLES[table][column][0].split()[0]
 
 
+def _shape(table: str, column: str) -> tuple[str, bool, bool] | None:
+    """Type, whether it is never null, and whether it is of the key; None for no column of the table."""
+    if column not in TABLES[table]:
+        return None
+    kind = TABLES[table][column][0]
+    key = "PRIMARY KEY" in kind or column in KEYS.get(table, ())
+    return kind.split()[0], key or "NOT NULL" in kind, key
+
+
 def _rows(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -726,8 +762,29 @@ def select_rows(
     for name in TABLES[table]:
         if _kind(table, name) == "JSON":
             for row in rows:
-                row[name] = None if row[name] is None else json.loads(row[name])
+                row[name] = _document(row, table, name)
     return rows
+
+
+def _document(row: Row, table: str, column: str) -> Row | None:
+    """The object of a JSON column; every one that b2bench writes is an object, and so are the parts of a configuration.
+
+    Raises:
+        DamagedRow: it is something else.
+    """
+    if row[column] is None:
+        return None
+    try:
+        found = json.loads(row[column])
+    except RecursionError:
+        found = None
+    wrong = [column] if not isinstance(found, dict) else []
+    if not wrong and column == "config":
+        wrong = [f"{column}.{part}" for part in CONFIG_PARTS if not isinstance(found.get(part, {}), dict)]
+    if wrong:
+        of = row.get("run_id") or row.get("profile_id")
+        raise DamagedRow(f"{wrong[0]} of table {table} is no JSON object ({of})")
+    return found
 
 
 def insert_rows(

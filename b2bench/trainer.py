@@ -36,7 +36,7 @@ from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
 from b2bench.health import of_round
 from b2bench.inception import extractors
 from b2bench.parallel import Threads
-from b2bench.registry import hyperparameters
+from b2bench.registry import described, hyperparameters
 from b2bench.reward_process import RewardProcess
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator, normal
@@ -95,11 +95,11 @@ def plugin_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        reason = f"{described(error)} ({where.filename}, line {where.lineno})"
         raise UserError(f"{what} cannot be set up: {reason}") from error
 
 
@@ -162,16 +162,27 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
     """
     settings = config.settings
     check_precision(settings.precision, device)
-    policy = StableDiffusion(
-        load_pipeline(config.backbone, DTYPES[settings.precision]),
-        num_steps=settings.steps,
-        eta=settings.eta,
-        guidance=float(settings.guidance or config.backbone.guidance),
-        device=device,
-        threads=Threads.of_device(device),
-        split=settings.guidance_split,
-        decoded_at_once=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
-    )
+    pipeline = load_pipeline(config.backbone, DTYPES[settings.precision])
+    try:
+        policy = StableDiffusion(
+            pipeline,
+            num_steps=settings.steps,
+            eta=settings.eta,
+            guidance=float(settings.guidance or config.backbone.guidance),
+            device=device,
+            threads=Threads.of_device(device),
+            split=settings.guidance_split,
+            decoded_at_once=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
+        )
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:  # its configuration says what no scheduler or network can be
+        if config.backbone.name == "pocket":
+            raise
+        reason = " ".join(described(error).split())[:200]
+        raise UserError(f"backbone {config.backbone.name} cannot be used as it is configured: {reason}") from None
     policy.save_memory(checkpointing=settings.gradient_checkpointing, sliced=settings.attention == "sliced")
     return policy
 
@@ -222,10 +233,11 @@ class Trainer:
             if hasattr(config.algorithm, "setup"):
                 config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))
             networks = list(config.algorithm.networks()) if hasattr(config.algorithm, "networks") else []
-        self.networks = [network for network, _ in networks]
-        groups: list[dict[str, Any]] = [{"params": list(self.policy.parameters()), "lr": settings.lr}]
-        groups += [{"params": list(network.parameters()), "lr": lr} for network, lr in networks]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=settings.weight_decay)
+            self.networks = [network for network, _ in networks]
+            groups: list[dict[str, Any]] = [{"params": list(self.policy.parameters()), "lr": settings.lr}]
+            groups += [{"params": list(network.parameters()), "lr": lr} for network, lr in networks]
+            decay = settings.weight_decay
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
         self.advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
         self.round = 0
         self.queries = 0
@@ -262,16 +274,16 @@ class Trainer:
         except (RunFailed, UserError) as error:
             self._finish("failed", str(error))
             raise RunFailed(f"round {self.round}: {error}") from error
-        except Exception as error:
+        except BaseException as error:  # a plugin may raise anything, SystemExit too
             self._fail(error)
         self._finish("done")
         seconds = time.monotonic() - started
         return self.engine.alone(lambda: self._summary(seconds, self.queries - first, weights))
 
-    def _fail(self, error: Exception) -> NoReturn:
+    def _fail(self, error: BaseException) -> NoReturn:
         """End a run by an error that nobody foresaw: its place in the reason, its traceback in the folder."""
         where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        reason = f"{described(error)} ({where.filename}, line {where.lineno})"
         self._finish("failed", reason)
         trace = self.folder / "traceback.txt"
         trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
@@ -282,20 +294,41 @@ class Trainer:
             self.store.finish_run(self.run_id, status, reason)
 
     def resume(self) -> None:
-        """Take up the last checkpoint, and undo what the store holds beyond it."""
+        """Take up the last checkpoint, and undo what the store holds beyond it.
+
+        Raises:
+            UserError: the checkpoint is whole, and of another run or none.
+        """
         state = load_checkpoint(self.folder, self.listener.warned)
         self.engine.same(None)  # nobody goes on, and replaces it, before everybody has read it
         if state is None:
             self._rewind(0, -1)
             return
+        try:
+            self._take_up(state)
+        except Exception as error:  # torch, peft and what is not there raise many kinds
+            reason = " ".join(described(error).split())[:200]
+            raise UserError(
+                f"the newest checkpoint in {self.folder} is not of run {self.run_id} ({reason}); remove it to go on "
+                "from the one before it, or start the run anew"
+            ) from None
+        self._rewind(self.round, self.queries)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        round, queries = state["round"], state["queries"]
+        if not (type(round) is type(queries) is int and 0 < round <= self.config.rounds):
+            raise ValueError(f"round {round!r}, {queries!r} queries")
+        own = self.policy.adapter_state()
+        given = {name: tuple(weights.shape) for name, weights in state["adapter"].items()}
+        if given != {name: tuple(weights.shape) for name, weights in own.items()}:
+            raise ValueError("its adapter has other weights")
         self.policy.set_adapter_state(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         for network, weights in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(weights)
         self.advantage.load_state(state["advantage"])
         self.engine.load_state(state.get("engine", {}))
-        self.round, self.queries = state["round"], state["queries"]
-        self._rewind(self.round, self.queries)
+        self.round, self.queries = round, queries
 
     def _rewind(self, round: int, queries: int) -> None:
         if self.engine.first:

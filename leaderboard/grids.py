@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from b2bench.leaderboard.document import number
-from b2bench.leaderboard.tables import Tables, visible
+from b2bench.leaderboard.tables import Tables
+
+from b2bench.text import visible
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST = 1_000_000  # bytes: what a run writes is far smaller

@@ -39,6 +39,8 @@ from b2bench.leaderboard.stats import (
     rank_ranges,
 )
 
+from b2bench.text import visible
+
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
 INCEPTION = ("is_style", "is_subject", "is_clip", "is_inception", "inception_score")
 DIVERSITY = ("style_entropy", "pairwise_distance")
@@ -452,11 +454,6 @@ def _curves(cell: _Cell) -> list[Curve]:
             )
         )
     return found
-
-
-def visible(text: str) -> str:
-    """A store's text without control characters, which a terminal would obey: they are written out, as in Python."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _context(row: Row) -> Context:

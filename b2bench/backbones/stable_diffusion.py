@@ -183,8 +183,11 @@ class StableDiffusion:
         except Exception as error:  # diffusers and peft raise many kinds for weights that do not fit
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{source} is no LoRA for this backbone: {reason}") from None
-        if not any("lora_" in name for name, _ in self.unet.named_parameters()):
+        weights = [weight for name, weight in self.unet.named_parameters() if "lora_" in name]
+        if not weights:
             raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
+        if not all(bool(weight.isfinite().all()) for weight in weights):
+            raise UserError(f"{source} holds LoRA weights that are not finite: nothing can be drawn with them")
         merge_attention(self.unet)
 
     def save_lora(self, folder: Path) -> None:

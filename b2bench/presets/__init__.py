@@ -98,6 +98,8 @@ def load_preset(text: str) -> Preset:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"preset {path} is no TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"preset {path} is no preset: it is nested too deeply") from None
     except OSError as error:
         raise UserError(f"preset {path} cannot be read: {error.strerror}") from None
     choices = _table(content, "choices", path)

@@ -170,6 +170,8 @@ def _read_card(path: Path) -> dict[str, Any]:
         card = tomllib.loads(_decode(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from error
+    except RecursionError:
+        raise UserError(f"{path} is no card: it is nested too deeply.") from None
     known = {field.name for field in fields(PromptSet)} - {"train", "test"}
     for key, value in card.items():
         if key not in known:

@@ -49,6 +49,24 @@ FILES: dict[str, str | bytes] = {
     ),
     "pathlike.py": "from pathlib import Path\n"
     + plugin("@reward", "class Pathlike:\n    file: Path = Path('x')\n    def __call__(self, images, prompts): ...\n"),
+    "divides.py": plugin("@algorithm", "class Divides:\n    x: '1 / 0' = 1.0\n    def loss(self, p, b): ...\n"),
+    "grave.py": "raise GeneratorExit('over')\n",
+    "wordless.py": "class Wordless(Exception):\n    def __str__(self):\n        {}[0]\n\n\nraise Wordless\n",
+    "lossless.py": plugin("@algorithm", "class Lossless:\n    pairs = False\n"),
+    "mute.py": plugin("@reward", "class Mute:\n    pass\n"),
+    "quits.py": plugin(
+        "@algorithm",
+        "class Quits:\n    def __post_init__(self):\n        raise SystemExit(0)\n    def loss(self, p, b): ...\n",
+    ),
+    "halves.py": plugin("@algorithm", "class Halves:\n    x: str = '\\udc80'\n    def loss(self, p, b): ...\n"),
+    "jumps.py": "from b2bench.wrappers import Branching\n"
+    + plugin("@wrapper", "class Jumps(Branching):\n    def interval(self, *_):\n        {}['a key']\n"),
+    "numbers.py": plugin(
+        "@wrapper",
+        "class Numbers:\n    def interval(self, *_): return 3\n    def leaves(self, n): return 1\n    select = 1\n",
+    ),
+    "escape.py": "raise RuntimeError('\\x1b[31mred')\n",
+    "deep.toml": f"algo = {'[' * 30_000}",
     "notes.txt": "not Python",
     "broken.toml": "algo = 'ddpo'\nqueries =\n",
     "latin1.toml": "algo = '\u00e9'".encode("latin-1"),
@@ -134,7 +152,31 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("raising: KeyError: 'a key'",),
     ),
     "plugin with a path": ((*RUN, "--reward", "pathlike", "--plugin", "pathlike.py"), ("pathlike: file", "type Path")),
+    "plugin type that raises": (
+        ("run", "--algo", "divides", "--plugin", "divides.py"),
+        ("divides: the type of a field", "ZeroDivisionError"),
+    ),
+    "plugin beyond Exception": ((*RUN, "--plugin", "grave.py"), ("grave.py does not import: GeneratorExit: over",)),
+    "plugin without words": ((*RUN, "--plugin", "wordless.py"), ("wordless.py does not import: Wordless",)),
+    "plugin without loss": (("run", "--algo", "lossless", "--plugin", "lossless.py"), ("lossless has no method loss",)),
+    "plugin that scores nothing": ((*RUN, "--reward", "mute", "--plugin", "mute.py"), ("mute has no method __call__",)),
+    "plugin that exits on building": (
+        ("run", "--algo", "quits", "--plugin", "quits.py", "--queries", "10"),
+        ("quits: SystemExit: 0",),
+    ),
+    "plugin with half a letter": (("run", "--algo", "halves", "--plugin", "halves.py"), ("halves: x", "no UTF-8")),
+    "plugin that raises when asked": (
+        ("sweep", "--algo", "ddpo", "--wrapper", "jumps", "--plugin", "jumps.py", "--dry-run"),
+        ("jumps", "KeyError: 'a key'"),
+    ),
+    "plugin that answers nonsense": (
+        ("sweep", "--algo", "ddpo", "--wrapper", "numbers", "--plugin", "numbers.py", "--dry-run"),
+        ("wrapper numbers cannot be counted", "b2bench check"),
+    ),
+    "plugin that colours": ((*RUN, "--plugin", "escape.py"), ("RuntimeError: \\x1b[31mred",)),
     # config files
+    "config depth": (("run", "--config", "deep.toml"), ("deep.toml", "nested too deeply")),
+    "preset depth": (("run", "--preset", "deep.toml"), ("deep.toml", "nested too deeply")),
     "config missing": (("run", "--config", "gone.toml"), ("config file gone.toml does not exist",)),
     "config folder": (("run", "--config", "folder"), ("config file folder cannot be read",)),
     "config below a file": (("run", "--config", "notes.txt/a.toml"), ("notes.txt/a.toml cannot be read",)),
@@ -152,6 +194,9 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pipeline file": ((*RUN, "--backbone", "notes.txt"), ("notes.txt is no .safetensors file", "pickle")),
     "success elsewhere": ((*RUN, "--backbone", "sd14", "--reward", "success"), ("pocket", "use clipscore")),
     "database folder": ((*RUN, "--db", "folder"), ("database folder is a folder",)),
+    "database root": (("ls", "runs", "--db", "/"), ("database / is a folder",)),
+    "database behind a link": ((*RUN, "--db", "dangling.duckdb"), ("dangling.duckdb is a link to nothing",)),
+    "name of half a letter": ((*RUN, "--name", "a\udcff"), ("--name 'a\\udcff' is no UTF-8",)),
     "database nowhere": ((*RUN, "--db", "gone/x.duckdb"), ("gone/x.duckdb", "folder does not exist")),
     # the other commands
     "report nowhere": (("report", "--db", "gone.duckdb"), ("no database gone.duckdb",)),
@@ -182,6 +227,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "oracle of no art": (("baseline", "--kind", "oracle", "--art", "folder"), ("iconify", "is missing")),
     "art without oracle": (("baseline", "--kind", "guidance", "--art", "folder"), ("--art is for --kind oracle",)),
     "ls without what": (("ls",), ("what", "ls --help")),
+    # texts that a terminal would obey, or that fill it
+    "colour": (("profile", "--out", "\x1b[31m.pdf"), ("\\x1b[31m.pdf",)),
+    "right to left": ((*RUN, "--plugin", "\u202eyp.x"), ("\\u202eyp.x",)),
+    "flood": (("report", "--where", "x" * 20_000), ("--where 'xxx", "19,", "characters", "budget")),
     # names that the file system refuses
     "long database": ((*RUN, "--db", LONG), (LONG, "File name too long")),
     "long plugin": ((*RUN, "--plugin", LONG), (LONG, "File name too long")),
@@ -208,6 +257,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling.duckdb").symlink_to("nowhere.duckdb")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -223,6 +273,8 @@ def refused(b2bench: Callable[..., Any], place: Path) -> Callable[..., str]:
         lines = [line for line in result.stderr.splitlines() if line.strip()]
         assert len(lines) == 1, result.stderr
         assert lines[0].startswith("error: ")
+        assert lines[0].isprintable()
+        assert len(lines[0]) < 1100
         assert result.stdout == ""
         assert result.code == 2
         assert files(place) == before
@@ -284,6 +336,37 @@ def test_an_error_of_the_database_says_which(refused: Callable[..., str]) -> Non
     line = refused("report")
     assert "database b2bench.duckdb" in line
     assert "started" in line
+
+
+DAMAGE = {
+    "column": "ALTER TABLE rounds RENAME COLUMN approx_kl TO kl",
+    "new column": "ALTER TABLE runs ADD COLUMN mood VARCHAR",
+    "type": "ALTER TABLE evals ALTER n TYPE VARCHAR",
+    "null": "ALTER TABLE runs ALTER reward DROP NOT NULL",
+    "no object": "UPDATE runs SET config = '[1]'",
+    "no object in it": """UPDATE runs SET config = '{"settings": 3}'""",
+    "deep": f"UPDATE runs SET versions = '{'[' * 20_000}{']' * 20_000}'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("command", ["report", "ls", "show", "export", "resume"])
+def test_a_store_that_was_changed_by_hand(damage: str, command: str, refused: Callable[..., str]) -> None:
+    Store("b2bench.duckdb").start_run(run_row("earlier"))
+    with duckdb.connect("b2bench.duckdb") as con:
+        con.execute(DAMAGE[damage])
+    more = {"export": ("export", "exported"), "resume": ("run", "--resume", "earlier")}
+    assert "database b2bench.duckdb is damaged, or was changed by hand" in refused(*(COMMANDS | more)[command])
+    assert not Path("exported").exists()
+
+
+def test_an_interrupt_is_said(b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "runs", interrupted)
+    result = b2bench("report")
+    assert (result.code, result.stderr) == (1, "interrupted\n")
 
 
 def test_an_error_of_the_program_is_not_hidden(b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,14 +482,22 @@ def sample_prediction(folder: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "sample"}))
 
 
+def odd_spacing(folder: Path) -> None:
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"timestep_spacing": 10**12}))
+
+
+IN_USE = {sample_prediction: "v_prediction", odd_spacing: "backbone pipe cannot be used as it is configured"}
+
+
 @pytest.mark.parametrize(
-    "damage", [cut_weights, remove_unet, break_index, list_as_index, other_class, other_shapes, sample_prediction]
+    "damage",
+    [cut_weights, remove_unet, break_index, list_as_index, other_class, other_shapes, sample_prediction, odd_spacing],
 )
 def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refused: Callable[..., str]) -> None:
     damage(pipeline)
     line = refused(*RUN, "--backbone", "pipe")
-    expected = "v_prediction" if damage is sample_prediction else f"backbone folder {pipeline.resolve()}"
-    assert expected in line
+    assert IN_USE.get(damage, f"backbone folder {pipeline.resolve()}") in line
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,17 @@ def test_two_loras_are_two_rows_and_no_pretrained_model(place: Path, b2bench: Ca
     assert all(row["gain"] is None or row["gain"]["mean"] is None for row in shown)
 
 
+def test_a_lora_of_no_finite_numbers_is_refused(place: Path, b2bench: Callable[..., Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = place / "lora1" / "pytorch_lora_weights.safetensors"
+    save_file({name: weight * float("nan") for name, weight in load_file(file).items()}, file)
+    done = b2bench("evaluate", "lora1", "--queries", 100)
+    assert done.code == 2
+    assert "pytorch_lora_weights.safetensors holds LoRA weights that are not finite" in done.stderr
+    assert not (place / "b2bench.duckdb").exists()
+
+
 @pytest.mark.slow
 def test_the_pretrained_model_is_what_the_loras_of_a_budget_are_measured_against(
     place: Path, b2bench: Callable[..., Any]

@@ -1,6 +1,7 @@
 """Runs from the command line: what they write, and what is left of those that are stopped."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from store_rows import run_row
 
@@ -236,6 +238,17 @@ def test_a_killed_run_leaves_a_store_that_reads_and_resumes(
     assert 1 <= rounds < ROUNDS
     assert run.store.sql("SELECT count(*) AS n FROM queries") == [{"n": rounds * PER_ROUND}]
     monkeypatch.chdir(run.folder)
+    # A checkpoint of something else, whole by its name, is no reason to start anew.
+    forged = io.BytesIO()
+    torch.save({"round": rounds, "queries": []}, forged)
+    name = f"checkpoint-00099-{hashlib.sha256(forged.getvalue()).hexdigest()[:16]}.pt"
+    alien = run.folder / "runs" / stored["run_id"] / name
+    alien.write_bytes(forged.getvalue())
+    refused = b2bench("run", "--resume", stored["run_id"])
+    assert refused.code == 2
+    assert f"is not of run {stored['run_id']}" in refused.stderr
+    assert len(run.store.rounds()) == rounds
+    alien.unlink()
     # Elsewhere there are no checkpoints: it would start anew, over the rows that are stored.
     elsewhere = b2bench("run", "--resume", stored["run_id"], "--out", "elsewhere")
     assert elsewhere.code == 2

@@ -49,6 +49,15 @@ def test_what_a_run_was_is_found_again_from_its_row() -> None:
     assert again.cell_hash() == was.cell_hash()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"found": {}}, {"settings": {"lr": "fast"}}, {"algorithm": {}}, {"reward": {"name": 3}}, {"queries": "many"}],
+)
+def test_a_damaged_row_is_told_from_a_bug(damage: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        from_dict(config().as_dict() | damage)
+
+
 def test_seed_and_micro_batch_are_no_part_of_a_cell() -> None:
     was = config()
     assert config(seed=3, values={"micro_batch": 7}).cell_hash() == was.cell_hash()

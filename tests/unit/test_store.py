@@ -359,6 +359,7 @@ def test_an_older_schema_is_lifted(started: Store, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     steps = {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR", "UPDATE runs SET host = 'h'"]}
     monkeypatch.setattr(store_module, "MIGRATIONS", steps)
+    monkeypatch.setitem(TABLES["runs"], "host", ("VARCHAR", "where it ran"))
     assert started.sql("SELECT host FROM runs") == [{"host": "h"}]
     assert started.sql('SELECT version FROM "schema"') == [{"version": SCHEMA_VERSION + 1}]
 
