@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +28,7 @@ from b2bench.errors import UserError
 from b2bench.registry import suggestion
 from b2bench.store import Store
 
-State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "stopped"]
+State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "lost", "stopped"]
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 ATTEMPTS = 2
 
@@ -113,12 +113,13 @@ def plan(
 
 @dataclass
 class Progress:
-    """How far a job is. ``run_id`` once there is one; ``note`` says why it failed."""
+    """How far a job is. ``run_id`` once there is one; ``note`` says why it failed, ``losses`` how many nodes died."""
 
     job: Job
     state: State = "waiting"
     run_id: str | None = None
     attempts: int = 0
+    losses: int = 0
     note: str = ""
     log: Path | None = None
 
@@ -138,6 +139,8 @@ class Sweep:
     pause: float = 2.0
     changed: Callable[[Progress], None] = lambda progress: None
     progress: list[Progress] = field(init=False)
+    counts: ClassVar[bool] = True
+    """Whether the store knows of a run's queries while it runs."""
 
     def __post_init__(self) -> None:
         self.progress = [Progress(job) for job in self.jobs]
@@ -180,9 +183,17 @@ class Sweep:
         return found[-1] if found else None
 
     def look(self) -> None:
-        """See in the store what is done already."""
+        """See in the store what is done already, in one query: a sweep may have thousands of runs."""
+        if not self.store.path.exists():
+            return
+        rows = self.store.sql(
+            "SELECT run_id, config_hash, seed, status FROM runs WHERE benchmark_version = ? "
+            "ORDER BY status = 'done', started, run_id",
+            [b2bench.__version__],
+        )
+        last = {(row["config_hash"], row["seed"]): row for row in rows}  # as known() chooses
         for progress in self.progress:
-            row = self.known(progress.job)
+            row = last.get(progress.job.key)
             if row is not None:
                 progress.run_id = row["run_id"]
                 if row["status"] == "done":
@@ -248,15 +259,19 @@ class Sweep:
             with self._guard:
                 self._children.discard(child)
         if code != 0:
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            progress.note = f"{how}: {_last_line(progress.log)}"
+            progress.note = f"{ended_by(code)}: {last_line(progress.log)}"
 
     def _set(self, progress: Progress, state: State, run_id: str | None = None) -> None:
         progress.state, progress.run_id = state, run_id or progress.run_id
         self.changed(progress)
 
 
-def _last_line(log: Path) -> str:
+def ended_by(code: int) -> str:
+    """How a process ended that has this exit code; below 0: a signal."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def last_line(log: Path) -> str:
     """The last line of a log that says something."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")[-40:]
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
