@@ -1,16 +1,19 @@
-"""What merging many runs takes, a store a run, as a sweep on a cluster does: ``uv run python benchmarks/merge.py``.
+"""What a store of thousands of runs takes, and a merge into it: ``uv run python benchmarks/merge.py``.
 
-Made-up runs of 2,400 reward queries in ten rounds, with three evaluations of 40 metrics and 270 images, each in a
-store of its own, are merged one by one into one store. Printed are, at each count of runs, the store's size, the
-seconds of a merge, the seconds that a sweep takes to see what is done, and the peak memory of this process.
+Made-up runs of 2,400 reward queries in ten rounds, with three evaluations of 40 metrics and 270 images. The store is
+grown by SQL; its last runs are merged as a sweep on a cluster does, each from a store of its own. Printed are, at each
+count of runs, the store's size, the median seconds of a merge, the seconds in which a sweep sees what is done, and the
+peak memory of this process in merging.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,14 +24,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.config import resolve
-from b2bench.store import Store
+from b2bench.store import RUN_TABLES, Store
 
 QUERIES, ROUNDS = 2400, 10
 
 
 def fill(path: Path) -> None:
     """A store with run ``run-0``, with the configuration of a real run and prompts of their usual length."""
+    from b2bench.config import resolve  # imports torch, which merging does not need
+
     config = resolve(
         algorithm="dpok", wrapper="b2", reward="clipscore", backbone="pocket", queries=QUERIES, seed=0, values={}
     )
@@ -71,9 +75,23 @@ def fill(path: Path) -> None:
 def rename(path: Path, number: int) -> None:
     """Make of ``run-0`` another run."""
     with duckdb.connect(str(path)) as con:
-        for table in ("runs", "queries", "rounds", "evals", "images"):
+        for table in RUN_TABLES:
             con.execute(f"UPDATE {table} SET run_id = ?", [f"run-{number}"])
         con.execute("UPDATE runs SET seed = ?", [number])
+
+
+def grow(path: Path, model: Path, first: int, stop: int) -> None:
+    """Insert runs ``first`` to ``stop`` - 1, copies of the model's, a hundred at a time: their rows lie together."""
+    Store(path).merge(model)
+    with duckdb.connect(str(path), config={"threads": "1"}) as con:
+        con.execute(f"ATTACH '{model}' AS model (READ_ONLY)")
+        for start in range(first, stop, 100):
+            for table in RUN_TABLES:
+                seed = ", r AS seed" if table == "runs" else ""
+                con.execute(
+                    f"INSERT INTO {table} SELECT t.* REPLACE ('run-' || r AS run_id{seed}) "
+                    f"FROM range({start}, {min(start + 100, stop)}) a(r), model.{table} t ORDER BY r"
+                )
 
 
 def seconds_to_look(store: Store) -> float:
@@ -83,41 +101,47 @@ def seconds_to_look(store: Store) -> float:
     return time.perf_counter() - start
 
 
+def merge(path: Path, model: Path, first: int, stop: int) -> None:
+    """Merge runs ``first`` to ``stop`` - 1 one by one; prints the median seconds, and this process's peak MiB."""
+    one, seconds = path.with_name("one.duckdb"), []
+    for number in range(first, stop):
+        shutil.copy(model, one)
+        rename(one, number)
+        start = time.perf_counter()
+        Store(path).merge(one)
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(json.dumps([statistics.median(seconds), peak]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, nargs="+", default=[20, 100, 400], help="counts at which to print")
+    parser.add_argument("--runs", type=int, nargs="+", default=[20, 100, 400], help="counts at which to measure")
+    parser.add_argument("--merges", type=int, default=10, help="merges at each count")
     options = parser.parse_args()
     table = Table("runs", box=box.SIMPLE)
-    for name in ("store MiB", "bytes a query row", "merge s, last 20", "all merges s", "look s", "peak MiB"):
+    for name in ("query rows", "store MiB", "bytes a query row", "merge s", "look s", "peak MiB"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder:
-        model, one, target = (
-            Path(folder) / "model.duckdb",
-            Path(folder) / "one.duckdb",
-            Store(Path(folder) / "all.duckdb"),
-        )
+        model, target = Path(folder) / "model.duckdb", Path(folder) / "all.duckdb"
         fill(model)
-        alone = model.stat().st_size
-        seconds: list[float] = []
-        for number in range(1, max(options.runs) + 1):
-            shutil.copy(model, one)
-            rename(one, number)
-            start = time.perf_counter()
-            target.merge(one)
-            seconds.append(time.perf_counter() - start)
-            if number in options.runs:
-                size = target.path.stat().st_size
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-                    2**20 if sys.platform == "darwin" else 2**10
-                )
-                table.add_row(
-                    f"{number:,}", f"{size / 2**20:.1f}", f"{size / number / QUERIES:.0f}",
-                    f"{statistics.median(seconds[-20:]):.3f}", f"{sum(seconds):.1f}", f"{seconds_to_look(target):.3f}",
-                    f"{peak:.0f}",
-                )  # fmt: skip
-    console = Console(highlight=False)
-    console.print(f"a store of one run of {QUERIES:,} queries: {alone / 2**20:.1f} MiB")
-    console.print(table)
+        there = 1  # the model itself
+        for count in sorted(options.runs):
+            grow(target, model, there, count - options.merges)
+            # in a process of its own: what merging needs, without what growing took
+            script = f"import merge; merge.merge(merge.Path({str(target)!r}), merge.Path({str(model)!r}), "
+            script += f"{count - options.merges}, {count})"
+            command = [sys.executable, "-c", script]
+            ended = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
+            seconds, peak = json.loads(ended.stdout)
+            there, size = count, target.stat().st_size
+            table.add_row(
+                f"{count:,}", f"{count * QUERIES:,}", f"{size / 2**20:.0f}", f"{size / count / QUERIES:.0f}",
+                f"{seconds:.2f}", f"{seconds_to_look(Store(target)):.2f}", f"{peak:.0f}",
+            )  # fmt: skip
+        console = Console(highlight=False)
+        console.print(f"a store of one run of {QUERIES:,} queries: {model.stat().st_size / 2**20:.1f} MiB")
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from store_rows import run_row
 import b2bench
 from b2bench.config import RunConfig, resolve
 from b2bench.errors import UserError
-from b2bench.ray_cluster import check_address, fitting
+from b2bench.ray_cluster import RayCluster, check_address, fitting
 from b2bench.ray_sweep import LOSSES, Lost, RaySweep, packed
 from b2bench.ray_task import PREFIX, on_node, own_folder
 from b2bench.store import Store
@@ -261,6 +261,12 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     child.stdin.close()
     assert child.wait(20) == 1
     assert not folder.exists()
+
+
+def test_without_the_extra_an_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'b2bench\[ray\]'"):
+        RayCluster("auto", 1, None)
 
 
 @pytest.mark.parametrize("address", ["", "here", "ray://127.0.0.1:10001", ":1", "127.0.0.1:x"])
