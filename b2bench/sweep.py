@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -67,14 +67,15 @@ def parse_seeds(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the plan: what it is, and what ``b2bench run`` is given for it."""
+    """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it."""
 
     config: RunConfig
+    cell: str
     arguments: tuple[str, ...]
 
     @property
     def key(self) -> tuple[str, int]:
-        return self.config.cell_hash(), self.config.seed
+        return self.cell, self.config.seed
 
     @property
     def label(self) -> str:
@@ -101,12 +102,21 @@ def plan(
         raise UserError(f"unknown option {unknown[0]!r} of a sweep.{suggestion(unknown[0], OPTIONS)}")
     names = [name for name in ("seed", *(name for name in choices if name != "seed")) if name in choices]
     jobs = []
+    resolved: dict[tuple[Any, ...], tuple[RunConfig, str]] = {}
+    highest = max(choices.get("seed", [0]))  # if it is allowed, all are
     for values in itertools.product(*(choices[name] for name in names)):
         options = dict(zip(names, values, strict=True))
+        seed = options.get("seed", 0)
+        choice = tuple(options[name] for name in names if name != "seed")
+        if choice not in resolved:  # once for all seeds: a quarter of a second each would be an hour of 10,000 runs
+            config = resolve(options | {"seed": highest})
+            resolved[choice] = config, config.cell_hash()
+        config, cell = resolved[choice]
         flags = [part for name in OPTIONS if name in options for part in (f"--{name}", str(options[name]))]
-        jobs.append(Job(resolve(options), (*flags, *shared)))
+        jobs.append(Job(replace(config, seed=seed), cell, (*flags, *shared)))
     if len({job.key for job in jobs}) < len(jobs):
-        twice = next(job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]})
+        keys = [job.key for job in jobs]
+        twice = next(job for i, job in enumerate(jobs) if keys.index(job.key) < i)
         raise UserError(f"the sweep holds the same run twice: {twice.label}")
     return jobs
 

@@ -45,12 +45,14 @@ def cost(job: Job) -> dict[str, int]:
 
 def plan_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """The plan as plain values: each run, whether it is done, what it costs and its command."""
+    one_of = {progress.job.cell: progress.job for progress in sweep.progress}
+    costs = {cell: cost(job) for cell, job in one_of.items()}  # runs of a cell cost the same
     return [
         {
             "run": progress.job.label,
             "state": progress.state,
             "run_id": progress.run_id,
-            **cost(progress.job),
+            **costs[progress.job.cell],
             "command": progress.job.command(sweep.store.path, sweep.out),
         }
         for progress in sweep.progress

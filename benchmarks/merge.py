@@ -81,15 +81,24 @@ def rename(path: Path, number: int) -> None:
 
 
 def grow(path: Path, model: Path, first: int, stop: int) -> None:
-    """Insert runs ``first`` to ``stop`` - 1, copies of the model's, a hundred at a time: their rows lie together."""
+    """Insert runs ``first`` to ``stop`` - 1, a hundred at a time, so that their rows lie together.
+
+    They are the model's with other scores: equal numbers would be compressed as real ones are not.
+    """
+    others = {
+        "runs": ", r AS seed",
+        "queries": ", random() AS reward, json_object('clipscore', random()) AS scores, random() AS advantage",
+        "evals": ", random() AS value",
+        "images": ", random() AS score",
+        "rounds": "",
+    }
     Store(path).merge(model)
     with duckdb.connect(str(path), config={"threads": "1"}) as con:
         con.execute(f"ATTACH '{model}' AS model (READ_ONLY)")
         for start in range(first, stop, 100):
             for table in RUN_TABLES:
-                seed = ", r AS seed" if table == "runs" else ""
                 con.execute(
-                    f"INSERT INTO {table} SELECT t.* REPLACE ('run-' || r AS run_id{seed}) "
+                    f"INSERT INTO {table} SELECT t.* REPLACE ('run-' || r AS run_id{others[table]}) "
                     f"FROM range({start}, {min(start + 100, stop)}) a(r), model.{table} t ORDER BY r"
                 )
 
@@ -110,8 +119,16 @@ def merge(path: Path, model: Path, first: int, stop: int) -> None:
         start = time.perf_counter()
         Store(path).merge(one)
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    print(json.dumps([statistics.median(seconds), peak]))
+    print(json.dumps([statistics.median(seconds), peak_mib()]))
+
+
+def peak_mib() -> float:
+    """Of this process; Linux's ru_maxrss would be that of the process that started it, where it is larger."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (found,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(found.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:
