@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -283,7 +283,15 @@ def sweep(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Published settings of every run, or a file")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=256, help="Runs at once, each with its part of the cores")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Runs at once, each with its part of the cores  [1; on Ray: what has room]"),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(help="Run on a Ray cluster: auto, or HOST:PORT  (docs/scale.md)")] = None,
+    cpus_per_run: Annotated[int, typer.Option(min=1, help="On Ray: CPUs, and threads, of a run")] = 1,
+    gpus_per_run: Annotated[
+        float | None, typer.Option(min=0, max=1, help="On Ray: GPUs of a run, or a share of one  [1 if there are any]")
+    ] = None,
     db: Db = DEFAULT_DB,
     out: Annotated[Path, typer.Option(help="Folder that receives the run folders")] = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, its cost and each command")] = False,
@@ -299,7 +307,7 @@ def sweep(
     planned, refused = _planned(given, config, set_ or [], preset, plugin or [])
     store = Store(db)
     store.check()
-    found = Sweep(planned, store, out, at_once=jobs, threads=thread_count(jobs))
+    found = Sweep(planned, store, out, at_once=jobs or 1, threads=thread_count(jobs or 1))
     if dry_run:
         found.look()
         rows = plan_rows(found)
@@ -312,19 +320,27 @@ def sweep(
             for refusal in refused:
                 stdout().print(f"refused: {refusal}", markup=False, soft_wrap=True)
         return
-    console = stderr()
+    console, kept = stderr(), "round"
     if refused:
         store.record_refusals([refusal.row for refusal in refused])
     for refusal in refused:
         console.print(f"refused: {refusal}", markup=False, soft_wrap=True)
-    try:
-        with SweepView(console, found):
-            found.run()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        again = f"every finished round is in {db}. The same command goes on"
-        console.print(f"interrupted ({counted(found.progress)}); {again}", soft_wrap=True)
-        raise typer.Exit(1) from None
+    with ExitStack() as stack:
+        if ray is not None:
+            from b2bench.ray_cluster import RayCluster
+            from b2bench.ray_sweep import RaySweep
+
+            console.print(f"connecting to the Ray cluster {ray}", markup=False)
+            cluster, kept = stack.enter_context(closing(RayCluster(ray, cpus_per_run, gpus_per_run))), "run"
+            found = RaySweep(planned, store, out, at_once=jobs or 0, threads=cpus_per_run, cluster=cluster)
+        try:
+            with SweepView(console, found):
+                found.run()
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            again = f"every finished {kept} is in {db}. The same command goes on"
+            console.print(f"interrupted ({counted(found.progress)}); {again}", soft_wrap=True)
+            raise typer.Exit(1) from None
     if as_json:
         print_json([{"run": p.job.label, "state": p.state, "run_id": p.run_id, "note": p.note} for p in found.progress])
     else:

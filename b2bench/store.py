@@ -379,13 +379,15 @@ class Store:
         store has stays as it is, also where the other store knows more of it. Profiles come along.
         """
         source = Store(other, self.patience)
-        known = {row["run_id"] for row in self.runs()} if self.path.exists() else set()
+        # the ids alone: a sweep merges run by run, and configurations of thousands of runs take seconds to read
+        known = {row["run_id"] for row in self.sql("SELECT run_id FROM runs")} if self.path.exists() else set()
         new = [row["run_id"] for row in source.runs() if row["run_id"] not in known]
         for run_id in new:
             self.insert_run(source.whole_run(run_id))
-        have = {row["profile_id"] for row in self.profiles()} if self.path.exists() else set()
-        if profiles := [row for row in source.profiles() if row["profile_id"] not in have]:
-            self.record_profile(profiles)
+        if profiles := source.profiles():
+            have = {row["profile_id"] for row in self.profiles()} if self.path.exists() else set()
+            if profiles := [row for row in profiles if row["profile_id"] not in have]:
+                self.record_profile(profiles)
         if refusals := source.refusals():
             self.record_refusals(refusals)
         return new

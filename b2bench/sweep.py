@@ -16,9 +16,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +28,7 @@ from b2bench.errors import UserError
 from b2bench.registry import suggestion
 from b2bench.store import Store
 
-State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "stopped"]
+State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "lost", "stopped"]
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 ATTEMPTS = 2
 
@@ -67,14 +67,15 @@ def parse_seeds(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the plan: what it is, and what ``b2bench run`` is given for it."""
+    """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it."""
 
     config: RunConfig
+    cell: str
     arguments: tuple[str, ...]
 
     @property
     def key(self) -> tuple[str, int]:
-        return self.config.cell_hash(), self.config.seed
+        return self.cell, self.config.seed
 
     @property
     def label(self) -> str:
@@ -102,25 +103,36 @@ def plan(
         raise UserError(f"unknown option {unknown[0]!r} of a sweep.{suggestion(unknown[0], OPTIONS)}")
     names = [name for name in ("seed", *(name for name in choices if name != "seed")) if name in choices]
     jobs = []
+    resolved: dict[tuple[Any, ...], tuple[RunConfig, str] | None] = {}
+    highest = max(choices.get("seed", [0]))  # if it is allowed, all are
     for values in itertools.product(*(choices[name] for name in names)):
         options = dict(zip(names, values, strict=True))
+        seed = options.get("seed", 0)
+        choice = tuple(options[name] for name in names if name != "seed")
+        if choice not in resolved:  # once for all seeds: a quarter of a second each would be an hour of 10,000 runs
+            made = resolve(options | {"seed": highest})
+            resolved[choice] = None if made is None else (made, made.cell_hash())
+        if (found := resolved[choice]) is None:
+            continue
+        config, cell = found
         flags = [part for name in OPTIONS if name in options for part in (f"--{name}", str(options[name]))]
-        if (config := resolve(options)) is not None:
-            jobs.append(Job(config, (*flags, *shared)))
+        jobs.append(Job(replace(config, seed=seed), cell, (*flags, *shared)))
     if len({job.key for job in jobs}) < len(jobs):
-        twice = next(job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]})
+        keys = [job.key for job in jobs]
+        twice = next(job for i, job in enumerate(jobs) if keys.index(job.key) < i)
         raise UserError(f"the sweep holds the same run twice: {twice.label}")
     return jobs
 
 
 @dataclass
 class Progress:
-    """How far a job is. ``run_id`` once there is one; ``note`` says why it failed."""
+    """How far a job is. ``run_id`` once there is one; ``note`` says why it failed, ``losses`` how many nodes died."""
 
     job: Job
     state: State = "waiting"
     run_id: str | None = None
     attempts: int = 0
+    losses: int = 0
     note: str = ""
     log: Path | None = None
 
@@ -140,6 +152,8 @@ class Sweep:
     pause: float = 2.0
     changed: Callable[[Progress], None] = lambda progress: None
     progress: list[Progress] = field(init=False)
+    counts: ClassVar[bool] = True
+    """Whether the store knows of a run's queries while it runs."""
 
     def __post_init__(self) -> None:
         self.progress = [Progress(job) for job in self.jobs]
@@ -182,9 +196,17 @@ class Sweep:
         return found[-1] if found else None
 
     def look(self) -> None:
-        """See in the store what is done already."""
+        """See in the store what is done already, in one query: a sweep may have thousands of runs."""
+        if not self.store.path.exists():
+            return
+        rows = self.store.sql(
+            "SELECT run_id, config_hash, seed, status FROM runs WHERE benchmark_version = ? "
+            "ORDER BY status = 'done', started, run_id",
+            [b2bench.__version__],
+        )
+        last = {(row["config_hash"], row["seed"]): row for row in rows}  # as known() chooses
         for progress in self.progress:
-            row = self.known(progress.job)
+            row = last.get(progress.job.key)
             if row is not None:
                 progress.run_id = row["run_id"]
                 if row["status"] == "done":
@@ -250,15 +272,19 @@ class Sweep:
             with self._guard:
                 self._children.discard(child)
         if code != 0:
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            progress.note = f"{how}: {_last_line(progress.log)}"
+            progress.note = f"{ended_by(code)}: {last_line(progress.log)}"
 
     def _set(self, progress: Progress, state: State, run_id: str | None = None) -> None:
         progress.state, progress.run_id = state, run_id or progress.run_id
         self.changed(progress)
 
 
-def _last_line(log: Path) -> str:
+def ended_by(code: int) -> str:
+    """How a process ended that has this exit code; below 0: a signal."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def last_line(log: Path) -> str:
     """The last line of a log that says something."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")[-40:]
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]

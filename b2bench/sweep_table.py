@@ -26,6 +26,7 @@ STYLES = {
     "already done": "green",
     "failed": "bold red",
     "elsewhere": "yellow",
+    "lost": "yellow",
     "stopped": "yellow",
 }
 SHOWN = 40  # rows of the live table: the others are counted
@@ -44,12 +45,14 @@ def cost(job: Job) -> dict[str, int]:
 
 def plan_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """The plan as plain values: each run, whether it is done, what it costs and its command."""
+    one_of = {progress.job.cell: progress.job for progress in sweep.progress}
+    costs = {cell: cost(job) for cell, job in one_of.items()}  # runs of a cell cost the same
     return [
         {
             "run": progress.job.label,
             "state": progress.state,
             "run_id": progress.run_id,
-            **cost(progress.job),
+            **costs[progress.job.cell],
             "command": progress.job.command(sweep.store.path, sweep.out),
         }
         for progress in sweep.progress
@@ -85,10 +88,13 @@ class SweepView:
 
     def __enter__(self) -> SweepView:
         if self.console.is_terminal:
-            self._live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2)
+            self._live = Live(
+                get_renderable=self.table, console=self.console, refresh_per_second=2, redirect_stdout=False
+            )
             self._live.start()
-            self._thread = threading.Thread(target=self._count, daemon=True)
-            self._thread.start()
+            if self.sweep.counts:
+                self._thread = threading.Thread(target=self._count, daemon=True)
+                self._thread.start()
         return self
 
     def __exit__(
@@ -102,8 +108,8 @@ class SweepView:
         """A run began, ended or broke off."""
         if self._live is None and progress.state != "waiting":
             which = f" ({progress.run_id})" if progress.run_id else ""
-            note = f": {progress.note}" if progress.state == "failed" else ""
-            again = ", again" if progress.state == "running" and progress.attempts > 1 else ""
+            note = f": {progress.note}" if progress.state in ("failed", "lost") else ""
+            again = ", again" if progress.state == "running" and progress.attempts + progress.losses > 1 else ""
             seconds = f"{time.monotonic() - self.started:6.0f} s  "
             self.console.print(f"{seconds}{progress.job.label}  {progress.state}{again}{which}{note}", soft_wrap=True)
 
@@ -122,7 +128,7 @@ class SweepView:
 
     def table(self) -> Group:
         """The runs that run, then those that ended or wait, and how many there are of each."""
-        order = ("running", "elsewhere", "failed", "waiting", "stopped", "done", "already done")
+        order = ("running", "elsewhere", "failed", "lost", "waiting", "stopped", "done", "already done")
         rows = sorted(self.sweep.progress, key=lambda p: order.index(p.state))
         table = Table("run", "state", box=box.SIMPLE)
         table.add_column("queries", justify="right")
@@ -135,7 +141,7 @@ class SweepView:
                 Text(progress.job.label),
                 Text(progress.state, STYLES[progress.state]),
                 f"{done:,}/{progress.job.config.queries:,}",
-                Text(progress.note if progress.state == "failed" else progress.run_id or ""),
+                Text(progress.note if progress.state in ("failed", "lost") else progress.run_id or ""),
             )
         return Group(table, Text(counted(self.sweep.progress), "dim"))
 

@@ -129,6 +129,23 @@ def test_a_plan_is_the_product_with_seeds_outermost() -> None:
         plan({"seed": [0], "colour": ["red"]}, [], config)
 
 
+def test_a_plan_of_thousands_resolves_each_choice_once() -> None:
+    asked = []
+
+    def resolve_once(options: dict[str, Any]) -> RunConfig:
+        asked.append(options)
+        return config(options)
+
+    jobs = plan({"algo": ["ddpo", "pg"], "seed": range(5000)}, [], resolve_once)
+    assert len(jobs) == 10_000
+    assert [options["algo"] for options in asked] == ["ddpo", "pg"]
+    assert [job.config.seed for job in jobs[::2]] == list(range(5000))
+    assert jobs[-1].key == (config({"algo": "pg", "seed": 4999}).cell_hash(), 4999)
+    assert jobs[-1].arguments == ("--algo", "pg", "--seed", "4999")
+    with pytest.raises(UserError, match="seed"):
+        plan({"seed": [0, 2**31]}, [], config)
+
+
 def test_what_is_done_is_skipped(make: Callable[..., Sweep], tmp_path: Path) -> None:
     first = make([0, 1, 2], at_once=2, threads=3)
     assert states(first) == ["waiting"] * 3
