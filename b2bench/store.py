@@ -233,6 +233,7 @@ POLL = 0.005
 """Seconds between two looks whether it is one's turn."""
 
 log = logging.getLogger(__name__)
+log.setLevel(logging.WARNING)  # whatever the root logger's, which b2bench.quiet raises for the sake of the libraries
 
 Row = dict[str, Any]
 T = TypeVar("T")

@@ -1,6 +1,7 @@
 """The DuckDB store: what it writes, what it refuses, and what is left when it is killed."""
 
 import json
+import logging
 import math
 import os
 import re
@@ -478,6 +479,7 @@ def test_a_call_that_waits_long_says_so(
     started: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store_module, "SILENT", 0.05)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL)  # as b2bench.quiet leaves it
     patient = Store(started.path, patience=0.3)
     with FileLock(f"{started.path}.lock"), pytest.raises(UserError, match="in use by other b2bench processes"):
         patient.runs()
