@@ -14,7 +14,7 @@ from typing import Any
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from b2bench.sweep import Job, Progress, Sweep, queries_done
@@ -61,7 +61,7 @@ def plan_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 def plan_table(rows: Sequence[dict[str, Any]]) -> Group:
     """The plan, and its cost in all."""
-    table = Table("run", "state", box=box.SIMPLE)
+    table = Table(Column("run", no_wrap=True), "state", box=box.SIMPLE)
     table.add_column("queries", justify="right")
     table.add_column("denoiser calls, at most", justify="right")
     for row in rows:
@@ -130,9 +130,9 @@ class SweepView:
         """The runs that run, then those that ended or wait, and how many there are of each."""
         order = ("running", "elsewhere", "failed", "lost", "waiting", "stopped", "done", "already done")
         rows = sorted(self.sweep.progress, key=lambda p: order.index(p.state))
-        table = Table("run", "state", box=box.SIMPLE)
+        table = Table(Column("run", no_wrap=True), "state", box=box.SIMPLE)
         table.add_column("queries", justify="right")
-        table.add_column("run id or reason", overflow="ellipsis", no_wrap=True)
+        table.add_column("run id or reason", overflow="fold")  # the one that gives way
         for progress in rows[:SHOWN]:
             done = self._queries.get(progress.run_id or "", 0)
             if progress.state in ("done", "already done"):
