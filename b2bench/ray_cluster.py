@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, redirect_stdout, suppress
 from typing import Any
 
 from b2bench import ray_task
@@ -38,7 +38,13 @@ class RayCluster:
         # Ray tells the end of each node on stdout, which is the result's, with twenty lines of its log.
         self._quiet = ExitStack()
         self._quiet.enter_context(redirect_stdout(io.StringIO()))
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        self._known: list[dict[str, float]] = []
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="warning")
+        except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:  # it answered a moment ago
+            self._quiet.close()
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"--ray {address}: the cluster does not answer any more: {reason}") from None
         # the node may have an old b2bench, or none: it says so itself
         ray.cloudpickle.register_pickle_by_value(ray_task)
         self.cpus = cpus
@@ -92,7 +98,10 @@ class RayCluster:
         self._quiet.close()
 
     def _nodes(self) -> list[dict[str, float]]:
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        """Resources of the nodes that live; those of the last time while a busy head node does not answer."""
+        with suppress(self.ray.exceptions.RayError):
+            self._known = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        return self._known
 
 
 def fitting(resources: dict[str, float], cpus: int, gpus: float) -> int:

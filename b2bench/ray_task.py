@@ -41,37 +41,51 @@ def on_node(task: dict[str, Any]) -> dict[str, Any]:
     if found != task["version"]:
         return {"node": node, "refused": f"its b2bench is {found} (of {sys.executable})"}
     with own_folder() as folder:
-        for path, content in task["files"].items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(content)
-        arguments = ["run", *task["arguments"], "--db", "run.duckdb", "--out", "runs"]
-        with (folder / "log").open("wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "b2bench.ray_task", str(folder), *arguments],
-                stdin=subprocess.PIPE,  # its end tells the child that this worker is gone
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=environment,
-            )
-            try:
-                while (code := child.poll()) is None:
-                    time.sleep(0.1)  # a cancelled task is interrupted between two statements, not within a wait
-            finally:
-                child.kill()
-                child.wait()
-        kept = [
-            path
-            for path in sorted((folder / "runs").glob("*/**/*"))
-            if path.is_file() and path.name != "lock" and not path.name.startswith("checkpoint-")
-        ]
-        return {
-            "node": node,
-            "code": code,
-            "log": (folder / "log").read_bytes()[-(2**20) :],
-            "store": {path.name: path.read_bytes() for path in folder.glob("run.duckdb*") if path.suffix != ".lock"},
-            "files": {str(path.relative_to(folder / "runs")): path.read_bytes() for path in kept},
-        }
+        result = run_in(folder, task, environment)
+    if result is None:
+        os._exit(1)  # the end of this worker is what tells the driver
+    return {"node": node, **result}
+
+
+def run_in(folder: Path, task: dict[str, Any], environment: dict[str, str]) -> dict[str, Any] | None:
+    """The result of :func:`on_node`; None where the node's raylet ended meanwhile.
+
+    A worker outlives it until its task is done. What the task then returned would be lost with the raylet's memory,
+    and the driver would learn so only at the end of a run of hours.
+    """
+    raylet = os.getppid()
+    for path, content in task["files"].items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    arguments = ["run", *task["arguments"], "--db", "run.duckdb", "--out", "runs"]
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "b2bench.ray_task", str(folder), *arguments],
+            stdin=subprocess.PIPE,  # its end tells the child that this worker is gone
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=environment,
+        )
+        try:
+            while (code := child.poll()) is None and os.getppid() == raylet:
+                time.sleep(0.1)  # a cancelled task is interrupted between two statements, not within a wait
+        finally:
+            child.kill()
+            child.wait()
+    if code is None:
+        return None
+    kept = [
+        path
+        for path in sorted((folder / "runs").glob("*/**/*"))
+        if path.is_file() and path.name != "lock" and not path.name.startswith("checkpoint-")
+    ]
+    return {
+        "code": code,
+        "log": (folder / "log").read_bytes()[-(2**20) :],
+        "store": {path.name: path.read_bytes() for path in folder.glob("run.duckdb*") if path.suffix != ".lock"},
+        "files": {str(path.relative_to(folder / "runs")): path.read_bytes() for path in kept},
+    }
 
 
 @contextmanager

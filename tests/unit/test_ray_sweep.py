@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -267,6 +268,20 @@ def test_without_the_extra_an_error_says_how_to_install_it(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'b2bench\[ray\]'"):
         RayCluster("auto", 1, None)
+
+
+def test_a_head_node_that_does_not_answer_in_time_changes_no_room() -> None:
+    cluster: Any = RayCluster.__new__(RayCluster)
+    answers = [[{"Alive": True, "Resources": {"CPU": 3.0}}, {"Alive": False, "Resources": {"CPU": 9.0}}]]
+
+    def nodes() -> Any:
+        if not answers:
+            raise TimeoutError("Timed out while waiting for GCS to become available.")
+        return answers.pop()
+
+    cluster.ray = SimpleNamespace(nodes=nodes, exceptions=SimpleNamespace(RayError=TimeoutError))
+    cluster.cpus, cluster.gpus, cluster._known = 1, 0, []
+    assert [cluster.room(), cluster.room()] == [3, 3]
 
 
 @pytest.mark.parametrize("address", ["", "here", "ray://127.0.0.1:10001", ":1", "127.0.0.1:x"])
