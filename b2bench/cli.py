@@ -1008,7 +1008,7 @@ def main() -> None:
             complain("error", message.rstrip(".") + hint)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        stderr().print("interrupted")
+        complain("interrupted")
         sys.exit(1)
     except RunFailed as error:
         complain("run failed", error)
@@ -1035,13 +1035,14 @@ def refused(error: BaseException) -> str | None:
     return None
 
 
-def complain(what: str, reason: object) -> None:
+def complain(what: str, reason: object = "") -> None:
     """One line on stderr; of several processes the first says it."""
     from b2bench.launch import is_first
 
     if is_first():
         text = shortened(visible(" ".join(str(reason).split())), LONGEST_REASON)
-        stderr().print(Text.assemble((f"{what}:", "red"), " ", text), soft_wrap=True)
+        parts = [(f"{what}:", "red"), f" {text}"] if text else [(what, "red")]
+        stderr().print(Text.assemble(*parts), soft_wrap=True)
 
 
 if __name__ == "__main__":

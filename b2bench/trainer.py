@@ -174,12 +174,8 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
             split=settings.guidance_split,
             decoded_at_once=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
         )
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:  # its configuration says what no scheduler or network can be
-        if config.backbone.name == "pocket":
+    except Exception as error:  # diffusers and torch raise many kinds for a configuration of nonsense
+        if isinstance(error, UserError) or config.backbone.name == "pocket":
             raise
         reason = " ".join(described(error).split())[:200]
         raise UserError(f"backbone {config.backbone.name} cannot be used as it is configured: {reason}") from None

@@ -119,9 +119,9 @@ def stop_at_weights() -> None:
         (sweep.Sweep, "run"),
         (launch, "launch"),
         (estimate, "estimate"),
-        (check, "_check_toy_task"),
     ):
         setattr(owner, name, stop)
+    check._check_toy_task = lambda _: None
     for module in BUILDING:
         module.load_art = stop
 

@@ -191,7 +191,7 @@ def parquet(drawn: random.Random, folder: Path) -> Input:
     file = folder / "results" / f"{table}.parquet"
     way = drawn.random()
     if way < 0.4:
-        return Input(command, [file.name], damage_bytes(drawn, file))
+        return Input(command, [file.name, "results"], damage_bytes(drawn, file))
     if way < 0.5:
         what, mode = misplace(drawn, file)
         return Input(command, [file.name], what, unreadable=mode)

@@ -487,12 +487,28 @@ def odd_spacing(folder: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"timestep_spacing": 10**12}))
 
 
-IN_USE = {sample_prediction: "v_prediction", odd_spacing: "backbone pipe cannot be used as it is configured"}
+def other_attention(folder: Path) -> None:
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"mid_block_add_attention": -1}))
+
+
+AS_CONFIGURED = "backbone pipe cannot be used as it is configured"
+IN_USE = {sample_prediction: "v_prediction", odd_spacing: AS_CONFIGURED, other_attention: AS_CONFIGURED}
 
 
 @pytest.mark.parametrize(
     "damage",
-    [cut_weights, remove_unet, break_index, list_as_index, other_class, other_shapes, sample_prediction, odd_spacing],
+    [
+        cut_weights,
+        remove_unet,
+        break_index,
+        list_as_index,
+        other_class,
+        other_shapes,
+        sample_prediction,
+        odd_spacing,
+        other_attention,
+    ],
 )
 def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refused: Callable[..., str]) -> None:
     damage(pipeline)
