@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -1040,7 +1041,8 @@ def complain(what: str, reason: object = "") -> None:
     from b2bench.launch import is_first
 
     if is_first():
-        text = shortened(visible(" ".join(str(reason).split())), LONGEST_REASON)
+        # a line of several; what else a name is made of is to be seen
+        text = shortened(visible(re.sub(r" *\r?\n\s*", " ", str(reason)).strip(" ")), LONGEST_REASON)
         parts = [(f"{what}:", "red"), f" {text}"] if text else [(what, "red")]
         stderr().print(Text.assemble(*parts), soft_wrap=True)
 

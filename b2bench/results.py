@@ -8,6 +8,7 @@ the store has is left as it is.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
@@ -101,7 +102,7 @@ def _read(file: Path, table: str) -> list[dict[str, Any]]:
     except DamagedRow as error:
         raise UserError(f"{file} is damaged, or was changed by hand: {error}") from None
     except duckdb.Error as error:
-        reason = str(error).strip().partition("\n")[0][:160]
+        reason = re.sub(r"'[^']*read\.parquet'", repr(str(file)), str(error).strip().partition("\n")[0])[:160]
         raise UserError(f"{file} is no Parquet file of table {table}: {reason}") from None
 
 

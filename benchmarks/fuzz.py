@@ -234,7 +234,7 @@ def _message(ended: Ended) -> Iterator[str]:
         ):
             yield f"a message that says nothing: {reason!r}"
     plain = " ".join(said.split())
-    told = [text for text in ended.input.culprits if text.strip()]
+    told = [text for text in ended.input.culprits if text]
     pieces = [
         piece
         for text in told
@@ -447,7 +447,8 @@ def main() -> None:
 
 def _comparable(ended: Ended) -> str:
     """What it said, without what is of one process: addresses, run ids, folders."""
-    text = re.sub(r"fuzz-\w+|0x[0-9a-f]+|\d{8}T\d{6}-[0-9a-f]{4}|[0-9a-f]{8,}", "", " ".join(ended.stderr.split()))
+    said = ended.stderr.replace("python -m b2bench", "b2bench")
+    text = re.sub(r"fuzz-\w+|0x[0-9a-f]+|\d{8}T\d{6}-[0-9a-f]{4}|[0-9a-f]{8,}", "", " ".join(said.split()))
     return re.sub(r"\(PID \d+\)|\d+\.\d+ s", "", text)
 
 

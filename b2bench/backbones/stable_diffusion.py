@@ -57,13 +57,15 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
 
         return load_single_file(folder, dtype)
     try:
-        return StableDiffusionPipeline.from_pretrained(
+        pipeline = StableDiffusionPipeline.from_pretrained(
             backbone.source,
             safety_checker=None,
             requires_safety_checker=False,
             use_safetensors=True,
             dtype=dtype,
         )
+        _check_length(pipeline)
+        return pipeline
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds
         reason = " ".join(str(error).split())[:200]
         if folder.is_dir():
@@ -72,6 +74,17 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
             f"Get it with: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
         ) from None
+
+
+def _check_length(pipeline: StableDiffusionPipeline) -> None:
+    """Refuse a tokenizer that pads to more tokens than its text encoder reads, which may be more than memory holds.
+
+    Raises:
+        ValueError: it does.
+    """
+    given, read = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+    if not 0 < given <= read:
+        raise ValueError(f"its tokenizer pads to model_max_length = {given}, its text encoder reads {read} tokens")
 
 
 def lora_file(source: Path) -> Path:
@@ -186,6 +199,8 @@ class StableDiffusion:
         weights = [weight for name, weight in self.unet.named_parameters() if "lora_" in name]
         if not weights:
             raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
+        if any(weight.is_meta for weight in weights):  # of a layer that the file has one factor of
+            raise UserError(f"{source} is no LoRA for this backbone: it lacks weights")
         if not all(bool(weight.isfinite().all()) for weight in weights):
             raise UserError(f"{source} holds LoRA weights that are not finite: nothing can be drawn with them")
         merge_attention(self.unet)

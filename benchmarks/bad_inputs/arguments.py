@@ -95,6 +95,7 @@ def _value(drawn: random.Random, line: list[str]) -> list[str]:
         repr(line[place].partition("=")[0]),
         line[place][:2],
         line[place].rpartition(":")[2],
+        "depict",
     ]
 
 

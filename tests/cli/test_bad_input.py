@@ -229,6 +229,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ls without what": (("ls",), ("what", "ls --help")),
     # texts that a terminal would obey, or that fill it
     "colour": (("profile", "--out", "\x1b[31m.pdf"), ("\\x1b[31m.pdf",)),
+    "tabulator": (("check", "\t"), ("\\t is neither a file",)),
     "right to left": ((*RUN, "--plugin", "\u202eyp.x"), ("\\u202eyp.x",)),
     "flood": (("report", "--where", "x" * 20_000), ("--where 'xxx", "19,", "characters", "budget")),
     # names that the file system refuses
@@ -492,6 +493,11 @@ def other_attention(folder: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"mid_block_add_attention": -1}))
 
 
+def endless_padding(folder: Path) -> None:
+    config = folder / "tokenizer" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 10**12}))
+
+
 AS_CONFIGURED = "backbone pipe cannot be used as it is configured"
 IN_USE = {sample_prediction: "v_prediction", odd_spacing: AS_CONFIGURED, other_attention: AS_CONFIGURED}
 
@@ -508,6 +514,7 @@ IN_USE = {sample_prediction: "v_prediction", odd_spacing: AS_CONFIGURED, other_a
         sample_prediction,
         odd_spacing,
         other_attention,
+        endless_padding,
     ],
 )
 def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refused: Callable[..., str]) -> None:

@@ -53,6 +53,16 @@ def test_two_loras_are_two_rows_and_no_pretrained_model(place: Path, b2bench: Ca
     assert all(row["gain"] is None or row["gain"]["mean"] is None for row in shown)
 
 
+def test_a_lora_without_some_weights_is_refused(place: Path, b2bench: Callable[..., Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = place / "lora1" / "pytorch_lora_weights.safetensors"
+    save_file(dict([*load_file(file).items()][:3]), file)  # both factors of a layer, and one of another
+    done = b2bench("evaluate", "lora1", "--queries", 100)
+    assert done.code == 2
+    assert "pytorch_lora_weights.safetensors is no LoRA for this backbone: it lacks weights" in done.stderr
+
+
 def test_a_lora_of_no_finite_numbers_is_refused(place: Path, b2bench: Callable[..., Any]) -> None:
     from safetensors.torch import load_file, save_file
 
