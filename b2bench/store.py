@@ -259,6 +259,10 @@ class Store:
 
     def __init__(self, path: str | Path, patience: float = 60.0) -> None:
         self.path = Path(path)
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # DuckDB takes UTF-8 alone
+            raise UserError(f"database {str(path)!r}: its name is no UTF-8 text; choose another --db") from None
         self.patience = patience
         self._released = -math.inf  # when this process had its last turn
 

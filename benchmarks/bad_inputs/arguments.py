@@ -96,6 +96,7 @@ def _value(drawn: random.Random, line: list[str]) -> list[str]:
         line[place][:2],
         line[place].rpartition(":")[2],
         "depict",
+        "--algo",  # which an empty file leaves open
     ]
 
 

@@ -348,6 +348,11 @@ def test_a_folder_and_a_missing_folder(tmp_path: Path) -> None:
         Store(tmp_path / "no" / "x.duckdb").check()
 
 
+def test_a_name_that_is_no_text() -> None:
+    with pytest.raises(UserError, match="no UTF-8"):
+        Store("caf\udce9.duckdb")
+
+
 def test_no_permission(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module.os, "access", lambda *_: False)
     with pytest.raises(UserError, match="no permission"):
