@@ -1,8 +1,8 @@
 """Attention whose projections take the LoRA into their weights: x (W + s B A)^T instead of x W^T + s (x A^T) B^T.
 
 The two are equal to rounding. peft's form costs four more passes over the activations of each projection, which on
-narrow networks is more than the projection itself; here q, k and v of one input are one matrix product. For float32
-only: in half precision W + s B A would round a young adapter away (docs/precision.md).
+narrow networks is more than the projection itself; here q, k and v of one input are one matrix product. In half
+precision W + s B A would round a young adapter away (docs/precision.md); there ``backbones/half.py`` adds the factors.
 """
 
 from __future__ import annotations
@@ -59,24 +59,42 @@ def _merged(factors: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
     return weights[0] if len(weights) == 1 else torch.cat(weights)
 
 
-def _project(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The outputs of linear ``layers`` on x, side by side in the last dimension; all with a LoRA, or none."""
-    factors, scales = [], []
+Adapter = tuple[Tensor, Tensor, float]
+"""A [r, E], B [O, r] and the scale of a LoRA"""
+
+
+def split_layers(layers: Sequence[nn.Module]) -> tuple[list[Any], list[Adapter]]:
+    """The linear layers proper, and their adapters that are switched on."""
+    adapters = []
     for layer in layers:
         if isinstance(layer, LoraLinear) and not layer.disable_adapters:
             (name,) = layer.active_adapters
-            factors += [layer.base_layer.weight, layer.lora_A[name].weight, layer.lora_B[name].weight]
-            scales.append(float(layer.scaling[name]))
-    bases: list[Any] = [layer.base_layer if isinstance(layer, LoraLinear) else layer for layer in layers]
-    biases = [base.bias for base in bases]
-    bias = None if biases[0] is None else torch.cat(biases) if len(biases) > 1 else biases[0]
-    if not factors:
-        return F.linear(x, torch.cat([base.weight for base in bases]) if len(bases) > 1 else bases[0].weight, bias)
-    return _Projection.apply(x, bias, scales, *factors)
+            adapters.append((layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name])))
+    return [layer.base_layer if isinstance(layer, LoraLinear) else layer for layer in layers], adapters
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Weights or biases of several layers, one below the other; None where there are none."""
+    return parts[0] if len(parts) == 1 or parts[0] is None else torch.cat(list(parts))
 
 
 class MergedAttention:
     """diffusers' ``AttnProcessor2_0`` for the transformers of Stable Diffusion's UNet, merged as above."""
+
+    @staticmethod
+    def project(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+        """The outputs of linear ``layers`` on x, side by side in the last dimension; all with a LoRA, or none."""
+        bases, adapters = split_layers(layers)
+        bias = joined([base.bias for base in bases])
+        if not adapters:
+            return F.linear(x, joined([base.weight for base in bases]), bias)
+        factors = [part for base, of in zip(bases, adapters, strict=True) for part in (base.weight, *of[:2])]
+        return _Projection.apply(x, bias, [scale for _, _, scale in adapters], *factors)
+
+    @staticmethod
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Softmax attention, [B, heads, N, E / heads]."""
+        return F.scaled_dot_product_attention(query, key, value)
 
     def __call__(
         self,
@@ -88,25 +106,23 @@ class MergedAttention:
         """``hidden_states`` [B, N, E] attends to itself or to ``encoder_hidden_states`` [B, L, C]: [B, N, E]."""
         assert attention_mask is None  # Stable Diffusion attends to all of the padded prompt
         if encoder_hidden_states is None:
-            query, key, value = _project([attn.to_q, attn.to_k, attn.to_v], hidden_states).chunk(3, -1)
+            query, key, value = self.project([attn.to_q, attn.to_k, attn.to_v], hidden_states).chunk(3, -1)
         else:
-            query = _project([attn.to_q], hidden_states)
-            key, value = _project([attn.to_k, attn.to_v], encoder_hidden_states).chunk(2, -1)
+            query = self.project([attn.to_q], hidden_states)
+            key, value = self.project([attn.to_k, attn.to_v], encoder_hidden_states).chunk(2, -1)
         query, key, value = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return attn.to_out[1](_project([attn.to_out[0]], found))
+        found = self.attend(query, key, value).transpose(1, 2).flatten(2)
+        return attn.to_out[1](self.project([attn.to_out[0]], found))
 
 
-def merge_attention(unet: UNet2DConditionModel) -> bool:
+def merge_attention(unet: UNet2DConditionModel, merged: type[MergedAttention] = MergedAttention) -> bool:
     """Let ``unet`` compute its attentions merged, if that is what they compute; call it after its adapters changed."""
-    merged = unet.dtype == torch.float32 and all(
-        _fits(module) for module in unet.modules() if isinstance(module, Attention)
-    )
-    if merged:
-        unet.set_attn_processor(MergedAttention())
+    fits = all(_fits(module) for module in unet.modules() if isinstance(module, Attention))
+    if fits:
+        unet.set_attn_processor(merged())
     elif any(isinstance(processor, MergedAttention) for processor in unet.attn_processors.values()):
         unet.set_attn_processor(AttnProcessor2_0())
-    return merged
+    return fits
 
 
 def _fits(attention: Attention) -> bool:

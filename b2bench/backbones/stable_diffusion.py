@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from b2bench.backbones import Backbone
 from b2bench.backbones.attention import merge_attention
+from b2bench.backbones.half import ease_half
 from b2bench.ddim import DDIM
 from b2bench.errors import UserError
 from b2bench.parallel import Threads, predict
@@ -135,6 +136,7 @@ class StableDiffusion:
         self.dtype: torch.dtype = self.unet.dtype  # of the frozen weights and of what is computed with them
         self.split, self.decoded_at_once = split, decoded_at_once
         self._layers: list[BaseTunerLayer] = []
+        self._autocast = False
         self.threads = threads or Threads()
         self.calls = 0  # network evaluations so far, in rows; guidance counts once
         self.ddim = DDIM(pipeline.scheduler, num_steps, eta, stochastic=stochastic)
@@ -146,7 +148,7 @@ class StableDiffusion:
         # On a CPU convolutions need no reordering then, and tokens are a view of an image: a tenth of the time.
         self.layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.unet.to(memory_format=self.layout)
-        merge_attention(self.unet)
+        self._fuse()
 
     @property
     def latent_size(self) -> int:
@@ -165,7 +167,15 @@ class StableDiffusion:
             self.unet.add_adapter(config)
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
-        merge_attention(self.unet)
+        self._fuse()
+
+    def _fuse(self) -> None:
+        """Choose how the network is computed; call it after its adapters changed."""
+        if self.dtype == torch.float32:
+            merge_attention(self.unet)
+            self._autocast = False
+        else:
+            self._autocast = self.device.type != "cpu" or not ease_half(self.unet)
 
     def save_memory(self, *, checkpointing: bool = False, sliced: bool = False) -> None:
         """Trade time for memory: compute activations twice, and attention head by head.
@@ -178,6 +188,7 @@ class StableDiffusion:
         """
         if sliced:
             self.unet.set_attention_slice("auto")
+            self._autocast = self.dtype != torch.float32
         if checkpointing:
             if any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.unet.modules()):
                 raise UserError("this UNet has dropout, which gradient checkpointing would switch on; train without")
@@ -203,7 +214,7 @@ class StableDiffusion:
             raise UserError(f"{source} is no LoRA for this backbone: it lacks weights")
         if not all(bool(weight.isfinite().all()) for weight in weights):
             raise UserError(f"{source} holds LoRA weights that are not finite: nothing can be drawn with them")
-        merge_attention(self.unet)
+        self._fuse()
 
     def save_lora(self, folder: Path) -> None:
         """Write ``pytorch_lora_weights.safetensors``, which diffusers' ``load_lora_weights`` reads."""
@@ -268,10 +279,11 @@ class StableDiffusion:
 
     def _call(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Any:
         latents = latents.to(memory_format=self.layout)
-        if self.dtype == torch.float32:
+        latents, text = latents.to(self.dtype), text.to(self.dtype)
+        if not self._autocast:
             return self.network(latents, timestep, text)
         with torch.autocast(self.device.type, self.dtype):  # here, because it holds for one thread
-            return self.network(latents.to(self.dtype), timestep, text.to(self.dtype))
+            return self.network(latents, timestep, text)
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
         """The DDIM transition that follows from a noise prediction."""

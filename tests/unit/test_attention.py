@@ -90,7 +90,3 @@ def test_other_adapters_are_left_to_peft(make_policy: Any, config: LoraConfig) -
     unet.add_adapter(config, "other")
     assert not merge_attention(unet)
     assert processors(unet) == {AttnProcessor2_0}
-
-
-def test_half_precision_is_left_to_peft(make_policy: Any) -> None:
-    assert not merge_attention(make_policy().unet.to(torch.bfloat16))
