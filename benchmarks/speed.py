@@ -3,6 +3,7 @@
     uv run --group reference python benchmarks/speed.py peers    # trl 0.23.1 and b2bench on the same work
     uv run python benchmarks/speed.py floor                      # a round as a multiple of its denoiser calls
     uv run python benchmarks/speed.py cores --threads 2          # one core and two
+    uv run python benchmarks/speed.py precision                  # the denoiser in fp32 and in bf16
     uv run python benchmarks/speed.py cells                      # every algorithm under every wrapper
     uv run python benchmarks/speed.py growth                     # with queries, leaves, steps, prompts, stored rows
 
@@ -29,7 +30,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -42,8 +43,8 @@ from torch import Tensor
 
 from b2bench import trainer as trainer_module
 from b2bench.advantage import PromptAdvantage
-from b2bench.backbones import find_backbone
-from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.backbones import find_backbone, stable_diffusion
+from b2bench.backbones.stable_diffusion import DTYPES, StableDiffusion, load_pipeline
 from b2bench.config import RunConfig, resolve
 from b2bench.parallel import Threads
 from b2bench.registry import Registry
@@ -59,6 +60,7 @@ MINIBATCH = 8  # trajectories of an optimizer step: six steps a round
 STEPS, GUIDANCE, RANK, LR = 20, 3.0, 4, 3e-4
 PROMPTS = ["a cat riding a bike", "a dog playing chess", "a horse washing dishes", "a fox playing chess"]
 console = Console()
+K = TypeVar("K")
 
 
 def reward(images: Tensor) -> Tensor:
@@ -107,11 +109,12 @@ class Ours:
     fraction: float = 1.0  # of the steps
     rounds: int = 10  # of the run, in which BPT's interval grows
     compiled: bool = False
+    precision: str = "fp32"
     threads: int = 0  # 0: torch's number
 
     def __post_init__(self) -> None:
         self.policy = StableDiffusion(
-            load_pipeline(find_backbone("pocket")),
+            load_pipeline(find_backbone("pocket"), DTYPES[self.precision]),
             num_steps=STEPS,
             eta=1.0,
             guidance=GUIDANCE,
@@ -160,6 +163,7 @@ class Ours:
         self.round += 1
 
 
+AT_ONCE = 96  # transitions trained at once, the default; trl's fastest is 48
 FAST = 0.4  # timestep_fraction of the fast settings (docs/speed.md)
 WAYS: dict[str, Callable[[], Callable[[], None]]] = {
     "trl, 48 at once": lambda: trl_round(48),
@@ -167,9 +171,10 @@ WAYS: dict[str, Callable[[], Callable[[], None]]] = {
     "b2bench, same settings, 48 at once": lambda: Ours(48),
     "b2bench, same settings, 8 at once": lambda: Ours(8),
     "b2bench, same settings, torch.compile for sampling": lambda: Ours(48, compiled=True),
-    "b2bench, same settings, b2": lambda: Ours(48, wrapper="b2"),
-    f"b2bench, timestep_fraction {FAST}, vanilla": lambda: Ours(48, fraction=FAST),
-    f"b2bench, timestep_fraction {FAST}, b2": lambda: Ours(48, wrapper="b2", fraction=FAST),
+    "b2bench, fp32, b2": lambda: Ours(48, AT_ONCE, wrapper="b2"),
+    "b2bench, bf16, vanilla": lambda: Ours(48, AT_ONCE, precision="bf16"),
+    "b2bench, bf16, b2": lambda: Ours(48, AT_ONCE, precision="bf16", wrapper="b2"),
+    f"b2bench, fp32, timestep_fraction {FAST}, vanilla": lambda: Ours(48, AT_ONCE, fraction=FAST),
 }
 
 
@@ -194,9 +199,9 @@ def timed(play: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(plays: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, list[float]]:
+def in_turns(plays: dict[K, Callable[[], Any]], repetitions: int) -> dict[K, list[float]]:
     """Seconds of each, after one that does not count; order-balanced."""
-    found: dict[str, list[float]] = defaultdict(list)
+    found: dict[K, list[float]] = defaultdict(list)
     for play in plays.values():
         play()
     for repetition in range(repetitions):
@@ -249,8 +254,12 @@ def _best_of_turn(found: dict[str, list[float]]) -> list[float]:
 def denoiser(policy: StableDiffusion, rows: int, backward: bool) -> Callable[[], None]:
     """One call of the UNet, LoRA included, on ``rows`` rows of guidance's batch, and backward to the adapter."""
     cond = policy.encode([PROMPTS[i % len(PROMPTS)] for i in range(rows)])
-    latents, text = torch.randn(rows, *policy.latent_shape), cond.embeddings()
-    both = torch.cat([latents, latents]).to(memory_format=policy.layout), torch.cat([cond.empty.expand_as(text), text])
+    latents = torch.randn(rows, *policy.latent_shape, dtype=policy.dtype)
+    text = cond.embeddings().to(policy.dtype)
+    both = (
+        torch.cat([latents, latents]).to(memory_format=policy.layout),
+        torch.cat([cond.empty.to(text).expand_as(text), text]),
+    )
     timestep = policy.timesteps[torch.randint(policy.num_steps, (rows,))].repeat(2)
 
     def call() -> None:
@@ -262,11 +271,11 @@ def denoiser(policy: StableDiffusion, rows: int, backward: bool) -> Callable[[],
     return call
 
 
-def floor(repetitions: int) -> None:
+def floor(repetitions: int, precision: str) -> None:
     """A vanilla DDPO round of the default run, all of it: reward, store and checkpoint too."""
     rows_tried = (8, 16, 24, 48, 96)
     with tempfile.TemporaryDirectory() as folder, timed_phases() as phases:
-        run = config("ddpo", "vanilla", queries=240 * (repetitions + 1))
+        run = config("ddpo", "vanilla", queries=240 * (repetitions + 1), precision=precision)
         trainer = Trainer(run, "measured", Store(Path(folder) / "b2bench.duckdb"), Path(folder) / "run")
         trainer.store.start_run(_row(run, trainer))
         n = run.settings.draws * run.settings.samples
@@ -332,6 +341,42 @@ def timed_phases() -> Iterator[dict[str, float]]:
         mock.patch.object(StableDiffusion, "decode", timing("decoding", StableDiffusion.decode)),
     ):
         yield found
+
+
+# -- precision --------------------------------------------------------------------------------------------
+
+
+def precision(repetitions: int) -> None:
+    """The guided denoiser with its LoRA, 48 latents at once: fp32, bf16, and bf16 without backbones/half.py."""
+    policies = {name: Ours(QUERIES, precision=name).policy for name in ("fp32", "bf16")}
+    with mock.patch.object(stable_diffusion, "ease_half", return_value=False):
+        policies["bf16 as torch, diffusers and peft compute it"] = Ours(QUERIES, precision="bf16").policy
+    plays = {
+        (name, backward): guided(policy, QUERIES, backward)
+        for name, policy in policies.items()
+        for backward in (False, True)
+    }
+    found = in_turns(plays, repetitions)
+    table = Table("", "forward, ms a row", "times fp32", "forward and backward", "times fp32", box=box.SIMPLE)
+    middle = {key: 1000 * statistics.median(seconds) / QUERIES for key, seconds in found.items()}
+    for name in policies:
+        cells = ((f"{middle[name, b]:.2f}", f"{middle[name, b] / middle['fp32', b]:.2f}") for b in (False, True))
+        table.add_row(name, *itertools.chain(*cells))
+    console.print(table)
+
+
+def guided(policy: StableDiffusion, rows: int, backward: bool) -> Callable[[], None]:
+    """A noise prediction as rollouts and updates call it."""
+    cond = policy.encode([PROMPTS[i % len(PROMPTS)] for i in range(rows)])
+    latents, step = torch.randn(rows, *policy.latent_shape), torch.randint(policy.num_steps, (rows,))
+
+    def call() -> None:
+        with torch.set_grad_enabled(backward):
+            noise = policy.noise(cond, latents, step)
+        if backward:
+            torch.autograd.grad(noise.sum(), policy.parameters())
+
+    return call
 
 
 # -- cells ------------------------------------------------------------------------------------------------
@@ -474,9 +519,10 @@ def _query_rows(n: int, round: int = 0) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["peers", "floor", "cells", "growth", "cores", "peak"])
+    parser.add_argument("what", choices=["peers", "floor", "cells", "growth", "cores", "precision", "peak"])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of floor")
     parser.add_argument("--way", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -487,7 +533,9 @@ def main() -> None:
     elif options.what == "peak":
         print_peak(options.way)
     elif options.what == "floor":
-        floor(options.repetitions)
+        floor(options.repetitions, options.precision)
+    elif options.what == "precision":
+        precision(options.repetitions)
     elif options.what == "cells":
         cells()
     else:

@@ -36,7 +36,7 @@ class _Adapted(torch.autograd.Function):
         of_rows = gradient.flatten(0, -2)
         of_thin = of_rows @ up
         of_x = (of_rows @ weight).addmm_(of_thin, down).view(*gradient.shape[:-1], -1)
-        return of_x, None, None, of_thin.t() @ rows, of_rows.t() @ thin
+        return of_x, None, None, of_thin.t() @ rows, (thin.t() @ of_rows).t()
 
 
 class HalfAttention(MergedAttention):
