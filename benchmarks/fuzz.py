@@ -446,7 +446,7 @@ def main() -> None:
 
 
 def _comparable(ended: Ended) -> str:
-    """What it said, without what is of one process: addresses, run ids, folders, and what follows where a message is cut."""
+    """What it said, without what is of one process: addresses, run ids, folders; of a message that is cut, its head."""
     said = ended.stderr.replace("python -m b2bench", "b2bench")
     said = re.sub(r" \[\.\.\. [\d,]+ characters \.\.\.\] .*", " [...]", said)
     text = re.sub(r"fuzz-\w+|0x[0-9a-f]+|\d{8}T\d{6}-[0-9a-f]{4}|[0-9a-f]{8,}", "", " ".join(said.split()))
