@@ -35,7 +35,9 @@ class _Adapted(torch.autograd.Function):
         rows, thin, weight, down, up = ctx.saved_tensors
         of_rows = gradient.flatten(0, -2)
         of_thin = of_rows @ up
-        of_x = (of_rows @ weight).addmm_(of_thin, down).view(*gradient.shape[:-1], -1)
+        of_x = None
+        if ctx.needs_input_grad[0]:  # not of the text, nor before the first adapter
+            of_x = (of_rows @ weight).addmm_(of_thin, down).view(*gradient.shape[:-1], -1)
         return of_x, None, None, of_thin.t() @ rows, (thin.t() @ of_rows).t()
 
 

@@ -148,6 +148,8 @@ class StableDiffusion:
         # On a CPU convolutions need no reordering then, and tokens are a view of an image: a tenth of the time.
         self.layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.unet.to(memory_format=self.layout)
+        if self.dtype != torch.float32:  # in fp32 it would change the rounding of results that are published
+            self.vae.to(memory_format=self.layout)
         self._fuse()
 
     @property
