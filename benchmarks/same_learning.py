@@ -1,6 +1,6 @@
 """Does a faster setting learn the same? ``python benchmarks/same_learning.py precision --db b2bench.duckdb``.
 
-Pairs finished runs that differ in the named setting alone (same algorithm, wrapper, prompts, seed, everything), and
+Pairs finished runs that differ in the named setting alone (same algorithm, wrapper, prompts, seed, version, all else), and
 prints the difference in final alignment on test prompts with its 90% interval over seeds. *The same* is said only
 where the whole interval lies within the margin (two one-sided tests at 5%); where it reaches beyond, nothing is shown.
 Runs of several stores are brought together by ``b2bench merge``. To make such runs:
@@ -42,7 +42,7 @@ def main() -> None:
         config = {name: part for name, part in run["config"].items() if name not in ("seed", "found")}
         settings = dict(config.pop("settings"))
         value = str(settings.pop(options.setting))
-        key = json.dumps([config, settings], sort_keys=True)
+        key = json.dumps([config, settings, run["benchmark_version"]], sort_keys=True)
         cells[key][value][run["seed"]] = _last(store, run["run_id"])
     table = Table("", "metric", "seeds", "means", "difference", "90% interval", f"within ±{options.margin:g}")
     table.box, table.show_edge = box.SIMPLE, False

@@ -164,7 +164,7 @@ class Ours:
 
 
 AT_ONCE = 96  # transitions trained at once, the default; trl's fastest is 48
-FAST = 0.4  # timestep_fraction of the fast settings (docs/speed.md)
+FAST = 0.4  # a timestep_fraction, which changes what is learned (docs/speed.md)
 WAYS: dict[str, Callable[[], Callable[[], None]]] = {
     "trl, 48 at once": lambda: trl_round(48),
     "trl, 8 at once": lambda: trl_round(8),

@@ -71,7 +71,10 @@ class ChannelsFirstNorm(nn.GroupNorm):
 
 
 def ease_half(unet: UNet2DConditionModel) -> bool:
-    """Let ``unet`` avoid the above. Whether it needs no autocast: its adapters' float32 weights are cast as used."""
+    """Let ``unet`` normalise channel first and, where it fits, compute its attentions by :class:`HalfAttention`.
+
+    Returns whether it did the latter. Only then are float32 adapters cast where they are used; else autocast must.
+    """
     for name, module in list(unet.named_modules()):
         if type(module) is nn.GroupNorm:
             eased = ChannelsFirstNorm(module.num_groups, module.num_channels, module.eps, module.affine)
