@@ -1,6 +1,6 @@
 """Does a faster setting learn the same? ``python benchmarks/same_learning.py precision --db b2bench.duckdb``.
 
-Pairs finished runs that differ in the named setting alone (same algorithm, wrapper, prompts, seed, version, all else), and
+Pairs finished runs that differ in the named setting alone (same algorithm, wrapper, prompts, seed, version, ...), and
 prints the difference in final alignment on test prompts with its 90% interval over seeds. *The same* is said only
 where the whole interval lies within the margin (two one-sided tests at 5%); where it reaches beyond, nothing is shown.
 Runs of several stores are brought together by ``b2bench merge``. To make such runs:
