@@ -424,7 +424,13 @@ def report(
         list[str] | None, typer.Option(help="Show a part: algorithm=ddpo,pg; wrapper, prompts, reward, backbone, ...")
     ] = None,
     margin: Annotated[float, typer.Option(help="Differences of alignment that count as none when shown")] = 0.01,
-    runs: Annotated[Path, typer.Option(help="Folder of the run folders, for sample grids in HTML")] = Path("runs"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write the figures into, as SVG and PDF; Markdown and LaTeX show them")
+    ] = None,
+    title: Annotated[str, typer.Option(help="What the report is headed")] = "",
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders, for the grids of sample images")] = Path(
+        "runs"
+    ),
     check: Annotated[bool, typer.Option("--check", help="Exit code 1 where seeds are missing or versions mix")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -438,20 +444,27 @@ def report(
     conditions = parse_where(where or [])
     store = Store(db)
     found = select(tables(store.runs(), store.evals(), store.rounds(), margin, store.refusals()), conditions)
-    _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs)
+    _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs, figures, visible(title))
     if check and (wrong := problems(found)):
         for line in wrong:
             stderr().print(line, soft_wrap=True, markup=False)
         raise typer.Exit(1)
 
 
-def _write_report(found: Any, written_as: ReportFormat, out: Path | None, store: Any, runs: Path) -> None:
+def _write_report(
+    found: Any, written_as: ReportFormat, out: Path | None, store: Any, runs: Path, figures: Path | None, title: str
+) -> None:
     from b2bench.leaderboard.document import document
     from b2bench.leaderboard.terminal import render, to_json
 
+    if title and written_as in (ReportFormat.json, ReportFormat.csv):
+        raise UserError(f"--title heads a page: {written_as.value} has no place for it")
+    if out is not None and written_as is ReportFormat.terminal:
+        raise UserError("--out writes files: choose --format markdown, html, json, csv or latex with it")
+    pictures = [] if figures is None else _write_figures(found, written_as, out, store, runs, figures)
     if written_as is ReportFormat.terminal:
-        if out is not None:
-            raise UserError("--out writes files: choose --format markdown, html, json, csv or latex with it")
+        if title:
+            stdout().print(title, style="bold", markup=False)
         render(found, stdout())
         return
     if written_as is ReportFormat.json and out is None:
@@ -462,28 +475,45 @@ def _write_report(found: Any, written_as: ReportFormat, out: Path | None, store:
     if written_as is ReportFormat.html:
         from b2bench.leaderboard.html import html
 
-        text = html(found, samples=store.samples(), runs=runs)
+        text = html(found, heading=title or "b2bench report", samples=store.samples(), runs=runs)
     elif written_as is ReportFormat.json:
         text = json.dumps(to_json(found), indent=2, default=str, allow_nan=False) + "\n"
+    elif written_as is ReportFormat.csv:
+        text = written.csv_text(document(found))
     else:
-        make = {"markdown": written.markdown, "latex": written.latex, "csv": written.csv_text}[written_as.value]
-        text = make(document(found))
+        make = written.markdown if written_as is ReportFormat.markdown else written.latex
+        text = make(document(found, pictures), title)
     if out is None:
         typer.echo(text, nl=False)
         return
     _write_file(out, text, between=written_as is ReportFormat.markdown)
 
 
+def _write_figures(
+    found: Any, written_as: ReportFormat, out: Path | None, store: Any, runs: Path, folder: Path
+) -> list[list[Any]]:
+    from b2bench.leaderboard.files import write_figures
+
+    beside = Path() if out is None else out.parent
+    if written_as is ReportFormat.latex and re.search(r"[^\w./ -]", os.path.relpath(folder, beside)):
+        raise UserError(f"--figures {folder}: TeX reads characters of this name as commands; choose another")
+    try:
+        pictures = write_figures(found, folder, store.samples(), runs, beside)
+    except OSError as error:
+        raise UserError(f"--figures {folder} cannot be written: {error.strerror}") from None
+    stderr().print(f"{sum(map(len, pictures))} figures as SVG and PDF in {folder}", soft_wrap=True, markup=False)
+    return pictures
+
+
 def _write_file(out: Path, text: str, *, between: bool) -> None:
     """Write ``text``, whole or not at all; ``between`` the markers of a file that has them."""
+    from b2bench.leaderboard.files import write_whole
     from b2bench.leaderboard.written import BEGIN, between_markers
 
     try:
         if between and out.is_file() and BEGIN in (old := out.read_text(encoding="utf-8")):
             text = between_markers(old, text)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, out)
+        write_whole(out, text.encode())
     except ValueError as error:
         raise UserError(f"--out {out}: {error}") from None
     except OSError as error:

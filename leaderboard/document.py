@@ -58,13 +58,22 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure in files of its own: ``stem`` is their path without ``.svg`` or ``.pdf``."""
+
+    caption: str
+    stem: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """What belongs to one context: its head, what limits it, its tables."""
+    """What belongs to one context: its head, what limits it, its tables, its figures where these are files."""
 
     title: str
     facts: tuple[str, ...]
     notes: tuple[str, ...]
     grids: tuple[Grid, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
@@ -115,12 +124,12 @@ def facts(head: Head) -> tuple[str, ...]:
     return (f"seeds {seeds}", f"test split, {images} images per evaluation", *head.inception)
 
 
-def document(tables: Sequence[Tables]) -> list[Section]:
-    """A section for each context, its tables in the order in which they are read."""
-    return [_section(group) for group in tables]
+def document(tables: Sequence[Tables], pictures: Sequence[Sequence[Picture]] = ()) -> list[Section]:
+    """A section for each context, its tables in the order in which they are read; ``pictures`` are of each section."""
+    return [_section(group, tuple(shown)) for group, shown in zip(tables, pictures or [()] * len(tables), strict=True)]
 
 
-def _section(group: Tables) -> Section:
+def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
     head = group.head
     grids = [
         _leaderboard(group),
@@ -132,7 +141,7 @@ def _section(group: Tables) -> Section:
         *paper_grids(head.context),
         _incomplete(group),
     ]
-    return Section(title(head.context), facts(head), head.notes, tuple(grid for grid in grids if grid.rows))
+    return Section(title(head.context), facts(head), head.notes, tuple(grid for grid in grids if grid.rows), pictures)
 
 
 def _name(row: Any) -> Cell:

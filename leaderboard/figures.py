@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from b2bench.leaderboard.document import MEASURES, SYMBOLS
+from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.openness import Profile
 from b2bench.leaderboard.stats import estimate
 from b2bench.leaderboard.tables import Curve, Tables
@@ -17,6 +20,7 @@ from b2bench.leaderboard.tables import Curve, Tables
 from b2bench.errors import UserError
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
+LARGEST_SIDE = 4096  # pixels of a sample image
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -305,6 +309,47 @@ def draw_distance(group: Tables) -> Any:
         axes.set_ylabel(_plain("held-out CLIPScore" if metric == held_out else metric))
     _legend(figure, panels[0])
     return figure
+
+
+def draw_samples(grid: SampleGrid) -> Any:
+    """The sample grid: prompts downwards, cells across, the trained score under each image; None without images."""
+    from matplotlib.figure import Figure
+
+    shown = [[_pixels(sample) for sample in samples] for _, samples in grid.rows]
+    if all(image is None for row in shown for image in row):
+        return None
+    names = [textwrap.fill(_plain(name, 30), 12) for name in grid.columns]
+    prompts = [textwrap.fill(_plain(prompt), 18) for prompt, _ in grid.rows]
+    figure = Figure(figsize=(1.6 + 0.9 * len(names), 0.5 + 1.05 * len(prompts)), layout="constrained")
+    panels = figure.subplots(len(prompts), len(names), squeeze=False)
+    for (_, samples), images, row, prompt in zip(grid.rows, shown, panels, prompts, strict=True):
+        for sample, image, axes in zip(samples, images, row, strict=True):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if image is not None:
+                axes.imshow(image, interpolation="nearest")
+            if sample is not None:
+                axes.set_xlabel(sample.score, fontsize=7, labelpad=2)
+        row[0].set_ylabel(prompt, fontsize=8, rotation=0, ha="right", va="center")
+    for axes, name in zip(panels[0], names, strict=True):
+        axes.set_title(name, fontsize=8)
+    return figure
+
+
+def _pixels(sample: Sample | None) -> Any:
+    """The image as an array [H, W, 3]; None where it is missing, damaged, or larger than a sample has reason to be."""
+    from PIL import Image
+
+    if sample is None or not sample.png:
+        return None
+    data = base64.b64decode(sample.png)
+    # width and height in the head of a PNG: a small file of a stranger may unfold to gigabytes
+    if not 0 < max(int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) <= LARGEST_SIDE:
+        return None
+    try:
+        return np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

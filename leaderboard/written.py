@@ -6,8 +6,9 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
-from b2bench.leaderboard.document import Cell, Grid, Section
+from b2bench.leaderboard.document import Cell, Grid, Picture, Section
 
 BEGIN, END = "<!-- b2bench report -->", "<!-- end of b2bench report -->"
 NOTHING = "No runs yet. Start one: b2bench run --algo dpok --wrapper b2"
@@ -29,15 +30,16 @@ def _entity(match: re.Match[str]) -> str:
     return character if character in "()+-:@" else f"&#{ord(character)};" if character in "<>|&`" else f"\\{character}"
 
 
-def markdown(sections: Sequence[Section]) -> str:
+def markdown(sections: Sequence[Section], heading: str = "") -> str:
     """All sections as GitHub's Markdown; the same text for the same rows."""
+    parts = [f"# {markdown_text(heading)}\n"] if heading else []
     if not sections:
-        return f"{NOTHING}\n"
-    parts = []
+        parts.append(f"{NOTHING}\n")
     for section in sections:
         parts.append(f"## {markdown_text(section.title)}\n\n{markdown_text(' · '.join(section.facts))}\n")
         parts += [f"> {markdown_text(note)}\n" for note in section.notes]
         parts += [_markdown_grid(grid) for grid in section.grids]
+        parts += [f"![{markdown_text(p.caption)}]({quote(p.stem)}.svg)\n" for p in section.pictures]
     return "\n".join(parts)
 
 
@@ -101,8 +103,11 @@ def latex_text(text: str) -> str:
     return "".join(found)
 
 
-def latex(sections: Sequence[Section]) -> str:
-    """A document of its own, whose tables can be copied out (packages booktabs, amssymb, textcomp)."""
+def latex(sections: Sequence[Section], heading: str = "") -> str:
+    """A document of its own, whose tables can be copied out (packages booktabs, amssymb, textcomp).
+
+    Paths of pictures must hold no character that TeX reads as a command.
+    """
     lines = [
         r"\documentclass{article}",
         r"\usepackage[T1]{fontenc}",
@@ -112,6 +117,8 @@ def latex(sections: Sequence[Section]) -> str:
         r"\setlength{\parindent}{0pt}",
         r"\begin{document}",
     ]
+    if heading:
+        lines.append(rf"{{\LARGE {latex_text(heading)}\par}}")
     if not sections:
         lines.append(latex_text(NOTHING))
     for section in sections:
@@ -119,6 +126,8 @@ def latex(sections: Sequence[Section]) -> str:
         lines += [rf"\emph{{{latex_text(note)}}}\par" for note in section.notes]
         for grid in section.grids:
             lines += _latex_grid(grid)
+        for picture in section.pictures:
+            lines += _latex_picture(picture)
     return "\n".join([*lines, r"\end{document}", ""])
 
 
@@ -139,6 +148,17 @@ def _latex_grid(grid: Grid) -> list[str]:
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",
+        "",
+    ]
+
+
+def _latex_picture(picture: Picture) -> list[str]:
+    return [
+        r"\begin{figure}[h!]",
+        r"\centering",
+        rf"\includegraphics[width=.7\linewidth,height=.8\textheight,keepaspectratio]{{\detokenize{{{picture.stem}.pdf}}}}",
+        rf"\caption{{{latex_text(picture.caption)}}}",
+        r"\end{figure}",
         "",
     ]
 

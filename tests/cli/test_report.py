@@ -48,6 +48,10 @@ def test_a_run_leaves_the_images_of_the_grid(
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 8
     assert not re.search(r"(src|href)=\"(?!data:)", page)  # it works offline
+    written = b2bench("report", "--format", "markdown", "--figures", "figures")
+    assert "](figures/samples.svg)" in written.stdout
+    assert "samples of seed 0" in written.stdout
+    assert (tmp_path / "figures" / "samples.svg").read_text().count("data:image/png;base64,") == 8
     off = b2bench(*TINY, "--set", "sample_images=0", "--seed", "1", "--json")
     assert off.code == 0, off.stderr
     assert len(Store("b2bench.duckdb").samples()) == len(rows)
@@ -91,6 +95,26 @@ def test_markdown_goes_between_the_markers_of_a_page(folder: Path, b2bench: Call
     assert "has no line" in refused.stderr
 
 
+def test_figures_and_a_title(folder: Path, b2bench: Callable[..., Any]) -> None:
+    (folder / "paper").mkdir()
+    made = b2bench(
+        "report", "--format", "markdown", "--out", "paper/report.md", "--figures", "paper/my figures", "--title", "Mine"
+    )
+    assert made.code == 0, made.stderr
+    text = (folder / "paper" / "report.md").read_text()
+    assert text.startswith("# Mine\n\n## b2bench")
+    shown = re.findall(r"\]\((.*?)\)", text)
+    assert "my%20figures/alignment-against-reward-queries.svg" in shown
+    assert all((folder / "paper" / path.replace("%20", " ")).is_file() for path in shown)
+    kinds = sorted(path.suffix for path in (folder / "paper" / "my figures").iterdir())
+    assert kinds == sorted([".pdf", ".svg"] * len(shown))
+    tex = b2bench("report", "--format", "latex", "--out", "paper/report.tex", "--figures", "paper/my figures")
+    assert tex.code == 0
+    assert "{my figures/alignment-against-reward-queries.pdf}" in (folder / "paper" / "report.tex").read_text()
+    assert "Mine" in b2bench("report", "--title", "Mine").stdout
+    assert "<h1>Mine</h1>" in b2bench("report", "--title", "Mine", "--format", "html").stdout
+
+
 def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     assert b2bench("report", "--check").code == 0
     none = b2bench("report", "--where", "prompts=others", "--check")
@@ -111,6 +135,9 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
         (("--out", "report.txt"), "--format markdown"),
         (("--format", "pdf"), "pdf"),
         (("--format", "html", "--out", "none/report.html"), "cannot be written"),
+        (("--format", "csv", "--title", "Mine"), "--title heads a page: csv"),
+        (("--figures", "b2bench.duckdb"), "--figures b2bench.duckdb cannot be written"),
+        (("--format", "latex", "--figures", "50%"), "TeX reads characters"),
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], reason: str, folder: Path, b2bench: Callable[..., Any]) -> None:

@@ -1,5 +1,6 @@
 """A report in every written format: what it says, and that nothing a store holds is markup."""
 
+import base64
 import csv
 import io
 import math
@@ -7,16 +8,20 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from b2bench.leaderboard.document import Cell, Column, Grid, Section, document, paper_grids
-from b2bench.leaderboard.figures import colours, pareto, report_figures, written_figure
+from b2bench.leaderboard.figures import colours, draw_samples, pareto, report_figures, written_figure
+from b2bench.leaderboard.files import write_figures
+from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.html import html
 from b2bench.leaderboard.selection import parse_where, problems, select
 from b2bench.leaderboard.tables import Context, tables
 from b2bench.leaderboard.terminal import render, to_json
 from b2bench.leaderboard.written import BEGIN, END, between_markers, csv_text, latex, markdown, markdown_text
+from PIL import Image
 from rich.console import Console
 from synthetic import Rows
 
@@ -299,6 +304,71 @@ def test_a_curve_has_a_thin_line_for_each_seed_and_a_band(known: Rows) -> None:
     thick = next(line for line in axes.lines if line.get_label() == "ddpo bpt")
     assert list(thick.get_xdata()) == [0, 500, 1000]
     assert list(thick.get_ydata()) == pytest.approx([0.62, 0.665, 0.71])
+
+
+def test_figures_in_files_are_named_after_what_they_show(known: Rows, tmp_path: Path) -> None:
+    pictures = write_figures(known.tables(), tmp_path / "report" / "figures", beside=tmp_path / "report")
+    assert [p.stem for p in pictures[0]] == [
+        "figures/alignment-against-reward-queries",
+        "figures/alignment-against-denoiser-calls",
+        "figures/differences-to-vanilla",
+        "figures/alignment-and-diversity",
+        "figures/effects-of-bpt-and-bs",
+    ]
+    written = {path.name: path.read_bytes() for path in (tmp_path / "report" / "figures").iterdir()}
+    assert sorted(written) == sorted(f"{Path(p.stem).name}.{kind}" for p in pictures[0] for kind in ("pdf", "svg"))
+    for name, content in written.items():
+        assert content.startswith(b"%PDF" if name.endswith("pdf") else b"<?xml")
+    write_figures(known.tables(), tmp_path / "report" / "figures")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "report" / "figures").iterdir()} == written
+    sections = document(known.tables(), pictures)
+    assert markdown(sections).count("](figures/") == 5
+    assert "![differences to vanilla](figures/differences-to-vanilla.svg)" in markdown(sections)
+    assert r"{\detokenize{figures/differences-to-vanilla.pdf}}" in latex(sections)
+
+
+def test_figures_of_several_contexts_do_not_overwrite_each_other(known: Rows, tmp_path: Path) -> None:
+    known.add("pg", "vanilla", 0, {0: 0.6, 1000: 0.7}, prompts="others")
+    first, second = write_figures(known.tables(), tmp_path)
+    assert {Path(p.stem).name[:2] for p in first} == {"1-"}
+    assert {Path(p.stem).name[:2] for p in second} == {"2-"}
+
+
+def test_a_heading_is_text(known: Rows) -> None:
+    sections = document(known.tables())
+    assert markdown(sections, "a <b> *c*").startswith("# a &#60;b&#62; \\*c\\*\n\n## b2bench")
+    assert r"{\LARGE 50\% \#1\par}" in latex(sections, "50% #1")
+    assert "<h1>a &lt;b&gt;</h1>" in html(known.tables(), heading="a <b>")
+    assert "a" in markdown([], "a")
+
+
+def sample(content: bytes) -> Sample:
+    return Sample(base64.b64encode(content).decode(), "0.700")
+
+
+def png(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+def test_the_sample_grid_as_a_figure() -> None:
+    here = sample(png(8, 8))
+    found = SampleGrid(0, ("pretrained", "$ddpo$"), (("a $cat$ {", (here, here)), ("dog", (here, None))))
+    figure = draw_samples(found)
+    assert len(figure.axes) == 4
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 0]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["0.700", "0.700", "0.700", ""]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["pretrained", r"\$ddpo\$"]
+    assert written_figure(figure, "svg").startswith(b"<?xml")
+
+
+def test_a_sample_image_that_is_none_is_left_out() -> None:
+    """What lies in a run folder may be a stranger's: damaged, cut off, or of a size to fill the memory."""
+    bomb = png(8, 8).replace((8).to_bytes(4) * 2, (60_000).to_bytes(4) * 2, 1)
+    assert int.from_bytes(bomb[16:20]) == 60_000
+    for content in (png(8, 8)[:20], png(8, 8)[:45], b"\x89PNG\r\n\x1a\n", bomb):
+        assert draw_samples(SampleGrid(0, ("ddpo",), (("cat", (sample(content),)),))) is None
 
 
 def test_nothing_to_show_is_no_figure(rows: Rows) -> None:

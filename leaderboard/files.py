@@ -1,0 +1,63 @@
+"""A report's files: each is written whole or not at all, and figures under names that stay the same."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from b2bench.leaderboard.document import Picture
+from b2bench.leaderboard.figures import draw_samples, report_figures, written_figure
+from b2bench.leaderboard.grids import sample_grid
+from b2bench.leaderboard.tables import Tables
+
+KINDS = ("svg", "pdf")  # for pages, and for papers
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step.
+
+    Raises:
+        OSError: the folder does not exist, or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_figures(
+    tables: Sequence[Tables],
+    folder: Path,
+    samples: Sequence[Mapping[str, Any]] = (),
+    runs: Path = Path("runs"),
+    beside: Path = Path(),
+) -> list[list[Picture]]:
+    """Write every figure of a report, and its sample grids, into ``folder`` as SVG and as PDF.
+
+    ``samples`` and ``runs`` are those of :func:`b2bench.leaderboard.html.html`. A name begins with the number of its
+    context in the report where there are several. Returns the pictures of each context, with paths from ``beside``.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for place, group in enumerate(tables, 1):
+        figures = [(name, name, figure) for name, figure in report_figures(group).items()]
+        if (grid := sample_grid(group, samples, runs)) and (drawn := draw_samples(grid)):
+            caption = f"samples of seed {grid.seed}: along a row the same noise, below an image its trained score"
+            figures.append(("samples", caption, drawn))
+        pictures = []
+        for name, caption, figure in figures:
+            name = re.sub(r"\W+", "-", name.lower())
+            stem = folder / (f"{place}-{name}" if len(tables) > 1 else name)
+            for kind in KINDS:
+                write_whole(stem.with_name(f"{stem.name}.{kind}"), written_figure(figure, kind))
+            pictures.append(Picture(caption, Path(os.path.relpath(stem, beside)).as_posix()))
+        found.append(pictures)
+    return found
