@@ -201,7 +201,13 @@ def _rank(row: LeaderboardRow) -> Cell:
 
 
 def _warning(row: LeaderboardRow) -> Cell:
-    return Cell("over-optimised", kind="loss") if row.over_optimised else Cell("")
+    if not row.over_optimised:
+        return Cell("")
+    return Cell("over-optimised", kind="loss") if _certain(row) else Cell("over-optimised?", kind="inconclusive")
+
+
+def _certain(row: LeaderboardRow) -> bool:
+    return row.gain is not None and row.gain.low is not None
 
 
 def _leaderboard(group: Tables) -> Grid:
@@ -239,8 +245,12 @@ def _leaderboard(group: Tables) -> Grid:
         legend.append(HEADROOM)
     if any(row.failed for row in rows):
         legend.append("† failed runs, counted with their last evaluation")
-    if any(row.over_optimised for row in rows):
-        legend.append("over-optimised: the trained reward rose and the held-out score fell")
+    if any(row.over_optimised and _certain(row) for row in rows):
+        legend.append(
+            "over-optimised: the trained reward rose and the held-out score fell, both beyond their intervals"
+        )
+    if any(row.over_optimised and not _certain(row) for row in rows):
+        legend.append(f"over-optimised?: by the signs alone, of fewer than {MIN_SEEDS} seeds")
     return _grid("leaderboard", "Leaderboard", columns, rows, legend)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from b2bench.leaderboard.document import MEASURES, SYMBOLS
+from b2bench.leaderboard.document import MEASURES, SYMBOLS, count
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.openness import Profile
 from b2bench.leaderboard.stats import estimate
@@ -170,6 +170,8 @@ def _cell_name(algorithm: str, wrapper: str, label: str) -> str:
 
 def draw_curves(group: Tables, against: str) -> Any:
     """The trained score on test prompts: a thin line per seed, their mean, and the t-interval as a band."""
+    from matplotlib.ticker import MaxNLocator
+
     metric = group.head.context.reward
     cells = _cells([curve for curve in group.curves if len(curve.queries) > 1], metric)
     if not cells:
@@ -199,6 +201,8 @@ def draw_curves(group: Tables, against: str) -> Any:
         if all(m.low is not None for m in means):
             low, high = [m.low for m in means], [m.high for m in means]
             axes.fill_between(x, low, high, color=palette[algorithm], alpha=0.12, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(lambda value, _: count(value))
     axes.set_xlabel("reward queries" if against == "queries" else "denoiser calls, sampling and training")
     axes.set_ylabel(_plain(metric))
     _legend(figure)
@@ -207,6 +211,8 @@ def draw_curves(group: Tables, against: str) -> Any:
 
 def draw_forest(group: Tables) -> Any:
     """Paired differences with their intervals and a dot for each seed: wrappers to vanilla, vanilla to pretrained."""
+    from matplotlib.ticker import MaxNLocator
+
     rows = [
         (row, cell)
         for row in group.compatibility
@@ -232,6 +238,7 @@ def draw_forest(group: Tables) -> Any:
     )
     axes.invert_yaxis()
     axes.axvline(0, color="0.4", linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.axvspan(-group.head.margin, group.head.margin, color="0.92", zorder=0)
     axes.set_xlabel(_plain(f"difference in {group.head.context.reward}\ngrey: within ±{group.head.margin:g}"))
     return figure
@@ -363,6 +370,8 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def draw_effects(group: Tables) -> Any:
     """The factorial effects of BPT and BS and their interaction, for each algorithm."""
+    from matplotlib.ticker import MaxNLocator
+
     rows = [row for row in group.ablation if row.effects is not None]
     if not rows:
         return None
@@ -390,5 +399,6 @@ def draw_effects(group: Tables) -> Any:
     axes.set_yticks(*zip(*ticks, strict=True))
     axes.invert_yaxis()
     axes.axvline(0, color="0.4", linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(_plain(f"effect on {group.head.context.reward}"))
     return figure

@@ -121,7 +121,7 @@ class LeaderboardRow:
 
     ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
     budget; ``to_target`` the reward queries at which a run first had ``Head.target``, one for each that had. A cell is
-    ``over_optimised`` where the trained reward rose and the held-out score fell.
+    ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says.
     """
 
     algorithm: str

@@ -109,6 +109,11 @@ def test_over_optimisation_is_flagged(rows: Rows) -> None:
     found = grid(document(rows.tables()), "leaderboard")
     warned = column(found, "warning")
     assert (warned["ddpo vanilla"], warned["ddpo b2"]) == ("over-optimised", "")
+    assert not any("signs" in line for line in found.legend)
+    rows.add("pg", "vanilla", 0, {0: 0.6, 1000: 0.601}, heldout={0: 0.5, 1000: 0.499})
+    found = grid(document(rows.tables()), "leaderboard")
+    assert column(found, "warning")["pg vanilla"] == "over-optimised?"  # one seed has no interval
+    assert any("by the signs alone" in line for line in found.legend)
 
 
 def test_diversity_is_compared_at_the_same_alignment(rows: Rows) -> None:
