@@ -245,7 +245,10 @@ def draw_forest(group: Tables) -> Any:
 
 
 def draw_diversity(group: Tables) -> Any:
-    """Alignment against diversity at every evaluation, seeds averaged, and the Pareto front of what was measured."""
+    """Alignment against diversity at every evaluation, seeds averaged, and the Pareto front of what was measured.
+
+    Hollow markers stand at the alignment that every cell reached: where a run first had it, as the table has them.
+    """
     metric = group.head.context.reward
     present = {name for curve in group.curves for name in curve.values}
     measure = next(
@@ -265,6 +268,16 @@ def draw_diversity(group: Tables) -> Any:
             linestyle=LINES.get(wrapper, "-"), markersize=5, label=name,
         )  # fmt: skip
         points += [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    matched = {(row.algorithm, row.wrapper, row.label): row.matched.get(measure) for row in group.diversity}
+    if group.head.matched is not None:
+        axes.axhline(group.head.matched, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)), label="matched alignment")
+        for algorithm, wrapper, label in cells:
+            at = matched.get((algorithm, wrapper, label))
+            if at is not None and at.mean is not None:
+                axes.plot(
+                    [at.mean], [group.head.matched], WRAPPER_MARKERS.get(wrapper, "o"), markersize=9,
+                    markerfacecolor="none", markeredgecolor=palette[algorithm], markeredgewidth=1.5,
+                )  # fmt: skip
     front = pareto(points)
     axes.plot(*zip(*front, strict=True), color="0.5", linewidth=3, alpha=0.35, zorder=0, label="Pareto front")
     axes.set_xlabel(MEASURES.get(measure, measure))

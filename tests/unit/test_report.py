@@ -125,6 +125,11 @@ def test_diversity_is_compared_at_the_same_alignment(rows: Rows) -> None:
     assert column(found, "style entropy (nats), change")["ddpo vanilla"].startswith("−0.200")
     matched = column(found, "style entropy (nats), matched")
     assert matched["ddpo vanilla"] == matched["ddpo b2"] == "1.300 ±0.000"
+    axes = report_figures(rows.one())["alignment and diversity"].axes[0]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert len(hollow) == 2
+    for line in hollow:
+        assert line.get_xydata()[0].tolist() == pytest.approx([1.3, 0.65])
 
 
 # -- hostile text -----------------------------------------------------------------------------------------
