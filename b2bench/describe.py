@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -166,7 +167,14 @@ def _runs_table(rows: Sequence[Row]) -> RenderableType:
         }
         for row in rows
     ]
-    table = _rows_table(shown, right=("seed", "queries"))
+    # what an id says of its own is the first to go where the terminal is narrow: an id cut into lines cannot be copied
+    told = all(row["run"].startswith(f"{row['algorithm']}-{row['wrapper']}-s{row['seed']}-") for row in rows)
+    table = _Fitted(
+        [
+            _rows_table([{key: row[key] for key in row if key not in without} for row in shown], ("seed", "queries"))
+            for without in ((), ("started",), ("started", "algorithm", "wrapper", "seed"))[: 3 if told else 1]
+        ]
+    )
     return Group(table, Text(f"all: {', '.join(f'{key} {rows[0][key]}' for key in alike)}", "dim")) if alike else table
 
 
@@ -565,6 +573,19 @@ def _facts(facts: Mapping[str, Any]) -> Table:
             cell.stylize(_status_style(str(value)))
         table.add_row(Text(str(name)), cell)
     return table
+
+
+class _Fitted:
+    """The first of some tables that the terminal is wide enough for, or the last."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        unbounded = options.update(max_width=10_000)
+        widths = [Measurement.get(console, unbounded, table).maximum for table in self.tables]
+        fitting = [table for table, width in zip(self.tables, widths, strict=True) if width <= options.max_width]
+        yield fitting[0] if fitting else self.tables[-1]
 
 
 def _rows_table(rows: Sequence[Mapping[str, Any]], right: Sequence[str] = ()) -> Table:

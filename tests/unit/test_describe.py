@@ -172,6 +172,19 @@ def test_runs(db: Path) -> None:
     assert "all: reward clipscore, backbone pocket, prompts template1" in text
 
 
+def test_an_id_is_whole_in_a_narrow_terminal(tmp_path: Path) -> None:
+    """Columns that it repeats give way to it; where it is a name of somebody's own, they stay."""
+    store, run = Store(tmp_path / "b2bench.duckdb"), "dpok-vanilla-s0-20261126T135842-a9d9"
+    store.start_run(run_row(run, name=run, algorithm="dpok", wrapper="vanilla", seed=0))
+    table = listing_table("runs", listing("runs", store.path, []))
+    for width, shown in ((120, ("started", "wrapper")), (90, ("wrapper",)), (60, ())):
+        text = printed(table, width)
+        assert run in text
+        assert [name for name in ("started", "wrapper") if name in text] == list(shown)
+    store.start_run(run_row("mine", name="mine", algorithm="dpok", wrapper="vanilla", seed=1))
+    assert "wrapper" in printed(listing_table("runs", listing("runs", store.path, [])), 60)
+
+
 def test_no_runs_and_no_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "empty.duckdb")
     assert "b2bench run makes one" in printed(listing_table("runs", []))
