@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from b2bench.leaderboard.document import MEASURES, SYMBOLS, count
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.openness import Profile
-from b2bench.leaderboard.stats import estimate
+from b2bench.leaderboard.stats import Paired, estimate
 from b2bench.leaderboard.tables import Curve, Tables
 
 from b2bench.errors import UserError
@@ -131,15 +131,65 @@ def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain_axes(axes)
     return figure, axes
 
 
-def _legend(figure: Any, axes: Any = None) -> None:
+def _plain_axes(axes: Any) -> None:
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+MOST = "the part in which most are"
+
+
+def _window(values: Iterable[float]) -> tuple[float, float] | None:
+    """Where most of the values are, if some lie far outside: beyond three interquartile ranges (Tukey's far out)."""
+    finite = np.array([value for value in values if math.isfinite(value)])
+    if len(finite) < 4:
+        return None
+    low, high = np.percentile(finite, [25, 75])
+    reach = 3 * (high - low)
+    inside = finite[(finite >= low - reach) & (finite <= high + reach)]
+    if reach == 0 or len(inside) == len(finite):
+        return None
+    room = 0.06 * float(np.ptp(inside))
+    return float(inside.min()) - room, float(inside.max()) + room
+
+
+def _stacked(x: Iterable[float], y: Sequence[Iterable[float]], width: float = 6.4) -> tuple[Any, Any]:
+    """A figure and its axes [rows, len(y)]: a column for each set of values; see :func:`_window`.
+
+    Two rows where some values are far outside: all of it, and the part in which most are. A cell that collapses would
+    else press all others into one line.
+    """
+    from matplotlib.figure import Figure
+
+    x_window, windows = _window(x), [_window(values) for values in y]
+    rows = 2 if x_window or any(windows) else 1
+    figure = Figure(figsize=(width, 4.0 if rows == 1 else 7.0), layout="constrained")
+    panels = figure.subplots(rows, len(windows), squeeze=False)
+    for axes in panels.flat:
+        _plain_axes(axes)
+    if rows == 2:
+        panels[0, 0].set_title("all", fontsize=9, loc="left")
+        panels[1, 0].set_title(MOST, fontsize=9, loc="left")
+        for axes, window in zip(panels[1], windows, strict=True):
+            _zoom(axes, x_window, window)
+    return figure, panels
+
+
+def _zoom(axes: Any, x_window: tuple[float, float] | None, y_window: tuple[float, float] | None) -> None:
+    if x_window:
+        axes.set_xlim(*x_window)
+    if y_window:
+        axes.set_ylim(*y_window)
+
+
+def _legend(figure: Any) -> None:
     """Beside the axes: with sixteen cells no place within them is free, and looking for one takes seconds."""
-    handles, names = (axes or figure.axes[0]).get_legend_handles_labels()
+    handles, names = figure.axes[0].get_legend_handles_labels()
     figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.065 * max(map(len, names)))
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
 
@@ -176,41 +226,43 @@ def draw_curves(group: Tables, against: str) -> Any:
     cells = _cells([curve for curve in group.curves if len(curve.queries) > 1], metric)
     if not cells:
         return None
-    figure, axes = _figure()
-    palette = colours([name for name, _, _ in cells])
-    for (algorithm, wrapper, label), members in cells.items():
-        style = {"color": palette[algorithm], "linestyle": LINES.get(wrapper, "-")}
-        shared = _shared(members)
-        points = []
-        for curve in members:
-            at = dict(zip(curve.queries, zip(curve.calls, curve.values[metric], strict=True), strict=True))
-            axes.plot(
-                curve.queries if against == "queries" else curve.calls,
-                curve.values[metric],
-                linewidth=0.6,
-                alpha=0.5,
-                **style,
-            )
-            points.append([at[queries] for queries in shared])
-        array = np.array(points, dtype=np.float64)  # [R, points, 2]
-        x: Any = shared if against == "queries" else array[:, :, 0].mean(0)
-        means = [estimate(array[:, i, 1].tolist()) for i in range(len(shared))]
-        name = _cell_name(algorithm, wrapper, label)
-        middle = [math.nan if m.mean is None else m.mean for m in means]
-        axes.plot(x, middle, linewidth=1.8, label=name, marker=WRAPPER_MARKERS.get(wrapper, "o"), markersize=4, **style)
-        if all(m.low is not None for m in means):
-            low, high = [m.low for m in means], [m.high for m in means]
-            axes.fill_between(x, low, high, color=palette[algorithm], alpha=0.12, linewidth=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(lambda value, _: count(value))
-    axes.set_xlabel("reward queries" if against == "queries" else "denoiser calls, sampling and training")
-    axes.set_ylabel(_plain(metric))
+    every = [curve for members in cells.values() for curve in members]
+    figure, panels = _stacked((), [[value for curve in every for value in curve.values[metric]]])
+    for axes in panels.flat:
+        for name, members in cells.items():
+            _draw_curve(axes, name, members, metric, against, colours([name for name, _, _ in cells])[name[0]])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(lambda value, _: count(value))
+        axes.set_ylabel(_plain(metric))
+    panels[-1, 0].set_xlabel("reward queries" if against == "queries" else "denoiser calls, sampling and training")
     _legend(figure)
     return figure
 
 
+def _draw_curve(
+    axes: Any, name: tuple[str, str, str], members: Sequence[Curve], metric: str, against: str, colour: str
+) -> None:
+    wrapper, shared, points = name[1], _shared(members), []
+    style = {"color": colour, "linestyle": LINES.get(wrapper, "-")}
+    for curve in members:
+        at = dict(zip(curve.queries, zip(curve.calls, curve.values[metric], strict=True), strict=True))
+        where = curve.queries if against == "queries" else curve.calls
+        axes.plot(where, curve.values[metric], linewidth=0.6, alpha=0.5, **style)
+        points.append([at[queries] for queries in shared])
+    array = np.array(points, dtype=np.float64)  # [R, points, 2]
+    x: Any = shared if against == "queries" else array[:, :, 0].mean(0)
+    means = [estimate(array[:, i, 1].tolist()) for i in range(len(shared))]
+    middle = [math.nan if m.mean is None else m.mean for m in means]
+    marker = {"marker": WRAPPER_MARKERS.get(wrapper, "o"), "markersize": 4}
+    axes.plot(x, middle, linewidth=1.8, label=_cell_name(*name), **marker, **style)
+    if all(m.low is not None for m in means):
+        low, high = [m.low for m in means], [m.high for m in means]
+        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
 def draw_forest(group: Tables) -> Any:
     """Paired differences with their intervals and a dot for each seed: wrappers to vanilla, vanilla to pretrained."""
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     rows = [
@@ -221,27 +273,39 @@ def draw_forest(group: Tables) -> Any:
     ]
     if not rows:
         return None
-    figure, axes = _figure(6.4, 0.9 + 0.34 * len(rows))
+    window = _window(cell.delta.mean for _, cell in rows if cell.delta and cell.delta.mean is not None)
+    figure = Figure(figsize=(9.6 if window else 6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 2 if window else 1, squeeze=False, sharey=True)[0]
     palette = colours([row.algorithm for row, _ in rows])
-    for place, (row, cell) in enumerate(rows):
-        delta, colour = cell.delta, palette[row.algorithm]
-        assert delta is not None
-        axes.plot(delta.values, [place] * len(delta.values), "o", color=colour, markersize=3.5, alpha=0.5)
-        axes.plot([delta.mean], [place], "D", color=colour, markersize=6)
-        if delta.low is not None:
-            axes.plot([delta.low, delta.high], [place, place], color=colour, linewidth=1.8)
+    for axes in panels:
+        _plain_axes(axes)
+        for place, (row, cell) in enumerate(rows):
+            assert cell.delta is not None
+            _draw_delta(axes, place, cell.delta, palette[row.algorithm])
+        axes.axvline(0, color="0.4", linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.axvspan(-group.head.margin, group.head.margin, color="0.92", zorder=0)
+        axes.set_xlabel(_plain(f"difference in {group.head.context.reward}\ngrey: within ±{group.head.margin:g}"))
+    if window:
+        panels[0].set_title("all", fontsize=9, loc="left")
+        panels[1].set_title(MOST, fontsize=9, loc="left")
+        _zoom(panels[1], window, None)
     names = [
         _plain(f"{row.algorithm} {row.label} {cell.wrapper} − {cell.baseline}".replace("  ", " ")) for row, cell in rows
     ]
-    axes.set_yticks(
+    panels[0].set_yticks(
         range(len(rows)), [f"{name}  {SYMBOLS[cell.verdict]}" for name, (_, cell) in zip(names, rows, strict=True)]
     )
-    axes.invert_yaxis()
-    axes.axvline(0, color="0.4", linewidth=1)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.axvspan(-group.head.margin, group.head.margin, color="0.92", zorder=0)
-    axes.set_xlabel(_plain(f"difference in {group.head.context.reward}\ngrey: within ±{group.head.margin:g}"))
+    panels[0].invert_yaxis()
     return figure
+
+
+def _draw_delta(axes: Any, place: float, delta: Paired, colour: str) -> None:
+    """A dot for each seed, a diamond for their mean, a line for its interval."""
+    axes.plot(delta.values, [place] * len(delta.values), "o", color=colour, markersize=3.5, alpha=0.5)
+    axes.plot([delta.mean], [place], "D", color=colour, markersize=6)
+    if delta.low is not None:
+        axes.plot([delta.low, delta.high], [place, place], color=colour, linewidth=1.8)
 
 
 def draw_diversity(group: Tables) -> Any:
@@ -257,31 +321,28 @@ def draw_diversity(group: Tables) -> Any:
     cells = _cells(group.curves, metric, measure)
     if not measure or not cells:
         return None
-    figure, axes = _figure()
-    palette = colours([name for name, _, _ in cells])
-    points = []
-    for (algorithm, wrapper, label), members in cells.items():
-        x, y = _path(members, measure, metric)
-        name = _cell_name(algorithm, wrapper, label)
-        axes.plot(
-            x, y, marker=WRAPPER_MARKERS.get(wrapper, "o"), color=palette[algorithm], linewidth=1,
-            linestyle=LINES.get(wrapper, "-"), markersize=5, label=name,
-        )  # fmt: skip
-        points += [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    paths = {name: _path(members, measure, metric) for name, members in cells.items()}
+    points = [(float(a), float(b)) for x, y in paths.values() for a, b in zip(x, y, strict=True)]
+    front = pareto([point for point in points if all(map(math.isfinite, point))])
     matched = {(row.algorithm, row.wrapper, row.label): row.matched.get(measure) for row in group.diversity}
-    if group.head.matched is not None:
-        axes.axhline(group.head.matched, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)), label="matched alignment")
-        for algorithm, wrapper, label in cells:
-            at = matched.get((algorithm, wrapper, label))
-            if at is not None and at.mean is not None:
-                axes.plot(
-                    [at.mean], [group.head.matched], WRAPPER_MARKERS.get(wrapper, "o"), markersize=9,
-                    markerfacecolor="none", markeredgecolor=palette[algorithm], markeredgewidth=1.5,
-                )  # fmt: skip
-    front = pareto(points)
-    axes.plot(*zip(*front, strict=True), color="0.5", linewidth=3, alpha=0.35, zorder=0, label="Pareto front")
-    axes.set_xlabel(MEASURES.get(measure, measure))
-    axes.set_ylabel(_plain(metric))
+    palette = colours([name for name, _, _ in cells])
+    diversity, alignment = ([value for path in paths.values() for value in path[i]] for i in range(2))
+    figure, panels = _stacked(diversity, [alignment])
+    for axes in panels.flat:
+        for name, (x, y) in paths.items():
+            marker = {"marker": WRAPPER_MARKERS.get(name[1], "o"), "color": palette[name[0]]}
+            line = LINES.get(name[1], "-")
+            axes.plot(x, y, linewidth=1, linestyle=line, markersize=5, label=_cell_name(*name), **marker)
+            at = matched.get(name)
+            if group.head.matched is not None and at is not None and at.mean is not None:
+                hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
+                axes.plot([at.mean], [group.head.matched], markersize=9, **hollow, **marker)
+        if group.head.matched is not None:
+            style: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": (0, (4, 3))}
+            axes.axhline(group.head.matched, label="matched alignment", **style)
+        axes.plot(*zip(*front, strict=True), color="0.5", linewidth=3, alpha=0.35, zorder=0, label="Pareto front")
+        axes.set_ylabel(_plain(metric))
+    panels[-1, 0].set_xlabel(MEASURES.get(measure, measure))
     _legend(figure)
     return figure
 
@@ -307,28 +368,31 @@ def draw_distance(group: Tables) -> Any:
         return None
     both = all(held_out in curve.values for members in cells.values() for curve in members)
     shown = [trained, *([held_out] if both and held_out != trained else [])]
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4 if len(shown) == 1 else 9.6, 4.0), layout="constrained")
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    every = [curve for members in cells.values() for curve in members]
+    figure, panels = _stacked(
+        [math.sqrt(max(0.0, kl)) for curve in every for kl in curve.values["kl_pretrained"]],
+        [[value for curve in every for value in curve.values[metric]] for metric in shown],
+        6.4 if len(shown) == 1 else 9.6,
+    )
     palette = colours([name for name, _, _ in cells])
-    for axes, metric in zip(panels, shown, strict=True):
-        for (algorithm, wrapper, label), members in cells.items():
-            style = {"color": palette[algorithm], "linestyle": LINES.get(wrapper, "-")}
-            for curve in members:
-                axes.plot(
-                    np.sqrt(curve.values["kl_pretrained"]), curve.values[metric], linewidth=0.6, alpha=0.5, **style
-                )
-            kl, y = _path(members, "kl_pretrained", metric)
-            marker = {"marker": WRAPPER_MARKERS.get(wrapper, "o"), "markersize": 4}
-            axes.plot(np.sqrt(kl), y, linewidth=1.8, label=_cell_name(algorithm, wrapper, label), **marker, **style)
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+    for row in panels:
+        for axes, metric in zip(row, shown, strict=True):
+            for name, members in cells.items():
+                _draw_distance(axes, name, members, metric, palette[name[0]])
+            axes.set_ylabel(_plain("held-out CLIPScore" if metric == held_out else metric))
+    for axes in panels[-1]:
         axes.set_xlabel("square root of the KL from the pretrained model (nats a path)")
-        axes.set_ylabel(_plain("held-out CLIPScore" if metric == held_out else metric))
-    _legend(figure, panels[0])
+    _legend(figure)
     return figure
+
+
+def _draw_distance(axes: Any, name: tuple[str, str, str], members: Sequence[Curve], metric: str, colour: str) -> None:
+    style = {"color": colour, "linestyle": LINES.get(name[1], "-")}
+    for curve in members:
+        axes.plot(np.sqrt(curve.values["kl_pretrained"]), curve.values[metric], linewidth=0.6, alpha=0.5, **style)
+    kl, y = _path(members, "kl_pretrained", metric)
+    marker = {"marker": WRAPPER_MARKERS.get(name[1], "o"), "markersize": 4}
+    axes.plot(np.sqrt(kl), y, linewidth=1.8, label=_cell_name(*name), **marker, **style)
 
 
 def draw_samples(grid: SampleGrid) -> Any:
@@ -394,18 +458,8 @@ def draw_effects(group: Tables) -> Any:
     for number, row in enumerate(rows):
         assert row.effects is not None
         for k, name in enumerate(("bpt", "bs", "interaction")):
-            effect, place = getattr(row.effects, name), 4 * number + k
-            axes.plot(
-                effect.values,
-                [place] * len(effect.values),
-                "o",
-                color=palette[row.algorithm],
-                markersize=3.5,
-                alpha=0.5,
-            )
-            axes.plot([effect.mean], [place], "D", color=palette[row.algorithm], markersize=6)
-            if effect.low is not None:
-                axes.plot([effect.low, effect.high], [place, place], color=palette[row.algorithm], linewidth=1.8)
+            place = 4 * number + k
+            _draw_delta(axes, place, getattr(row.effects, name), palette[row.algorithm])
             ticks.append(
                 (place, _plain(f"{row.algorithm} {row.label} {name.upper() if k < 2 else name}".replace("  ", " ")))
             )

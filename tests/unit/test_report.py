@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from b2bench.leaderboard.document import Cell, Column, Grid, Section, document, paper_grids
-from b2bench.leaderboard.figures import colours, draw_samples, pareto, report_figures, written_figure
+from b2bench.leaderboard.figures import _window, colours, draw_samples, pareto, report_figures, written_figure
 from b2bench.leaderboard.files import write_figures
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.html import html
@@ -314,6 +314,33 @@ def test_a_curve_has_a_thin_line_for_each_seed_and_a_band(known: Rows) -> None:
     thick = next(line for line in axes.lines if line.get_label() == "ddpo bpt")
     assert list(thick.get_xdata()) == [0, 500, 1000]
     assert list(thick.get_ydata()) == pytest.approx([0.62, 0.665, 0.71])
+
+
+def test_a_collapsed_cell_does_not_press_the_others_into_a_line(known: Rows) -> None:
+    for seed in range(5):
+        known.add("pg", "vanilla", seed, {0: 0.6, 500: 0.3, 1000: -40.0}, entropy={0: 1.3, 1000: 0.1})
+        known.add("dpo", "vanilla", seed, {0: 0.6, 500: 0.62, 1000: 0.63 + NOISE[seed]})
+    (group,) = known.tables()
+    figures = report_figures(group)
+    whole, part = figures["alignment against reward queries"].axes
+    assert whole.get_ylim()[0] < -40
+    low, high = part.get_ylim()
+    assert 0.2 < low < 0.6
+    assert 0.71 < high < 0.8
+    labels = [[line.get_label() for line in axes.lines] for axes in (whole, part)]
+    assert labels[0] == labels[1]  # nothing is left out
+    whole, part = figures["differences to vanilla"].axes
+    assert whole.get_xlim()[0] < -40
+    assert -1 < part.get_xlim()[0] < part.get_xlim()[1] < 1
+    assert len(figures["effects of BPT and BS"].axes) == 1
+
+
+def test_an_interval_that_is_no_outlier_needs_no_second_panel() -> None:
+    assert _window([0.6, 0.61, 0.62, 0.7]) is None
+    assert _window([0.6] * 20 + [0.7]) is None  # of nothing but one value there is no scale
+    assert _window([math.nan, 0.6, 0.7]) is None
+    low, high = _window([0.6, 0.61, 0.62, 0.63, 0.64, 9.0]) or (0.0, 0.0)
+    assert (low, high) == pytest.approx((0.5976, 0.6424))
 
 
 def test_figures_in_files_are_named_after_what_they_show(known: Rows, tmp_path: Path) -> None:
