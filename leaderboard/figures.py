@@ -411,7 +411,7 @@ def draw_samples(grid: SampleGrid) -> Any:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if image is not None:
-                axes.imshow(image, interpolation="nearest")
+                axes.imshow(image, interpolation="none")  # its own pixels, not those of a figure at some dpi
             if sample is not None:
                 axes.set_xlabel(sample.score, fontsize=7, labelpad=2)
         row[0].set_ylabel(prompt, fontsize=8, rotation=0, ha="right", va="center")
