@@ -227,10 +227,11 @@ def draw_curves(group: Tables, against: str) -> Any:
     if not cells:
         return None
     every = [curve for members in cells.values() for curve in members]
+    palette = colours([name for name, _, _ in cells])
     figure, panels = _stacked((), [[value for curve in every for value in curve.values[metric]]])
     for axes in panels.flat:
         for name, members in cells.items():
-            _draw_curve(axes, name, members, metric, against, colours([name for name, _, _ in cells])[name[0]])
+            _draw_curve(axes, name, members, metric, against, palette[name[0]])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: count(value))
         axes.set_ylabel(_plain(metric))
