@@ -431,6 +431,9 @@ def report(
     runs: Annotated[Path, typer.Option(help="Folder of the run folders, for the grids of sample images")] = Path(
         "runs"
     ),
+    seeds: Annotated[
+        str, typer.Option(help="Seeds that every cell should have, such as 0-4; without it those that any cell has")
+    ] = "",
     check: Annotated[bool, typer.Option("--check", help="Exit code 1 where seeds are missing or versions mix")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -438,12 +441,14 @@ def report(
     from b2bench.leaderboard.selection import parse_where, problems, select
     from b2bench.leaderboard.tables import tables
     from b2bench.store import Store
+    from b2bench.sweep import parse_seeds
 
     if not margin > 0:
         raise UserError(f"--margin {margin:g} is not above 0")
-    conditions = parse_where(where or [])
+    conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
     store = Store(db)
-    found = select(tables(store.runs(), store.evals(), store.rounds(), margin, store.refusals()), conditions)
+    rows = store.runs(), store.evals(), store.rounds()
+    found = select(tables(*rows, margin, store.refusals(), planned), conditions)
     _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs, figures, visible(title))
     if check and (wrong := problems(found)):
         for line in wrong:

@@ -11,7 +11,7 @@ from typing import Any
 
 from b2bench.leaderboard.headroom import HeadroomRow
 from b2bench.leaderboard.stats import MIN_SEEDS, Estimate, Paired
-from b2bench.leaderboard.tables import ALPHA, Context, Head, LeaderboardRow, Tables
+from b2bench.leaderboard.tables import ALPHA, INCEPTION, Context, Head, LeaderboardRow, Tables
 
 # the symbol says what the colour says
 SYMBOLS: dict[str, str] = {
@@ -27,6 +27,28 @@ SYMBOLS: dict[str, str] = {
 }
 MEASURES = {"style_entropy": "style entropy (nats)", "pairwise_distance": "distance within a prompt"}
 
+ALWAYS = 9
+KEEP = {
+    "rank": 8,
+    "held-out": 8,
+    "headroom": 6,
+    "style entropy (nats)": 7,
+    "style entropy (nats), change": 7,
+    "style entropy (nats), matched": 7,
+    "denoiser calls": 6,
+    "success": 6,
+    "distance within a prompt": 5,
+    "distance within a prompt, change": 5,
+    "distance within a prompt, matched": 5,
+    "queries to target": 5,
+    **{f"{metric}{what}": 4 for metric in INCEPTION for what in ("", ", change", ", matched")},
+    "held-out gain": 3,
+    "area under curve": 3,
+    "queries": 2,
+    "queries an image": 2,
+}
+"""Which columns go first where a terminal is narrow: the lowest; a column that is not named stays."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -40,15 +62,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """``right`` aligns numbers."""
+    """``right`` aligns numbers. A narrow terminal leaves out the lowest ``keep`` first, and never ``ALWAYS``."""
 
     name: str
     right: bool = True
+    keep: int = ALWAYS
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. ``key`` names it in files; ``legend`` explains what its cells say."""
+    """A table. ``key`` names it in files; ``legend`` explains what its cells say, or why there are no rows.
+
+    A line of the legend that begins with a column's name and a colon is of that column alone.
+    """
 
     key: str
     title: str
@@ -141,12 +167,13 @@ def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
         *paper_grids(head.context),
         _incomplete(group),
     ]
-    return Section(title(head.context), facts(head), head.notes, tuple(grid for grid in grids if grid.rows), pictures)
+    shown = tuple(grid for grid in grids if grid.rows or grid.legend)
+    return Section(title(head.context), facts(head), head.notes, shown, pictures)
 
 
 def _name(row: Any) -> Cell:
     parts = [row.algorithm, "" if row.wrapper == "-" else row.wrapper, row.label]
-    return Cell(" ".join(filter(None, parts)))
+    return Cell(" ".join(filter(None, parts)), kind="reference" if getattr(row, "reference", False) else "")
 
 
 def _algorithm(row: Any) -> Cell:
@@ -157,18 +184,21 @@ def _grid(
     key: str,
     title: str,
     columns: Sequence[tuple[str, Callable[[Any], Cell]]],
-    rows: Iterable[Any],
+    rows: Sequence[Any],
     legend: Iterable[str] = (),
 ) -> Grid:
-    """Columns of which every row has nothing to say are left out."""
+    """Columns of which every row has nothing to say are left out; a table without rows has none."""
+    if not rows:
+        return Grid(key, title, (), (), tuple(legend))
     filled = [(name, [cell(row) for row in rows]) for name, cell in columns]
     shown = [(name, cells) for name, cells in filled if any(cell.text not in ("", "-") for cell in cells)]
-    heads = tuple(Column(name, right=place > 0) for place, (name, _) in enumerate(shown))
+    heads = tuple(Column(name, place > 0, KEEP.get(name, ALWAYS)) for place, (name, _) in enumerate(shown))
     return Grid(key, title, heads, tuple(zip(*(cells for _, cells in shown), strict=True)), tuple(legend))
 
 
 def _seeds(row: Any) -> Cell:
-    text = str(len(row.seeds))
+    lacking = len(getattr(row, "lacking", ()))
+    text = f"{len(row.seeds)} of {len(row.seeds) + lacking}" if lacking else str(len(row.seeds))
     return Cell(f"{text} ({row.failed}†)" if getattr(row, "failed", 0) else text, sort=len(row.seeds))
 
 
@@ -212,6 +242,8 @@ def _certain(row: LeaderboardRow) -> bool:
 
 def _leaderboard(group: Tables) -> Grid:
     head, rows = group.head, group.leaderboard
+    if not rows:
+        return _grid("leaderboard", "Leaderboard", (), ())
 
     def reached(row: LeaderboardRow) -> Cell:
         if row.to_target is None or row.reference:
@@ -237,12 +269,14 @@ def _leaderboard(group: Tables) -> Grid:
         legend.append("rank: cells that cannot be told apart (paired t-tests, Holm over all pairs) share a range")
     if head.target is not None:
         legend.append(
-            f"target: {number(head.target)}, half of the largest mean gain; seeds that reached it in brackets"
+            f"queries to target: to {number(head.target)}, half of the largest mean gain; k/n seeds reached it"
         )
     if any(row.area and row.area.mean is not None for row in rows):
         legend.append("area under curve: mean over the budget")
     if any(row.headroom for row in rows):
         legend.append(HEADROOM)
+    if group.oracle and not group.headroom:
+        legend.append(group.oracle)
     if any(row.failed for row in rows):
         legend.append("† failed runs, counted with their last evaluation")
     if any(row.over_optimised and _certain(row) for row in rows):
@@ -269,8 +303,9 @@ def _headroom(group: Tables) -> Grid:
         ("seeds", lambda row: Cell(str(len(row.seeds)), sort=len(row.seeds))),
         ("queries an image", lambda row: Cell(str(row.queries_per_image), sort=row.queries_per_image)),
     ]
-    legend = ["oracle: drawn scenes that show what the prompt says", *([group.oracle] if group.oracle else [])]
-    return _grid("headroom", "Headroom (no training)", columns, group.headroom, legend)
+    legend = [] if group.leaderboard else ["gain is against the pretrained model of the same seed", HEADROOM]
+    legend += ["oracle: drawn scenes that show what the prompt says", *([group.oracle] if group.oracle else [])]
+    return _grid("headroom", "Headroom (no training)", columns, group.headroom, legend if group.headroom else ())
 
 
 def _effect(effect: Paired | None) -> Cell:
@@ -291,16 +326,15 @@ def _ablation(group: Tables) -> Grid:
         ("interaction", lambda row: _effect(row.effects.interaction)),
         ("seeds", _seeds),
     ]
-    text = (
-        "effect on alignment of BPT, of BS, and of both beyond their sum; p: paired t-test over seeds, Holm over the "
-    )
-    return _grid("ablation", "Ablation", columns, rows, [f"{text}table", *absent])
+    legend = ["effect on alignment of BPT, of BS, and of both beyond their sum"]
+    legend.append("p: paired t-test over seeds, Holm over the table")
+    return _grid("ablation", "Ablation", columns, rows, [*(legend if rows else ()), *absent])
 
 
 def _compatibility(group: Tables) -> Grid:
     rows = group.compatibility
     if not rows:
-        return Grid("compatibility", "", (), ())
+        return _grid("compatibility", "Compatibility", (), ())
 
     def verdict(place: int) -> Callable[[Any], Cell]:
         def cell(row: Any) -> Cell:
@@ -321,7 +355,9 @@ def _compatibility(group: Tables) -> Grid:
     columns = [("algorithm", _algorithm), *((cell.wrapper, verdict(i)) for i, cell in enumerate(rows[0].cells))]
     cells = [cell for row in rows for cell in row.cells]
     shown = {cell.verdict for cell in cells}
-    legend = [" · ".join(f"{symbol} {name}" for name, symbol in SYMBOLS.items() if name in shown)]
+    legend = [", ".join(f"{symbol} {name}" for name, symbol in SYMBOLS.items() if name in shown)]
+    if "untested" in shown:
+        legend.append(f"untested: fewer than {MIN_SEEDS} shared seeds")
     legend.append(
         "mean difference to vanilla, vanilla's to the pretrained model; k/n seeds are better; 5%, Holm over this table"
     )
@@ -329,6 +365,8 @@ def _compatibility(group: Tables) -> Grid:
         legend.append(f"equivalent: shown to be within ±{group.head.margin:g}")
     if any(cell.verdict == "inconclusive" and cell.detectable is not None for cell in cells):
         legend.append("from: the smallest difference that these seeds would have shown in four experiments of five")
+    if any(cell.failed for cell in cells):
+        legend.append("† failed runs, counted with their last evaluation")
     if any(cell.baseline == "pretrained" and cell.wrapper != "vanilla" for cell in cells):
         legend.append("* against the pretrained model, for want of vanilla")
     legend += refusals(group)
@@ -366,7 +404,7 @@ def _diversity(group: Tables) -> Grid:
     legend = ["change: against the pretrained model, at the end"]
     if group.head.matched is not None:
         legend.append(f"matched: where the alignment first reached {number(group.head.matched)}, which every cell did")
-    return _grid("diversity", "Diversity", columns, rows if measures else (), legend)
+    return _grid("diversity", "Diversity", columns, rows, legend) if measures else _grid("diversity", "", (), ())
 
 
 def _incomplete(group: Tables) -> Grid:

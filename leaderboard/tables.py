@@ -116,8 +116,8 @@ class LeaderboardRow:
 
     ``gain`` is against the pretrained model of the same seed; ``headroom`` is (alignment - pretrained) / (oracle -
     pretrained), None where the oracle was not measured (``b2bench baseline``). ``failed`` counts failed runs among
-    ``seeds``; ``queries`` is per run where its numbers were taken, ``denoiser_calls`` per run (sampling and
-    training); both are means over seeds.
+    ``seeds``; ``lacking`` are the seeds that it should have and has not. ``queries`` is per run where its numbers
+    were taken, ``denoiser_calls`` per run (sampling and training); both are means over seeds.
 
     ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
     budget; ``to_target`` the reward queries at which a run first had ``Head.target``, one for each that had. A cell is
@@ -145,6 +145,7 @@ class LeaderboardRow:
     area: Estimate | None = None
     to_target: Estimate | None = None
     over_optimised: bool = False
+    lacking: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -354,12 +355,15 @@ def tables(
     rounds: Iterable[Row] = (),
     margin: float = MARGIN,
     refusals: Iterable[Row] = (),
+    planned: Iterable[int] = (),
 ) -> list[Tables]:
     """One :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
     ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``:
     differences of alignment that are shown to be smaller count as none. ``refusals``: rows of ``Store.refusals``.
+    ``planned``: seeds that every cell is to have, besides those that any has.
     """
+    wanted = frozenset(planned)
     values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     settings: dict[str, list[Row]] = defaultdict(list)
@@ -403,10 +407,10 @@ def tables(
         ]
         placed |= {run.row["run_id"] for run in beside}
         here = refused[tuple(getattr(context, name) for name in _REFUSED_IN)]
-        found.append(_tables(context, members, settings, beside, margin, here))
+        found.append(_tables(context, members, settings, beside, margin, here, wanted))
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
-            found.append(_tables(context, [], settings, alone, margin, {}))
+            found.append(_tables(context, [], settings, alone, margin, {}, wanted))
     return sorted(found, key=lambda table: tuple(str(value) for value in vars(table.head.context).values()))
 
 
@@ -483,6 +487,7 @@ def _tables(
     baselines: Sequence[_Run],
     margin: float,
     refused: Mapping[tuple[str, str], str],
+    planned: frozenset[int],
 ) -> Tables:
     finished = [run for run in runs if run.row["status"] in FINISHED]
     pretrained: dict[int, dict[str, float]] = defaultdict(dict)
@@ -495,11 +500,15 @@ def _tables(
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
     target, matched = _levels(context, cells)
     ranks = _ranks(context, cells)
+    wanted = planned.union(*(cell.seeds for cell in cells))
     rows = [
-        _leaderboard_row(context, cell, oracle, target, ranks.get(id(cell)))
+        replace(
+            _leaderboard_row(context, cell, oracle, target, ranks.get(id(cell))),
+            lacking=tuple(sorted(wanted.difference(cell.seeds))),
+        )
         for cell, oracle in zip(cells, oracles, strict=True)
     ]
-    rows.sort(key=lambda row: -math.inf if row.alignment.mean is None else row.alignment.mean, reverse=True)
+    rows.sort(key=_place, reverse=True)
     variants = _variants(cells)
     if pretrained:
         # cells that were evaluated in several ways have no one oracle
@@ -507,7 +516,9 @@ def _tables(
     incomplete = [run for run in runs if run.row["status"] not in FINISHED]
     present = {metric for run in baselines for at in run.values.values() for metric in at}
     return Tables(
-        replace(_head(context, cells or beside, variants, settings), target=target, matched=matched, margin=margin),
+        replace(
+            _head(context, cells or beside, variants, settings, wanted), target=target, matched=matched, margin=margin
+        ),
         tuple(rows),
         headroom_rows(context, beside, cells, _measures(present)),
         missing_oracle(context, cells or beside, beside),
@@ -522,6 +533,12 @@ def _tables(
         tuple(curve for cell in cells for curve in _curves(cell)),
         tuple(_detail(cell, cells) for cell in cells),
     )
+
+
+def _place(row: LeaderboardRow) -> tuple[bool, float]:
+    """What rows are ordered by. Those of too few seeds for an interval stand below: one lucky seed is not the best."""
+    mean = row.alignment.mean
+    return row.alignment.high is not None, -math.inf if mean is None else mean
 
 
 def _names(row: Row) -> tuple[str, str]:
@@ -723,6 +740,7 @@ def _head(
     cells: Sequence[_Cell],
     variants: Sequence[_Variant],
     settings: Mapping[str, Sequence[Row]],
+    wanted: frozenset[int],
 ) -> Head:
     runs = [run for cell in cells for run in cell.runs.values()]
     rows = [row for run in runs for row in settings.get(run.row["run_id"], ())]
@@ -739,7 +757,7 @@ def _head(
         notes.append("inception scores with different N or splits cannot be compared")
     for cell in cells:
         name = " ".join(filter(None, (cell.algorithm, cell.wrapper, cell.label)))
-        if absent := set(seeds) - set(cell.seeds):
+        if absent := wanted.union(seeds) - set(cell.seeds):
             notes.append(f"{name} lacks seed {', '.join(map(str, sorted(absent)))}")
         short = [seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)]
         if short:

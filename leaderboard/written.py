@@ -44,6 +44,8 @@ def markdown(sections: Sequence[Section], heading: str = "") -> str:
 
 
 def _markdown_grid(grid: Grid) -> str:
+    if not grid.rows:
+        return f"### {markdown_text(grid.title)}\n\n{markdown_text('; '.join(grid.legend))}\n"
     rows = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
     lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("---:" if column.right else "---" for column in grid.columns) + "|")
@@ -135,6 +137,8 @@ def _latex_grid(grid: Grid) -> list[str]:
     def row(texts: Sequence[str]) -> str:
         return " & ".join(latex_text(text) for text in texts) + r" \\"
 
+    if not grid.rows:
+        return [rf"\textbf{{{latex_text(grid.title)}}}: {latex_text('; '.join(grid.legend))}\par", ""]
     return [
         r"\begin{table}[h!]",
         r"\centering",

@@ -117,6 +117,10 @@ def test_figures_and_a_title(folder: Path, b2bench: Callable[..., Any]) -> None:
 
 def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     assert b2bench("report", "--check").code == 0
+    planned = b2bench("report", "--check", "--seeds", "0-9")
+    assert planned.code == 1
+    assert "lacks seed" in planned.stderr
+    assert b2bench("report", "--seeds", "x").code == 2
     none = b2bench("report", "--where", "prompts=others", "--check")
     assert none.code == 1
     assert "no finished run" in none.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from b2bench.leaderboard.document import Cell, Column, Grid, Section, document, paper_grids
+from b2bench.leaderboard.document import Cell, Column, Grid, Picture, Section, document, paper_grids
 from b2bench.leaderboard.figures import _window, colours, draw_samples, pareto, report_figures, written_figure
 from b2bench.leaderboard.files import write_figures
 from b2bench.leaderboard.grids import Sample, SampleGrid
@@ -26,6 +26,7 @@ from rich.console import Console
 from synthetic import Rows
 
 from b2bench.errors import UserError
+from b2bench.text import visible
 
 NOISE = [0.001, -0.001, 0.0005, -0.0005, 0.0]
 HOSTILE = [
@@ -37,6 +38,7 @@ HOSTILE = [
     "=HYPERLINK(1)",
     "${jndi:x} {{7*7}} {% raw %}",
 ]
+LATEX_LETTERS = {"textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "dots"}
 
 
 @pytest.fixture
@@ -199,11 +201,22 @@ def test_in_markdown_it_makes_no_cell_link_or_tag(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
+def test_in_a_caption_it_is_text(rows: Rows, text: str) -> None:
+    rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    of, plain = (document(rows.tables(), [[Picture(caption, "a")]]) for caption in (visible(text), "harmless"))
+    for written in (markdown, latex):
+        assert written(of).count("\n") == written(plain).count("\n")
+    (line,) = [line for line in markdown(of).splitlines() if line.endswith("](a.svg)")]
+    assert not re.search(r"[<`|\x1b]|\]\(", re.sub(r"\\.", "", line).removesuffix("](a.svg)"))
+    known = set(re.findall(r"\\([a-zA-Z]+)", latex(plain)))
+    assert set(re.findall(r"\\([a-zA-Z]+)", latex(of))) - known <= LATEX_LETTERS
+
+
+@pytest.mark.parametrize("text", HOSTILE)
 def test_in_latex_it_is_no_command(text: str) -> None:
     found, plain = (latex(document(hostile_tables(t))) for t in (text, "harmless"))
-    allowed = {"textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "dots"}
     commands = set(re.findall(r"\\([a-zA-Z]+)", found)) - set(re.findall(r"\\([a-zA-Z]+)", plain))
-    assert commands <= allowed
+    assert commands <= LATEX_LETTERS
     for line in found.splitlines():
         bare = re.sub(r"\\.", "", line)
         assert bare.count("{") == bare.count("}") or line.startswith(
@@ -406,6 +419,19 @@ def test_a_sample_image_that_is_none_is_left_out() -> None:
     assert int.from_bytes(bomb[16:20]) == 60_000
     for content in (png(8, 8)[:20], png(8, 8)[:45], b"\x89PNG\r\n\x1a\n", bomb):
         assert draw_samples(SampleGrid(0, ("ddpo",), (("cat", (sample(content),)),))) is None
+
+
+def test_an_ablation_that_cannot_be_says_why(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7})
+    found = rows.tables()
+    sections = document(found)
+    text = "ddpo: none, not run: bpt, bs, b2"
+    screen = io.StringIO()
+    render(found, Console(file=screen, width=200))
+    for written in (screen.getvalue(), markdown(sections), latex(sections), html(found)):
+        assert text in written
+    assert "ablation" not in csv_text(sections)
 
 
 def test_nothing_to_show_is_no_figure(rows: Rows) -> None:

@@ -3,12 +3,14 @@
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.headroom import headroom
+from b2bench.leaderboard.selection import problems
 from b2bench.leaderboard.tables import Tables, tables
 from b2bench.leaderboard.terminal import render, to_json
 from rich.console import Console
@@ -266,8 +268,48 @@ def test_the_terminal_keeps_to_its_width(rows: Rows, width: int) -> None:
     shown = text_of(rows.tables(), width)
     assert max(map(len, shown.splitlines())) <= width
     assert "is_style N=270 splits=1" in " ".join(shown.split())
+    assert "Diversity" in shown
     assert ("held-out gain" in shown.partition("wider terminal")[0]) == (width == 200)
     assert "ddpo b2" in shown
+
+
+def test_the_terminal_says_what_the_files_say(rows: Rows) -> None:
+    factorial_rows(rows)
+    for seed in range(3):
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: 0.7 + 0.001 * seed}, heldout={0: 0.5, 1000: 0.4 + 0.001 * seed})
+    found = rows.tables()
+    shown = text_of(found, 300)
+    words = " ".join(shown.split())
+    (section,) = document(found)
+    assert [grid.key for grid in section.grids] == [
+        "leaderboard", "ablation", "compatibility", "generalisation", "diversity",
+    ]  # fmt: skip
+    for grid in section.grids:
+        assert grid.title in shown
+        for line in grid.legend:
+            assert line in words
+        for row in grid.rows:
+            assert re.search(r"\s+".join(re.escape(cell.text) for cell in row if cell.text), shown)
+    narrow = text_of(found, 80)
+    assert "over-optimised" in next(line for line in narrow.splitlines() if line.startswith(" pg vanilla"))
+    assert "area under curve: " not in narrow  # what explains a column that is not there
+
+
+def test_one_lucky_seed_is_not_the_best_of_the_table(rows: Rows) -> None:
+    factorial_rows(rows)
+    rows.add("pg", "vanilla", 0, {0: 0.6, 1000: 0.99})
+    found = rows.one()
+    assert [row.algorithm for row in found.leaderboard] == ["ddpo"] * 4 + ["pg", "pretrained"]
+    assert found.leaderboard[-2].lacking == (1, 2, 3)
+    assert re.search(r"pg vanilla .* 1 of 4 ", text_of([found], 100))
+
+
+def test_planned_seeds_are_lacking_where_no_cell_has_them(rows: Rows) -> None:
+    factorial_rows(rows)
+    found = tables(rows.runs, rows.evals, rows.rounds, planned=range(6))
+    assert {row.lacking for row in found[0].leaderboard if not row.reference} == {(4, 5)}
+    assert any("ddpo b2 lacks seed 4, 5" in line for line in problems(found))
+    assert not any("lacks seed" in line for line in problems(rows.tables()))
 
 
 def test_text_of_users_is_no_markup(rows: Rows) -> None:
