@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -164,12 +165,12 @@ class Sweep:
     def run(self) -> list[Progress]:
         """Do what is left of the plan. Ctrl-C interrupts the runs, which keep their finished rounds, and is raised."""
         self.look()
+        queue = deque(progress for progress in self.progress if progress.state != "already done")
         with ThreadPoolExecutor(self.at_once, "sweep") as pool:
-            left = [progress for progress in self.progress if progress.state != "already done"]
-            waiting = [pool.submit(self._do, progress) for progress in left]
+            workers = [pool.submit(self._work, queue) for _ in range(self.at_once)]
             try:
-                for future in waiting:
-                    future.result()
+                for worker in workers:
+                    worker.result()
             except BaseException:
                 self.stop()
                 raise
@@ -212,22 +213,37 @@ class Sweep:
                 if row["status"] == "done":
                     self._set(progress, "already done")
 
-    def _do(self, progress: Progress) -> None:
+    def _work(self, queue: deque[Progress]) -> None:
+        """Take jobs from the queue until every one has ended; one that somebody else has open goes to its end."""
+        while any(progress.state in ("waiting", "elsewhere") for progress in self.progress):
+            try:
+                progress = queue.popleft()
+            except IndexError:  # another worker looks at the last ones
+                self._stop.wait(self.pause)
+                continue
+            if self._do(progress):
+                continue
+            queue.append(progress)
+            if all(other.state == "elsewhere" for other in list(queue)):
+                self._stop.wait(self.pause)
+
+    def _do(self, progress: Progress) -> bool:
+        """Bring a job to its end; False where a process that is not ours has its run open."""
         while not self._stop.is_set():
             row = self.known(progress.job)
             if row is not None and row["status"] == "done":
                 self._set(progress, "done" if progress.attempts else "already done", row["run_id"])
-                return
+                return True
             if row is not None and self._held(row["run_id"]):
                 self._set(progress, "elsewhere", row["run_id"])
-                self._stop.wait(self.pause)
-                continue
+                return False
             if progress.attempts == ATTEMPTS:
                 self._set(progress, "failed")
-                return
+                return True
             progress.attempts += 1
             self._attempt(progress, row)
         self._set(progress, "stopped")
+        return True
 
     def _held(self, run_id: str) -> bool:
         """Whether a process of this machine has the run open: one that a killed sweep left, or somebody else's."""

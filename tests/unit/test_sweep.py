@@ -198,6 +198,23 @@ def test_a_run_that_another_process_has_open_is_waited_for(make: Callable[..., S
     assert [call[1:3] for call in calls(tmp_path)] == [["--resume", "theirs"]]
 
 
+def test_a_run_that_another_process_has_open_keeps_no_other_waiting(make: Callable[..., Sweep], tmp_path: Path) -> None:
+    sweep = make([0, 1, 2])
+    cell, _ = sweep.jobs[0].key
+    sweep.store.start_run(run_row("theirs", seed=0, config_hash=cell, benchmark_version=b2bench.__version__))
+    (tmp_path / "runs" / "theirs").mkdir(parents=True)
+    lock = FileLock(tmp_path / "runs" / "theirs" / "lock", thread_local=False)
+    lock.acquire()
+    thread = threading.Thread(target=sweep.run)
+    thread.start()
+    while states(sweep) != ["elsewhere", "done", "done"]:
+        assert thread.is_alive()
+        assert states(sweep)[0] in ("waiting", "elsewhere")
+    lock.release()
+    thread.join(30)
+    assert states(sweep) == ["done"] * 3
+
+
 def test_a_stopped_sweep_starts_no_run(make: Callable[..., Sweep], tmp_path: Path) -> None:
     sweep = make([0, 1])
     sweep.stop()
