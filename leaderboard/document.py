@@ -357,7 +357,7 @@ def _compatibility(group: Tables) -> Grid:
     shown = {cell.verdict for cell in cells}
     legend = [", ".join(f"{symbol} {name}" for name, symbol in SYMBOLS.items() if name in shown)]
     if "untested" in shown:
-        legend.append(f"untested: fewer than {MIN_SEEDS} shared seeds")
+        legend.append(f"untested: fewer than {MIN_SEEDS} shared seeds, or a value is missing")
     legend.append(
         "mean difference to vanilla, vanilla's to the pretrained model; k/n seeds are better; 5%, Holm over this table"
     )

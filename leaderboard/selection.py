@@ -17,6 +17,7 @@ CONTEXT_KEYS = {
     "prompts": "prompts",
     "budget": "budget",
 }
+_MARKS = ("lacks seed", "no evaluation", "no finite")
 CELL_KEYS = ("algorithm", "wrapper")
 
 
@@ -69,7 +70,7 @@ def _rows(group: Tables, where: dict[str, set[str]]) -> Tables:
 
 
 def problems(tables: Sequence[Tables]) -> list[str]:
-    """What keeps a report from being one comparison: missing seeds, unfinished or failed runs, mixed versions."""
+    """What keeps a report from being one comparison: missing seeds and values, unfinished and failed runs, versions."""
     found = []
     versions = sorted({group.head.context.benchmark_version for group in tables})
     if len(versions) > 1:
@@ -79,7 +80,7 @@ def problems(tables: Sequence[Tables]) -> list[str]:
     for group in tables:
         context = group.head.context
         name = f"{context.backbone} {context.reward} {context.prompts} {context.budget}"
-        found += [f"{name}: {note}" for note in group.head.notes if "lacks seed" in note or "no evaluation" in note]
+        found += [f"{name}: {note}" for note in group.head.notes if any(mark in note for mark in _MARKS)]
         found += [f"{name}: run {run.run_id} is {run.status}" for run in group.incomplete]
         found += [
             f"{name}: {row.algorithm} {row.wrapper} has {row.failed} failed runs"

@@ -622,7 +622,9 @@ def _levels(context: Context, cells: Sequence[_Cell]) -> tuple[float | None, flo
 
 
 def _ranks(context: Context, cells: Sequence[_Cell]) -> dict[int, tuple[int, int] | None]:
-    """The rank range of each cell by its id, where all cells share three seeds or more; else none has one."""
+    """The rank range of each cell by its id, where several cells all share three seeds or more; else none has one."""
+    if len(cells) < 2:
+        return {}
     shared = sorted(set.intersection(*(set(cell.runs) for cell in cells))) if cells else []
     ranges = rank_ranges([cell.final(context.reward, shared) for cell in cells])
     return {id(cell): ranks for cell, ranks in zip(cells, ranges, strict=True)}
@@ -762,6 +764,9 @@ def _head(
         short = [seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)]
         if short:
             notes.append(f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}")
+        finals = zip(cell.seeds, cell.final(context.reward, cell.seeds), strict=True)
+        if unknown := [seed for seed, value in finals if not math.isfinite(value)]:
+            notes.append(f"{name} has no finite {context.reward} for seed {', '.join(map(str, unknown))}, so no mean")
     for variant in variants:
         for wrapper in variant.several:
             cell = variant.cells[wrapper]

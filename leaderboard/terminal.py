@@ -52,9 +52,8 @@ def render(tables: Sequence[Tables], console: Console) -> None:
 def _grid(grid: Grid, console: Console) -> None:
     """The columns that there is room for, the most wanted ones; below them, what the cells say in words."""
     legend = list(grid.legend)
-    if not grid.rows:
-        console.print(Text(grid.title, style="bold"))
-    else:
+    console.print(Text(grid.title, style="bold"))
+    if grid.rows:
         places, broken = list(range(len(grid.columns))), False
         unbounded = console.options.update(max_width=10_000)
         while Measurement.get(console, unbounded, _table_of(grid, places)).maximum > console.width:
@@ -74,7 +73,7 @@ def _grid(grid: Grid, console: Console) -> None:
 
 def _table_of(grid: Grid, places: Sequence[int], *, broken: bool = False) -> Table:
     """The columns at ``places``; ``broken``: with what is in brackets in cells on a line of its own."""
-    table = _table(grid.title)
+    table = _table()
     for place in places:
         column = grid.columns[place]
         longest = max(cell_len(row[place].text) for row in grid.rows)
@@ -139,5 +138,5 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _table(title: str) -> Table:
+def _table(title: str | None = None) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -304,6 +304,23 @@ def test_one_lucky_seed_is_not_the_best_of_the_table(rows: Rows) -> None:
     assert re.search(r"pg vanilla .* 1 of 4 ", text_of([found], 100))
 
 
+def test_a_value_that_is_no_number_is_named(rows: Rows) -> None:
+    factorial_rows(rows)
+    for seed in range(4):
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: math.nan if seed == 2 else 0.7})
+    found = rows.tables()
+    note = "pg vanilla has no finite clipscore for seed 2, so no mean"
+    assert note in found[0].head.notes
+    assert any(note in line for line in problems(found))
+    assert row_of(found[0], "pg", "vanilla").alignment.mean is None
+
+
+def test_a_cell_alone_has_no_rank(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7})
+    assert row_of(rows.one(), "ddpo", "vanilla").ranks is None
+
+
 def test_planned_seeds_are_lacking_where_no_cell_has_them(rows: Rows) -> None:
     factorial_rows(rows)
     found = tables(rows.runs, rows.evals, rows.rounds, planned=range(6))
