@@ -438,18 +438,24 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Leaderboard, ablation, compatibility, generalisation and diversity of the runs in the store."""
-    from b2bench.leaderboard.selection import parse_where, problems, select
+    from b2bench.leaderboard.selection import held, parse_where, problems, select
     from b2bench.leaderboard.tables import tables
     from b2bench.store import Store
     from b2bench.sweep import parse_seeds
 
-    if not margin > 0:
-        raise UserError(f"--margin {margin:g} is not above 0")
+    if not 0 < margin < math.inf:
+        raise UserError(f"--margin {margin:g} is not above 0, or no number")
+    if as_json and written_as not in (ReportFormat.terminal, ReportFormat.json):
+        raise UserError(f"--json and --format {written_as.value} are two formats: choose one")
     conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
     store = Store(db)
     rows = store.runs(), store.evals(), store.rounds()
-    found = select(tables(*rows, margin, store.refusals(), planned), conditions)
-    _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs, figures, visible(title))
+    every = tables(*rows, margin, store.refusals(), planned, store.evaluation_errors())
+    found = select(every, conditions)
+    if every and not found:
+        stderr().print(f"no run fits --where; {held(every)}", soft_wrap=True, markup=False)
+    if found or not every or written_as is not ReportFormat.terminal or as_json:
+        _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs, figures, visible(title))
     if check and (wrong := problems(found)):
         for line in wrong:
             stderr().print(line, soft_wrap=True, markup=False)
@@ -532,13 +538,18 @@ def merge(
     into: Annotated[Path, typer.Option("--into", help="DuckDB file that receives them; made where there is none")],
     as_json: AsJson = False,
 ) -> None:
-    """Copy the runs of other stores into one; those that it has stay as they are."""
+    """Copy the runs of other stores into one; those that ended in it stay as they are."""
     from b2bench.store import Store
 
     for path in stores:
         Store(path).check_exists()
     target = Store(into)
     found = {str(path): target.merge(path) for path in stores}
+    for path in stores:
+        if others := target.differing(path):
+            names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            text = f"{path}: {len(others)} runs ended otherwise than in {into}, which stays as it is: {visible(names)}"
+            stderr().print(text, soft_wrap=True, markup=False)
     if as_json:
         print_json({"into": str(into), "new": found})
         return
@@ -575,7 +586,7 @@ def export(
 
 @app.command(name="import")
 def import_(folder: Folder = RESULTS, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
-    """Take runs that were exported into the store; those that it has stay as they are."""
+    """Take runs that were exported into the store; those that ended in it stay as they are."""
     from b2bench.results import import_results
     from b2bench.store import Store
 

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
-from b2bench.store import KEYS, RUN_TABLES, TABLES, DamagedRow, Store, create_table, insert_rows, select_rows
+from b2bench.store import KEYS, RUN_TABLES, TABLES, DamagedRow, Store, check_ids, create_table, insert_rows, select_rows
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
 
@@ -59,15 +59,15 @@ def export_results(store: Store, folder: Path, where: Mapping[str, Collection[st
 
 
 def import_results(store: Store, folder: Path) -> list[str]:
-    """Take the runs of an exported ``folder`` that the store does not have into it; return their ids.
+    """Take the runs of an exported ``folder`` that the store does not have, or not to their end; return their ids.
 
     Raises:
         UserError: a file is missing, is no Parquet or has other columns; nothing was taken then.
     """
     rows = {table: _read(folder / f"{table}.parquet", table) for table in RUN_TABLES}
-    known = {run["run_id"] for run in store.runs()} if store.path.exists() else set()
     ids = [row["run_id"] for row in rows["runs"]]
-    new = [run_id for run_id in dict.fromkeys(ids) if run_id not in known]
+    check_ids(ids, f"results folder {folder}")
+    new = list(dict.fromkeys(store.wanting(rows["runs"])))
     if strange := {row["run_id"] for table in RUN_TABLES for row in rows[table]} - set(ids):
         names = ", ".join(sorted(strange)[:3])
         raise UserError(f"results folder {folder} has rows of runs that runs.parquet lacks: {names}")

@@ -380,13 +380,17 @@ class Store:
     def merge(self, other: str | Path) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
-        One transaction per run: a merge that is cut short is finished by the next. A run that this
-        store has stays as it is, also where the other store knows more of it. Profiles come along.
+        One transaction per run: a merge that is cut short is finished by the next. A run that this store has stays as
+        it is, unless it ended there and not here, or was done there and failed here: then all its rows are those of
+        the other store. Profiles come along.
+
+        Raises:
+            UserError: the other store has a run whose id is no name of a folder; nothing was copied then.
         """
         source = Store(other, self.patience)
-        # the ids alone: a sweep merges run by run, and configurations of thousands of runs take seconds to read
-        known = {row["run_id"] for row in self.sql("SELECT run_id FROM runs")} if self.path.exists() else set()
-        new = [row["run_id"] for row in source.runs() if row["run_id"] not in known]
+        runs = source.runs()
+        check_ids((row["run_id"] for row in runs), str(source.path))
+        new = self.wanting(runs)
         for run_id in new:
             self.insert_run(source.whole_run(run_id))
         if profiles := source.profiles():
@@ -397,14 +401,32 @@ class Store:
             self.record_refusals(refusals)
         return new
 
+    def wanting(self, runs: Iterable[Row]) -> list[str]:
+        """Ids of those of ``runs``, rows of another store, that this one lacks or knows a shorter life of."""
+        # without configurations: a sweep merges run by run, and those of thousands of runs take seconds to read
+        rows = self.sql("SELECT run_id, status FROM runs") if self.path.exists() else []
+        known = {row["run_id"]: _ended(row) for row in rows}
+        return [row["run_id"] for row in runs if _ended(row) > known.get(row["run_id"], -1)]
+
+    def differing(self, other: str | Path) -> list[str]:
+        """Ids of runs that ended here and in the other store, and not alike."""
+        query = "SELECT run_id, status, finished, config_hash FROM runs WHERE status IN ('done', 'failed')"
+        here = {row["run_id"]: row for row in self.sql(query)} if self.path.exists() else {}
+        there = Store(other, self.patience).sql(query)
+        return sorted(row["run_id"] for row in there if here.get(row["run_id"], row) != row)
+
     def whole_run(self, run_id: str) -> dict[str, list[Row]]:
         """Everything about a run, of one moment: it may be writing."""
         return self._read(lambda con: {table: select_rows(con, table, {"run_id": run_id}) for table in RUN_TABLES})
 
     def insert_run(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Insert all rows of a run that :meth:`whole_run` gave, all or none."""
+        """Insert all rows of a run that :meth:`whole_run` gave, all or none, in place of those that there are."""
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
+            for row in rows["runs"]:
+                if select_rows(con, "runs", {"run_id": row["run_id"]}):
+                    for table in reversed(RUN_TABLES):
+                        con.execute(f"DELETE FROM {table} WHERE run_id = ?", [row["run_id"]])
             for table in RUN_TABLES:
                 insert_rows(con, table, rows.get(table, ()))
 
@@ -427,6 +449,15 @@ class Store:
     def samples(self) -> list[Row]:
         """Rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
         query = "SELECT * FROM images WHERE path IS NOT NULL ORDER BY run_id, queries, length(path), path"
+        return self._read(lambda con: _rows(con.execute(query)))
+
+    def evaluation_errors(self) -> list[Row]:
+        """Of each run ``error``, the standard error of its last evaluation's mean score over test images."""
+        query = (
+            "SELECT run_id, arg_max(error, queries) AS error FROM (SELECT run_id, queries, "
+            "CASE WHEN count(score) > 1 AND bool_and(isfinite(score)) THEN stddev_samp(score) / sqrt(count(score)) END "
+            "AS error FROM images GROUP BY run_id, queries) GROUP BY run_id ORDER BY run_id"
+        )
         return self._read(lambda con: _rows(con.execute(query)))
 
     def profiles(self, **filters: Any) -> list[Row]:
@@ -792,6 +823,21 @@ def _document(row: Row, table: str, column: str) -> Row | None:
         of = row.get("run_id") or row.get("profile_id")
         raise DamagedRow(f"{wrong[0]} of table {table} is no JSON object ({of})")
     return found
+
+
+def _ended(row: Row) -> int:
+    return ("failed", "done").index(row["status"]) + 1 if row["status"] in ("failed", "done") else 0
+
+
+def check_ids(ids: Iterable[str], source: str) -> None:
+    """See that every id can name a folder: a run's files are in one of its name, and strangers choose theirs.
+
+    Raises:
+        UserError: one is a path, or empty.
+    """
+    for run_id in ids:
+        if run_id in ("", ".", "..") or re.search(r"[/\\\0]", run_id):
+            raise UserError(f"{source} has a run {run_id[:80]!r}, which is no name of a run: nothing was taken")
 
 
 def insert_rows(

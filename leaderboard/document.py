@@ -52,12 +52,16 @@ KEEP = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and what it is of: ``estimate`` for files of numbers, ``sort`` to order by, ``kind`` to colour by."""
+    """A text, and what it is of: ``estimate`` for files of numbers, ``sort`` to order by, ``kind`` to colour by.
+
+    ``detectable``: the smallest difference that would have shown.
+    """
 
     text: str
     estimate: Estimate | None = None
     sort: float | None = None
     kind: str = ""
+    detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,8 @@ def facts(head: Head) -> tuple[str, ...]:
     """What the numbers of a context are of: seeds, images, and inception scores' N and splits."""
     seeds = ", ".join(map(str, head.seeds)) or "none finished"
     images = " or ".join(f"{n:,}" for n in head.images) or "no"
-    return (f"seeds {seeds}", f"test split, {images} images per evaluation", *head.inception)
+    error = "" if head.error is None else f" (standard error {number(head.error)})"
+    return (f"seeds {seeds}", f"test split, {images} images per evaluation{error}", *head.inception)
 
 
 def document(tables: Sequence[Tables], pictures: Sequence[Sequence[Picture]] = ()) -> list[Section]:
@@ -248,8 +253,10 @@ def _leaderboard(group: Tables) -> Grid:
     def reached(row: LeaderboardRow) -> Cell:
         if row.to_target is None or row.reference:
             return Cell("-")
-        cell = Cell(f"{count(row.to_target.mean)} ({row.to_target.n}/{len(row.seeds)})", row.to_target)
-        return cell if row.to_target.n else Cell(f"never (0/{len(row.seeds)})")
+        mean, seeds = row.to_target.mean, len(row.seeds)
+        if not row.reached:
+            return Cell(f"never (0/{seeds})", sort=mean)
+        return Cell(f"{'' if row.reached == seeds else '≥'}{count(mean)} ({row.reached}/{seeds})", sort=mean)
 
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
         ("cell", _name),
@@ -269,8 +276,11 @@ def _leaderboard(group: Tables) -> Grid:
         legend.append("rank: cells that cannot be told apart (paired t-tests, Holm over all pairs) share a range")
     if head.target is not None:
         legend.append(
-            f"queries to target: to {number(head.target)}, half of the largest mean gain; k/n seeds reached it"
+            f"queries to target: to {number(head.target)}, half of the largest mean gain, which k/n seeds reached; "
+            "≥: the others counted with the budget"
         )
+        if not any(row.gain and row.gain.low is not None and row.gain.low > 0 for row in rows):
+            legend.append("queries to target: no gain is beyond its interval")
     if any(row.area and row.area.mean is not None for row in rows):
         legend.append("area under curve: mean over the budget")
     if any(row.headroom for row in rows):
@@ -333,7 +343,7 @@ def _ablation(group: Tables) -> Grid:
 
 def _compatibility(group: Tables) -> Grid:
     rows = group.compatibility
-    if not rows:
+    if not rows or not rows[0].cells:
         return _grid("compatibility", "Compatibility", (), ())
 
     def verdict(place: int) -> Callable[[Any], Cell]:
@@ -348,7 +358,8 @@ def _compatibility(group: Tables) -> Grid:
                 text += f" {found.failed}†"
             if found.baseline == "pretrained" and found.wrapper != "vanilla":
                 text += "*"
-            return Cell(text, found.delta, None if found.delta is None else found.delta.mean, found.verdict)
+            mean = None if found.delta is None else found.delta.mean
+            return Cell(text, found.delta, mean, found.verdict, found.detectable)
 
         return cell
 
@@ -403,7 +414,12 @@ def _diversity(group: Tables) -> Grid:
         columns.append((f"{name}, matched", _of("matched", metric)))
     legend = ["change: against the pretrained model, at the end"]
     if group.head.matched is not None:
-        legend.append(f"matched: where the alignment first reached {number(group.head.matched)}, which every cell did")
+        legend.append(
+            f"matched: where the alignment first reached {number(group.head.matched)}, which the cells did that gained "
+            "at least a quarter of the largest gain"
+        )
+    else:
+        legend.append("no diversity at matched alignment: no cell gained")
     return _grid("diversity", "Diversity", columns, rows, legend) if measures else _grid("diversity", "", (), ())
 
 
@@ -414,6 +430,7 @@ def _incomplete(group: Tables) -> Grid:
         ("seed", lambda run: Cell(str(run.seed), sort=run.seed)),
         ("status", lambda run: Cell(run.status)),
         ("queries", lambda run: Cell(f"{run.queries:,}", sort=run.queries)),
+        ("last written (UTC)", lambda run: Cell(run.written or "-")),
     ]
     return _grid("incomplete", "Incomplete (not averaged)", columns, group.incomplete)
 

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def written_figure(figure: Any, kind: str) -> bytes:
     from matplotlib import rc_context
 
     out = io.BytesIO()
-    with rc_context({"svg.hashsalt": "b2bench", "svg.fonttype": "path"}):
+    with rc_context({"svg.hashsalt": "b2bench", "svg.fonttype": "path"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other scripts: a box is drawn
         metadata = {"Date": None} if kind == "svg" else {"CreationDate": None}
         figure.savefig(out, format=kind, metadata=metadata)
     return out.getvalue()
@@ -312,7 +314,7 @@ def _draw_delta(axes: Any, place: float, delta: Paired, colour: str) -> None:
 def draw_diversity(group: Tables) -> Any:
     """Alignment against diversity at every evaluation, seeds averaged, and the Pareto front of what was measured.
 
-    Hollow markers stand at the alignment that every cell reached: where a run first had it, as the table has them.
+    Hollow markers stand at the matched alignment: where a run first had it, as the table has them.
     """
     metric = group.head.context.reward
     present = {name for curve in group.curves for name in curve.values}

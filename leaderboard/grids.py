@@ -60,24 +60,28 @@ def sample_grid(group: Tables, samples: Iterable[Mapping[str, Any]], runs: Path)
     return SampleGrid(
         seed,
         tuple(name for name, _, _ in columns),
-        tuple((visible(p), tuple(_sample(runs / run, images.get(p)) for _, run, images in columns)) for p in prompts),
+        tuple((visible(p), tuple(_sample(runs, run, images.get(p)) for _, run, images in columns)) for p in prompts),
     )
 
 
-def _sample(folder: Path, row: Mapping[str, Any] | None) -> Sample | None:
+def _sample(runs: Path, run: str, row: Mapping[str, Any] | None) -> Sample | None:
     if row is None:
         return None
-    return Sample(_png(folder, str(row["path"])), number(row["score"]))
+    return Sample(_png(runs, run, str(row["path"])), number(row["score"]))
 
 
-def _png(folder: Path, name: str) -> str:
-    """A PNG of a run's folder. A store from elsewhere may name any file: only PNGs inside of it are read."""
-    path = folder / name
+def _png(runs: Path, run: str, name: str) -> str:
+    """A PNG of a run's folder. A store from elsewhere may name any run and file: only what is in such a folder is read.
+
+    Devices and pipes are none, whatever size they say they have.
+    """
     try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-        if not inside or path.stat().st_size > LARGEST:
+        folder = (runs / run).resolve()
+        path = (folder / name).resolve()
+        if run in ("", "..") or Path(run).name != run or not path.is_relative_to(folder) or not path.is_file():
             return ""
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
     except (OSError, ValueError):
         return ""
-    return base64.b64encode(data).decode() if data.startswith(PNG) else ""
+    return base64.b64encode(data).decode() if data.startswith(PNG) and len(data) <= LARGEST else ""

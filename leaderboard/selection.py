@@ -69,19 +69,31 @@ def _rows(group: Tables, where: dict[str, set[str]]) -> Tables:
     return replace(group, compatibility=tuple(compatibility), **kept)
 
 
+def held(tables: Sequence[Tables]) -> str:
+    """What a condition may ask for: the values that contexts have."""
+    found = []
+    for name, key in CONTEXT_KEYS.items():
+        values = sorted({str(getattr(group.head.context, key)) for group in tables})
+        found.append(f"{name}={','.join(values)}")
+    return f"the store holds {'; '.join(found)}"
+
+
 def problems(tables: Sequence[Tables]) -> list[str]:
     """What keeps a report from being one comparison: missing seeds and values, unfinished and failed runs, versions."""
     found = []
     versions = sorted({group.head.context.benchmark_version for group in tables})
     if len(versions) > 1:
         found.append(f"runs of several benchmark versions: {', '.join(versions)}")
-    if not any(group.leaderboard for group in tables):
+    if not any(not row.reference for group in tables for row in group.leaderboard):
         found.append("no finished run")
     for group in tables:
         context = group.head.context
         name = f"{context.backbone} {context.reward} {context.prompts} {context.budget}"
         found += [f"{name}: {note}" for note in group.head.notes if any(mark in note for mark in _MARKS)]
-        found += [f"{name}: run {run.run_id} is {run.status}" for run in group.incomplete]
+        found += [
+            f"{name}: run {run.run_id} is {run.status}{f', last written {run.written} UTC' if run.written else ''}"
+            for run in group.incomplete
+        ]
         found += [
             f"{name}: {row.algorithm} {row.wrapper} has {row.failed} failed runs"
             for row in group.leaderboard

@@ -96,8 +96,9 @@ class Head:
     """What stands above the tables of a context. ``notes`` say what limits the comparison.
 
     ``target`` is the alignment that queries are counted to: half of the largest mean gain above the pretrained model.
-    ``matched`` is the largest alignment that every cell reached on average, at which diversity is compared.
-    ``margin``: smaller differences of alignment count as none.
+    ``matched`` is the largest alignment that all cells reached on average that gained at least a quarter of the
+    largest gain; at it diversity is compared. ``error`` is the standard error of one evaluation's alignment from the
+    spread of its images, a mean over runs. ``margin``: smaller differences of alignment count as none.
     """
 
     context: Context
@@ -108,6 +109,7 @@ class Head:
     target: float | None = None
     matched: float | None = None
     margin: float = MARGIN
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class LeaderboardRow:
     were taken, ``denoiser_calls`` per run (sampling and training); both are means over seeds.
 
     ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
-    budget; ``to_target`` the reward queries at which a run first had ``Head.target``, one for each that had. A cell is
+    budget; ``to_target`` the reward queries at which a run first had ``Head.target``, or the budget for one of those
+    that never had, which all but ``reached`` are: then it is a lower bound. A cell is
     ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says.
     """
 
@@ -144,6 +147,7 @@ class LeaderboardRow:
     ranks: tuple[int, int] | None = None
     area: Estimate | None = None
     to_target: Estimate | None = None
+    reached: int = 0
     over_optimised: bool = False
     lacking: tuple[int, ...] = ()
 
@@ -249,6 +253,7 @@ class Incomplete:
     seed: int
     status: str
     queries: int
+    written: str = ""  # UTC: long ago, and nobody writes it any more
 
 
 @dataclass(frozen=True)
@@ -356,19 +361,22 @@ def tables(
     margin: float = MARGIN,
     refusals: Iterable[Row] = (),
     planned: Iterable[int] = (),
+    errors: Iterable[Row] = (),
 ) -> list[Tables]:
     """One :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
     ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``:
     differences of alignment that are shown to be smaller count as none. ``refusals``: rows of ``Store.refusals``.
-    ``planned``: seeds that every cell is to have, besides those that any has.
+    ``planned``: seeds that every cell is to have, besides those that any has. ``errors``: rows of
+    ``Store.evaluation_errors``.
     """
     wanted = frozenset(planned)
+    spread: dict[str, float] = {row["run_id"]: row["error"] for row in errors if row["error"] is not None}
     values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     settings: dict[str, list[Row]] = defaultdict(list)
     for row in evals:
-        value = math.nan if row["value"] is None else float(row["value"])
+        value = math.nan if row["value"] is None or not math.isfinite(row["value"]) else float(row["value"])
         if row["split"] == "test":
             values[row["run_id"]][row["queries"]][row["metric"]] = value
             settings[row["run_id"]].append(row)
@@ -407,7 +415,10 @@ def tables(
         ]
         placed |= {run.row["run_id"] for run in beside}
         here = refused[tuple(getattr(context, name) for name in _REFUSED_IN)]
-        found.append(_tables(context, members, settings, beside, margin, here, wanted))
+        group = _tables(context, members, settings, beside, margin, here, wanted)
+        known = [spread[run.row["run_id"]] for run in members if run.row["run_id"] in spread]
+        error = float(np.mean(known)) if known else None
+        found.append(replace(group, head=replace(group.head, error=error)))
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
             found.append(_tables(context, [], settings, alone, margin, {}, wanted))
@@ -525,7 +536,14 @@ def _tables(
         _ablation(context, variants),
         _compatibility(context, variants, incomplete, margin, refused),
         tuple(
-            Incomplete(visible(run.row["run_id"]), *_names(run.row), run.row["seed"], run.row["status"], run.queries)
+            Incomplete(
+                visible(run.row["run_id"]),
+                *_names(run.row),
+                run.row["seed"],
+                run.row["status"],
+                run.queries,
+                _minute(run.row.get("heartbeat")),
+            )
             for run in incomplete
         ),
         tuple(_generalisation(context, cell) for cell in cells),
@@ -533,6 +551,10 @@ def _tables(
         tuple(curve for cell in cells for curve in _curves(cell)),
         tuple(_detail(cell, cells) for cell in cells),
     )
+
+
+def _minute(moment: Any) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment is not None else ""
 
 
 def _place(row: LeaderboardRow) -> tuple[bool, float]:
@@ -605,7 +627,7 @@ def _labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> li
 
 
 def _levels(context: Context, cells: Sequence[_Cell]) -> tuple[float | None, float | None]:
-    """``Head.target`` and ``Head.matched``; None where no cell gains, or one does not."""
+    """``Head.target`` and ``Head.matched``; None where no cell gains."""
     gains, ends, starts = [], [], []
     for cell in cells:
         end, start = estimate(cell.final(context.reward, cell.seeds)), estimate(cell.start(context.reward, cell.seeds))
@@ -617,7 +639,8 @@ def _levels(context: Context, cells: Sequence[_Cell]) -> tuple[float | None, flo
     if not gains or max(gains) <= 0:
         return None, None
     best = max(range(len(gains)), key=gains.__getitem__)
-    matched = min(ends) if min(gains) > 0 and min(ends) > max(starts) else None
+    # a cell that hardly gained would put the level at the pretrained model's, where all are alike
+    matched = min(end for end, gain in zip(ends, gains, strict=True) if gain >= max(gains) / 4)
     return starts[best] + gains[best] / 2, matched
 
 
@@ -646,6 +669,10 @@ def _diversity(context: Context, cell: _Cell, matched: float | None) -> Diversit
     present = {metric for run in cell.runs.values() for at in run.values.values() for metric in at}
     measures = [metric for part in _measures(present) for metric in part]
 
+    gained = paired(cell.final(context.reward, seeds), cell.start(context.reward, seeds))
+    end = estimate(cell.final(context.reward, seeds)).mean
+    reached = matched is not None and end is not None and end >= matched
+
     def at_match(metric: str) -> Estimate:
         found = []
         for seed in seeds:
@@ -659,9 +686,9 @@ def _diversity(context: Context, cell: _Cell, matched: float | None) -> Diversit
         cell.algorithm,
         cell.wrapper,
         cell.label,
-        paired(cell.final(context.reward, seeds), cell.start(context.reward, seeds)),
+        gained,
         {metric: paired(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
-        {} if matched is None else {metric: at_match(metric) for metric in measures},
+        {metric: at_match(metric) for metric in measures} if reached else {},
     )
 
 
@@ -698,7 +725,8 @@ def _leaderboard_row(
         sum(calls) / len(calls) if len(calls) == len(cell.runs) else None,
         ranks=ranks,
         area=estimate([area_under_curve(*curve, context.budget or 0) for curve in curves]),
-        to_target=estimate([queries for queries in reached if queries is not None]) if target is not None else None,
+        to_target=None if target is None else estimate([(context.budget or 0) if q is None else q for q in reached]),
+        reached=sum(queries is not None for queries in reached),
         over_optimised=over_optimised(trained, heldout),
     )
 

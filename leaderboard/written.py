@@ -16,18 +16,18 @@ NOTHING = "No runs yet. Start one: b2bench run --algo dpok --wrapper b2"
 
 # -- Markdown -------------------------------------------------------------------------------------------
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$^:@-])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#!|~&$^@]|(?<=www)\.|:(?=//))", re.IGNORECASE)
 
 
 def markdown_text(text: str) -> str:
-    """Plain text as Markdown in which nothing is markup, links and HTML included, on one line."""
-    return _MARKUP.sub(_entity, " ".join(text.split())) if _MARKUP.search(text) else " ".join(text.split())
+    """Plain text as Markdown in which nothing is markup, links, mentions and HTML included, on one line."""
+    return _MARKUP.sub(_entity, " ".join(text.split()))
 
 
 def _entity(match: re.Match[str]) -> str:
     character = match[0]
-    # Harmless where a word holds them, and a table is to be read as it is written, too.
-    return character if character in "()+-:@" else f"&#{ord(character)};" if character in "<>|&`" else f"\\{character}"
+    # GitHub makes links of bare addresses and names, which no backslash stops.
+    return f"&#{ord(character)};" if character in "<>|&`@.:" else f"\\{character}"
 
 
 def markdown(sections: Sequence[Section], heading: str = "") -> str:
@@ -87,6 +87,7 @@ _LATEX = {
     "±": r"$\pm$",
     "·": r"$\cdot$",
     "≈": r"$\approx$",
+    "≥": r"$\geq$",
     "▲": r"$\blacktriangle$",
     "▼": r"$\blacktriangledown$",
     "✗": r"$\times$",
@@ -96,12 +97,17 @@ _LATEX = {
 }
 
 
+_NO_LATEX = "ĦħĸĿŀŉŦŧſ"
+"""Letters below U+0180 that the font encoding T1 lacks."""
+
+
 def latex_text(text: str) -> str:
     """Plain text as LaTeX; a letter that pdflatex may not have becomes a question mark."""
     found = []
     for character in " ".join(text.split()):
         known = _LATEX.get(character, character)
-        found.append(known if known != character or ord(character) < 0x180 else "?")
+        there = known != character or (ord(character) < 0x180 and character not in _NO_LATEX)
+        found.append(known if there else "?")
     return "".join(found)
 
 
@@ -130,12 +136,14 @@ def latex(sections: Sequence[Section], heading: str = "") -> str:
             lines += _latex_grid(grid)
         for picture in section.pictures:
             lines += _latex_picture(picture)
+        lines.append(r"\clearpage")  # LaTeX keeps no more than a few dozen tables and figures waiting
     return "\n".join([*lines, r"\end{document}", ""])
 
 
 def _latex_grid(grid: Grid) -> list[str]:
     def row(texts: Sequence[str]) -> str:
-        return " & ".join(latex_text(text) for text in texts) + r" \\"
+        # {}: a row that begins with [ or * would be an argument of the command before it
+        return "{}" + " & ".join(latex_text(text) for text in texts) + r" \\"
 
     if not grid.rows:
         return [rf"\textbf{{{latex_text(grid.title)}}}: {latex_text('; '.join(grid.legend))}\par", ""]
@@ -171,24 +179,48 @@ def _latex_picture(picture: Picture) -> list[str]:
 
 
 def csv_text(sections: Sequence[Section]) -> str:
-    """One line for each number of each table: context, table, row, column, mean, low, high, n, text."""
+    """One line for each cell of each table, with its numbers and what it says.
+
+    What stands above the tables is table ``head``, with rows ``fact`` and ``note``; what stands below one, its row
+    ``legend``. ``p`` is that of the paired t-test, ``p_adjusted`` after Holm, ``verdict`` what the tables colour, and
+    ``detectable`` the smallest difference that the seeds would have shown.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["context", "table", "row", "column", "mean", "low", "high", "n", "text"])
+    writer.writerow(["context", "table", "row", "column", *NUMBERS, "verdict", "text"])
     for section in sections:
+
+        def line(*where: str, numbers: Sequence[object] = ("",) * len(NUMBERS), verdict: str = "", text: str) -> None:
+            writer.writerow([*map(_safe, (section.title, *where)), *numbers, verdict, _safe(text)])  # noqa: B023
+
+        for kind, texts in (("fact", section.facts), ("note", section.notes)):
+            for text in texts:
+                line("head", kind, "", text=text)
         for grid in section.grids:
             for row in grid.rows:
                 for column, cell in list(zip(grid.columns, row, strict=True))[1:]:
-                    where = [section.title, grid.key, row[0].text, column.name]
-                    writer.writerow([*map(_safe, where), *_numbers(cell), _safe(cell.text)])
+                    line(
+                        grid.key,
+                        row[0].text,
+                        column.name,
+                        numbers=_numbers(cell),
+                        verdict=cell.kind,
+                        text=cell.text,
+                    )
+            for text in grid.legend:
+                line(grid.key, "legend", "", text=text)
     return out.getvalue()
 
 
+NUMBERS = ("mean", "low", "high", "n", "p", "p_adjusted", "detectable")
+
+
 def _numbers(cell: Cell) -> list[object]:
-    if cell.estimate is None:
-        return ["" if cell.sort is None else cell.sort, "", "", ""]
-    found = cell.estimate
-    return ["" if value is None else value for value in (found.mean, found.low, found.high, found.n)]
+    of = cell.estimate
+    found = {name: getattr(of, name, None) for name in NUMBERS} | {"detectable": cell.detectable}
+    if of is None:
+        found["mean"] = cell.sort
+    return ["" if value is None else value for value in found.values()]
 
 
 def _safe(text: str) -> str:

@@ -121,9 +121,14 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     assert planned.code == 1
     assert "lacks seed" in planned.stderr
     assert b2bench("report", "--seeds", "x").code == 2
+    assert b2bench("report", "--where", "algorithm=nope", "--check").code == 1
+    assert b2bench("report", "--margin", "inf").code == 2
+    assert b2bench("report", "--json", "--format", "html").code == 2
     none = b2bench("report", "--where", "prompts=others", "--check")
     assert none.code == 1
     assert "no finished run" in none.stderr
+    assert "no run fits --where; the store holds version=" in none.stderr
+    assert "No runs yet" not in none.stdout
     Store(folder / "b2bench.duckdb").start_run(run_row("now"))
     checked = b2bench("report", "--check")
     assert checked.code == 1

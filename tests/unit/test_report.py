@@ -14,13 +14,22 @@ from typing import Any
 import pytest
 from b2bench.leaderboard.document import Cell, Column, Grid, Picture, Section, document, paper_grids
 from b2bench.leaderboard.figures import _window, colours, draw_samples, pareto, report_figures, written_figure
-from b2bench.leaderboard.files import write_figures
+from b2bench.leaderboard.files import write_figures, write_whole
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.html import html
 from b2bench.leaderboard.selection import parse_where, problems, select
 from b2bench.leaderboard.tables import Context, tables
 from b2bench.leaderboard.terminal import render, to_json
-from b2bench.leaderboard.written import BEGIN, END, between_markers, csv_text, latex, markdown, markdown_text
+from b2bench.leaderboard.written import (
+    BEGIN,
+    END,
+    between_markers,
+    csv_text,
+    latex,
+    latex_text,
+    markdown,
+    markdown_text,
+)
 from PIL import Image
 from rich.console import Console
 from synthetic import Rows
@@ -116,6 +125,33 @@ def test_over_optimisation_is_flagged(rows: Rows) -> None:
     found = grid(document(rows.tables()), "leaderboard")
     assert column(found, "warning")["pg vanilla"] == "over-optimised?"  # one seed has no interval
     assert any("by the signs alone" in line for line in found.legend)
+
+
+def test_a_cell_that_gained_nothing_takes_no_other_its_matched_diversity(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7}, entropy={0: 1.4, 1000: 1.2})
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.65}, entropy={0: 1.4, 1000: 1.3})
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: 0.4})
+        rows.add("dpo", "vanilla", seed, {0: 0.6, 1000: 0.601})
+    found = grid(document(rows.tables()), "diversity")
+    assert column(found, "style entropy (nats), matched") == {
+        "ddpo vanilla": "1.300 ±0.000", "ddpo b2": "1.300 ±0.000", "dpo vanilla": "-", "pg vanilla": "-",
+    }  # fmt: skip
+    assert any("reached 0.650" in line for line in found.legend)
+
+
+def test_queries_to_target_are_a_bound_where_a_seed_never_had_it(rows: Rows) -> None:
+    for seed, end in enumerate((0.7, 0.7, 0.61)):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: end})
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.66})
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: 0.6})
+    found = grid(document(rows.tables()), "leaderboard")  # to 0.6 + 0.07 / 2
+    assert column(found, "queries to target") == {
+        "ddpo vanilla": "≥567 (2/3)", "ddpo b2": "583 (3/3)", "pg vanilla": "never (0/3)", "pretrained": "-",
+    }  # fmt: skip
+    place = [c.name for c in found.columns].index("queries to target")
+    assert [row[place].sort for row in found.rows[:3]] == pytest.approx([1700 / 3, 1750 / 3, 1000])
+    assert any("no gain is beyond its interval" in line for line in found.legend) is False
 
 
 def test_diversity_is_compared_at_the_same_alignment(rows: Rows) -> None:
@@ -228,9 +264,9 @@ def test_in_latex_it_is_no_command(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_in_csv_it_is_no_formula(text: str) -> None:
     lines = list(csv.reader(io.StringIO(csv_text(document(hostile_tables(text))))))
-    assert {len(line) for line in lines} == {9}
+    assert {len(line) for line in lines} == {13}
     for line in lines[1:]:
-        assert not [field for field in (*line[:4], line[8]) if field[:1] in ("=", "+", "@")]
+        assert not [field for field in (*line[:4], *line[11:]) if field[:1] in ("=", "+", "@")]
 
 
 # -- written files ------------------------------------------------------------------------------------------
@@ -249,9 +285,29 @@ def test_markdown_is_the_same_for_the_same_rows_and_goes_between_markers(known: 
         between_markers("# Mine\n", report)
 
 
+def test_a_written_file_follows_links_and_replaces_no_device(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    write_whole(tmp_path / "link", b"text")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there").read_bytes() == b"text"
+    write_whole(Path("/dev/null"), b"text")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(OSError, match="directory"):
+        write_whole(tmp_path, b"text")
+
+
 def test_markdown_text() -> None:
     assert markdown_text("a_b *c* <d>\n| e") == r"a\_b \*c\* &#60;d&#62; &#124; e"
-    assert markdown_text("+0.1 ±0.2 (3/5)") == "+0.1 ±0.2 (3/5)"
+    assert markdown_text("+0.1 ±0.2 (3/5), 12:30") == "+0.1 ±0.2 (3/5), 12:30"
+    assert markdown_text("https://a.b/c WWW.a.b @you") == "https&#58;//a.b/c WWW&#46;a.b &#64;you"
+
+
+def test_a_latex_row_is_no_argument_of_the_line_before(rows: Rows) -> None:
+    rows.add("[1cm]", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    found = latex(document(rows.tables()))
+    assert "{}[1cm] vanilla &" in found
+    assert not re.search(r"^\s*[\[*]", found, re.MULTILINE)
+    assert latex_text("ŉ Ħ é ő") == "? ? é ő"
 
 
 def test_csv_holds_the_numbers(known: Rows) -> None:
@@ -262,6 +318,16 @@ def test_csv_holds_the_numbers(known: Rows) -> None:
     assert float(found["mean"]) == pytest.approx(0.09)
     assert float(found["low"]) < 0.09 < float(found["high"])
     assert found["n"] == "5"
+    assert float(found["p"]) < 0.001
+    verdicts = {line["column"]: line for line in lines if (line["table"], line["row"]) == ("compatibility", "ddpo")}
+    assert {name: line["verdict"] for name, line in verdicts.items()} == {
+        "vanilla": "gain", "bpt": "gain", "bs": "loss", "b2": "equivalent",
+    }  # fmt: skip
+    assert float(verdicts["bpt"]["p"]) < float(verdicts["bpt"]["p_adjusted"])
+    assert float(verdicts["b2"]["detectable"]) > 0
+    heads = [line["text"] for line in lines if (line["table"], line["row"]) == ("head", "fact")]
+    assert "is_style N=270 splits=1" in heads
+    assert any("Holm over this table" in line["text"] for line in lines if line["row"] == "legend")
 
 
 @pytest.mark.parametrize("make", [lambda t: markdown(document(t)), lambda t: latex(document(t)), html])
@@ -429,9 +495,8 @@ def test_an_ablation_that_cannot_be_says_why(rows: Rows) -> None:
     text = "ddpo: none, not run: bpt, bs, b2"
     screen = io.StringIO()
     render(found, Console(file=screen, width=200))
-    for written in (screen.getvalue(), markdown(sections), latex(sections), html(found)):
+    for written in (screen.getvalue(), markdown(sections), latex(sections), csv_text(sections), html(found)):
         assert text in written
-    assert "ablation" not in csv_text(sections)
 
 
 def test_nothing_to_show_is_no_figure(rows: Rows) -> None:

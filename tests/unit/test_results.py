@@ -67,6 +67,7 @@ def change(folder: Path, table: str, select: str) -> None:
         ("runs", "SELECT * REPLACE ('{{' AS config) FROM {file}", "is no Parquet file of table runs"),
         ("runs", "SELECT * REPLACE ('perfect' AS status) FROM {file}", "is no Parquet file of table runs"),
         ("runs", "SELECT * FROM {file} UNION ALL SELECT * FROM {file}", "is no Parquet file of table runs"),
+        ("runs", "SELECT * REPLACE ('../' || run_id AS run_id) FROM {file}", "no name of a run"),
         ("runs", "SELECT * FROM {file} WHERE run_id = 'a1'", "rows of runs that runs.parquet lacks: b2"),
     ],
 )

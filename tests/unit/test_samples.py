@@ -2,13 +2,15 @@
 
 import base64
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from b2bench.leaderboard.grids import sample_grid
+from b2bench.leaderboard.grids import LARGEST as LARGEST_FILE
+from b2bench.leaderboard.grids import _png, sample_grid
 from b2bench.leaderboard.html import html
 from PIL import Image
 from synthetic import Rows
@@ -104,3 +106,22 @@ def test_a_store_from_elsewhere_reads_no_other_file(name: str, drawn: tuple[Rows
     grid = sample_grid(rows.one(), [row | {"path": name} for row in samples], runs)
     assert grid is not None
     assert {image.png for _, images in grid.rows for image in images if image} == {""}
+
+
+@pytest.mark.parametrize("run", ["{runs}", "..", "../{name}", ".", "", "/dev"])
+def test_a_run_is_no_path(run: str, drawn: tuple[Rows, list[dict[str, Any]], Path]) -> None:
+    _, _, runs = drawn
+    (runs / "secret.png").write_bytes(png("green"))
+    run = run.format(runs=runs, name=runs.name)
+    names = ("secret.png", f"{runs.name}/secret.png", "zero", "run0/samples/0-0.png")
+    assert [_png(runs, run, name) for name in names] == [""] * 4
+    assert _png(runs, "run0", "samples/0-0.png")
+    (runs / "moved").symlink_to(runs / "run0")  # to another disk, say
+    assert _png(runs, "moved", "samples/0-0.png")
+
+
+def test_an_image_that_never_ends_is_not_read(drawn: tuple[Rows, list[dict[str, Any]], Path]) -> None:
+    _, _, runs = drawn
+    os.mkfifo(runs / "run0" / "pipe.png")
+    (runs / "run0" / "large.png").write_bytes(png("red") + bytes(LARGEST_FILE))
+    assert [_png(runs, "run0", name) for name in ("pipe.png", "large.png")] == ["", ""]

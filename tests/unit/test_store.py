@@ -221,6 +221,51 @@ def test_merge_takes_the_runs_that_are_not_there_yet(started: Store, tmp_path: P
     assert copy.evals() == other.evals()
 
 
+def test_merge_takes_the_end_of_a_run_that_was_copied_before_it(started: Store, tmp_path: Path) -> None:
+    """The same machine merged twice: the run was under way the first time."""
+    here = Store(tmp_path / "here.duckdb")
+    assert here.merge(started.path) == ["a1"]
+    started.record_round("a1", *round_rows(0))
+    started.finish_run("a1", "done")
+    assert here.merge(started.path) == ["a1"]
+    assert here.whole_run("a1") == started.whole_run("a1")
+    assert here.merge(started.path) == []
+    assert here.differing(started.path) == []
+
+
+def test_merge_leaves_what_ended_and_names_what_differs(started: Store, tmp_path: Path) -> None:
+    here = Store(tmp_path / "here.duckdb")
+    here.merge(started.path)
+    here.finish_run("a1", "done")
+    assert here.merge(started.path) == []  # still under way there
+    assert here.differing(started.path) == []
+    started.finish_run("a1", "failed", "the loss is nan")
+    assert here.merge(started.path) == []
+    assert here.differing(started.path) == ["a1"]
+    assert [row["status"] for row in here.runs()] == ["done"]
+
+
+@pytest.mark.parametrize("run_id", ["../a1", "/a1", "..", "", "a\\1"])
+def test_a_run_whose_id_is_a_path_is_not_merged(run_id: str, started: Store, tmp_path: Path) -> None:
+    started.start_run(run_row(run_id))
+    here = Store(tmp_path / "here.duckdb")
+    with pytest.raises(UserError, match="no name of a run"):
+        here.merge(started.path)
+    assert not here.path.exists()
+
+
+def test_the_error_of_an_evaluation_is_that_of_its_last_images(started: Store) -> None:
+    images = [
+        {"queries": queries, "prompt": f"p{i}", "noise_index": 0, "score": score}
+        for queries in (0, 100)
+        for i, score in enumerate((0.2, 0.4, 0.6, 0.8))
+        if queries == 100 or i < 2
+    ]
+    started.record_evals("a1", [], images)
+    (row,) = started.evaluation_errors()
+    assert row == {"run_id": "a1", "error": pytest.approx(np.std([0.2, 0.4, 0.6, 0.8], ddof=1) / 2)}
+
+
 def profile_rows(profile: str) -> list[dict[str, Any]]:
     shared = {
         "profile_id": profile,

@@ -4,13 +4,14 @@ import io
 import json
 import math
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.headroom import headroom
-from b2bench.leaderboard.selection import problems
+from b2bench.leaderboard.selection import held, parse_where, problems, select
 from b2bench.leaderboard.tables import Tables, tables
 from b2bench.leaderboard.terminal import render, to_json
 from rich.console import Console
@@ -313,6 +314,30 @@ def test_a_value_that_is_no_number_is_named(rows: Rows) -> None:
     assert note in found[0].head.notes
     assert any(note in line for line in problems(found))
     assert row_of(found[0], "pg", "vanilla").alignment.mean is None
+
+
+def test_what_is_infinite_is_no_number(rows: Rows, recwarn: pytest.WarningsRecorder) -> None:
+    factorial_rows(rows)
+    for seed in range(3):
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: math.inf if seed else 0.7})
+    assert "pg vanilla has no finite clipscore for seed 1, 2, so no mean" in rows.one().head.notes
+    assert not recwarn.list
+
+
+def test_a_filter_that_leaves_no_cell_is_a_problem(rows: Rows) -> None:
+    factorial_rows(rows)
+    found = select(rows.tables(), parse_where(["algorithm=nope"]))
+    assert problems(found) == ["no finished run"]
+    assert "version=0.1; backbone=pocket" in held(rows.tables())
+
+
+def test_when_a_run_was_last_written_and_how_exact_an_evaluation_is(rows: Rows) -> None:
+    done = rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 0, {0: 0.6}, status="running", heartbeat=datetime(2025, 12, 24, 18, 5))
+    found = tables(rows.runs, rows.evals, rows.rounds, errors=[{"run_id": done, "error": 0.016}])
+    assert any("is running, last written 2025-12-24 18:05 UTC" in line for line in problems(found))
+    assert "2025-12-24 18:05" in text_of(found)
+    assert "270 images per evaluation (standard error 0.016)" in text_of(found)
 
 
 def test_a_cell_alone_has_no_rank(rows: Rows) -> None:
