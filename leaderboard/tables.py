@@ -778,13 +778,15 @@ def _head(
     inception = set()
     for row in rows:
         if row["metric"] in INCEPTION:
-            inception.add(f"{row['metric']} N={row['n']} splits={(row['settings'] or {}).get('splits', '?')}")
+            how = row["settings"] or {}
+            extractor = f" ({visible(str(how['extractor']))})" if "extractor" in how else ""
+            inception.add(f"{row['metric']} N={row['n']} splits={how.get('splits', '?')}{extractor}")
     seeds = tuple(sorted({seed for cell in cells for seed in cell.runs}))
     notes = []
     if len(images) > 1:
         notes.append("the runs were evaluated on different numbers of images")
     if len({text.partition(" ")[0] for text in inception}) < len(inception):
-        notes.append("inception scores with different N or splits cannot be compared")
+        notes.append("inception scores with different N, splits or extractors cannot be compared")
     for cell in cells:
         name = " ".join(filter(None, (cell.algorithm, cell.wrapper, cell.label)))
         if absent := wanted.union(seeds) - set(cell.seeds):

@@ -67,7 +67,7 @@ class Rows:
                     "split": "test",
                     "metric": "is_style",
                     "value": 3.0,
-                    "settings": {"splits": 1, "images": 270},
+                    "settings": {"splits": 1, "images": 270, "extractor": "pocket classifier, style"},
                 },
             ]
         self.rounds += [

@@ -326,7 +326,7 @@ def test_csv_holds_the_numbers(known: Rows) -> None:
     assert float(verdicts["bpt"]["p"]) < float(verdicts["bpt"]["p_adjusted"])
     assert float(verdicts["b2"]["detectable"]) > 0
     heads = [line["text"] for line in lines if (line["table"], line["row"]) == ("head", "fact")]
-    assert "is_style N=270 splits=1" in heads
+    assert "is_style N=270 splits=1 (pocket classifier, style)" in heads
     assert any("Holm over this table" in line["text"] for line in lines if line["row"] == "legend")
 
 

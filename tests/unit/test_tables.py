@@ -268,7 +268,7 @@ def test_the_terminal_keeps_to_its_width(rows: Rows, width: int) -> None:
     factorial_rows(rows)
     shown = text_of(rows.tables(), width)
     assert max(map(len, shown.splitlines())) <= width
-    assert "is_style N=270 splits=1" in " ".join(shown.split())
+    assert "is_style N=270 splits=1 (pocket classifier, style)" in " ".join(shown.split())
     assert "Diversity" in shown
     assert ("held-out gain" in shown.partition("wider terminal")[0]) == (width == 200)
     assert "ddpo b2" in shown
