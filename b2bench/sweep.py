@@ -166,14 +166,19 @@ class Sweep:
         """Do what is left of the plan. Ctrl-C interrupts the runs, which keep their finished rounds, and is raised."""
         self.look()
         queue = deque(progress for progress in self.progress if progress.state != "already done")
-        with ThreadPoolExecutor(self.at_once, "sweep") as pool:
-            workers = [pool.submit(self._work, queue) for _ in range(self.at_once)]
-            try:
-                for worker in workers:
-                    worker.result()
-            except BaseException:
-                self.stop()
-                raise
+        try:
+            with ThreadPoolExecutor(self.at_once, "sweep") as pool:
+                workers = [pool.submit(self._work, queue) for _ in range(self.at_once)]
+                try:
+                    for worker in workers:
+                        worker.result()
+                except BaseException:
+                    self.stop()
+                    raise
+        finally:
+            for progress in self.progress:
+                if progress.state in ("waiting", "elsewhere"):
+                    self._set(progress, "stopped")
         return self.progress
 
     def stop(self) -> None:
@@ -215,17 +220,21 @@ class Sweep:
 
     def _work(self, queue: deque[Progress]) -> None:
         """Take jobs from the queue until every one has ended; one that somebody else has open goes to its end."""
-        while any(progress.state in ("waiting", "elsewhere") for progress in self.progress):
-            try:
-                progress = queue.popleft()
-            except IndexError:  # another worker looks at the last ones
-                self._stop.wait(self.pause)
-                continue
-            if self._do(progress):
-                continue
-            queue.append(progress)
-            if all(other.state == "elsewhere" for other in list(queue)):
-                self._stop.wait(self.pause)
+        try:
+            while not self._stop.is_set() and any(p.state in ("waiting", "elsewhere") for p in self.progress):
+                try:
+                    progress = queue.popleft()
+                except IndexError:  # another worker looks at the last ones
+                    self._stop.wait(self.pause)
+                    continue
+                if self._do(progress):
+                    continue
+                queue.append(progress)
+                if all(other.state == "elsewhere" for other in list(queue)):
+                    self._stop.wait(self.pause)
+        except BaseException:  # a job of its own would stay waiting, and the other workers with it
+            self.stop()
+            raise
 
     def _do(self, progress: Progress) -> bool:
         """Bring a job to its end; False where a process that is not ours has its run open."""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def test_a_run_that_another_process_has_open_is_waited_for(make: Callable[..., S
     thread.start()
     while states(sweep) != ["elsewhere"]:
         assert thread.is_alive()
+        time.sleep(0.01)
     lock.release()  # it was killed: its run is resumed
     thread.join(30)
     assert states(sweep) == ["done"]
@@ -210,9 +212,21 @@ def test_a_run_that_another_process_has_open_keeps_no_other_waiting(make: Callab
     while states(sweep) != ["elsewhere", "done", "done"]:
         assert thread.is_alive()
         assert states(sweep)[0] in ("waiting", "elsewhere")
+        time.sleep(0.01)
     lock.release()
     thread.join(30)
     assert states(sweep) == ["done"] * 3
+
+
+def test_a_sweep_whose_store_breaks_ends_with_the_reason(
+    make: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make([0, 1, 2, 3], at_once=2)
+    monkeypatch.setattr(sweep, "known", lambda job: 1 / 0 if job.config.seed == 1 else None)
+    with pytest.raises(ZeroDivisionError):
+        sweep.run()
+    assert states(sweep)[1] == "stopped"
+    assert not set(states(sweep)) & {"waiting", "elsewhere", "running"}
 
 
 def test_a_stopped_sweep_starts_no_run(make: Callable[..., Sweep], tmp_path: Path) -> None:
