@@ -182,13 +182,19 @@ def test_a_run_that_breaks_off_gets_another_try_and_stops_no_other(
         assert "the loss is nan" in sweep.progress[1].log.read_text()
 
 
+def held_by_others(sweep: Sweep) -> FileLock:
+    """The lock of the run that is the sweep's first job, taken as a process that is not the sweep's has it."""
+    cell, seed = sweep.jobs[0].key
+    sweep.store.start_run(run_row("theirs", seed=seed, config_hash=cell, benchmark_version=b2bench.__version__))
+    (sweep.out / "theirs").mkdir(parents=True)
+    lock = FileLock(sweep.out / "theirs" / "lock", thread_local=False)
+    lock.acquire()
+    return lock
+
+
 def test_a_run_that_another_process_has_open_is_waited_for(make: Callable[..., Sweep], tmp_path: Path) -> None:
     sweep = make([0])
-    cell, _ = sweep.jobs[0].key
-    sweep.store.start_run(run_row("theirs", seed=0, config_hash=cell, benchmark_version=b2bench.__version__))
-    (tmp_path / "runs" / "theirs").mkdir(parents=True)
-    lock = FileLock(tmp_path / "runs" / "theirs" / "lock", thread_local=False)
-    lock.acquire()
+    lock = held_by_others(sweep)
     thread = threading.Thread(target=sweep.run)
     thread.start()
     while states(sweep) != ["elsewhere"]:
@@ -202,11 +208,7 @@ def test_a_run_that_another_process_has_open_is_waited_for(make: Callable[..., S
 
 def test_a_run_that_another_process_has_open_keeps_no_other_waiting(make: Callable[..., Sweep], tmp_path: Path) -> None:
     sweep = make([0, 1, 2])
-    cell, _ = sweep.jobs[0].key
-    sweep.store.start_run(run_row("theirs", seed=0, config_hash=cell, benchmark_version=b2bench.__version__))
-    (tmp_path / "runs" / "theirs").mkdir(parents=True)
-    lock = FileLock(tmp_path / "runs" / "theirs" / "lock", thread_local=False)
-    lock.acquire()
+    lock = held_by_others(sweep)
     thread = threading.Thread(target=sweep.run)
     thread.start()
     while states(sweep) != ["elsewhere", "done", "done"]:
