@@ -1,5 +1,6 @@
 """The DuckDB store: what it writes, what it refuses, and what is left when it is killed."""
 
+import hashlib
 import json
 import logging
 import math
@@ -22,7 +23,7 @@ from store_rows import run_row
 
 from b2bench import store as store_module
 from b2bench.errors import UserError
-from b2bench.store import KEYS, SCHEMA_VERSION, TABLES, Store, insert_rows
+from b2bench.store import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES, Store, insert_rows
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "store.md"
@@ -305,22 +306,92 @@ def test_merge_takes_the_profiles_along(started: Store, tmp_path: Path) -> None:
     assert [row["profile_id"] for row in other.profiles()] == ["p1"] * 3 + ["p2"] * 3
 
 
-def test_a_store_of_version_1_becomes_what_is_made_today(started: Store, tmp_path: Path) -> None:
-    columns = "SELECT * EXCLUDE (database_name, database_oid, table_oid) FROM duckdb_columns() WHERE NOT internal"
-    keys = "SELECT table_name, constraint_type, constraint_column_names FROM duckdb_constraints() ORDER BY ALL"
-    with duckdb.connect(str(started.path)) as con:  # as b2bench made it before there were profiles
-        con.execute("DROP TABLE profiles")
-        con.execute("DROP TABLE refusals")
-        con.execute("ALTER TABLE rounds DROP COLUMN off_policy")
-        con.execute("COMMENT ON COLUMN queries.reward IS 'the reward, in its own unit'")
-        con.execute("COMMENT ON COLUMN queries.scores IS 'score -> value, what else was measured on the image'")
-        con.execute('UPDATE "schema" SET version = 1')
-    started.record_profile(profile_rows("p1"))
-    today = Store(tmp_path / "today.duckdb")
+SCHEMAS = Path(__file__).parent / "schemas"
+SHAPE = (
+    "SELECT * EXCLUDE (database_name, database_oid, table_oid, comment) FROM duckdb_columns() WHERE NOT internal "
+    "ORDER BY table_name, column_index",
+    "SELECT table_name, constraint_type, constraint_column_names, expression FROM duckdb_constraints() ORDER BY ALL",
+    'SELECT * FROM "schema"',
+)
+"""Everything that tells one store's tables from another's."""
+
+OLD_ROWS = """
+INSERT INTO runs (run_id, benchmark_version, backbone, reward, prompts, seed, config_hash, versions, status, started,
+                  heartbeat)
+VALUES ('a1', '0.1.0', 'pocket', 'clipscore', 'template1', 7, 'cd', '{"torch": "2"}', 'done', '2026-01-01',
+        '2026-01-01');
+INSERT INTO rounds (run_id, round, queries) VALUES ('a1', 0, 10);
+INSERT INTO queries (run_id, query_index, round, prompt, reward) VALUES ('a1', 0, 0, 'a cat', 0.5);
+"""
+
+
+def made_by(path: Path, schema: str) -> Store:
+    """A store as an older b2bench made it: its SQL is kept as text, for nothing of today's can make it."""
+    with duckdb.connect(str(path)) as con:
+        con.execute((SCHEMAS / f"{schema}.sql").read_text(encoding="utf-8"))
+        con.execute(OLD_ROWS)
+    return Store(path)
+
+
+@pytest.mark.parametrize("schema", sorted(path.stem for path in SCHEMAS.glob("*.sql")))
+def test_a_store_of_an_older_version_becomes_what_is_made_today(schema: str, tmp_path: Path) -> None:
+    old, today = made_by(tmp_path / "old.duckdb", schema), Store(tmp_path / "today.duckdb")
     today.start_run(run_row())
-    for query in (f"{columns} ORDER BY table_name, column_index", keys, 'SELECT * FROM "schema"'):
-        assert started.sql(query) == today.sql(query)
-    assert count(started, "runs") == 1
+    for query in SHAPE:
+        assert old.sql(query) == today.sql(query)
+    (run,) = old.runs()
+    assert (run["run_id"], run["seed"], run["status"], run["versions"]) == ("a1", 7, "done", {"torch": "2"})
+    assert [(row["round"], row["off_policy"]) for row in old.rounds()] == [(0, None)]
+    assert old.sql("SELECT reward FROM queries") == [{"reward": 0.5}]
+    old.record_profile(profile_rows("p1"))
+
+
+def test_there_is_an_old_store_of_every_older_version() -> None:
+    """Whoever raises the version keeps today's: the SQL of a new store, beside the others."""
+    found = {path.stem.partition("-")[0] for path in SCHEMAS.glob("*.sql")}
+    assert found >= {str(version) for version in range(1, SCHEMA_VERSION)}
+
+
+RELEASED = {
+    2: "769d9ecceead1782",
+    3: "5f576b69c17b7aa2",
+}
+"""Hash of each migration as it was first used. A new one is added here; an old one never changes."""
+
+
+def test_a_migration_never_changes() -> None:
+    """As one would that is made from today's tables: with the next column it would be another."""
+    found = {step: hashlib.sha256(text.encode()).hexdigest()[:16] for step, text in MIGRATIONS.items()}
+    assert found == RELEASED
+
+
+def test_a_column_of_tomorrow_is_in_no_migration_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lifted(name: str) -> list[Any]:
+        path = tmp_path / name
+        made_by(path, "1")
+        with duckdb.connect(str(path)) as con:
+            for step in range(2, SCHEMA_VERSION + 1):
+                con.execute(store_module.MIGRATIONS[step])
+            return [con.execute(query).fetchall() for query in SHAPE]
+
+    today = lifted("today.duckdb")
+    for table in TABLES:
+        monkeypatch.setitem(TABLES[table], "tomorrow", ("VARCHAR", "a column of the next version"))
+    assert lifted("tomorrow.duckdb") == today
+
+
+def test_a_column_is_added_by_a_step_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first version on, also to a table that a migration made."""
+    old = made_by(tmp_path / "old.duckdb", "1")
+    step = SCHEMA_VERSION + 1
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", step)
+    text = "ALTER TABLE profiles ADD COLUMN host VARCHAR; ALTER TABLE refusals ADD COLUMN host VARCHAR"
+    monkeypatch.setattr(store_module, "MIGRATIONS", MIGRATIONS | {step: text})
+    for table in ("profiles", "refusals"):
+        monkeypatch.setitem(TABLES[table], "host", ("VARCHAR", "where it was made"))
+    assert old.sql('SELECT * FROM "schema"') == [{"version": step}]
+    old.record_profile([row | {"host": "h"} for row in profile_rows("p1")])
+    assert {row["host"] for row in old.profiles()} == {"h"}
 
 
 def test_reading_a_store_that_does_not_exist(store: Store) -> None:
@@ -408,7 +479,7 @@ def test_no_permission(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_older_schema_is_lifted(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    steps = {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR", "UPDATE runs SET host = 'h'"]}
+    steps = {SCHEMA_VERSION + 1: "ALTER TABLE runs ADD COLUMN host VARCHAR; UPDATE runs SET host = 'h'"}
     monkeypatch.setattr(store_module, "MIGRATIONS", steps)
     monkeypatch.setitem(TABLES["runs"], "host", ("VARCHAR", "where it ran"))
     assert started.sql("SELECT host FROM runs") == [{"host": "h"}]
@@ -418,11 +489,11 @@ def test_an_older_schema_is_lifted(started: Store, monkeypatch: pytest.MonkeyPat
 def test_an_older_file_is_copied_before_it_is_lifted(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before, rows = started.path.read_bytes(), started.runs()
     monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: ["nonsense"]})
+    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: "nonsense"})
     for _ in range(2):  # what is cut short and tried again needs no second copy
         with pytest.raises(duckdb.ParserException):
             started.runs()
-    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: ["COMMENT ON TABLE runs IS 'x'"]})
+    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: "COMMENT ON TABLE runs IS 'x'"})
     started.finish_run("a1", "done")
     name = f"{started.path.name}.schema-{SCHEMA_VERSION}"
     (copy,) = [path for path in started.path.parent.iterdir() if "schema" in path.name]
@@ -443,7 +514,7 @@ def test_without_room_for_the_copy_the_schema_stays(started: Store, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-        patch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR"]})
+        patch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: "ALTER TABLE runs ADD COLUMN host VARCHAR"})
         patch.setattr(store_module.shutil, "copy2", full)
         with pytest.raises(UserError, match=r"cannot be copied .*No space left"):
             started.runs()
@@ -467,9 +538,9 @@ def test_refusals_are_noted_once_and_merged(started: Store, tmp_path: Path) -> N
 def test_a_migration_that_fails_leaves_the_old_file(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-        steps = {SCHEMA_VERSION + 1: ["ALTER TABLE runs ADD COLUMN host VARCHAR", "nonsense"]}
+        steps = {SCHEMA_VERSION + 1: "ALTER TABLE runs ADD COLUMN host VARCHAR; FROM nowhere"}
         patch.setattr(store_module, "MIGRATIONS", steps)
-        with pytest.raises(duckdb.ParserException):
+        with pytest.raises(duckdb.CatalogException):
             started.runs()
     (run,) = started.runs()
     assert "host" not in run
