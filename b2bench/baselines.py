@@ -80,7 +80,7 @@ class Baseline:
     def run_id(self, config: RunConfig) -> str:
         """The same for the same measurement, on every machine."""
         cell = cell_hash(self.content(config))
-        key = hashlib.sha256(f"{b2bench.__version__}:{cell}".encode()).hexdigest()[:10]
+        key = hashlib.sha256(f"{b2bench.benchmark_version()}:{cell}".encode()).hexdigest()[:10]
         return f"baseline-{self.name}-s{config.seed}-{key}"
 
 

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from b2bench import __version__
+from b2bench import benchmark_version, both_versions
 from b2bench.errors import Refused, RunFailed, UserError
 from b2bench.text import shortened, visible
 
@@ -75,10 +75,10 @@ def print_json(value: Any) -> None:
 
 @app.callback(invoke_without_command=True)
 def main_options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the package's version and the benchmark's")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        typer.echo(both_versions())
         raise typer.Exit
 
 
@@ -221,7 +221,7 @@ def run(
 
                     resolved = within(resolved, vram)
                 store.check()
-                same = store.named_run(name, resolved.cell_hash(), resolved.seed, __version__)
+                same = store.named_run(name, resolved.cell_hash(), resolved.seed, benchmark_version())
                 if same is not None and same["status"] == "done":
                     if is_first():
                         text = f"run {name} is done already, in {db}; b2bench show {same['run_id']} prints it"

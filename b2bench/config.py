@@ -359,7 +359,7 @@ def resolve(
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
         raise Refused(
             {
-                "benchmark_version": b2bench.__version__,
+                "benchmark_version": b2bench.benchmark_version(),
                 "algorithm": algorithm,
                 "wrapper": wrapper,
                 "backbone": spec.name,

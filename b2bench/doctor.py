@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import b2bench
 from b2bench.backbones import POCKET_WEIGHTS, backbones
 from b2bench.errors import UserError
 from b2bench.store import Store
@@ -113,6 +114,7 @@ def _convolution_seconds(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _versions() -> Iterator[Finding]:
+    yield Finding("package", "b2bench", "ok", b2bench.both_versions())
     for package in PACKAGES:
         try:
             yield Finding("package", package, "ok", version(package))

@@ -142,7 +142,7 @@ class RaySweep(Sweep):
         progress.attempts += 1
         self._set(progress, "running")
         return self.cluster.submit(
-            {"version": b2bench.__version__, "arguments": arguments, "files": files, "threads": self.threads}
+            {"version": b2bench.both_versions(), "arguments": arguments, "files": files, "threads": self.threads}
         )
 
     def _collect(self, progress: Progress, handle: Any) -> bool:
@@ -159,8 +159,8 @@ class RaySweep(Sweep):
             result, progress.note = {}, f"{type(error).__name__}: {error}"
         if "refused" in result:
             raise UserError(
-                f"node {result['node']} cannot run this: {result['refused']}, the driver's is {b2bench.__version__}. "
-                "Install the same on every node; the same command goes on"
+                f"node {result['node']} cannot run this: {result['refused']}, "
+                f"the driver's is {b2bench.both_versions()}. Install the same on every node; the same command goes on"
             )
         if result:
             self._keep_log(progress, result)
@@ -197,7 +197,7 @@ class RaySweep(Sweep):
             source = Store(Path(name) / "run.duckdb")
             rows = [row for row in source.runs() if row["status"] == status]
             made = [(row["config_hash"], row["seed"], row["benchmark_version"]) for row in rows]
-            wanted = (*progress.job.key, b2bench.__version__)
+            wanted = (*progress.job.key, b2bench.benchmark_version())
             if made != [wanted]:
                 return (
                     f"node {result['node']} made another run ({made}, not {wanted}): a file that the arguments name "

@@ -26,8 +26,8 @@ PREFIX = "b2bench-ray-"
 def on_node(task: dict[str, Any]) -> dict[str, Any]:
     """Run ``b2bench run`` with the task's arguments in a temporary folder, which is gone afterwards.
 
-    ``task``: ``version`` of b2bench that is wanted, ``arguments``, ``files`` (path within the folder -> content) and
-    ``threads``.
+    ``task``: ``version``, what ``b2bench --version`` must print here, ``arguments``, ``files`` (path within the folder
+    -> content) and ``threads``.
 
     Returns:
         ``node``, its host name; and ``refused``, why it cannot run this; or ``code``, the exit code, ``log``, ``store``

@@ -35,7 +35,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_c
 
 def versions() -> dict[str, str]:
     """Versions that a number may depend on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "b2bench": b2bench.__version__}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -63,7 +63,7 @@ def run_row(
     return {
         "run_id": run_id,
         "name": name or run_id,
-        "benchmark_version": b2bench.__version__,
+        "benchmark_version": b2bench.benchmark_version(),
         "algorithm": config.algorithm_name,
         "wrapper": config.wrapper_name,
         "backbone": config.backbone.name,
@@ -127,7 +127,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
 
     def check() -> str | None:
         store.check()
-        row = store.named_run(name, config.cell_hash(), config.seed, b2bench.__version__)
+        row = store.named_run(name, config.cell_hash(), config.seed, b2bench.benchmark_version())
         return None if row is None else row["run_id"]
 
     if (broken_off := engine.alone(check)) is not None:
@@ -160,10 +160,10 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         run_id = row["run_id"]
         if row["status"] == "done":
             raise UserError(f"run {run_id} is finished; b2bench show {run_id} prints it")
-        if row["benchmark_version"] != b2bench.__version__:
+        if row["benchmark_version"] != b2bench.benchmark_version():
             raise UserError(
-                f"run {run_id} was started by b2bench {row['benchmark_version']}, this is {b2bench.__version__}; "
-                "results of two versions do not mix. Start it anew."
+                f"run {run_id} is of benchmark version {row['benchmark_version']}, this is b2bench "
+                f"{b2bench.both_versions()}; results of two benchmark versions do not mix. Start it anew."
             )
         return {"run_id": run_id, "config": row["config"]}
 
@@ -348,7 +348,7 @@ def profile(
         shared = {
             "profile_id": profile_id,
             "started": started,
-            "benchmark_version": b2bench.__version__,
+            "benchmark_version": b2bench.benchmark_version(),
             "backbone": config.backbone.name,
             "lora": label,
             "reward": config.reward_name,

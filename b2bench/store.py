@@ -44,7 +44,7 @@ from filelock import FileLock, Timeout
 
 from b2bench.errors import NoRoom, UserError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # table -> column -> (type and constraints, comment, with units)
 TABLES: dict[str, dict[str, tuple[str, str]]] = {
@@ -53,7 +53,8 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "name": ("VARCHAR", "the name that people type; the run folder's"),
         "benchmark_version": (
             "VARCHAR NOT NULL",
-            "version of b2bench; results of different versions don't mix",
+            "version of the benchmark, a whole number; results of different versions don't mix"
+            "; of older runs the version of b2bench, such as 0.2.0.dev5",
         ),
         "algorithm": ("VARCHAR", "registry key: ddpo, pg, dpo, dpok or a plugin's; or external, or baseline"),
         "wrapper": (
@@ -68,7 +69,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "budget": ("BIGINT", "reward queries that the run may use"),
         "config": ("JSON", "every setting of the run"),
         "config_hash": ("VARCHAR NOT NULL", "hash of config without the seed; equal within a cell"),
-        "versions": ("JSON", "package -> version"),
+        "versions": ("JSON", "package -> version; b2bench's own among them"),
         "commit": ("VARCHAR", "git commit of the code, with -dirty if it had local changes"),
         "device": ("VARCHAR", "cpu, cuda, ..."),
         "threads": ("INTEGER", "CPU threads of the process"),
@@ -143,7 +144,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
     "profiles": {
         "profile_id": ("VARCHAR NOT NULL", "unique name of the profile, across machines"),
         "started": ("TIMESTAMP NOT NULL", "UTC"),
-        "benchmark_version": ("VARCHAR NOT NULL", "version of b2bench"),
+        "benchmark_version": ("VARCHAR NOT NULL", "version of the benchmark, as in runs"),
         "backbone": ("VARCHAR NOT NULL", "pocket, sd14, or a folder or hub id"),
         "lora": ("VARCHAR", "file name and hash of the LoRA; null for the pretrained model"),
         "reward": ("VARCHAR NOT NULL", "registry key of the reward"),
@@ -162,7 +163,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "queries": ("BIGINT", "reward queries of the whole profile, over all tau"),
     },
     "refusals": {
-        "benchmark_version": ("VARCHAR NOT NULL", "version of b2bench"),
+        "benchmark_version": ("VARCHAR NOT NULL", "version of the benchmark, as in runs"),
         "algorithm": ("VARCHAR NOT NULL", "registry key"),
         "wrapper": ("VARCHAR NOT NULL", "registry key"),
         "backbone": ("VARCHAR NOT NULL", "pocket, sd14, or a folder or hub id"),
@@ -479,7 +480,7 @@ class Store:
         raise UserError(f"no run {text!r} in {self.path}; {hint}")
 
     def named_run(self, name: str | None, config_hash: str, seed: int, benchmark_version: str) -> Row | None:
-        """The run of exactly this name, which must be of this cell, seed and version; None where there is none.
+        """The run of exactly this name, which must be of this cell, seed and benchmark version; None: there is none.
 
         Raises:
             UserError: the name is another run's.
@@ -490,7 +491,7 @@ class Store:
             if all(row[key] == value for key, value in asked.items()):
                 return row
         if found:
-            what = ("other settings", "another seed", f"b2bench {found[-1]['benchmark_version']}")
+            what = ("other settings", "another seed", f"benchmark version {found[-1]['benchmark_version']}")
             other = [text for text, (key, value) in zip(what, asked.items(), strict=True) if found[-1][key] != value]
             raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; choose another name")
         return None

@@ -196,7 +196,7 @@ class Sweep:
         if not self.store.path.exists():
             return None
         cell, seed = job.key
-        rows = self.store.runs(config_hash=cell, seed=seed, benchmark_version=b2bench.__version__)
+        rows = self.store.runs(config_hash=cell, seed=seed, benchmark_version=b2bench.benchmark_version())
         done = [row for row in rows if row["status"] == "done"]
         found = done or rows
         return found[-1] if found else None
@@ -208,7 +208,7 @@ class Sweep:
         rows = self.store.sql(
             "SELECT run_id, config_hash, seed, status FROM runs WHERE benchmark_version = ? "
             "ORDER BY status = 'done', started, run_id",
-            [b2bench.__version__],
+            [b2bench.benchmark_version()],
         )
         last = {(row["config_hash"], row["seed"]): row for row in rows}  # as known() chooses
         for progress in self.progress:

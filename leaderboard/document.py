@@ -138,7 +138,7 @@ def title(context: Context) -> str:
     prompts = f"{context.prompts} ({context.prompts_hash[:8]})" if context.prompts_hash else context.prompts
     return " · ".join(
         [
-            f"b2bench {context.benchmark_version}",
+            f"b2bench, benchmark version {context.benchmark_version}",
             context.backbone,
             f"reward {context.reward} {context.reward_settings}".rstrip(),
             prompts,

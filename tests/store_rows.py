@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from b2bench import __version__
+from b2bench import benchmark_version
 
 
 def run_row(run_id: str = "a1", **more: Any) -> dict[str, Any]:
@@ -10,7 +10,7 @@ def run_row(run_id: str = "a1", **more: Any) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "name": f"ddpo-b2-{run_id}",
-        "benchmark_version": __version__,
+        "benchmark_version": benchmark_version(),
         "algorithm": "ddpo",
         "wrapper": "b2",
         "backbone": "pocket",

@@ -39,7 +39,7 @@ class Rows:
             {
                 "run_id": run_id,
                 "name": run_id,
-                "benchmark_version": "0.1",
+                "benchmark_version": "3",
                 "algorithm": algorithm,
                 "wrapper": wrapper,
                 "backbone": "pocket",

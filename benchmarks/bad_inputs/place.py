@@ -88,7 +88,7 @@ def _stored_run(store: Store, run_id: str, wrapper: str, status: str, seed: int,
     content = config.as_dict()
     content["wrapper"] = {"name": wrapper}
     row = {
-        "run_id": run_id, "name": run_id, "benchmark_version": b2bench.__version__, "algorithm": algorithm,
+        "run_id": run_id, "name": run_id, "benchmark_version": b2bench.benchmark_version(), "algorithm": algorithm,
         "wrapper": wrapper, "backbone": "pocket", "reward": "clipscore", "prompts": "template1",
         "prompts_hash": config.prompts.content_hash, "seed": seed, "budget": 10, "config": content,
         "config_hash": f"hash-{wrapper}", "versions": {"torch": "2"}, "commit": "abc", "device": "cpu", "threads": 1,
@@ -125,7 +125,7 @@ def _stored_run(store: Store, run_id: str, wrapper: str, status: str, seed: int,
 
 def _profile_row(tau: int) -> dict[str, Any]:
     return {
-        "profile_id": "profile", "started": datetime(2026, 1, 1), "benchmark_version": b2bench.__version__,
+        "profile_id": "profile", "started": datetime(2026, 1, 1), "benchmark_version": b2bench.benchmark_version(),
         "backbone": "pocket", "lora": None, "reward": "clipscore", "prompts": "template1", "prompts_hash": "x",
         "split": "test", "seed": 0, "settings": {"steps": 4}, "tau": tau, "metric": "open_share", "value": 0.5,
         "low": 0.4, "high": 0.6, "branches": 2, "leaves": 2, "queries": 8,

@@ -439,7 +439,7 @@ def test_resume_of_a_finished_run(refused: Callable[..., str]) -> None:
 
 def test_resume_of_a_run_of_another_version(refused: Callable[..., str]) -> None:
     Store("b2bench.duckdb").start_run(run_row("earlier", benchmark_version="0.0.1"))
-    assert "started by b2bench 0.0.1" in refused("run", "--resume", "earlier")
+    assert "is of benchmark version 0.0.1" in refused("run", "--resume", "earlier")
 
 
 # -- what is found out on loading ------------------------------------------------------------------

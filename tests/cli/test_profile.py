@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import b2bench as b2bench_package
 from b2bench.prompts import load_prompts
 from b2bench.store import Store
 
@@ -62,6 +63,8 @@ def test_a_profile_of_two_prompt_sets(place: Path, b2bench: Callable[..., Any]) 
             ("pocket", "clipscore", "train", 0, None)
         }
         assert {row["settings"]["steps"] for row in mine} == {3}
+        versions = {(row["benchmark_version"], row["settings"]["versions"]["b2bench"]) for row in mine}
+        assert versions == {(b2bench_package.benchmark_version(), b2bench_package.__version__)}
     shares = [row for row in rows if row["metric"] in ("open_share", "same_style")]
     assert all(0 <= row["low"] <= row["high"] <= 1 for row in shares)
 

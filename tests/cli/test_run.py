@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from store_rows import run_row
 
-from b2bench import __version__
+from b2bench import both_versions
 from b2bench.config import Settings
 from b2bench.progress import RunProgress
 from b2bench.store import Store
@@ -391,7 +391,7 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 
 def test_version(tmp_path: Path) -> None:
-    assert run_in(tmp_path, "--version") == Ended(tmp_path, 0, f"{__version__}\n", "")
+    assert run_in(tmp_path, "--version") == Ended(tmp_path, 0, f"{both_versions()}\n", "")
 
 
 def test_without_arguments_there_is_help_and_exit_code_2(b2bench: Callable[..., Any]) -> None:

@@ -177,12 +177,6 @@ def test_a_baseline_is_what_its_numbers_depend_on(row: Baseline) -> None:
     assert (row.run_id(config(steps=50)) == usual) == (row.kind == "oracle")
 
 
-def test_another_version_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = Baseline("oracle").run_id(config())
-    monkeypatch.setattr("b2bench.__version__", "99")
-    assert Baseline("oracle").run_id(config()) != usual
-
-
 def test_the_oracle_is_of_the_pocket_world_alone(tmp_path: Path) -> None:
     from b2bench.store import Store
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import b2bench
 from b2bench import doctor
 from b2bench.doctor import CHECKPOINTS, examine
 
@@ -18,6 +19,7 @@ def test_this_machine_can_run_the_embedded_default(tmp_path: Path) -> None:
     found = by_name(tmp_path / "none.duckdb")
     assert found["device cpu"].state == "ok"
     assert found["precision fp32 on cpu"].state == "ok"
+    assert found["package b2bench"].detail == b2bench.both_versions()
     assert found["package torch"].detail.startswith(torch.__version__.split("+")[0])
     assert found["checkpoint pocket"].state == "ok"
     assert found[f"store {tmp_path / 'none.duckdb'}"].state == "absent"

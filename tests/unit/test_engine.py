@@ -10,7 +10,6 @@ import torch
 from store_rows import run_row
 from torch import nn
 
-from b2bench import __version__
 from b2bench.config import Settings
 from b2bench.engine import SKIPS, Engine
 from b2bench.errors import RunFailed
@@ -103,7 +102,7 @@ def test_a_resumed_run_in_half_precision_scales_its_losses_again(
     for precision in ("fp16", "fp32"):
         config = SimpleNamespace(settings=Settings(precision=precision))
         monkeypatch.setattr(runner, "from_dict", lambda _, config=config: config)
-        store.start_run(run_row(precision, benchmark_version=__version__))
+        store.start_run(run_row(precision))
         (tmp_path / precision).mkdir()
         with pytest.raises(KeyboardInterrupt):
             runner.resume(precision, store, tmp_path, Silent())

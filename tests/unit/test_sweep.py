@@ -70,7 +70,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sweep
 
     def sweep(seeds: list[int], **options: Any) -> Sweep:
         jobs = plan({"seed": seeds}, ["--set", "lr=0.1"], config)
-        identity = {"config_hash": jobs[0].key[0], "benchmark_version": b2bench.__version__}
+        identity = {"config_hash": jobs[0].key[0], "benchmark_version": b2bench.benchmark_version()}
         (tmp_path / "cells").write_text(json.dumps({str(seed): identity for seed in seeds}))
         db = tmp_path / "b2bench.duckdb"
         fake = tmp_path / "python"
@@ -185,7 +185,7 @@ def test_a_run_that_breaks_off_gets_another_try_and_stops_no_other(
 def held_by_others(sweep: Sweep) -> FileLock:
     """The lock of the run that is the sweep's first job, taken as a process that is not the sweep's has it."""
     cell, seed = sweep.jobs[0].key
-    sweep.store.start_run(run_row("theirs", seed=seed, config_hash=cell, benchmark_version=b2bench.__version__))
+    sweep.store.start_run(run_row("theirs", seed=seed, config_hash=cell))
     (sweep.out / "theirs").mkdir(parents=True)
     lock = FileLock(sweep.out / "theirs" / "lock", thread_local=False)
     lock.acquire()
@@ -244,8 +244,8 @@ def test_jobs_of_other_versions_or_cells_are_not_taken_for_this_one(make: Callab
     job: Job = sweep.jobs[0]
     store = sweep.store
     store.start_run(run_row("other-version", seed=0, config_hash=job.key[0], benchmark_version="0"))
-    store.start_run(run_row("other-cell", seed=0, config_hash="x", benchmark_version=b2bench.__version__))
-    store.start_run(run_row("other-seed", seed=1, config_hash=job.key[0], benchmark_version=b2bench.__version__))
+    store.start_run(run_row("other-cell", seed=0, config_hash="x"))
+    store.start_run(run_row("other-seed", seed=1, config_hash=job.key[0]))
     for run_id in ("other-version", "other-cell", "other-seed"):
         store.finish_run(run_id, "done")
     assert sweep.known(job) is None

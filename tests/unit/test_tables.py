@@ -71,7 +71,7 @@ def test_contexts_are_never_mixed(rows: Rows) -> None:
     rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
     rows.add("ddpo", "b2", 1, {0: 0.6, 2000: 0.8}, budget=2000)
     rows.add("ddpo", "b2", 2, {0: 0.6, 1000: 0.9}, prompts_hash="other")
-    rows.add("ddpo", "b2", 3, {0: 0.6, 1000: 0.9}, benchmark_version="0.2")
+    rows.add("ddpo", "b2", 3, {0: 0.6, 1000: 0.9}, benchmark_version="4")
     assert [row_of(found, "ddpo", "b2").alignment.n for found in rows.tables()] == [1, 1, 1, 1]
 
 
@@ -328,7 +328,7 @@ def test_a_filter_that_leaves_no_cell_is_a_problem(rows: Rows) -> None:
     factorial_rows(rows)
     found = select(rows.tables(), parse_where(["algorithm=nope"]))
     assert problems(found) == ["no finished run"]
-    assert "version=0.1; backbone=pocket" in held(rows.tables())
+    assert "version=3; backbone=pocket" in held(rows.tables())
 
 
 def test_when_a_run_was_last_written_and_how_exact_an_evaluation_is(rows: Rows) -> None:
@@ -370,7 +370,7 @@ def test_tables_read_what_a_store_gives(tmp_path: Path) -> None:
         store.start_run(
             {
                 "run_id": run_id,
-                "benchmark_version": "0.1",
+                "benchmark_version": "3",
                 "algorithm": "pg",
                 "wrapper": "bs",
                 "backbone": "pocket",
