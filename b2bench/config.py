@@ -110,6 +110,8 @@ class Settings:
     """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
     eval_points: int = 3
     """Evaluations, evenly spaced in reward queries from 0 to the budget"""
+    eval_seed: int = 0
+    """Seed of the evaluation's noise: one test set for every run, whatever its training seed"""
     eval_images: int = 270
     """Images of test prompts in an evaluation, spread evenly over the prompts"""
     eval_train_images: int = 90
@@ -148,6 +150,7 @@ class Settings:
             raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
         for name in (
             "advantage_history",
+            "eval_seed",
             "eval_train_images",
             "weight_decay",
             "train_micro_batch",
@@ -157,6 +160,8 @@ class Settings:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} cannot be negative")
+        if self.eval_seed >= 2**31:
+            raise ValueError(f"eval_seed = {self.eval_seed} is not below 2^31")
         if not 0 <= self.reward_noise < math.inf:
             raise ValueError(f"reward_noise = {self.reward_noise} is no standard deviation: 0 or above, and finite")
         if not 0 < self.timestep_fraction <= 1:

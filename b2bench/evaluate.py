@@ -37,7 +37,7 @@ def eval_prompts(prompts: Sequence[str], images: int) -> list[tuple[int, int]]:
 
 
 def eval_noise(policy: Policy, seed: int, split: str, pairs: Sequence[tuple[int, int]]) -> Noise:
-    """Noise indexed by the run's seed, the split, the prompt and the noise index: the same in every cell."""
+    """Noise indexed by ``eval_seed``, the split, the prompt and the noise index: the same in every run."""
 
     def draw(rows: Sequence[int], step: int) -> Tensor:
         return normal(policy.latent_shape, seed, f"eval-{split}", [(*pairs[row], step) for row in rows])
@@ -239,8 +239,8 @@ def evaluate(
 ) -> Evaluation:
     """Sample ``images[split]`` images of ``prompts[split]`` and measure them, and on ``kl_images`` of test the KL.
 
-    The same seed gives the same prompts and the same noise in every cell and at every milestone, so that
-    differences can be paired by image.
+    ``seed`` is ``eval_seed``, which is no training seed: the prompts and the noise are the same in every run and at
+    every milestone, so that differences can be paired by image.
     """
 
     def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:

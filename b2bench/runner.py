@@ -240,7 +240,7 @@ def evaluate_lora(
         judges,
         {"test": config.prompts.test, "train": config.prompts.train},
         {"test": settings.eval_images, "train": settings.eval_train_images},
-        config.seed,
+        settings.eval_seed,
         settings.micro_batch,
         lambda split: progress(f"evaluating on {split} prompts"),
         kl_images=settings.kl_images,

@@ -136,7 +136,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "run_id": ("VARCHAR NOT NULL", "runs.run_id"),
         "queries": ("BIGINT NOT NULL", "reward queries before the evaluation"),
         "prompt": ("VARCHAR NOT NULL", "the prompt of the image"),
-        "noise_index": ("INTEGER NOT NULL", "number of the noise, the same in every cell of a seed"),
+        "noise_index": ("INTEGER NOT NULL", "number of the noise, the same in every run of an eval_seed"),
         "score": ("DOUBLE", "the trained reward on the image"),
         "path": ("VARCHAR", "file, relative to the run folder; null: this image is not kept"),
     },

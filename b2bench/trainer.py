@@ -345,7 +345,7 @@ class Trainer:
             self.judges,
             {"test": config.prompts.test, "train": config.prompts.train},
             {"test": settings.eval_images, "train": settings.eval_train_images},
-            config.seed,
+            settings.eval_seed,
             settings.micro_batch,
             lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
             self.engine,
