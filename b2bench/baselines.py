@@ -71,11 +71,12 @@ class Baseline:
             own["guidance" if self.kind == "guidance" else "candidates"] = self.value
         if self.queries_per_image:
             own["queries_per_image"] = self.queries_per_image
-        names = EVALUATED if self.kind == "oracle" else SAMPLED
+        names, images = EVALUATED if self.kind == "oracle" else SAMPLED, config.images_at(config.queries)
+        settings = whole["settings"] | {"eval_images": images.test, "eval_train_images": images.train}
         return {
             "baseline": own,
             **{part: whole[part] for part in ("reward", "backbone", "prompts")},
-            "settings": {name: whole["settings"][name] for name in names},
+            "settings": {name: settings[name] for name in names},
         }
 
     def run_id(self, config: RunConfig) -> str:
@@ -246,8 +247,7 @@ class _Bench:
         stage(f"loading {config.backbone.name}")
         self.policy = pretrained_policy(config, Accelerator().device)
         self.prompts = {"test": config.prompts.test, "train": config.prompts.train}
-        settings = config.settings
-        self.images = {"test": settings.eval_images, "train": settings.eval_train_images}
+        self.images = config.images_at(config.queries).splits
         stage(f"loading {config.reward_name}")
         self.judges = make_judges(config, self.policy.device)
 

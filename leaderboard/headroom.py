@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from b2bench.leaderboard.stats import Estimate, Paired, estimate, paired
 
+from b2bench.eval_images import automatic_images
+
 if TYPE_CHECKING:
     from b2bench.leaderboard.tables import Context, _Cell
 
@@ -72,8 +74,17 @@ def fits(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     Whatever both depend on must be equal: the reward's settings, and those of sampling and evaluation. A baseline
     names no setting that it does not depend on; and images of training prompts are in no table.
     """
+    one, other = _sized(one), _sized(other)
     shared = [key for key in one.keys() & other.keys() if key.startswith(("reward.", "settings."))]
     return all(one[key] == other[key] for key in shared if key != "settings.eval_train_images")
+
+
+def _sized(config: Mapping[str, str]) -> Mapping[str, str]:
+    """A flat configuration with the number of its last evaluation's images where that follows from the budget."""
+    queries = config.get("queries", "")
+    if config.get("settings.eval_images") != "null" or not (queries.isdecimal() and len(queries) < 12):
+        return config
+    return {**config, "settings.eval_images": str(automatic_images(int(queries)).test)}
 
 
 def oracle_of(config: Mapping[str, str], baselines: Iterable[_Cell], metric: str) -> float | None:
@@ -161,6 +172,7 @@ def missing_oracle(context: Context, cells: Iterable[_Cell], baselines: Sequence
 
 def _assignments(config: Mapping[str, str]) -> list[str]:
     """What a baseline must be told to have the test set of a flat configuration."""
+    config = _sized(config)
     found = [] if config.get("settings.eval_seed", "0") == "0" else ["--seed", config["settings.eval_seed"]]
     images = config.get("settings.eval_images")
     return found if images is None else [*found, "--set", f"eval_images={images}"]

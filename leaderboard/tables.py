@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import HELDOUT, HeadroomRow, fits, headroom, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
 from b2bench.leaderboard.stats import (
@@ -386,7 +387,7 @@ def tables(
     values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     settings: dict[str, list[Row]] = defaultdict(list)
-    for row in evals:
+    for row in comparable(evals):
         value = math.nan if row["value"] is None or not math.isfinite(row["value"]) else float(row["value"])
         if row["split"] == "test":
             values[row["run_id"]][row["queries"]][row["metric"]] = value

@@ -517,6 +517,50 @@ def test_no_way_to_go_is_no_share(start: float) -> None:
     assert headroom([0.85], [start], None) is None
 
 
+def test_an_automatic_number_of_images_is_that_of_its_budget(rows: Rows) -> None:
+    automatic = {"settings": {**SETTINGS["settings"], "eval_images": None, "eval_seed": 0}, "queries": 1200}
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1200: 0.7}, config=automatic, budget=1200)
+    add_baseline(rows, "oracle", 0, 0.9, eval_seed=0, eval_images=540)
+    assert rows.tables()[0].oracle.endswith("--set eval_images=270")
+    add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)  # of 270
+    assert row_of(rows.tables()[0], "ddpo", "b2").headroom.mean == pytest.approx(0.5)
+
+
+def half(rows: Rows, run_id: str, **of_first: float) -> None:
+    """Make the evaluation at 500 queries of a run one of 135 images, on which the start's metrics were ``of_first``."""
+    for row in rows.evals:
+        if row["run_id"] != run_id or row["split"] != "test":
+            continue
+        if row["queries"] == 500:
+            row["n"] = 135
+        if row["queries"] == 0 and row["metric"] in of_first:
+            row["settings"] = {**(row["settings"] or {}), "first": {"images": 135, "value": of_first[row["metric"]]}}
+
+
+def test_an_evaluation_of_fewer_images_counts_by_its_change_on_them(rows: Rows) -> None:
+    values = {0: 0.60, 500: 0.71, 1000: 0.70}
+    for seed in range(3):
+        run = rows.add("ddpo", "b2", seed, values, entropy={0: 1.3, 500: 1.0, 1000: 1.2}, config=FIXED)
+        half(rows, run, clipscore=0.64, style_entropy=1.25, is_style=2.9)
+    found = rows.one()
+    for curve in found.curves:
+        assert curve.values["clipscore"] == pytest.approx((0.60, 0.67, 0.70))
+        assert curve.values["style_entropy"] == pytest.approx((1.3, 1.05, 1.2))
+        assert curve.values["clipscore_heldout"] == (0.5, 0.5, 0.5)  # the start says nothing of it: as it was stored
+    assert row_of(found, "ddpo", "b2").area.mean == pytest.approx((0.635 + 0.685) / 2)
+    assert (found.head.images, found.head.between) == ((270,), (135,))
+    assert found.head.inception == ("is_style N=270 splits=1 (pocket classifier, style)",)
+    assert found.head.notes == ()
+    assert "270 images per evaluation, 135 between the first and the last" in " ".join(text_of([found]).split())
+
+
+def test_a_run_that_failed_between_has_its_change_on_the_images_of_both(rows: Rows) -> None:
+    for seed in range(3):
+        run = rows.add("ddpo", "b2", seed, {0: 0.60, 500: 0.71}, status="failed", config=FIXED)
+        half(rows, run, clipscore=0.64)
+    assert row_of(rows.one(), "ddpo", "b2").gain.mean == pytest.approx(0.07)
+
+
 def test_what_was_evaluated_otherwise_is_never_put_beside(rows: Rows) -> None:
     rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS)
     for changed in ({"eval_images": 540}, {"steps": 50}, {"guidance": 5.0}):
