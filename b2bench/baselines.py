@@ -7,7 +7,8 @@
 - ``oracle``: scenes that show exactly what the prompt says, in all styles alike; drawn, not sampled; pocket only.
 
 A baseline is a row of table ``runs`` of algorithm ``baseline``. Its ``config`` holds what its numbers depend on
-and nothing else, its ``run_id`` a hash of that: what the store has is not measured again.
+and nothing else, its ``run_id`` a hash of that: what the store has is not measured again. There is no training and so
+no training seed: the row's ``seed`` is that of the evaluation, which runs of all seeds share.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from b2bench.trainer import make_judges, pretrained_policy
 KINDS = ("guidance", "best-of", "oracle")
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 CANDIDATES = (4, 16)
-EVALUATED = ("eval_images", "eval_train_images", "inception", "inception_splits")
+EVALUATED = ("eval_seed", "eval_images", "eval_train_images", "inception", "inception_splits")
 SAMPLED = ("steps", "eta", "guidance", "precision", *EVALUATED)
 """Settings that an evaluation depends on; of them, the oracle's images depend on EVALUATED alone."""
 
@@ -70,18 +71,19 @@ class Baseline:
             own["guidance" if self.kind == "guidance" else "candidates"] = self.value
         if self.queries_per_image:
             own["queries_per_image"] = self.queries_per_image
-        names = EVALUATED if self.kind == "oracle" else SAMPLED
+        names, images = EVALUATED if self.kind == "oracle" else SAMPLED, config.images_at(config.queries)
+        settings = whole["settings"] | {"eval_images": images.test, "eval_train_images": images.train}
         return {
             "baseline": own,
-            **{part: whole[part] for part in ("reward", "backbone", "prompts", "seed")},
-            "settings": {name: whole["settings"][name] for name in names},
+            **{part: whole[part] for part in ("reward", "backbone", "prompts")},
+            "settings": {name: settings[name] for name in names},
         }
 
     def run_id(self, config: RunConfig) -> str:
         """The same for the same measurement, on every machine."""
         cell = cell_hash(self.content(config))
         key = hashlib.sha256(f"{b2bench.benchmark_version()}:{cell}".encode()).hexdigest()[:10]
-        return f"baseline-{self.name}-s{config.seed}-{key}"
+        return f"baseline-{self.name}-{key}"
 
 
 def parse_kinds(given: Sequence[str]) -> list[str]:
@@ -124,7 +126,7 @@ def _guidance(config: RunConfig) -> float:
 
 
 def candidate_noise(policy: Policy, seed: int, split: str, pairs: Sequence[tuple[int, int]], candidate: int) -> Noise:
-    """Noise of the ``candidate``-th image of each place: 0 is what a run has there, the others are further streams."""
+    """Noise of the ``candidate``-th image of each place: 0 is what runs have there, the others are further streams."""
     if candidate == 0:
         return eval_noise(policy, seed, split, pairs)
 
@@ -245,17 +247,17 @@ class _Bench:
         stage(f"loading {config.backbone.name}")
         self.policy = pretrained_policy(config, Accelerator().device)
         self.prompts = {"test": config.prompts.test, "train": config.prompts.train}
-        settings = config.settings
-        self.images = {"test": settings.eval_images, "train": settings.eval_train_images}
+        self.images = config.images_at(config.queries).splits
         stage(f"loading {config.reward_name}")
         self.judges = make_judges(config, self.policy.device)
 
     def run(self) -> None:
+        settings = self.config.settings
         for row in self.rows:
             if row.kind == "guidance":
                 self._record(row, self._sampled(row.value))
             elif row.kind == "oracle":
-                self._record(row, lambda *place: faithful_scenes(self.sprites, self.config.seed, *place))
+                self._record(row, lambda *place: faithful_scenes(self.sprites, settings.eval_seed, *place))
         chosen = [row for row in self.rows if row.kind == "best-of"]
         if chosen:
             self._best_of(chosen)
@@ -264,7 +266,7 @@ class _Bench:
         policy, usual = self.policy, self.policy.guidance
 
         def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
-            noise = eval_noise(policy, self.config.seed, split, pairs)
+            noise = eval_noise(policy, self.config.settings.eval_seed, split, pairs)
             policy.guidance = guidance
             try:
                 return sample(policy, names, noise, self.config.settings.micro_batch)
@@ -282,7 +284,7 @@ class _Bench:
         def choose(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> dict[int, Tensor]:
             def candidates(i: int) -> Tensor:
                 self.stage(f"best-of: image {i + 1} of {max(counts)} for each of {len(names)} places, {split} prompts")
-                noise = candidate_noise(policy, config.seed, split, pairs, i)
+                noise = candidate_noise(policy, config.settings.eval_seed, split, pairs, i)
                 return sample(policy, names, noise, config.settings.micro_batch)
 
             def score(images: Tensor) -> Tensor:
@@ -318,6 +320,7 @@ class _Bench:
         entry = run_row(config, run_id, None, self.policy) | {
             "algorithm": "baseline",
             "wrapper": row.name,
+            "seed": config.settings.eval_seed,
             "budget": None,
             "config": content,
             "config_hash": cell_hash(content),

@@ -764,7 +764,7 @@ def evaluate(
     reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success")] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file")] = None,
     queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, as its owner says")] = 0,
-    seed: Annotated[int | None, typer.Option(help="Seed of the evaluation noise")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise: eval_seed  [0]")] = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Images of test prompts")] = None,
     db: Db = DEFAULT_DB,
     name: Annotated[str | None, typer.Option(help="A name for the row")] = None,
@@ -773,8 +773,9 @@ def evaluate(
     """Measure anybody's LoRA by the protocol of runs, into the store."""
     from b2bench.config import check_text
 
-    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts, "seed": seed}
-    assignments = [f"eval_images={eval_images}"] if eval_images else []
+    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
+    chosen = {"eval_images": eval_images, "eval_seed": seed}
+    assignments = [f"{setting}={value}" for setting, value in chosen.items() if value is not None]
     if lora is not None and not lora.exists():
         raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
     check_text("--name", name)
@@ -918,7 +919,7 @@ def baseline(
     prompts: Annotated[
         str | None, typer.Option(help="A prompt set, or a text file  [the backbone's: template1]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the evaluation noise, a run's  [0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise: eval_seed  [0]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="eval_images, steps, guidance, ...: name=value")
     ] = None,
@@ -934,7 +935,8 @@ def baseline(
     from b2bench.progress import baseline_table
     from b2bench.store import Store
 
-    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts, "seed": seed}
+    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
+    assignments = [*(set_ or []), *([] if seed is None else [f"eval_seed={seed}"])]
     console, store = stderr(), Store(db)
     with console.status("importing torch") as status:
         from b2bench import baselines
@@ -942,8 +944,8 @@ def baseline(
         kinds = baselines.parse_kinds(kind)
         if art is not None and "oracle" not in kinds:
             raise UserError("--art is for --kind oracle, whose scenes are drawn; leave it out")
-        config = _resolve(_merged(options, None, set_ or []), plugin or [])
-        baselines.check_values(config, parse_assignments(set_ or []))
+        config = _resolve(_merged(options, None, assignments), plugin or [])
+        baselines.check_values(config, parse_assignments(assignments))
 
         def done(result: baselines.Result) -> None:
             text = "measured" if result.measured else "already in the store, left as it is"

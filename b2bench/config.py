@@ -16,6 +16,7 @@ from typing import Any, Literal
 import b2bench
 from b2bench.backbones import Backbone, backbones, find_backbone
 from b2bench.errors import Refused, UserError
+from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.presets import deviations, load_preset
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
 from b2bench.registry import (
@@ -110,14 +111,16 @@ class Settings:
     """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
     eval_points: int = 3
     """Evaluations, evenly spaced in reward queries from 0 to the budget"""
-    eval_images: int = 270
-    """Images of test prompts in an evaluation, spread evenly over the prompts"""
-    eval_train_images: int = 90
-    """Images of training prompts in an evaluation"""
+    eval_seed: int = 0
+    """Seed of the evaluation's noise: one test set for every run, whatever its training seed"""
+    eval_images: int | None = None
+    """Images of test prompts in each evaluation, spread over the prompts; none: by the budget, between half as many"""
+    eval_train_images: int | None = None
+    """Images of training prompts in each evaluation; none: a sixth as many as the budget gives test prompts"""
     sample_images: int = 8
     """Test images, of as many prompts, that every evaluation keeps as files for sample grids; 0: none"""
-    kl_images: int = 24
-    """Test images on whose paths every evaluation measures the KL from the pretrained model; 0: none"""
+    kl_images: int | None = None
+    """Test images on whose paths every evaluation measures the KL from the pretrained model; none: by the budget"""
     inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
     """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: b2bench.inception"""
     inception_splits: int = 1
@@ -136,8 +139,9 @@ class Settings:
             "eval_images",
             "inception_splits",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is below 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value} is below 1")
         for name in ("lr", "max_grad_norm", "advantage_clip", "guidance"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -148,6 +152,7 @@ class Settings:
             raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
         for name in (
             "advantage_history",
+            "eval_seed",
             "eval_train_images",
             "weight_decay",
             "train_micro_batch",
@@ -155,8 +160,11 @@ class Settings:
             "sample_images",
             "kl_images",
         ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)} cannot be negative")
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} = {value} cannot be negative")
+        if self.eval_seed >= 2**31:
+            raise ValueError(f"eval_seed = {self.eval_seed} is not below 2^31")
         if not 0 <= self.reward_noise < math.inf:
             raise ValueError(f"reward_noise = {self.reward_noise} is no standard deviation: 0 or above, and finite")
         if not 0 < self.timestep_fraction <= 1:
@@ -197,6 +205,36 @@ class RunConfig:
         """Prompt draws of a round (0-based); the last round takes what the budget leaves."""
         total = self.queries // self.settings.samples
         return min(self.settings.draws, total - round * self.settings.draws)
+
+    def milestone(self, queries: int) -> int:
+        """How many evaluations after the first are due once so many reward queries are made."""
+        return queries * (self.settings.eval_points - 1) // self.queries
+
+    def evaluations(self) -> list[int]:
+        """Reward queries at which the run is evaluated: at its start, and after each round that passes a milestone."""
+        done, queries = [0], 0
+        for round in range(self.rounds):
+            queries += self.draws(round) * self.settings.samples
+            if self.milestone(queries) > self.milestone(done[-1]):
+                done.append(queries)
+        return done
+
+    def images_at(self, queries: int) -> EvalImages:
+        """What the evaluation at so many reward queries takes: what the settings say, or what the budget gives.
+
+        Of what the budget gives, an evaluation between the first and the last takes half: the first half, because
+        images are drawn by their place (:func:`b2bench.evaluate.eval_prompts`).
+        """
+        own, given = self.settings, automatic_images(self.queries)
+        parts = 1 if queries in (0, self.queries) else 2
+        test = given.test // parts if own.eval_images is None else own.eval_images
+        train = given.train // parts if own.eval_train_images is None else own.eval_train_images
+        return EvalImages(test, train, min(test, given.kl if own.kl_images is None else own.kl_images))
+
+    @property
+    def images_between(self) -> EvalImages:
+        """What the evaluations between the first and the last take, whether there are any or not."""
+        return self.images_at(-1)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that makes the run what it is, as plain values."""
@@ -427,12 +465,14 @@ def check_shares(config: RunConfig, processes: int) -> None:
     Raises:
         UserError: a process would stand idle, and what it computes on nothing has no shape.
     """
-    settings = config.settings
-    least = min(config.draws(config.rounds - 1), settings.eval_images, settings.eval_train_images or processes)
+    draws = config.draws(config.rounds - 1)
+    images = [config.images_at(queries) for queries in config.evaluations()]
+    test, train = min(each.test for each in images), min(each.train for each in images)
+    least = min(draws, test, train or processes)
     if least < processes:
         raise UserError(
-            f"{processes} processes are too many: the smallest round has {config.draws(config.rounds - 1)} prompt "
-            f"draws, evaluations {settings.eval_images} and {settings.eval_train_images} images; take at most {least}"
+            f"{processes} processes are too many: the smallest round has {draws} prompt draws, the smallest evaluation "
+            f"{test} test and {train} training images; take at most {least}"
         )
 
 

@@ -25,6 +25,7 @@ from b2bench.chart import chart
 from b2bench.config import Settings, own_checkpoint
 from b2bench.errors import UserError
 from b2bench.health import findings, is_stale
+from b2bench.leaderboard.evaluations import comparable
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
 from b2bench.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
@@ -299,7 +300,9 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
     )
     by_round = {row["round"]: row for row in rewards}
     equal = {row["round"]: row["equal"] for row in store.sql(EQUAL_REWARDS, [run_id])}
-    stored, evals = store.rounds(run_id), store.evals(run_id)
+    stored, evals = store.rounds(run_id), [dict(row) for row in comparable(store.evals(run_id))]
+    start = next((row["settings"] or {} for row in evals if row["queries"] == 0), {})
+    reused = {"start_reused_from": start["reused_from"]} if "reused_from" in start else {}
     rounds = [
         {
             "round": row["round"],
@@ -326,7 +329,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "kind": "run",
             "name": run["name"] or run_id,
             "error": run["error"],
-            "properties": facts | {"queries": sum(row["n"] for row in rewards), "cell": run["config_hash"]},
+            "properties": facts | {"queries": sum(row["n"] for row in rewards), "cell": run["config_hash"]} | reused,
             "versions": run["versions"] or {},
             "differences": _differences(config, registries),
             "preset": config.get("preset"),

@@ -31,9 +31,9 @@ from b2bench.config import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.doctor import INCEPTION_GIGABYTES
 from b2bench.errors import UserError
-from b2bench.evaluate import eval_prompts
 from b2bench.protocols import Policy
 from b2bench.registry import described
+from b2bench.samples import chosen
 from b2bench.seeding import generator
 from b2bench.shapes import Cost, Shapes, cost
 from b2bench.toy import ToyPolicy, toy_batch
@@ -438,8 +438,7 @@ def phase_bytes(config: RunConfig, footprint: Footprint, batches: MicroBatches, 
 
 def most_images(config: RunConfig) -> int:
     """Images that are decoded in one go at most: those of a round, or of an evaluation."""
-    settings = config.settings
-    return max(config.draws(0) * settings.samples, settings.eval_images, settings.eval_train_images)
+    return max(config.draws(0) * config.settings.samples, *config.images_at(0).splits.values())
 
 
 def fitting(
@@ -544,7 +543,7 @@ def host_bytes(config: RunConfig, footprint: Footprint) -> dict[str, int]:
 def disk_bytes(config: RunConfig, footprint: Footprint) -> dict[str, int]:
     """What a run leaves: checkpoints (with one more while it is written), LoRA weights, rows of the store."""
     trained = footprint.adapter + network_parameters(config, footprint)
-    evaluated = len(evaluations(config)) * len(eval_prompts(config.prompts.test, config.settings.eval_images))
+    evaluated = sum(config.images_at(queries).test for queries in config.evaluations())
     return {
         f"checkpoints ({KEPT} kept, and one that is being written)": (KEPT + 1) * 3 * 4 * trained,
         "LoRA weights": 4 * footprint.adapter,
@@ -564,6 +563,8 @@ class Calls:
 
     ``training`` is the least and the most: what a wrapper keeps of a round depends on the rewards. ``gradient`` is the
     share of training calls that has a backward pass; the others are of the reference. ``decoded`` counts images.
+    ``saved`` are calls of evaluations, and ``saved_images``, that a run takes over from the store where another has
+    measured the pretrained model: all of its first evaluation but the sample images.
     """
 
     sampling: int
@@ -571,24 +572,17 @@ class Calls:
     evaluation: int
     gradient: float
     decoded: int
+    saved: int
+    saved_images: int
+
+    @property
+    def later(self) -> Calls:
+        """Those of a run that takes its first evaluation over."""
+        return replace(self, evaluation=self.evaluation - self.saved, decoded=self.decoded - self.saved_images)
 
     @property
     def exact(self) -> bool:
         return self.training[0] == self.training[1]
-
-
-def evaluations(config: RunConfig) -> list[int]:
-    """Reward queries at which a run is evaluated: at its start, and after each round that passes a milestone."""
-
-    def milestone(queries: int) -> int:
-        return queries * (config.settings.eval_points - 1) // config.queries
-
-    done, queries = [0], 0
-    for round in range(config.rounds):
-        queries += config.draws(round) * config.settings.samples
-        if milestone(queries) > milestone(done[-1]):
-            done.append(queries)
-    return done
 
 
 def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
@@ -645,15 +639,17 @@ def _counted(config: RunConfig) -> Calls:
         steps = trained_steps(len(interval), settings.timestep_fraction)
         rows = [minibatch_rows(kept * steps, settings.optimizer_steps) for kept in {low, high, *few}]
         least, most = least + cost.calls * min(rows), most + cost.calls * max(rows)
-    splits = ((config.prompts.test, settings.eval_images), (config.prompts.train, settings.eval_train_images))
-    evaluated = len(evaluations(config)) * sum(len(eval_prompts(texts, images)) for texts, images in splits)
-    along = len(evaluations(config)) * 2 * min(settings.kl_images, settings.eval_images)  # the pretrained model too
+    images = [config.images_at(queries) for queries in config.evaluations()]
+    start = images[0]
+    samples = len(chosen(len(config.prompts.test), start.test, settings.sample_images))
     return Calls(
         sampling=sampling,
         training=(least, most),
-        evaluation=(evaluated + along) * settings.steps,
+        evaluation=sum(each.samplings for each in images) * settings.steps,
         gradient=cost.with_gradient / cost.calls if cost.calls else 0.0,
-        decoded=config.queries // settings.samples * settings.samples + evaluated,
+        decoded=config.queries + sum(each.test + each.train for each in images),
+        saved=(start.samplings - samples) * settings.steps,
+        saved_images=start.test + start.train - samples,
     )
 
 
@@ -697,12 +693,13 @@ class Fit:
 
 @dataclass(frozen=True)
 class Cell:
-    """An algorithm under a wrapper."""
+    """An algorithm under a wrapper; ``later`` are hours where the first evaluation is taken over."""
 
     algorithm: str
     wrapper: str
     calls: Calls
     hours: tuple[float, float]
+    later: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -727,9 +724,13 @@ class Estimate:
 
     @property
     def grid_hours(self) -> tuple[float, float]:
-        """Of all cells and seeds."""
-        least, most = (self.seeds * sum(cell.hours[i] for cell in self.cells) for i in (0, 1))
-        return least, most
+        """Of all cells and seeds, one after the other: the first run measures the pretrained model for all."""
+
+        def total(i: int) -> float:
+            first = self.cells[0]
+            return self.seeds * sum(cell.later[i] for cell in self.cells) + first.hours[i] - first.later[i]
+
+        return total(0), total(1)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; bytes in bytes, activations in fp32."""
@@ -742,7 +743,9 @@ class Estimate:
                 "denoiser_calls_sampling": cell.calls.sampling,
                 "denoiser_calls_training": list(cell.calls.training),
                 "denoiser_calls_evaluation": cell.calls.evaluation,
+                "denoiser_calls_evaluation_later": cell.calls.later.evaluation,
                 "hours": list(cell.hours),
+                "hours_later": list(cell.later),
             }
             for cell in self.cells
         ]
@@ -842,14 +845,14 @@ def estimate(
             fits += [_fit(members, footprint, vram, precision, margin) for members in alike.values()]
         warnings = _warnings([members[0] for members in alike.values()], footprint, own, vram * (1 - margin))
     precision = config.settings.precision
-    chosen = [fit.batches.checkpointing for fit in fits if fit.batches and fit.precision == precision]
-    checkpointing = any(chosen) or own.checkpointing
+    needed = [fit.batches.checkpointing for fit in fits if fit.batches and fit.precision == precision]
+    checkpointing = any(needed) or own.checkpointing
     speed = throughput or assumed_throughput(config, footprint)
     cells = []
     for one in configs:
         calls = count_calls(one)
-        taken = hours(calls, footprint, speed, checkpointing=checkpointing)
-        cells.append(Cell(one.algorithm_name, one.wrapper_name, calls, taken))
+        taken, later = (hours(each, footprint, speed, checkpointing=checkpointing) for each in (calls, calls.later))
+        cells.append(Cell(one.algorithm_name, one.wrapper_name, calls, taken, later))
     largest = max(configs, key=lambda one: sum(host_bytes(one, footprint).values()))
     return Estimate(
         config=config,

@@ -133,6 +133,8 @@ def assumptions(found: Estimate) -> list[str]:
         f"throughput: {found.throughput:,.1f} denoiser calls a second in sampling, {flops / 1e12:.3g} TFLOP/s: {given}",
         f"hours: by floating-point operations a call with {how} counts {backward:.2f} calls, an image decoded "
         f"{footprint.decoding_flops / footprint.call_flops:.2f}; reward, optimizer and store are left out",
+        "evaluation: of several runs in one store the first measures the pretrained model, and the others take that "
+        f"over: {found.cells[0].calls.saved:,} calls less for each",
         "up to: how many rollouts bs and b2 keep of a round depends on the rewards; pairs are fewer by those that tie",
         "memory: sums of live tensors, with attention as a fused kernel; the allocator's waste and kernels' workspaces "
         "are what the margin is for; in bf16 and fp16 the three networks' weights and activations are taken to be half",

@@ -37,7 +37,7 @@ def eval_prompts(prompts: Sequence[str], images: int) -> list[tuple[int, int]]:
 
 
 def eval_noise(policy: Policy, seed: int, split: str, pairs: Sequence[tuple[int, int]]) -> Noise:
-    """Noise indexed by the run's seed, the split, the prompt and the noise index: the same in every cell."""
+    """Noise indexed by ``eval_seed``, the split, the prompt and the noise index: the same in every run."""
 
     def draw(rows: Sequence[int], step: int) -> Tensor:
         return normal(policy.latent_shape, seed, f"eval-{split}", [(*pairs[row], step) for row in rows])
@@ -236,17 +236,18 @@ def evaluate(
     progress: Callable[[str], None] = lambda split: None,
     engine: Engine | None = None,
     kl_images: int = 0,
+    first: Mapping[str, int] | None = None,
 ) -> Evaluation:
     """Sample ``images[split]`` images of ``prompts[split]`` and measure them, and on ``kl_images`` of test the KL.
 
-    The same seed gives the same prompts and the same noise in every cell and at every milestone, so that
-    differences can be paired by image.
+    ``seed`` is ``eval_seed``, which is no training seed: the prompts and the noise are the same in every run and at
+    every milestone, so that differences can be paired by image. ``first`` is that of :func:`measure`.
     """
 
     def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
         return sample(policy, names, eval_noise(policy, seed, split, pairs), micro_batch)
 
-    found = measure(judges, prompts, images, draw, progress, engine)
+    found = measure(judges, prompts, images, draw, progress, engine, first)
     pairs = eval_prompts(prompts.get("test", ()), min(kl_images, images.get("test", 0)))
     if pairs:
         engine = engine or Engine()
@@ -272,10 +273,13 @@ def measure(
     draw: Draw,
     progress: Callable[[str], None] = lambda split: None,
     engine: Engine | None = None,
+    first: Mapping[str, int] | None = None,
 ) -> Evaluation:
     """Measure what ``draw`` gives for ``images[split]`` places of ``prompts[split]``.
 
     Of several processes each draws and scores its share; the numbers are those of all images, on all of them.
+    ``first[split]`` says on how many images later evaluations will be made. What a metric is on these alone, the first
+    of all, goes into its settings, where there are more: the change to a later evaluation is of the same images then.
     """
     engine = engine or Engine()
     metrics: list[Metric] = []
@@ -300,11 +304,23 @@ def measure(
         engine.agreed(error)
         scores = {name: engine.concatenated(values) for name, values in found.items()}
         features = {name: engine.concatenated(rows) for name, rows in judges.features(pictures).items()}
-        for name, values in scores.items():
-            settings = {"images": n, "standard_error": float(values.std() / n**0.5) if n > 1 else None}
-            metrics.append(Metric(split, name, float(values.double().mean()), n, settings))
-        for name, (value, settings) in judges.statistics(features, [prompt for prompt, _ in pairs]).items():
-            metrics.append(Metric(split, name, value, n, {"images": n, **settings}))
+        groups, few = [prompt for prompt, _ in pairs], (first or {}).get(split, n)
+        among = _numbers(judges, scores, features, groups, few) if few < n else {}
+        for name, (value, settings) in _numbers(judges, scores, features, groups, n).items():
+            also = {"first": {"images": few, "value": among[name][0]}} if name in among else {}
+            metrics.append(Metric(split, name, value, n, settings | also))
         drawn[split] = [(texts[prompt], noise) for prompt, noise in pairs]
         all_scores[split], all_images[split] = scores, pictures
     return Evaluation(metrics, drawn, all_scores, all_images)
+
+
+def _numbers(
+    judges: Judges, scores: Mapping[str, Tensor], features: Mapping[str, Tensor], groups: Sequence[int], n: int
+) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Every metric of the first ``n`` images, with its settings."""
+    found: dict[str, tuple[float, dict[str, Any]]] = {}
+    for name, values in scores.items():
+        error = float(values[:n].std() / n**0.5) if n > 1 else None
+        found[name] = float(values[:n].double().mean()), {"images": n, "standard_error": error}
+    statistics = judges.statistics({name: rows[:n] for name, rows in features.items()}, groups[:n])
+    return found | {name: (value, {"images": n, **settings}) for name, (value, settings) in statistics.items()}

@@ -88,7 +88,9 @@ class RunProgress:
         """A line per evaluation: every metric that has a mean over the test images."""
         shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith("style_")]
         text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown)
-        self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries  {text}"))
+        source = next((m.settings["reused_from"] for m in shown if "reused_from" in m.settings), None)
+        whose = "" if source is None else f" (measured by run {source})"
+        self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries{whose}  {text}"))
 
 
 LABELS = {

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,19 +28,7 @@ from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.profile import pocket_styles, sample_leaves
 from b2bench.store import Store
 from b2bench.trainer import Listener, Summary, Trainer, make_judges, pretrained_policy, ready_reward, write_config
-
-_PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Versions that a number may depend on."""
-    found = {"python": platform.python_version(), "b2bench": b2bench.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+from b2bench.versions import versions
 
 
 def _commit() -> str | None:
@@ -230,7 +217,8 @@ def evaluate_lora(
     if file is not None and not queries:
         raise UserError(f"how many reward queries did {lora} cost? --queries N; tables compare runs of equal budgets")
     store.check()
-    settings = config.settings
+    settings, budget = config.settings, queries or config.queries
+    images = replace(config, queries=budget).images_at(budget)
     check_network(config)
     progress(f"loading {config.backbone.name}")
     policy = _fixed_policy(config, file)
@@ -239,26 +227,26 @@ def evaluate_lora(
         policy,
         judges,
         {"test": config.prompts.test, "train": config.prompts.train},
-        {"test": settings.eval_images, "train": settings.eval_train_images},
-        config.seed,
+        images.splits,
+        settings.eval_seed,
         settings.micro_batch,
         lambda split: progress(f"evaluating on {split} prompts"),
-        kl_images=settings.kl_images,
+        kl_images=images.kl,
     )
     label, code = "pretrained", None
     if lora is not None and file is not None:
         label, code = _lora_identity(lora, file)
     run_id = f"external-{label}-s{config.seed}-{secrets.token_hex(4)}"
     row = run_row(config, run_id, name or label, policy)
-    row |= {"algorithm": "external", "wrapper": label, "budget": queries or config.queries}
+    row |= {"algorithm": "external", "wrapper": label, "budget": budget}
     row["config"] = row["config"] | {
         "algorithm": {"name": "external", "lora": label, "code": code},
         "wrapper": {"name": label},
-        "queries": row["budget"],
+        "queries": budget,
     }
     row["config_hash"] = cell_hash(row["config"])
     store.start_run(row)
-    spent = 0 if lora is None else row["budget"]
+    spent = 0 if lora is None else budget
     store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
     store.finish_run(run_id, "done")
     return run_id, result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,8 +24,8 @@ def chosen(prompts: int, images: int, wanted: int) -> list[int]:
     return [i * room // count for i in range(count)]
 
 
-def save(folder: Path, queries: int, places: Sequence[int], images: Tensor, first: int) -> dict[int, str]:
-    """Write those of ``places`` that are among ``images`` [n, 3, h, w], which start at place ``first``, as PNG.
+def save(folder: Path, queries: int, places: Sequence[int], images: Mapping[int, Tensor]) -> dict[int, str]:
+    """Write those of ``places`` that are among ``images``, place -> [3, h, w] in [0, 1], as PNG.
 
     Returns:
         Place -> file, relative to ``folder``, of all ``places``: others' files are written by other processes.
@@ -33,8 +33,8 @@ def save(folder: Path, queries: int, places: Sequence[int], images: Tensor, firs
     (folder / FOLDER).mkdir(exist_ok=True)
     names = {place: f"{FOLDER}/{queries}-{place}.png" for place in places}
     for place, name in names.items():
-        if first <= place < first + len(images):
-            pixels = (images[place - first] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        if place in images:
+            pixels = (images[place] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             picture = Image.fromarray(pixels)
             picture.thumbnail((LARGEST, LARGEST))
             temporary = folder / f"{name}.tmp"

@@ -137,7 +137,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "run_id": ("VARCHAR NOT NULL", "runs.run_id"),
         "queries": ("BIGINT NOT NULL", "reward queries before the evaluation"),
         "prompt": ("VARCHAR NOT NULL", "the prompt of the image"),
-        "noise_index": ("INTEGER NOT NULL", "number of the noise, the same in every cell of a seed"),
+        "noise_index": ("INTEGER NOT NULL", "number of the noise, the same in every run of an eval_seed"),
         "score": ("DOUBLE", "the trained reward on the image"),
         "path": ("VARCHAR", "file, relative to the run folder; null: this image is not kept"),
     },
@@ -442,17 +442,35 @@ class Store:
         """Rows of ``evals`` of a run, of several, or of all."""
         return self._read(lambda con: select_rows(con, "evals", _of(run_ids), order="run_id, queries, split, metric"))
 
+    def evaluated_as(self, key: str) -> list[str]:
+        """Ids of runs whose evaluation at 0 queries has ``key`` in its settings."""
+        query = "SELECT DISTINCT run_id FROM evals WHERE queries = 0 AND contains(settings::VARCHAR, ?) ORDER BY run_id"
+        return [row["run_id"] for row in self.sql(query, [key])]
+
+    def evaluation(self, run_id: str, queries: int) -> tuple[list[Row], list[Row]]:
+        """Rows of ``evals`` and of ``images`` of one evaluation, of one moment; none where a row is damaged."""
+
+        def work(con: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
+            where = {"run_id": run_id, "queries": queries}
+            try:
+                return select_rows(con, "evals", where), select_rows(con, "images", where)
+            except DamagedRow:
+                return [], []
+
+        return self._read(work)
+
     def samples(self) -> list[Row]:
         """Rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
         query = "SELECT * FROM images WHERE path IS NOT NULL ORDER BY run_id, queries, length(path), path"
         return self._read(lambda con: _rows(con.execute(query)))
 
     def evaluation_errors(self) -> list[Row]:
-        """Of each run ``error``, the standard error of its last evaluation's mean score over test images."""
+        """Of each run ``error``, the standard error of the last mean score that it has of all its test images."""
         query = (
             "SELECT run_id, arg_max(error, queries) AS error FROM (SELECT run_id, queries, "
             "CASE WHEN count(score) > 1 AND bool_and(isfinite(score)) THEN stddev_samp(score) / sqrt(count(score)) END "
-            "AS error FROM images GROUP BY run_id, queries) GROUP BY run_id ORDER BY run_id"
+            "AS error, count(*) AS n, max(count(*)) OVER (PARTITION BY run_id) AS most "
+            "FROM images GROUP BY run_id, queries) WHERE n = most GROUP BY run_id ORDER BY run_id"
         )
         return self._read(lambda con: _rows(con.execute(query)))
 

@@ -32,14 +32,15 @@ from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
-from b2bench.evaluate import Evaluation, Judges, checked_scores, evaluate
+from b2bench.evaluate import Evaluation, Judges, checked_scores, eval_noise, eval_prompts, evaluate
 from b2bench.health import of_round
 from b2bench.inception import extractors
 from b2bench.parallel import Threads
 from b2bench.registry import described, hyperparameters
 from b2bench.reward_process import RewardProcess
-from b2bench.rollout import rollout, round_noise
+from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
+from b2bench.start import known_start, marked, start_key
 from b2bench.store import Store
 from b2bench.types import Trajectories
 from b2bench.update import UpdateReport, update
@@ -330,32 +331,40 @@ class Trainer:
         if self.engine.first:
             self.store.rewind(self.run_id, round, queries)
 
-    def _milestone(self, queries: int) -> int:
-        return queries * (self.config.settings.eval_points - 1) // self.config.queries
-
     def _evaluation_due(self) -> bool:
         rows = self.store.evals([self.run_id]) if self.engine.first else []
         done = self.engine.same(max((row["queries"] for row in rows), default=-1))
-        return done < 0 or self._milestone(self.queries) > self._milestone(done)
+        return done < 0 or self.config.milestone(self.queries) > self.config.milestone(done)
 
     def _evaluate(self) -> None:
+        result = self._measured_now() if self.queries else self._start()
+        files = self._keep_samples(result)
+        if self.engine.first:
+            rows = result.image_rows(self.queries, self.config.reward_name, files)
+            self.store.record_evals(self.run_id, result.metric_rows(self.queries), rows)
+        self.listener.evaluated(self.queries, result)
+
+    def _start(self) -> Evaluation:
+        """The evaluation of the pretrained model: that of an earlier run where the store has the same, else its own."""
+        config, key = self.config, start_key(self.config, self.policy.device, self.engine.world)
+        known = self.engine.alone(lambda: known_start(self.store, key, config))
+        return known or marked(self._measured_now(), key)
+
+    def _measured_now(self) -> Evaluation:
         config, settings = self.config, self.config.settings
-        result = evaluate(
+        images = config.images_at(self.queries)
+        return evaluate(
             self.policy,
             self.judges,
             {"test": config.prompts.test, "train": config.prompts.train},
-            {"test": settings.eval_images, "train": settings.eval_train_images},
-            config.seed,
+            images.splits,
+            settings.eval_seed,
             settings.micro_batch,
             lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
             self.engine,
-            settings.kl_images,
+            images.kl,
+            config.images_between.splits,
         )
-        files = self._keep_samples(result)
-        if self.engine.first:
-            rows = result.image_rows(self.queries, config.reward_name, files)
-            self.store.record_evals(self.run_id, result.metric_rows(self.queries), rows)
-        self.listener.evaluated(self.queries, result)
 
     def _keep_samples(self, result: Evaluation) -> dict[int, str]:
         """The images of sample grids as files, each written by the process that drew it, before rows name them."""
@@ -363,9 +372,22 @@ class Trainer:
         places = sample_files.chosen(len(self.config.prompts.test), n, wanted)
         if not places:
             return {}
-        files = sample_files.save(self.folder, self.queries, places, result.images["test"], self.engine.share(n).start)
+        if "test" in result.images:
+            images = dict(zip(self.engine.share(n), result.images["test"], strict=True))
+        else:
+            images = self._drawn_again(places, n) if self.engine.first else {}
+        files = sample_files.save(self.folder, self.queries, places, images)
         self.engine.same(None)
         return files
+
+    def _drawn_again(self, places: Sequence[int], n: int) -> dict[int, Tensor]:
+        """Images of an evaluation of ``n`` test images that another run made: by prompt and noise they are the same."""
+        texts, settings = self.config.prompts.test, self.config.settings
+        every = eval_prompts(texts, n)
+        pairs = [every[place] for place in places]
+        noise = eval_noise(self.policy, settings.eval_seed, "test", pairs)
+        images = sample(self.policy, [texts[prompt] for prompt, _ in pairs], noise, settings.micro_batch)
+        return dict(zip(places, images, strict=True))
 
     def _sample(self, draws: int) -> Trajectories:
         """This process's rollouts of a round, and the prompts and groups of all."""

@@ -1,9 +1,10 @@
 """Did a run learn? Gain on test prompts, paired by prompt and noise: ``python benchmarks/paired_gain.py [RUN ...]``.
 
-The first and the last evaluation of a run draw the same prompts with the same noise, so the gain is a mean
-of differences by image. Its standard error is over images of one run: it says whether this run moved, not
-whether the algorithm would with another seed (that takes seeds, see ``b2bench report``). ``in s.e.``: the gain
-in standard errors; ``entropy``: of the styles in the images, where the backbone has styles.
+The evaluations of a run draw the same prompts with the same noise, so the gain is a mean of differences by image, of
+the ``n`` images that the first evaluation and a later one have in common. Its standard error is over images of one run:
+it says whether this run moved, not whether the algorithm would with another seed (that takes seeds, see ``b2bench
+report``). ``in s.e.``: the gain in standard errors; ``entropy``: of the styles in the images, where the backbone has
+styles.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from b2bench.leaderboard.evaluations import comparable
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
@@ -36,7 +38,7 @@ def main() -> None:
         *(Column(heading, no_wrap=True) for heading in headings), box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False
     )
     for row in rows:
-        evals = [e for e in store.evals([row["run_id"]]) if e["split"] == "test"]
+        evals = [e for e in comparable(store.evals([row["run_id"]])) if e["split"] == "test"]
         points = sorted({e["queries"] for e in evals})
         if len(points) < 2:
             continue

@@ -148,11 +148,19 @@ def title(context: Context) -> str:
 
 
 def facts(head: Head) -> tuple[str, ...]:
-    """What the numbers of a context are of: seeds, images, and inception scores' N and splits."""
+    """What the numbers of a context are of: seeds, the test set and its error, and inception scores' N and splits."""
     seeds = ", ".join(map(str, head.seeds)) or "none finished"
     images = " or ".join(f"{n:,}" for n in head.images) or "no"
-    error = "" if head.error is None else f" (standard error {number(head.error)})"
-    return (f"seeds {seeds}", f"test split, {images} images per evaluation{error}", *head.inception)
+    between = " or ".join(f"{n:,}" for n in head.between)
+    found = [
+        f"seeds {seeds}",
+        f"test split, {images} images per evaluation" + (f", {between} between the first and the last" * bool(between)),
+    ]
+    if len(head.eval_seeds) == 1:
+        found.append(f"one test set for all runs (eval_seed {head.eval_seeds[0]}): intervals over seeds are given it")
+    if head.error is not None:
+        found.append(f"standard error of the test set, which is in no interval: {number(head.error)}")
+    return (*found, *head.inception)
 
 
 def document(tables: Sequence[Tables], pictures: Sequence[Sequence[Picture]] = ()) -> list[Section]:
@@ -202,6 +210,8 @@ def _grid(
 
 
 def _seeds(row: Any) -> Cell:
+    if getattr(row, "reference", False) and len(row.seeds) == 1:  # one measurement, and no training
+        return Cell("-", sort=0)
     lacking = len(getattr(row, "lacking", ()))
     text = f"{len(row.seeds)} of {len(row.seeds) + lacking}" if lacking else str(len(row.seeds))
     return Cell(f"{text} ({row.failed}†)" if getattr(row, "failed", 0) else text, sort=len(row.seeds))
@@ -269,8 +279,8 @@ def _leaderboard(group: Tables) -> Grid:
         ("denoiser calls", lambda row: Cell(count(row.denoiser_calls), sort=row.denoiser_calls)),
         ("warning", _warning),
     ]
-    legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model of the same seed"]
-    if any(len(row.seeds) < MIN_SEEDS for row in rows):
+    legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model on the same images"]
+    if any(len(row.seeds) < MIN_SEEDS for row in rows if not row.reference):
         legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
     if any(row.ranks for row in rows):
         legend.append("rank: cells that cannot be told apart (paired t-tests, Holm over all pairs) share a range")
@@ -307,13 +317,14 @@ def _headroom(group: Tables) -> Grid:
         text = f"pretrained ({text})" if row.reference else text
         return Cell(f"{text} {row.label}".strip())
 
+    several = any(len(row.seeds) > 1 for row in group.headroom)
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
         ("baseline", name),
         *_on_images(group.head.context.reward, group.headroom),
-        ("seeds", lambda row: Cell(str(len(row.seeds)), sort=len(row.seeds))),
+        ("seeds", lambda row: Cell(str(len(row.seeds)) if several else "-", sort=len(row.seeds))),
         ("queries an image", lambda row: Cell(str(row.queries_per_image), sort=row.queries_per_image)),
     ]
-    legend = [] if group.leaderboard else ["gain is against the pretrained model of the same seed", HEADROOM]
+    legend = [] if group.leaderboard else ["gain is against the pretrained model on the same images", HEADROOM]
     legend += ["oracle: drawn scenes that show what the prompt says", *([group.oracle] if group.oracle else [])]
     return _grid("headroom", "Headroom (no training)", columns, group.headroom, legend if group.headroom else ())
 

@@ -37,18 +37,21 @@ class SampleGrid:
 def sample_grid(group: Tables, samples: Iterable[Mapping[str, Any]], runs: Path) -> SampleGrid | None:
     """The grid of a context from rows of ``Store.samples`` and the run folders under ``runs``; None without images.
 
-    The seed is the one that most cells have, the smallest of these: noise is by seed, and a row is of one noise.
+    The seed is the one that most cells have, the smallest of these. A row is of one noise: where cells were evaluated
+    with several ``eval_seed``, those of the most frequent are shown.
     """
     found: dict[str, dict[int, dict[str, Mapping[str, Any]]]] = {}
     for row in samples:
         found.setdefault(row["run_id"], {}).setdefault(row["queries"], {}).setdefault(row["prompt"], row)
-    cells = []
+    of_noise: dict[str, list[tuple[str, dict[int, str]]]] = {}
     for detail in group.details:
         of_seed = {seed: run for seed, run, _, _ in detail.runs if run in found}
         if of_seed:
-            cells.append((" ".join(filter(None, (detail.algorithm, detail.wrapper, detail.label))), of_seed))
-    if not cells:
+            name = " ".join(filter(None, (detail.algorithm, detail.wrapper, detail.label)))
+            of_noise.setdefault(detail.settings.get("settings.eval_seed", ""), []).append((name, of_seed))
+    if not of_noise:
         return None
+    cells = max(of_noise.values(), key=len)
     seeds = sorted({seed for _, of_seed in cells for seed in of_seed})
     seed = max(seeds, key=lambda s: (sum(s in of_seed for _, of_seed in cells), -s))
     shown = [(name, of_seed[seed]) for name, of_seed in cells if seed in of_seed]

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from b2bench.leaderboard.stats import Estimate, Paired, estimate, paired
 
+from b2bench.eval_images import automatic_images
+
 if TYPE_CHECKING:
     from b2bench.leaderboard.tables import Context, _Cell
 
@@ -28,7 +30,7 @@ HELDOUT = "clipscore_heldout"
 class HeadroomRow:
     """A baseline's test-split numbers. The reference row is the pretrained model as runs sample it.
 
-    ``gain`` is against the pretrained model of the same seed; ``headroom`` is :func:`headroom` of the alignment;
+    ``gain`` is against the pretrained model on the same noise; ``headroom`` is :func:`headroom` of the alignment;
     ``queries_per_image`` says how many reward queries choosing an image took.
     """
 
@@ -57,7 +59,7 @@ def is_baseline(row: Mapping[str, Any]) -> bool:
 def headroom(values: Sequence[float], pretrained: Sequence[float], oracle: float | None) -> Estimate | None:
     """(x - pretrained) / (oracle - pretrained) per seed [R]: 0 is the pretrained model, 1 what the oracle scores.
 
-    None without an oracle. A seed whose pretrained model is unknown, or not below the oracle, has no such number,
+    None without an oracle. Where the pretrained model is unknown, or not below the oracle, there is no such number,
     and then there is no mean.
     """
     if oracle is None:
@@ -72,8 +74,17 @@ def fits(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     Whatever both depend on must be equal: the reward's settings, and those of sampling and evaluation. A baseline
     names no setting that it does not depend on; and images of training prompts are in no table.
     """
+    one, other = _sized(one), _sized(other)
     shared = [key for key in one.keys() & other.keys() if key.startswith(("reward.", "settings."))]
     return all(one[key] == other[key] for key in shared if key != "settings.eval_train_images")
+
+
+def _sized(config: Mapping[str, str]) -> Mapping[str, str]:
+    """A flat configuration with the number of its last evaluation's images where that follows from the budget."""
+    queries = config.get("queries", "")
+    if config.get("settings.eval_images") != "null" or not (queries.isdecimal() and len(queries) < 12):
+        return config
+    return {**config, "settings.eval_images": str(automatic_images(int(queries)).test)}
 
 
 def oracle_of(config: Mapping[str, str], baselines: Iterable[_Cell], metric: str) -> float | None:
@@ -90,7 +101,7 @@ def rows(
 ) -> tuple[HeadroomRow, ...]:
     """The rows of a context: the pretrained model, then guidance, best-of and oracle.
 
-    The pretrained model of a seed is the baseline at the guidance of runs, or else a cell's evaluation at 0 queries.
+    The pretrained model is the baseline at the guidance of runs, or else a cell's evaluation at 0 queries.
     """
     references = [cell for cell in baselines if _is_reference(cell.config)]
     found = []
@@ -98,7 +109,7 @@ def rows(
         values = {metric: cell.final(metric, cell.seeds) for metric in (context.reward, HELDOUT, "success")}
         values |= {metric: cell.final(metric, cell.seeds) for part in measures for metric in part}
         starts = {
-            metric: [_start(cell.config, [*references, *cells], seed, metric) for seed in cell.seeds]
+            metric: [_start(cell, seed, [*references, *cells], metric) for seed in cell.seeds]
             for metric in (context.reward, HELDOUT)
         }
         oracle = oracle_of(cell.config, baselines, context.reward)
@@ -136,12 +147,14 @@ def _order(config: Mapping[str, str]) -> tuple[int, float]:
     return (KINDS.index(kind) if kind in KINDS else len(KINDS), float(value))
 
 
-def _start(config: Mapping[str, str], starts: Iterable[_Cell], seed: int, metric: str) -> float:
+def _start(baseline: _Cell, seed: int, starts: Iterable[_Cell], metric: str) -> float:
+    """The pretrained model's value on the noise of a baseline's ``seed``."""
+    noise = baseline.runs[seed].noise
     for cell in starts:
-        if seed in cell.runs and fits(config, cell.config):
-            value = cell.runs[seed].start(metric)
-            if math.isfinite(value):
-                return value
+        if fits(baseline.config, cell.config):
+            for run in cell.runs.values():
+                if run.noise == noise and math.isfinite(value := run.start(metric)):
+                    return value
     return math.nan
 
 
@@ -152,7 +165,14 @@ def missing_oracle(context: Context, cells: Iterable[_Cell], baselines: Sequence
     lacking = [cell.config for cell in cells if oracle_of(cell.config, baselines, context.reward) is None]
     if not lacking:
         return ""
-    images = sorted({config[key] for config in lacking if (key := "settings.eval_images") in config}, key=int)
     command = ["b2bench", "baseline", "--kind", "oracle", "--reward", context.reward, "--prompts", context.prompts]
-    commands = [shlex.join([*command, "--set", f"eval_images={n}"]) for n in images] or [shlex.join(command)]
+    commands = sorted({shlex.join([*command, *_assignments(config)]) for config in lacking})
     return f"no headroom without an oracle: {', and '.join(commands)}"
+
+
+def _assignments(config: Mapping[str, str]) -> list[str]:
+    """What a baseline must be told to have the test set of a flat configuration."""
+    config = _sized(config)
+    found = [] if config.get("settings.eval_seed", "0") == "0" else ["--seed", config["settings.eval_seed"]]
+    images = config.get("settings.eval_images")
+    return found if images is None else [*found, "--set", f"eval_images={images}"]

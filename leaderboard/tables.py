@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import HELDOUT, HeadroomRow, fits, headroom, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
 from b2bench.leaderboard.stats import (
@@ -97,8 +98,10 @@ class Head:
 
     ``target`` is the alignment that queries are counted to: half of the largest mean gain above the pretrained model.
     ``matched`` is the largest alignment that all cells reached on average that gained at least a quarter of the
-    largest gain; at it diversity is compared. ``error`` is the standard error of one evaluation's alignment from the
-    spread of its images, a mean over runs. ``margin``: smaller differences of alignment count as none.
+    largest gain; at it diversity is compared. ``images`` are those of a run's first and last evaluation, ``between``
+    those of the others where they are fewer. ``eval_seeds`` say of which noise all runs' evaluations are; empty where
+    each seed had its own, before there was ``eval_seed``. ``error`` is the test set's standard error, from the spread
+    of scores over its images, a mean over runs. ``margin``: smaller differences of alignment count as none.
     """
 
     context: Context
@@ -110,13 +113,15 @@ class Head:
     matched: float | None = None
     margin: float = MARGIN
     error: float | None = None
+    between: tuple[int, ...] = ()
+    eval_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
     """A cell's test-split numbers at the end of training; the reference row is the pretrained model.
 
-    ``gain`` is against the pretrained model of the same seed; ``headroom`` is (alignment - pretrained) / (oracle -
+    ``gain`` is against the pretrained model on the same images; ``headroom`` is (alignment - pretrained) / (oracle -
     pretrained), None where the oracle was not measured (``b2bench baseline``). ``failed`` counts failed runs among
     ``seeds``; ``lacking`` are the seeds that it should have and has not. ``queries`` is per run where its numbers
     were taken, ``denoiser_calls`` per run (sampling and training); both are means over seeds.
@@ -289,6 +294,12 @@ class _Run:
         return bool(self.row["status"] == "failed")
 
     @property
+    def noise(self) -> int:
+        """What the evaluation's noise is of: ``eval_seed``, equal for all seeds; before there was one, the seed."""
+        noise = ((self.row["config"] or {}).get("settings") or {}).get("eval_seed")
+        return noise if isinstance(noise, int) else int(self.row["seed"])
+
+    @property
     def last(self) -> int:
         return max(self.values, default=0)
 
@@ -335,11 +346,12 @@ class _Cell:
         return sum(run.failed for run in self.runs.values())
 
     def start(self, metric: str, seeds: Iterable[int]) -> list[float]:
-        """The pretrained model's value per seed: the run's own, or another run's of the same seed."""
+        """The pretrained model's value per seed: the run's own, or another run's on the same noise."""
         values = []
         for seed in seeds:
-            own = self.runs[seed].start(metric)
-            values.append(own if math.isfinite(own) else self.pretrained.get(seed, {}).get(metric, math.nan))
+            run = self.runs[seed]
+            own = run.start(metric)
+            values.append(own if math.isfinite(own) else self.pretrained.get(run.noise, {}).get(metric, math.nan))
         return values
 
     def final(self, metric: str, seeds: Iterable[int]) -> list[float]:
@@ -375,7 +387,7 @@ def tables(
     values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     settings: dict[str, list[Row]] = defaultdict(list)
-    for row in evals:
+    for row in comparable(evals):
         value = math.nan if row["value"] is None or not math.isfinite(row["value"]) else float(row["value"])
         if row["split"] == "test":
             values[row["run_id"]][row["queries"]][row["metric"]] = value
@@ -505,7 +517,7 @@ def _tables(
     for run in finished:
         for metric, value in run.values.get(0, {}).items():
             if math.isfinite(value):
-                pretrained[run.row["seed"]].setdefault(metric, value)
+                pretrained[run.noise].setdefault(metric, value)
     cells = _cells(finished, pretrained)
     beside = _cells(baselines, {})
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
@@ -736,7 +748,7 @@ def _measures(present: set[str]) -> tuple[list[str], list[str]]:
 
 
 def _reference(context: Context, pretrained: Mapping[int, Mapping[str, float]], oracle: float | None) -> LeaderboardRow:
-    """The pretrained model, over the seeds of all cells."""
+    """The pretrained model, over the test sets that it was measured on: one, unless noise was by seed or by choice."""
     seeds = tuple(sorted(pretrained))
     alignment = [pretrained[seed].get(context.reward, math.nan) for seed in seeds]
 
@@ -773,18 +785,30 @@ def _head(
     wanted: frozenset[int],
 ) -> Head:
     runs = [run for cell in cells for run in cell.runs.values()]
-    rows = [row for run in runs for row in settings.get(run.row["run_id"], ())]
-    images = {row["n"] for row in rows if row["metric"] == context.reward and row["n"] is not None}
+    images: set[int] = set()
+    between: set[int] = set()
     inception = set()
-    for row in rows:
-        if row["metric"] in INCEPTION:
+    for run in runs:
+        rows = settings.get(run.row["run_id"], ())
+        counts = {row["n"] for row in rows if row["metric"] == context.reward and row["n"] is not None}
+        fewer = counts - {max(counts, default=0)}
+        images |= counts - fewer
+        between |= fewer
+        for row in rows:
+            if row["metric"] not in INCEPTION or row["n"] in fewer:
+                continue
             how = row["settings"] or {}
             extractor = f" ({visible(str(how['extractor']))})" if "extractor" in how else ""
             inception.add(f"{row['metric']} N={row['n']} splits={how.get('splits', '?')}{extractor}")
     seeds = tuple(sorted({seed for cell in cells for seed in cell.runs}))
+    own = [cell for cell in cells if "settings.eval_seed" not in cell.config]
+    eval_seeds = () if own else tuple(sorted({run.noise for run in runs}))
     notes = []
     if len(images) > 1:
         notes.append("the runs were evaluated on different numbers of images")
+    if len(eval_seeds) > 1:
+        noises = ", ".join(map(str, eval_seeds))
+        notes.append(f"the runs were evaluated on different noise (eval_seed {noises}), and differ by it, too")
     if len({text.partition(" ")[0] for text in inception}) < len(inception):
         notes.append("inception scores with different N, splits or extractors cannot be compared")
     for cell in cells:
@@ -801,7 +825,15 @@ def _head(
         for wrapper in variant.several:
             cell = variant.cells[wrapper]
             notes.append(f"{cell.algorithm} {wrapper} stands for several in the lower tables: {cell.label}")
-    return Head(context, seeds, tuple(sorted(images)), tuple(sorted(inception)), tuple(notes))
+    return Head(
+        context,
+        seeds,
+        tuple(sorted(images)),
+        tuple(sorted(inception)),
+        tuple(notes),
+        between=tuple(sorted(between)),
+        eval_seeds=eval_seeds,
+    )
 
 
 # -- ablation and compatibility ------------------------------------------------------------------------

@@ -73,6 +73,27 @@ def test_two_processes_end_where_one_does(algorithm: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_two_processes_take_the_first_evaluation_over(tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        ended = b2bench(
+            "run", "--algo", "pg", "--wrapper", "vanilla", *SMALL, "--seed", seed, "--name", f"seed {seed}",
+            "--processes", "2", cwd=tmp_path,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+    store = Store(tmp_path / "b2bench.duckdb")
+    first, second = (store.find_run(f"seed {seed}")["run_id"] for seed in ("0", "1"))
+    found = [store.evaluation(run_id, 0) for run_id in (first, second)]
+    assert {row["settings"].get("reused_from") for row in found[1][0]} == {first}
+    values = [[(row["split"], row["metric"], repr(row["value"]), row["n"]) for row in evals] for evals, _ in found]
+    assert values[0] == values[1]
+    rows = [[{k: v for k, v in row.items() if k != "run_id"} for row in images] for _, images in found]
+    assert rows[0] == rows[1]
+    files = [row["path"] for row in found[1][1] if row["path"]]
+    assert len(files) == 6
+    assert all((tmp_path / "runs" / second / name).is_file() for name in files)
+
+
+@pytest.mark.slow
 def test_a_reward_that_fails_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "import os, torch\n"

@@ -67,11 +67,15 @@ class Finished:
         return Path(self.summary.weights)
 
     def results(self) -> dict[str, list[dict[str, Any]]]:
-        """Every row, without what differs between two runs of the same thing: their names and the clock."""
+        """Every row, without what differs between two runs of the same thing: their names, also that of the run whose
+        first evaluation was taken over, and the clock."""
         tables = {
             "queries": self.queries,
             "rounds": self.rounds,
-            "evals": self.store.evals(self.summary.run_id),
+            "evals": [
+                row | {"settings": {key: value for key, value in row["settings"].items() if key != "reused_from"}}
+                for row in self.store.evals(self.summary.run_id)
+            ],
             "images": self.store.sql(
                 "SELECT * FROM images WHERE run_id = ? ORDER BY queries, prompt, noise_index", [self.summary.run_id]
             ),
@@ -214,12 +218,69 @@ def test_wrappers_that_are_switched_off_train_as_vanilla_bit_for_bit(finish: Cal
 
 
 def test_cells_differ_in_one_thing(finish: Callable[..., Finished]) -> None:
-    """Prompts, evaluation noise and the pretrained model are the same in every cell of a seed."""
-    one, two = (finish(choose(*cell, queries=9, steps=3)) for cell in (("ddpo", "vanilla"), ("dpo", "b2")))
-    assert [row["prompt"] for row in one.queries] == [row["prompt"] for row in two.queries]
+    """Prompts are the same in every cell of a seed; evaluation noise and the pretrained model in every run."""
+    cells = (("ddpo", "vanilla", 0), ("dpo", "b2", 0), ("dpo", "b2", 1))
+    runs = [finish(choose(*cell, queries=9, steps=3)) for cell in cells]
+    prompts = [[row["prompt"] for row in run.queries] for run in runs]
+    assert prompts[0] == prompts[1] != prompts[2]
     for table in ("evals", "images"):
-        first = [[row for row in run.results()[table] if row["queries"] == "0"] for run in (one, two)]
-        assert first[0] == first[1] != []
+        first = [[row for row in run.results()[table] if row["queries"] == "0"] for run in runs]
+        assert first[0] == first[1] == first[2] != []
+
+
+# -- the first evaluation, taken over ---------------------------------------------------------------------
+
+STARTED = {"steps": 3, "eval_images": 9, "eval_train_images": 2, "kl_images": 1, "sample_images": 8}
+
+
+@pytest.mark.slow
+def test_a_run_that_takes_the_first_evaluation_over_ends_as_one_that_makes_it(
+    finish: Callable[..., Finished], scored: list[int], tmp_path: Path
+) -> None:
+    first = finish(choose("ddpo", "vanilla", **STARTED))
+    made = len(scored)
+    taken = finish(choose("dpok", "b2", seed=1, **STARTED))
+    assert scored[made:][0] == 9  # of a round: nothing was evaluated before it
+    third = finish(choose("pg", "vanilla", **STARTED, lora_rank=4, lr=1e-4))
+    store = Store(tmp_path / "alone.duckdb")
+    summary = runner.start(choose("dpok", "b2", seed=1, **STARTED), store, tmp_path / "alone", None, Silent())
+    own = Finished(summary, store, tmp_path / "alone" / summary.run_id)
+    assert taken.results() == own.results()
+    assert taken.weights.read_bytes() == own.weights.read_bytes()
+
+    def sources(run: Finished) -> set[tuple[int, str | None]]:
+        evals = run.store.evals(run.summary.run_id)
+        return {(row["queries"], row["settings"].get("reused_from")) for row in evals}
+
+    whose = first.summary.run_id
+    assert sources(first) == sources(own) == {(0, None), (15, None)}
+    assert sources(taken) == sources(third) == {(0, whose), (15, None)}
+    # its files are its own, of the same images
+    query = "SELECT path FROM images WHERE run_id = ? AND queries = 0 AND path IS NOT NULL"
+    files = [row["path"] for row in store.sql(query, [summary.run_id])]
+    assert len(files) == 8
+    for name in files:
+        assert (taken.folder / name).read_bytes() == (own.folder / name).read_bytes()
+
+
+def test_a_plugin_reward_whose_file_has_changed_is_measured_again(
+    finish: Callable[..., Finished], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    source = (
+        "from b2bench.registry import reward\n\n\n@reward\nclass Mine:\n    properties = {}\n\n"
+        "    def __call__(self, images, prompts):\n        return images.flatten(1).mean(1)\n"
+    )
+    starts = []
+    for text in (source, source, source + "# as before\n"):
+        file.write_text(text)
+        config = resolve(
+            algorithm="pg", wrapper="vanilla", reward="mine", backbone="pocket", prompts="template1", queries=3, seed=0,
+            values={**SETTINGS, "steps": 1, "draws": 1, "kl_images": 0}, plugins=(file,),
+        )  # fmt: skip
+        run = finish(config)
+        starts.append(next(row["settings"].get("reused_from") for row in run.store.evals(run.summary.run_id)))
+    assert [start is None for start in starts] == [True, False, True]
 
 
 # -- resuming ---------------------------------------------------------------------------------------------

@@ -169,9 +169,14 @@ def test_the_sweep_holds_the_guidance_of_runs() -> None:
 @pytest.mark.parametrize("row", [Baseline("guidance", 2.0), Baseline("best-of", 4), Baseline("oracle")])
 def test_a_baseline_is_what_its_numbers_depend_on(row: Baseline) -> None:
     usual = row.run_id(config())
-    for same in (config(lr=0.1), config(micro_batch=7), config(queries=100), config(algorithm="dpok", wrapper="b2")):
+    for same in (config(lr=0.1), config(micro_batch=7), config(seed=1), config(algorithm="dpok", wrapper="b2")):
         assert row.run_id(same) == usual
-    for other in (config(seed=1), config(eval_images=540), config(reward="success"), config(eval_train_images=0)):
+    for other in (
+        config(eval_seed=1),
+        config(eval_images=90),
+        config(reward="success"),
+        config(eval_train_images=0),
+    ):
         assert row.run_id(other) != usual
     # the oracle is not sampled
     assert (row.run_id(config(steps=50)) == usual) == (row.kind == "oracle")

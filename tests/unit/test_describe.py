@@ -212,6 +212,20 @@ def test_show_a_run_by_id_name_or_prefix(name: str, db: Path) -> None:
         assert part in text
 
 
+def test_show_says_whose_the_first_evaluation_is_and_compares_the_same_images(db: Path) -> None:
+    store = Store(db)
+    store.start_run(run_row("r3", name="third", budget=20))
+    taken = {"reused_from": "r1-abc", "first": {"images": 45, "value": 0.5}}
+    store.record_evals("r3", [_eval(0, "test", 0.25) | {"settings": taken}])
+    store.record_evals("r3", [_eval(10, "test", 0.625) | {"n": 45}])
+    found = description("third", db, [])
+    assert found["properties"]["start_reused_from"] == "r1-abc"
+    assert found["evaluations"][0]["after"] == 0.375
+    assert found["curves"]["clipscore, test prompts"] == [[0, 0.25], [10, 0.375]]
+    assert "start_reused_from" in printed(found)
+    assert "start_reused_from" not in description("first", db, [])["properties"]
+
+
 def test_show_a_failed_run_says_why(db: Path) -> None:
     found = description("r2-abd", db, [])
     assert found["evaluations"][0]["after"] is None

@@ -70,7 +70,15 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert calls.training[0] <= trained <= calls.training[1]
     assert calls.exact == (wrapper in ("vanilla", "bpt") and algorithm != "dpo")
     assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
-    assert counting.evaluations(config) == sorted({row["queries"] for row in store.evals(["run"])})
+    assert config.evaluations() == sorted({row["queries"] for row in store.evals(["run"])})
+    # a second run takes the first evaluation over, and draws its sample images
+    again = Trainer(config, "again", store, tmp_path / "again")
+    (tmp_path / "again").mkdir()
+    store.start_run(run_row(config, "again", None, again.policy))
+    before = again.policy.calls
+    again.run()
+    spent = sum(row["denoiser_calls_sampling"] + row["denoiser_calls_training"] for row in store.rounds("again"))
+    assert calls.later.evaluation == again.policy.calls - before - spent < calls.evaluation
 
 
 @pytest.mark.parametrize(("rows", "steps", "count"), [(0, 4, 3), (1, 2, 5), (2, 2, 3), (4, 4, 3), (1, 3, 3)])
@@ -201,7 +209,10 @@ def test_hours_follow_the_throughput() -> None:
     slow, fast = (counting.estimate([config], throughput=speed) for speed in (10.0, 20.0))
     assert slow.grid_hours[1] == pytest.approx(2 * fast.grid_hours[1])
     assert not slow.assumed
-    assert counting.estimate([config], throughput=10.0, seeds=3).grid_hours[0] == pytest.approx(3 * slow.grid_hours[0])
+    cell = slow.cells[0]
+    three = cell.hours[0] + 2 * cell.later[0]  # the first run alone measures the pretrained model
+    assert cell.later[0] < cell.hours[0] == pytest.approx(slow.grid_hours[0])
+    assert counting.estimate([config], throughput=10.0, seeds=3).grid_hours[0] == pytest.approx(three)
     calls, footprint = counting.count_calls(config), measure(config)
     weighed = calls.sampling + calls.evaluation + calls.training[0] * footprint.backward_calls(False)
     weighed += calls.decoded * footprint.decoding_flops / footprint.call_flops

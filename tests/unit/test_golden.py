@@ -26,24 +26,25 @@ HOSTILE = "a <b>cat</b> | $x$ \x1b[31m"
 
 def known() -> list[Tables]:
     """BPT adds 0.04, BS takes 0.03 and a fifth of the style entropy; pg does nothing; dpo fails; a hostile name."""
-    rows = Rows()
+    rows, start = Rows(), 0.6
+    same = {"settings": {"eval_seed": 0}}
     for seed, jitter in enumerate((0.001, -0.001, 0.0005, -0.0005, 0.0)):
-        start = 0.6 + 0.01 * seed
         for wrapper, gain, kept in (("vanilla", 0.05, 1.0), ("bpt", 0.09, 1.0), ("bs", 0.02, 0.8), ("b2", 0.07, 0.8)):
             end = start + gain + (jitter if wrapper == "vanilla" else -jitter)
             rows.add(
                 "ddpo", wrapper, seed, {0: start, 500: start + gain / 2, 1000: end},
                 seen={0: start, 500: start + 0.6 * gain, 1000: end + 0.01},
                 heldout={0: start, 500: start + gain / 3, 1000: end - 0.01},
-                entropy={0: 1.3, 500: 1.3 * (1 + kept) / 2, 1000: 1.3 * kept + jitter},
+                entropy={0: 1.3, 500: 1.3 * (1 + kept) / 2, 1000: 1.3 * kept + jitter}, config=same,
             )  # fmt: skip
-        rows.add("pg", "vanilla", seed, {0: start, 1000: start + jitter})
-        rows.add("dpo", "bs", seed, {0: start}, status="failed", error=f"the loss is nan: {HOSTILE}")
-        rows.add(HOSTILE, "vanilla", seed, {0: start, 1000: start - 0.02 + jitter})
-    rows.add("dpok", "b2", 0, {0: 0.6}, status="running")
+        rows.add("pg", "vanilla", seed, {0: start, 1000: start + jitter}, config=same)
+        rows.add("dpo", "bs", seed, {0: start}, status="failed", error=f"the loss is nan: {HOSTILE}", config=same)
+        rows.add(HOSTILE, "vanilla", seed, {0: start, 1000: start - 0.02 + jitter}, config=same)
+    rows.add("dpok", "b2", 0, {0: 0.6}, status="running", config=same)
     here = {name: rows.runs[0][name] for name in ("benchmark_version", "backbone", "reward", "prompts_hash", "budget")}
     refusal = {**here, "algorithm": "pg", "wrapper": "b2", "reason": f"no branches {HOSTILE}"}
-    return tables(rows.runs, rows.evals, rows.rounds, refusals=[refusal])
+    errors = [{"run_id": rows.runs[0]["run_id"], "error": 0.016}]
+    return tables(rows.runs, rows.evals, rows.rounds, refusals=[refusal], errors=errors)
 
 
 def terminal(groups: list[Tables]) -> str:

@@ -28,9 +28,9 @@ def test_places_are_of_different_prompts_and_spread_evenly() -> None:
 def test_files_are_what_was_drawn_and_each_process_writes_its_own(tmp_path: Path) -> None:
     images = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     places = [0, 2, 4]
-    one = save(tmp_path, 1200, places, images[:3], 0)
+    one = save(tmp_path, 1200, places, dict(enumerate(images[:3])))
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["1200-0.png", "1200-2.png"]
-    two = save(tmp_path, 1200, places, images[3:], 3)
+    two = save(tmp_path, 1200, places, dict(enumerate(images[3:], 3)))
     assert one == two == {place: f"samples/1200-{place}.png" for place in places}
     for place, name in one.items():
         found = np.asarray(Image.open(tmp_path / name))
@@ -39,7 +39,7 @@ def test_files_are_what_was_drawn_and_each_process_writes_its_own(tmp_path: Path
 
 
 def test_large_images_are_kept_small(tmp_path: Path) -> None:
-    (name,) = save(tmp_path, 0, [0], torch.rand(1, 3, 512, 768), 0).values()
+    (name,) = save(tmp_path, 0, [0], {0: torch.rand(3, 512, 768)}).values()
     assert Image.open(tmp_path / name).size == (LARGEST, 171)
 
 
@@ -87,6 +87,15 @@ def test_a_grid_is_of_one_seed_pretrained_first(drawn: tuple[Rows, list[dict[str
     assert [image.score for image in grid.rows[1][1] if image] == ["0.600", "0.700", "0.700"]
     page = html(rows.tables(), samples=samples, runs=runs)
     assert page.count("data:image/png;base64,") == 6
+
+
+def test_a_row_of_a_grid_is_of_one_noise(drawn: tuple[Rows, list[dict[str, Any]], Path]) -> None:
+    rows, samples, runs = drawn
+    other = rows.add("ddpo", "bs", 0, {0: 0.6, 1000: 0.7}, config={"settings": {"eval_seed": 4}})
+    more = [row | {"run_id": other} for row in samples if row["run_id"] == "run0"]
+    grid = sample_grid(rows.one(), [*samples, *more], runs)
+    assert grid is not None
+    assert grid.columns == ("pretrained", "ddpo vanilla", "ddpo b2")
 
 
 def test_without_images_there_is_no_grid(drawn: tuple[Rows, list[dict[str, Any]], Path], tmp_path: Path) -> None:

@@ -263,8 +263,11 @@ def test_the_error_of_an_evaluation_is_that_of_its_last_images(started: Store) -
         if queries == 100 or i < 2
     ]
     started.record_evals("a1", [], images)
-    (row,) = started.evaluation_errors()
-    assert row == {"run_id": "a1", "error": pytest.approx(np.std([0.2, 0.4, 0.6, 0.8], ddof=1) / 2)}
+    whole = {"run_id": "a1", "error": pytest.approx(np.std([0.2, 0.4, 0.6, 0.8], ddof=1) / 2)}
+    assert started.evaluation_errors() == [whole]
+    # between the first and the last evaluation there are fewer: they are not the test set
+    started.record_evals("a1", [], [{"queries": 200, "prompt": "p0", "noise_index": 0, "score": 0.1}])
+    assert started.evaluation_errors() == [whole]
 
 
 def profile_rows(profile: str) -> list[dict[str, Any]]:

@@ -337,7 +337,10 @@ def test_when_a_run_was_last_written_and_how_exact_an_evaluation_is(rows: Rows) 
     found = tables(rows.runs, rows.evals, rows.rounds, errors=[{"run_id": done, "error": 0.016}])
     assert any("is running, last written 2025-12-24 18:05 UTC" in line for line in problems(found))
     assert "2025-12-24 18:05" in text_of(found)
-    assert "270 images per evaluation (standard error 0.016)" in text_of(found)
+    shown = " ".join(text_of(found).split())
+    assert "270 images per evaluation" in shown
+    assert "standard error of the test set, which is in no interval: 0.016" in shown
+    assert "one test set" not in shown  # before there was eval_seed each seed had its own noise
 
 
 def test_a_cell_alone_has_no_rank(rows: Rows) -> None:
@@ -394,6 +397,7 @@ def test_tables_read_what_a_store_gives(tmp_path: Path) -> None:
 # -- headroom --------------------------------------------------------------------------------------
 
 SETTINGS = {"settings": {"steps": 20, "guidance": 3.0, "eval_images": 270, "eval_train_images": 90}}
+FIXED = {"settings": {**SETTINGS["settings"], "eval_seed": 0}}
 
 
 def add_baseline(rows: Rows, name: str, seed: int, value: float, **settings: Any) -> str:
@@ -406,7 +410,7 @@ def add_baseline(rows: Rows, name: str, seed: int, value: float, **settings: Any
         own |= {"candidates": int(number), "queries_per_image": int(number)}
     chosen = {**SETTINGS["settings"], **settings}
     if kind == "oracle":
-        chosen = {key: chosen[key] for key in ("eval_images", "eval_train_images")}
+        chosen = {key: chosen[key] for key in ("eval_seed", "eval_images", "eval_train_images") if key in chosen}
     run_id = rows.add("baseline", name, seed, {0: value}, config={"baseline": own, "settings": chosen}, budget=None)
     rows.rounds = [row for row in rows.rounds if row["run_id"] != run_id]
     return run_id
@@ -474,10 +478,87 @@ def test_the_pretrained_baseline_stands_for_runs_of_its_seed(rows: Rows) -> None
     assert "pretrained (guidance 3)" in text_of([found], 160)
 
 
+def test_on_one_test_set_the_pretrained_model_and_baselines_are_measured_once(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.7 + 0.01 * seed}, config=FIXED)
+    add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)
+    add_baseline(rows, "guidance-2", 0, 0.65, eval_seed=0)
+    add_baseline(rows, "guidance-2", 1, 0.75, eval_seed=1)  # other noise: it stands beside no cell
+    (found, _) = rows.tables()
+    assert found.head.eval_seeds == (0,)
+    reference = row_of(found, "pretrained", "-")
+    assert (reference.alignment.mean, reference.alignment.n, reference.alignment.low) == (0.6, 1, None)
+    assert row_of(found, "ddpo", "b2").headroom.values == pytest.approx((0.5, 0.55, 0.6))
+    assert headroom_of(found, "guidance-2").gain.values == pytest.approx((0.05,))
+    assert headroom_of(found, "guidance-2").headroom.mean == pytest.approx(0.25)
+    shown = text_of([found], 300)
+    assert "one test set for all runs (eval_seed 0): intervals over seeds are given it" in shown
+    assert "no interval" not in shown.partition("Leaderboard")[2].partition("Headroom")[0]
+
+
+def test_cells_of_other_noise_are_named_and_no_oracle_of_other_noise_counts(rows: Rows) -> None:
+    for number, noise in enumerate((0, 0, 3)):
+        config = {"settings": {**SETTINGS["settings"], "eval_seed": noise}, "lr": number}
+        rows.add("ddpo", "b2", 5, {0: 0.6 + noise / 100, 1000: 0.7}, config=config)
+    rows.add("dpok", "b2", 5, {1000: 0.7}, config={"settings": {**SETTINGS["settings"], "eval_seed": 3}})
+    add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)
+    (found,) = rows.tables()
+    assert found.head.eval_seeds == (0, 3)
+    assert any("different noise (eval_seed 0, 3)" in note for note in found.head.notes)
+    assert row_of(found, "pretrained", "-").alignment.values == (0.6, 0.63)
+    # a run without a start has that of another run on its noise
+    assert row_of(found, "dpok", "b2").gain.mean == pytest.approx(0.07)
+    assert found.oracle.endswith("--prompts template1 --seed 3 --set eval_images=270")
+
+
 @pytest.mark.parametrize("start", [0.8, 0.9, math.nan])
 def test_no_way_to_go_is_no_share(start: float) -> None:
     assert headroom([0.85, 0.7], [start, 0.6], 0.8).mean is None  # type: ignore[union-attr]
     assert headroom([0.85], [start], None) is None
+
+
+def test_an_automatic_number_of_images_is_that_of_its_budget(rows: Rows) -> None:
+    automatic = {"settings": {**SETTINGS["settings"], "eval_images": None, "eval_seed": 0}, "queries": 1200}
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1200: 0.7}, config=automatic, budget=1200)
+    add_baseline(rows, "oracle", 0, 0.9, eval_seed=0, eval_images=540)
+    assert rows.tables()[0].oracle.endswith("--set eval_images=270")
+    add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)  # of 270
+    assert row_of(rows.tables()[0], "ddpo", "b2").headroom.mean == pytest.approx(0.5)
+
+
+def half(rows: Rows, run_id: str, **of_first: float) -> None:
+    """Make the evaluation at 500 queries of a run one of 135 images, on which the start's metrics were ``of_first``."""
+    for row in rows.evals:
+        if row["run_id"] != run_id or row["split"] != "test":
+            continue
+        if row["queries"] == 500:
+            row["n"] = 135
+        if row["queries"] == 0 and row["metric"] in of_first:
+            row["settings"] = {**(row["settings"] or {}), "first": {"images": 135, "value": of_first[row["metric"]]}}
+
+
+def test_an_evaluation_of_fewer_images_counts_by_its_change_on_them(rows: Rows) -> None:
+    values = {0: 0.60, 500: 0.71, 1000: 0.70}
+    for seed in range(3):
+        run = rows.add("ddpo", "b2", seed, values, entropy={0: 1.3, 500: 1.0, 1000: 1.2}, config=FIXED)
+        half(rows, run, clipscore=0.64, style_entropy=1.25, is_style=2.9)
+    found = rows.one()
+    for curve in found.curves:
+        assert curve.values["clipscore"] == pytest.approx((0.60, 0.67, 0.70))
+        assert curve.values["style_entropy"] == pytest.approx((1.3, 1.05, 1.2))
+        assert curve.values["clipscore_heldout"] == (0.5, 0.5, 0.5)  # the start says nothing of it: as it was stored
+    assert row_of(found, "ddpo", "b2").area.mean == pytest.approx((0.635 + 0.685) / 2)
+    assert (found.head.images, found.head.between) == ((270,), (135,))
+    assert found.head.inception == ("is_style N=270 splits=1 (pocket classifier, style)",)
+    assert found.head.notes == ()
+    assert "270 images per evaluation, 135 between the first and the last" in " ".join(text_of([found]).split())
+
+
+def test_a_run_that_failed_between_has_its_change_on_the_images_of_both(rows: Rows) -> None:
+    for seed in range(3):
+        run = rows.add("ddpo", "b2", seed, {0: 0.60, 500: 0.71}, status="failed", config=FIXED)
+        half(rows, run, clipscore=0.64)
+    assert row_of(rows.one(), "ddpo", "b2").gain.mean == pytest.approx(0.07)
 
 
 def test_what_was_evaluated_otherwise_is_never_put_beside(rows: Rows) -> None:
