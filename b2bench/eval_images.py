@@ -27,9 +27,10 @@ class EvalImages:
 def automatic_images(queries: int) -> EvalImages:
     """What the first and the last evaluation of a run of so many reward queries take where its settings leave it open.
 
-    Evaluations are to take about a seventh of a run. By denoiser work a query counts as much as four images of an
-    evaluation: it is sampled once, and trained on for three times that. So there are nine test images for 40 queries,
-    in sixes and at most 540, which 2,400 queries have; and a sixth as many of training prompts. With the evaluation
+    Evaluations are to take about a seventh of a run, by denoiser work and with every rollout trained on in full: then a
+    query counts as four images of an evaluation, sampled once and trained on for three times that. A wrapper that
+    trains on less has as many, for all cells are evaluated alike. So there are nine test images for 40 queries, in
+    sixes and at most 540, which 2,400 queries have; and a sixth as many of training prompts. With the evaluation
     between, which takes half of them, these are 1,575 images beside 9,600. A run so small that it would have fewer than
     30 and 10 has 30 and 10. The KL varies little from path to path: 24 paths for 540 images, and at least four.
     """

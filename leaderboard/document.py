@@ -159,7 +159,8 @@ def facts(head: Head) -> tuple[str, ...]:
     if len(head.eval_seeds) == 1:
         found.append(f"one test set for all runs (eval_seed {head.eval_seeds[0]}): intervals over seeds are given it")
     if head.error is not None:
-        found.append(f"standard error of the test set, which is in no interval: {number(head.error)}")
+        of = "the test set, which is in no interval" if head.eval_seeds else "an evaluation"
+        found.append(f"standard error of {of}: {number(head.error)}")
     return (*found, *head.inception)
 
 

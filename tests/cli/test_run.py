@@ -192,15 +192,18 @@ def test_paths_and_names_are_printed_as_they_are(
 def test_a_terminal_shows_names_as_they_are() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200, color_system=None)
-    metric = SimpleNamespace(name="odd[/b]", split="test", value=0.5)
+    metric = SimpleNamespace(name="odd[/b]", split="test", value=0.5, settings={})
+    taken = SimpleNamespace(name="odd[/b]", split="test", value=0.25, settings={"reused_from": "mine[/b]"})
     with RunProgress(console, 10, "odd[/b]") as progress:
         progress.stage("loading a[/b]")
         progress.progress.refresh()
         report = SimpleNamespace(metrics={}, kept=np.ones(5), optimizer_steps=1)
         progress.round_done(1, 2, 5, 0.5, report)
         progress.evaluated(5, SimpleNamespace(metrics=[metric]))
+        progress.evaluated(0, SimpleNamespace(metrics=[taken]))
     for text in ("loading a[/b]", "5 queries  odd[/b] 0.500", "evaluation at 5 queries  odd[/b] 0.500"):
         assert text in screen.getvalue()
+    assert "evaluation at 0 queries (measured by run mine[/b])  odd[/b] 0.250" in screen.getvalue()
 
 
 # -- runs that are stopped -------------------------------------------------------------------------

@@ -339,8 +339,9 @@ def test_when_a_run_was_last_written_and_how_exact_an_evaluation_is(rows: Rows) 
     assert "2025-12-24 18:05" in text_of(found)
     shown = " ".join(text_of(found).split())
     assert "270 images per evaluation" in shown
-    assert "standard error of the test set, which is in no interval: 0.016" in shown
-    assert "one test set" not in shown  # before there was eval_seed each seed had its own noise
+    # before there was eval_seed each seed had its own noise, which its interval holds
+    assert "standard error of an evaluation: 0.016" in shown
+    assert "one test set" not in shown
 
 
 def test_a_cell_alone_has_no_rank(rows: Rows) -> None:
@@ -484,7 +485,8 @@ def test_on_one_test_set_the_pretrained_model_and_baselines_are_measured_once(ro
     add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)
     add_baseline(rows, "guidance-2", 0, 0.65, eval_seed=0)
     add_baseline(rows, "guidance-2", 1, 0.75, eval_seed=1)  # other noise: it stands beside no cell
-    (found, _) = rows.tables()
+    errors = [{"run_id": rows.runs[0]["run_id"], "error": 0.011}]
+    (found, _) = tables(rows.runs, rows.evals, rows.rounds, errors=errors)
     assert found.head.eval_seeds == (0,)
     reference = row_of(found, "pretrained", "-")
     assert (reference.alignment.mean, reference.alignment.n, reference.alignment.low) == (0.6, 1, None)
@@ -493,6 +495,7 @@ def test_on_one_test_set_the_pretrained_model_and_baselines_are_measured_once(ro
     assert headroom_of(found, "guidance-2").headroom.mean == pytest.approx(0.25)
     shown = text_of([found], 300)
     assert "one test set for all runs (eval_seed 0): intervals over seeds are given it" in shown
+    assert "standard error of the test set, which is in no interval: 0.011" in shown
     assert "no interval" not in shown.partition("Leaderboard")[2].partition("Headroom")[0]
 
 
