@@ -11,4 +11,5 @@ COMMENT ON COLUMN runs.wrapper IS 'registry key: vanilla, bpt, bs or b2; of a ba
 COMMENT ON COLUMN runs.commit IS 'git commit of the code, with -dirty if it had local changes';
 COMMENT ON COLUMN runs.device IS 'cpu, cuda, ...';
 COMMENT ON COLUMN rounds.approx_kl IS 'nats per latent dimension: half the mean squared change of log-prob, an estimate of KL(behaviour || policy)';
+COMMENT ON COLUMN images.noise_index IS 'number of the noise, the same in every run of an eval_seed';
 COMMENT ON COLUMN images.path IS 'file, relative to the run folder; null: this image is not kept';
