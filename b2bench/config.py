@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import b2bench
-from b2bench.backbones import Backbone, backbones, find_backbone
+from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.errors import Refused, UserError
 from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.presets import deviations, load_preset

@@ -20,7 +20,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from b2bench.backbones import Backbone, backbones
+from b2bench.backbones.specs import Backbone, backbones
 from b2bench.chart import chart
 from b2bench.config import Settings, own_checkpoint
 from b2bench.errors import UserError

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import b2bench
-from b2bench.backbones import POCKET_WEIGHTS, backbones
+from b2bench.backbones.specs import POCKET_WEIGHTS, backbones
 from b2bench.errors import UserError
 from b2bench.store import Store
 

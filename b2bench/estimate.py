@@ -24,7 +24,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from b2bench.backbones import POCKET_WEIGHTS, Backbone, backbones
+from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone, backbones
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion
 from b2bench.checkpoint import KEPT
 from b2bench.config import RunConfig

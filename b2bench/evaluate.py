@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS, Backbone
+from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.inception import Extractor

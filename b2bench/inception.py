@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from b2bench.backbones import Backbone
+from b2bench.backbones.specs import Backbone
 from b2bench.errors import UserError
 from b2bench.reward_process import RewardProcess
 from b2bench.scorers import ClipScorer

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.evaluate import checked_scores
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import b2bench
-from b2bench.backbones import backbones
+from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
 from b2bench.prompts import prompt_set_names
 from b2bench.store import Store

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.errors import UserError
 from b2bench.quiet import quiet_libraries
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import b2bench
-from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config import RunConfig
 from b2bench.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.store import Store

@@ -43,10 +43,11 @@ from torch import Tensor
 
 from b2bench import trainer as trainer_module
 from b2bench.advantage import PromptAdvantage
-from b2bench.backbones import find_backbone, stable_diffusion
+from b2bench.backbones import stable_diffusion
+from b2bench.backbones.shards import Threads
+from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import DTYPES, StableDiffusion, load_pipeline
 from b2bench.config import RunConfig, resolve
-from b2bench.parallel import Threads
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.store import Store

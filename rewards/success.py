@@ -19,7 +19,7 @@ class Success:
 
     def prepare(self, device: torch.device) -> None:
         """Load the pocket classifier."""
-        from b2bench.backbones import POCKET_WEIGHTS
+        from b2bench.backbones.specs import POCKET_WEIGHTS
         from b2bench.pocket.judges import Classifier
 
         self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)

@@ -15,12 +15,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from b2bench.backbones import Backbone
 from b2bench.backbones.attention import merge_attention
 from b2bench.backbones.half import ease_half
+from b2bench.backbones.shards import Threads, predict
+from b2bench.backbones.specs import Backbone
 from b2bench.ddim import DDIM
 from b2bench.errors import UserError
-from b2bench.parallel import Threads, predict
 from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive
 from b2bench.types import Conditioning, Gaussian, concatenate, micro_batches

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from b2bench.backbones import find_backbone
+from b2bench.backbones.specs import find_backbone
 from b2bench.errors import UserError
 
 MARGIN, LABEL, SCALE = 4, 14, 2

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import b2bench
-from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config import resolve
 from b2bench.results import export_results
 from b2bench.store import Store

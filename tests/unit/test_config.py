@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from b2bench.backbones import find_backbone
+from b2bench.backbones.specs import find_backbone
 from b2bench.config import METRIC_NAMES, RunConfig, cell_hash, from_dict, resolve
 from b2bench.errors import UserError
 from b2bench.pocket.world import WORLD

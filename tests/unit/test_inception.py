@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch.utils.data import TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from b2bench.backbones import find_backbone
+from b2bench.backbones.specs import find_backbone
 from b2bench.config import resolve
 from b2bench.errors import UserError
 from b2bench.evaluate import Judges, inception_score

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from b2bench.parallel import SMALLEST_SHARD, Threads, predict, shard_count
+from b2bench.backbones.shards import SMALLEST_SHARD, Threads, predict, shard_count
 
 
 def gradients(policy: Any, threads: Threads, rows: int, seed: int = 0) -> tuple[torch.Tensor, list[torch.Tensor]]:

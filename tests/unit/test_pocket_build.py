@@ -337,7 +337,7 @@ def tiny(sprites: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.mark.slow
 def test_the_stages_leave_weights_that_the_package_loads(tiny: Callable[..., None], tmp_path: Path) -> None:
-    from b2bench.backbones import Backbone
+    from b2bench.backbones.specs import Backbone
     from b2bench.backbones.stable_diffusion import load_pipeline
 
     for name in STAGES:

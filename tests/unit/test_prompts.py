@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from b2bench import prompts
-from b2bench.backbones import backbones
+from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
 from b2bench.pocket.world import RELATIONS, parse_caption
 from b2bench.prompts import MAX_LENGTH, PromptSet, load_prompts, prompt_set_names

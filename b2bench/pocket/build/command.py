@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.backbones import VARIANT_FILE
+from b2bench.backbones.specs import VARIANT_FILE
 from b2bench.errors import RunFailed, UserError
 from b2bench.pocket.build.art import load_art
 from b2bench.pocket.world import WORLD

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS, Backbone, find_backbone
+from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone, find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.baselines import GUIDANCES
 from b2bench.config import Settings
