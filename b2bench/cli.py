@@ -95,7 +95,7 @@ DEFAULTS: dict[str, Any] = {
 
 def _given(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
     """What the config file says, and over it the command line; hyperparameters under "set"."""
-    from b2bench.config import parse_assignments, read_config_file
+    from b2bench.config.resolve import parse_assignments, read_config_file
     from b2bench.registry import suggestion
 
     content = read_config_file(config_file) if config_file else {}
@@ -123,7 +123,7 @@ def _merged(options: dict[str, Any], config_file: Path | None, assignments: list
 
 def _resolve(merged: dict[str, Any], plugins: list[Path], preset: str | None = None) -> Any:
     """A run of ``merged`` options; with a preset, ``merged`` is what was given, and the preset stands behind it."""
-    from b2bench.config import resolve, resolve_preset
+    from b2bench.config.resolve import resolve, resolve_preset
     from b2bench.registry import Registry
 
     if preset is not None:
@@ -178,7 +178,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
-    from b2bench.config import check_shares, check_text
+    from b2bench.config.resolve import check_shares, check_text
     from b2bench.launch import has_gpus, is_first, is_one_of_several, launch
     from b2bench.progress import RunProgress, summary_table
 
@@ -355,7 +355,7 @@ def _planned(
     given: dict[str, str | None], config: Path | None, assignments: list[str], preset: str | None, plugins: list[Path]
 ) -> tuple[list[Any], list[Refused]]:
     """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
-    from b2bench.config import parse_assignments, read_config_file
+    from b2bench.config.resolve import parse_assignments, read_config_file
     from b2bench.registry import Registry, suggestion
     from b2bench.sweep import parse_list, parse_seeds, plan
 
@@ -705,7 +705,7 @@ def _grid(
     options: dict[str, Any], config_file: Path | None, assignments: list[str], plugins: list[Path], preset: str | None
 ) -> tuple[list[Any], int | None]:
     """A run of every cell of ``options``, where an algorithm or wrapper that nobody names is all; a preset's seeds."""
-    from b2bench.presets import load_preset
+    from b2bench.config.presets import load_preset
     from b2bench.registry import load_registries
 
     known = load_preset(preset) if preset is not None else None
@@ -771,7 +771,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure anybody's LoRA by the protocol of runs, into the store."""
-    from b2bench.config import check_text
+    from b2bench.config.resolve import check_text
 
     options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
     chosen = {"eval_images": eval_images, "eval_seed": seed}
@@ -826,7 +826,7 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure how much of a reward is still open at several denoising steps, where branches would be made."""
-    from b2bench.config import check_profile_values, parse_assignments
+    from b2bench.config.resolve import check_profile_values, parse_assignments
     from b2bench.leaderboard.figures import check_png, draw_openness
     from b2bench.leaderboard.openness import check_taus, default_taus, rows
     from b2bench.leaderboard.terminal import profile_table
@@ -931,7 +931,7 @@ def baseline(
     as_json: AsJson = False,
 ) -> None:
     """Measure what is to be had without training: guidance scales, best-of-N, faithful scenes; for the report."""
-    from b2bench.config import parse_assignments
+    from b2bench.config.resolve import parse_assignments
     from b2bench.progress import baseline_table
     from b2bench.store import Store
 

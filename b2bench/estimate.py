@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone, backbones
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion
 from b2bench.checkpoint import KEPT
-from b2bench.config import RunConfig
+from b2bench.config.resolve import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.doctor import INCEPTION_GIGABYTES
 from b2bench.errors import UserError

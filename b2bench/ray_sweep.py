@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Protocol
 
 import b2bench
 from b2bench.backbones.specs import backbones
+from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.errors import UserError
-from b2bench.prompts import prompt_set_names
 from b2bench.store import Store
 from b2bench.sweep import ATTEMPTS, Progress, Sweep, ended_by, last_line
 

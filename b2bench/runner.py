@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 import b2bench
 from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
-from b2bench.config import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
+from b2bench.config.resolve import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
 from b2bench.engine import Engine
 from b2bench.errors import UserError
 from b2bench.evaluate import Evaluation, evaluate

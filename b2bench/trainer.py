@@ -30,7 +30,7 @@ from b2bench.advantage import PromptAdvantage
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
 from b2bench.checkpoint import load_checkpoint, save_checkpoint
-from b2bench.config import RunConfig, check_shares
+from b2bench.config.resolve import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluate import Evaluation, Judges, checked_scores, eval_noise, eval_prompts, evaluate

@@ -31,7 +31,7 @@ QUERIES, ROUNDS = 2400, 10
 
 def fill(path: Path) -> None:
     """A store with run ``run-0``, with the configuration of a real run and prompts of their usual length."""
-    from b2bench.config import resolve  # imports torch, which merging does not need
+    from b2bench.config.resolve import resolve  # imports torch, which merging does not need
 
     config = resolve(
         algorithm="dpok", wrapper="b2", reward="clipscore", backbone="pocket", queries=QUERIES, seed=0, values={}

@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.config import Settings
+from b2bench.config.resolve import Settings
 from b2bench.store import Store
 from leaderboard.stats import equivalent, paired
 

@@ -47,7 +47,7 @@ from b2bench.backbones import stable_diffusion
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import DTYPES, StableDiffusion, load_pipeline
-from b2bench.config import RunConfig, resolve
+from b2bench.config.resolve import RunConfig, resolve
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.store import Store

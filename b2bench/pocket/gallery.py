@@ -42,8 +42,8 @@ def draw_gallery(
         UserError: the file cannot be written, or the LoRA does not fit.
     """
     from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+    from b2bench.config.prompt_sets import load_prompts
     from b2bench.evaluate import eval_noise
-    from b2bench.prompts import load_prompts
     from b2bench.rollout import sample
 
     if out.suffix.lower() != ".png":

@@ -12,7 +12,7 @@ from typing import Any
 
 import b2bench
 from b2bench.backbones.specs import POCKET_WEIGHTS
-from b2bench.config import resolve
+from b2bench.config.resolve import resolve
 from b2bench.results import export_results
 from b2bench.store import Store
 from b2bench.trainer import Silent

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import b2bench as b2bench_package
-from b2bench.prompts import load_prompts
+from b2bench.config.prompt_sets import load_prompts
 from b2bench.store import Store
 
 DOCS = Path(__file__).parents[2] / "docs" / "profile.md"

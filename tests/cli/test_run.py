@@ -24,7 +24,7 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench import both_versions
-from b2bench.config import Settings
+from b2bench.config.resolve import Settings
 from b2bench.progress import RunProgress
 from b2bench.store import Store
 
@@ -299,7 +299,8 @@ def interrupt(*_: object, **__: object) -> None:
 def test_an_interrupt_while_torch_is_imported_says_so(
     place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import config, runner
+    from b2bench import runner
+    from b2bench.config import resolve as config
 
     if place == "resolve":  # which imports the algorithm, and with it torch
         monkeypatch.setattr(config, "resolve", interrupt)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from b2bench import runner, trainer
 from b2bench.backbones.stable_diffusion import StableDiffusion
-from b2bench.config import RunConfig, resolve
+from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import RunFailed
 from b2bench.registry import Registry
 from b2bench.store import Store

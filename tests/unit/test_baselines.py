@@ -13,7 +13,7 @@ from torch import Tensor
 
 from b2bench import baselines
 from b2bench.baselines import CANDIDATES, GUIDANCES, Baseline, best_of, candidate_noise, faithful_scenes, plan
-from b2bench.config import RunConfig, resolve
+from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import UserError
 from b2bench.evaluate import eval_noise, eval_prompts
 from b2bench.pocket.build import art

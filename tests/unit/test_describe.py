@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from store_rows import run_row
 
-from b2bench.config import Settings
+from b2bench.config.resolve import Settings
 from b2bench.describe import LISTS, description, listing, listing_table, render_description
 from b2bench.errors import UserError
 from b2bench.registry import KINDS, Registry

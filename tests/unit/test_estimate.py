@@ -11,7 +11,7 @@ import torch
 
 from b2bench import estimate as counting
 from b2bench.cli import DEFAULTS
-from b2bench.config import RunConfig, resolve, resolve_preset
+from b2bench.config.resolve import RunConfig, resolve, resolve_preset
 from b2bench.errors import UserError
 from b2bench.estimate import GIB, Line, fitting, loss_cost, measure, minibatch_rows
 from b2bench.registry import Registry

@@ -9,7 +9,7 @@ import torch
 from b2bench.leaderboard.evaluations import comparable
 from torch import Tensor
 
-from b2bench.config import RunConfig, check_shares, resolve
+from b2bench.config.resolve import RunConfig, check_shares, resolve
 from b2bench.errors import UserError
 from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.evaluate import eval_prompts, measure

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from b2bench.backbones.specs import find_backbone
-from b2bench.config import resolve
+from b2bench.config.resolve import resolve
 from b2bench.errors import UserError
 from b2bench.evaluate import Judges, inception_score
 from b2bench.inception import InceptionV3, clip_probabilities, extractors

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from b2bench.cli import DEFAULTS
-from b2bench.config import RunConfig, Settings, from_dict, resolve_preset
+from b2bench.config.presets import load_preset, preset_names
+from b2bench.config.resolve import RunConfig, Settings, from_dict, resolve_preset
 from b2bench.errors import UserError
-from b2bench.presets import load_preset, preset_names
 
 NAMES = [
     name for preset in preset_names() for name in (preset, *(f"{preset}:{c}" for c in load_preset(preset).choices))
@@ -50,7 +50,7 @@ def test_the_papers_preset_is_the_papers_experiment() -> None:
 def test_the_pocket_preset_is_the_defaults() -> None:
     assert run("pocket", algo="dpok", wrapper="b2").settings == Settings(guidance=3.0)
     with_b2 = run("pocket", algo="dpok", wrapper="b2")
-    from b2bench.config import resolve
+    from b2bench.config.resolve import resolve
 
     plain = resolve(
         algorithm="dpok", wrapper="b2", reward="clipscore", backbone="pocket", queries=2400, seed=0, values={}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from b2bench import prompts
 from b2bench.backbones.specs import backbones
+from b2bench.config import prompt_sets as prompts
+from b2bench.config.prompt_sets import MAX_LENGTH, PromptSet, load_prompts, prompt_set_names
 from b2bench.errors import UserError
 from b2bench.pocket.world import RELATIONS, parse_caption
-from b2bench.prompts import MAX_LENGTH, PromptSet, load_prompts, prompt_set_names
 
 # Counts, first, last and one middle line of the paper's lists, and the hash of both splits in order.
 PAPER = {

@@ -12,7 +12,7 @@ import pytest
 from store_rows import run_row
 
 import b2bench
-from b2bench.config import RunConfig, resolve
+from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import UserError
 from b2bench.ray_cluster import RayCluster, check_address, fitting
 from b2bench.ray_sweep import LOSSES, Lost, RaySweep, packed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from b2bench.config import resolve
+from b2bench.config.resolve import resolve
 from b2bench.errors import RunFailed, UserError
 from b2bench.reward_process import RewardProcess
 from b2bench.trainer import make_judges, ready_reward

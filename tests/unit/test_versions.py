@@ -16,7 +16,7 @@ from b2bench.leaderboard.tables import Tables, tables
 import b2bench
 from b2bench import runner
 from b2bench.baselines import Baseline
-from b2bench.config import RunConfig, resolve
+from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import Refused, UserError
 from b2bench.ray_task import on_node
 from b2bench.store import Store

@@ -1,6 +1,6 @@
 """Named sets of options and hyperparameters, each value with the place it was read in, or ``open``.
 
-A preset is a TOML file in this folder, or any file by its path::
+A preset is a TOML file in the folder ``b2bench/presets``, or any file by its path::
 
     about = "one sentence"
     [options]                        # what the command line calls --backbone, --queries, ...
@@ -29,7 +29,7 @@ from typing import Any
 from b2bench.errors import UserError
 from b2bench.registry import Kind, suggestion
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1] / "presets"
 OPTIONS = ("algo", "wrapper", "backbone", "reward", "prompts", "queries")
 PARTS = ("algorithm", "wrapper", "reward")
 OPEN = "open"
@@ -64,7 +64,7 @@ class Preset:
         return {value.name: value.value for value in self.values if value.section == "options"}
 
     def hyperparameters(self, chosen: Mapping[Kind, str]) -> dict[str, Any]:
-        """Values under ``run.name`` or ``part.name``, for :func:`b2bench.config.resolve`.
+        """Values under ``run.name`` or ``part.name``, for :func:`b2bench.config.resolve.resolve`.
 
         ``chosen`` maps algorithm, wrapper and reward to the names that run.
         """
@@ -158,7 +158,7 @@ def _values(content: Mapping[str, Any], path: Path) -> Iterator[Value]:
 def deviations(own: Mapping[str, Any], preset: Mapping[str, Any]) -> list[dict[str, Any]]:
     """In what a run differs from its preset: ``[{"name", "preset", "value"}]``.
 
-    Both are configurations as of :meth:`b2bench.config.RunConfig.as_dict`. A seed is no deviation, and where one
+    Both are configurations as of ``RunConfig.as_dict``. A seed is no deviation, and where one
     is of another algorithm, wrapper or reward, that is the deviation, not each of its hyperparameters.
     """
     found = []

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import b2bench
 from b2bench.backbones.specs import Backbone, backbones, find_backbone
+from b2bench.config.presets import deviations, load_preset
+from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.errors import Refused, UserError
 from b2bench.eval_images import EvalImages, automatic_images
-from b2bench.presets import deviations, load_preset
-from b2bench.prompts import PromptSet, load_prompts, prompt_set_names
 from b2bench.registry import (
     KINDS,
     Hyperparameter,
@@ -588,7 +588,7 @@ def resolve_preset(
     The configuration records the preset's name and hash, and each value in which it differs from it.
 
     Raises:
-        UserError: as :func:`resolve` and :func:`b2bench.presets.load_preset` do.
+        UserError: as :func:`resolve` and :func:`b2bench.config.presets.load_preset` do.
     """
     preset = load_preset(name)
     merged = {**defaults, **preset.options, **given}
