@@ -31,9 +31,9 @@ from b2bench.config.resolve import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.doctor import INCEPTION_GIGABYTES
 from b2bench.errors import UserError
+from b2bench.evaluation.samples import chosen
 from b2bench.protocols import Policy
 from b2bench.registry import described
-from b2bench.samples import chosen
 from b2bench.seeding import generator
 from b2bench.shapes import Cost, Shapes, cost
 from b2bench.toy import ToyPolicy, toy_batch
@@ -302,7 +302,7 @@ def _parameters(module: nn.Module) -> int:
 def _clip_parameters() -> int:
     import open_clip
 
-    from b2bench.scorers import PAPER_MODEL
+    from b2bench.evaluation.scorers import PAPER_MODEL
 
     with torch.device("meta"):
         return _parameters(open_clip.CLIP(**open_clip.get_model_config(PAPER_MODEL)))

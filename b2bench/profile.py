@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from b2bench.backbones.specs import POCKET_WEIGHTS
-from b2bench.evaluate import checked_scores
+from b2bench.evaluation.evaluate import checked_scores
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal

@@ -22,7 +22,7 @@ from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
 from b2bench.config.resolve import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
 from b2bench.engine import Engine
 from b2bench.errors import UserError
-from b2bench.evaluate import Evaluation, evaluate
+from b2bench.evaluation.evaluate import Evaluation, evaluate
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.profile import pocket_styles, sample_leaves

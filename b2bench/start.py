@@ -22,7 +22,7 @@ from torch import Tensor
 import b2bench
 from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config.resolve import RunConfig
-from b2bench.evaluate import Evaluation, Metric, eval_prompts
+from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.store import Store
 from b2bench.versions import numeric_versions
 

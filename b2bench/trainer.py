@@ -25,7 +25,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from b2bench import samples as sample_files
 from b2bench.advantage import PromptAdvantage
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
@@ -33,11 +32,12 @@ from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config.resolve import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
-from b2bench.evaluate import Evaluation, Judges, checked_scores, eval_noise, eval_prompts, evaluate
+from b2bench.evaluation import samples as sample_files
+from b2bench.evaluation.evaluate import Evaluation, Judges, checked_scores, eval_noise, eval_prompts, evaluate
+from b2bench.evaluation.inception import extractors
+from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.health import of_round
-from b2bench.inception import extractors
 from b2bench.registry import described, hyperparameters
-from b2bench.reward_process import RewardProcess
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
 from b2bench.start import known_start, marked, start_key

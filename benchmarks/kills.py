@@ -30,7 +30,7 @@ from rich.table import Table
 
 from b2bench import runner, trainer
 from b2bench.config.resolve import RunConfig, resolve
-from b2bench.evaluate import Judges
+from b2bench.evaluation.evaluate import Judges
 from b2bench.store import RUN_TABLES, Store
 from b2bench.trainer import Silent
 

@@ -122,7 +122,7 @@ class Settings:
     kl_images: int | None = None
     """Test images on whose paths every evaluation measures the KL from the pretrained model; none: by the budget"""
     inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
-    """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: b2bench.inception"""
+    """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: see inception.py"""
     inception_splits: int = 1
     """Parts that an inception score is averaged over; depends on them more than on a model"""
     inception_weights: str = ""

@@ -43,7 +43,7 @@ def draw_gallery(
     """
     from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
     from b2bench.config.prompt_sets import load_prompts
-    from b2bench.evaluate import eval_noise
+    from b2bench.evaluation.evaluate import eval_noise
     from b2bench.rollout import sample
 
     if out.suffix.lower() != ".png":

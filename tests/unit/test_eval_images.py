@@ -12,7 +12,7 @@ from torch import Tensor
 from b2bench.config.resolve import RunConfig, check_shares, resolve
 from b2bench.errors import UserError
 from b2bench.eval_images import EvalImages, automatic_images
-from b2bench.evaluate import eval_prompts, measure
+from b2bench.evaluation.evaluate import eval_prompts, measure
 
 
 def config(queries: int = 2400, **values: Any) -> RunConfig:

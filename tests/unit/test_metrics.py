@@ -11,8 +11,8 @@ from b2bench.rewards.bertscore import greedy_recall
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from b2bench.backbones.specs import POCKET_WEIGHTS
-from b2bench.evaluate import entropy, eval_noise, eval_prompts, inception_score, pairwise_distance
-from b2bench.scorers import ClipScorer
+from b2bench.evaluation.evaluate import entropy, eval_noise, eval_prompts, inception_score, pairwise_distance
+from b2bench.evaluation.scorers import ClipScorer
 
 
 def probabilities(n: int, classes: int, seed: int = 0) -> torch.Tensor:

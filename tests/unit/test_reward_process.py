@@ -10,7 +10,7 @@ import torch
 
 from b2bench.config.resolve import resolve
 from b2bench.errors import RunFailed, UserError
-from b2bench.reward_process import RewardProcess
+from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.trainer import make_judges, ready_reward
 
 PROMPTS = ["a cat riding a bike", "a dog playing chess", "a fox playing chess"]

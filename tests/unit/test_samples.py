@@ -15,7 +15,7 @@ from b2bench.leaderboard.html import html
 from PIL import Image
 from synthetic import Rows
 
-from b2bench.samples import LARGEST, chosen, save
+from b2bench.evaluation.samples import LARGEST, chosen, save
 
 
 def test_places_are_of_different_prompts_and_spread_evenly() -> None:

@@ -25,7 +25,8 @@ from b2bench.baselines import GUIDANCES
 from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.resolve import Settings
 from b2bench.errors import RunFailed, UserError
-from b2bench.evaluate import Judges, evaluate
+from b2bench.evaluation.evaluate import Judges, evaluate
+from b2bench.evaluation.scorers import ClipScorer
 from b2bench.pocket.build.art import Sprites, load_art
 from b2bench.pocket.build.command import STAGES
 from b2bench.pocket.build.scenes import Scene, clean_scene, draw, unfaithful
@@ -33,7 +34,6 @@ from b2bench.pocket.build.stages import SEED, to_images
 from b2bench.pocket.judges import FACTS, Classifier
 from b2bench.pocket.world import STYLES, TEMPLATES, all_facts, caption, parse_caption
 from b2bench.registry import Registry
-from b2bench.scorers import ClipScorer
 from b2bench.store import Store
 
 VERIFY_SEED = SEED + 101

@@ -13,10 +13,10 @@ from torch import Tensor
 from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
-from b2bench.inception import Extractor
+from b2bench.evaluation.inception import Extractor
+from b2bench.evaluation.scorers import ClipScorer
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, path_kl, sample
-from b2bench.scorers import ClipScorer
 from b2bench.seeding import normal
 
 

@@ -43,7 +43,7 @@ class RewardProcess:
             RunFailed: the process ended.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "b2bench.reward_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "b2bench.evaluation.reward_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         request = {"name": self.name, "values": self.values, "plugins": self.plugins}
         answer = self._ask(request | {"device": str(device), "threads": torch.get_num_threads()})
@@ -58,7 +58,7 @@ class RewardProcess:
         return self._answered({"prompts": list(prompts)}, images)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Softmax over the raw image embedding [N, E] of the reward's CLIP model; see :mod:`b2bench.inception`."""
+        """Softmax over the raw image embedding [N, E] of the reward's CLIP model; see ``inception.py``."""
         return self._answered({"probabilities": True}, images)
 
     def close(self) -> None:
@@ -112,9 +112,9 @@ def _read_tensor(stream: IO[bytes], shape: Sequence[int]) -> Tensor:
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until ``requests`` ends: first the reward to load, then images with their prompts."""
-    from b2bench.inception import clip_probabilities
+    from b2bench.evaluation.inception import clip_probabilities
+    from b2bench.evaluation.scorers import ClipScorer
     from b2bench.registry import build, described, load_registries
-    from b2bench.scorers import ClipScorer
 
     reward: Any = None
     while line := requests.readline():

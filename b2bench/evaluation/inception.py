@@ -22,8 +22,8 @@ from torch import Tensor
 
 from b2bench.backbones.specs import Backbone
 from b2bench.errors import UserError
-from b2bench.reward_process import RewardProcess
-from b2bench.scorers import ClipScorer
+from b2bench.evaluation.reward_process import RewardProcess
+from b2bench.evaluation.scorers import ClipScorer
 
 # images [N, 3, h, w] in [0, 1] -> class probabilities [N, classes]
 Probabilities = Callable[[Tensor], Tensor]
