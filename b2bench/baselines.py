@@ -33,10 +33,10 @@ from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
 from b2bench.registry import suggestion
 from b2bench.rollout import Noise, sample
-from b2bench.runner import check_network, run_row
 from b2bench.seeding import derive, normal
 from b2bench.store import Store
-from b2bench.trainer import make_judges, pretrained_policy
+from b2bench.training.runs import check_network, run_row
+from b2bench.training.trainer import make_judges, pretrained_policy
 
 KINDS = ("guidance", "best-of", "oracle")
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)

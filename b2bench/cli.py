@@ -179,8 +179,8 @@ def run(
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
     from b2bench.config.resolve import check_shares, check_text
-    from b2bench.launch import has_gpus, is_first, is_one_of_several, launch
     from b2bench.progress import RunProgress, summary_table
+    from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
 
     options = {
         "algo": algo,
@@ -234,7 +234,7 @@ def run(
                 raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
             progress = stack.enter_context(RunProgress(console, budget, reward_name, quiet=not is_first()))
             progress.stage("importing torch")
-            from b2bench import runner
+            from b2bench.training import runs as runner
 
             runner.limit_threads(threads)
             if resume is not None:
@@ -781,9 +781,9 @@ def evaluate(
     check_text("--name", name)
     check_text("the LoRA", str(lora))
     config = _resolve(_merged(options, None, assignments), [])
-    from b2bench import runner
     from b2bench.progress import LABELS
     from b2bench.store import Store
+    from b2bench.training import runs as runner
 
     console = stderr()
     with console.status("importing torch") as status:
@@ -851,7 +851,7 @@ def profile(
     total = len(configs) * len(chosen) * branches * leaves
     with RunProgress(stderr(), total, reward_name) as progress:
         progress.stage("importing torch")
-        from b2bench import runner
+        from b2bench.training import runs as runner
 
         runner.limit_threads(threads)
         found = runner.profile(
@@ -1086,7 +1086,7 @@ def refused(error: BaseException) -> str | None:
 
 def complain(what: str, reason: object = "") -> None:
     """One line on stderr; of several processes the first says it."""
-    from b2bench.launch import is_first
+    from b2bench.training.launch import is_first
 
     if is_first():
         # a line of several; what else a name is made of is to be seen

@@ -26,11 +26,11 @@ from b2bench.config.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.resolve import Settings, own_checkpoint
 from b2bench.errors import UserError
-from b2bench.health import findings, is_stale
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
 from b2bench.registry import KINDS, Kind, Registry, hyperparameters, load_registries, suggestion
 from b2bench.store import Store
+from b2bench.training.health import findings, is_stale
 
 Row = dict[str, Any]
 

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone, backbones
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion
-from b2bench.checkpoint import KEPT
 from b2bench.config.resolve import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.doctor import INCEPTION_GIGABYTES
@@ -37,6 +36,7 @@ from b2bench.registry import described
 from b2bench.seeding import generator
 from b2bench.shapes import Cost, Shapes, cost
 from b2bench.toy import ToyPolicy, toy_batch
+from b2bench.training.checkpoint import KEPT
 from b2bench.types import Conditioning
 from b2bench.update import trained_steps
 from b2bench.wrappers import Branching, Independent

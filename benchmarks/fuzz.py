@@ -50,11 +50,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 # All that commands import when they run, once, before the forks.
-from b2bench import baselines, check, cli, describe, doctor, estimate, launch, runner, sweep, trainer  # noqa: F401
+from b2bench import baselines, check, cli, describe, doctor, estimate, sweep  # noqa: F401
 from b2bench.backbones import stable_diffusion
 from b2bench.leaderboard import figures, html, terminal, written  # noqa: F401
 from b2bench.results import import_results  # noqa: F401
 from b2bench.store import Store
+from b2bench.training import launch, trainer  # noqa: F401
+from b2bench.training import runs as runner
 
 try:  # the extra pocket
     from b2bench.pocket.build import art, command, verify

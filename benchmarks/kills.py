@@ -28,11 +28,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench import runner, trainer
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.evaluation.evaluate import Judges
 from b2bench.store import RUN_TABLES, Store
-from b2bench.trainer import Silent
+from b2bench.training import runs as runner
+from b2bench.training import trainer
+from b2bench.training.trainer import Silent
 
 PHASES = ("sampling", "reward", "update", "store", "checkpoint", "evaluation")
 ROUNDS = 4

@@ -41,7 +41,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from b2bench import trainer as trainer_module
 from b2bench.advantage import PromptAdvantage
 from b2bench.backbones import stable_diffusion
 from b2bench.backbones.shards import Threads
@@ -51,7 +50,8 @@ from b2bench.config.resolve import RunConfig, resolve
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.store import Store
-from b2bench.trainer import Trainer
+from b2bench.training import trainer as trainer_module
+from b2bench.training.trainer import Trainer
 from b2bench.types import Trajectories
 from b2bench.update import trained_steps, update
 
@@ -425,7 +425,7 @@ def rounds_of(run: RunConfig) -> list[dict[str, Any]]:
 
 
 def _row(run: RunConfig, trainer: Trainer) -> dict[str, Any]:
-    from b2bench.runner import run_row
+    from b2bench.training.runs import run_row
 
     (trainer.folder).mkdir()
     return run_row(run, "measured", None, trainer.policy)

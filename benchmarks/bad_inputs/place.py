@@ -15,7 +15,7 @@ from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config.resolve import resolve
 from b2bench.results import export_results
 from b2bench.store import Store
-from b2bench.trainer import Silent
+from b2bench.training.trainer import Silent
 from bad_inputs.made import TINY
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rwr.py"
@@ -47,7 +47,7 @@ class _Stopped(Silent):
 
 def make_place(folder: Path) -> None:
     """Fill an empty folder."""
-    from b2bench import runner
+    from b2bench.training import runs as runner
 
     folder.mkdir()
     for name, content in FILES.items():

@@ -174,8 +174,8 @@ def test_the_command_line_goes_before_the_config_file(
 def test_paths_and_names_are_printed_as_they_are(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
-    from b2bench.trainer import Summary
+    from b2bench.training import runs as runner
+    from b2bench.training.trainer import Summary
 
     def start(config: Any, store: Store, out: Path, *_: object) -> Summary:
         return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, str(out / "weights"))
@@ -277,7 +277,7 @@ def test_a_killed_run_leaves_a_store_that_reads_and_resumes(
 def test_an_interrupt_before_the_run_promises_nothing(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
+    from b2bench.training import runs as runner
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -299,8 +299,8 @@ def interrupt(*_: object, **__: object) -> None:
 def test_an_interrupt_while_torch_is_imported_says_so(
     place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
     from b2bench.config import resolve as config
+    from b2bench.training import runs as runner
 
     if place == "resolve":  # which imports the algorithm, and with it torch
         monkeypatch.setattr(config, "resolve", interrupt)
@@ -317,7 +317,7 @@ def test_an_interrupt_while_torch_is_imported_says_so(
 def test_an_interrupt_before_a_run_goes_on_says_how(
     place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
+    from b2bench.training import runs as runner
 
     monkeypatch.setattr(runner, place, interrupt)
     monkeypatch.setattr(runner, "from_dict", lambda _: SimpleNamespace(settings=Settings()))
@@ -424,7 +424,7 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
 def test_a_full_disk_stops_a_run_that_can_go_on(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import trainer
+    from b2bench.training import trainer
 
     def full(folder: Path, round: int, state: dict[str, Any]) -> Path:
         if round == 2:

@@ -19,13 +19,14 @@ from b2bench.rewards.clipscore import CLIPScore
 from safetensors.torch import load_file
 from torch import Tensor
 
-from b2bench import runner, trainer
 from b2bench.backbones.stable_diffusion import StableDiffusion
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import RunFailed
 from b2bench.registry import Registry
 from b2bench.store import Store
-from b2bench.trainer import Silent, Summary, query_noise
+from b2bench.training import runs as runner
+from b2bench.training import trainer
+from b2bench.training.trainer import Silent, Summary, query_noise
 
 # Three draws of three samples in the first round, two in the second: the budget leaves no more.
 DRAWS, SAMPLES, STEPS, OPTIMIZER_STEPS, QUERIES = 3, 3, 4, 2, 15

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from b2bench.checkpoint import load_checkpoint, save_checkpoint
+from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def save(folder: Path, round: int) -> Path:

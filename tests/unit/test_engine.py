@@ -14,7 +14,7 @@ from b2bench.config.resolve import Settings
 from b2bench.engine import SKIPS, Engine
 from b2bench.errors import RunFailed
 from b2bench.store import Store
-from b2bench.trainer import Silent
+from b2bench.training.trainer import Silent
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_scale_of_fp16_goes_round(engine: Engine) -> None:
 def test_a_resumed_run_in_half_precision_scales_its_losses_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
+    from b2bench.training import runs as runner
 
     found: list[Engine] = []
 

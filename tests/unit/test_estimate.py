@@ -16,7 +16,7 @@ from b2bench.errors import UserError
 from b2bench.estimate import GIB, Line, fitting, loss_cost, measure, minibatch_rows
 from b2bench.registry import Registry
 from b2bench.store import Store
-from b2bench.trainer import Trainer
+from b2bench.training.trainer import Trainer
 from b2bench.update import minibatches
 
 TINY = {
@@ -56,7 +56,7 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     config = pocket(algorithm, wrapper)
     assert config.rounds == 3  # the last one is shorter
     store = Store(tmp_path / "runs.duckdb")
-    from b2bench.runner import run_row
+    from b2bench.training.runs import run_row
 
     trainer = Trainer(config, "run", store, tmp_path / "run")
     (tmp_path / "run").mkdir()

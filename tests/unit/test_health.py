@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from b2bench.chart import chart
-from b2bench.health import STALE, findings, is_stale
+from b2bench.training.health import STALE, findings, is_stale
 
 NOW = datetime(2026, 1, 2)
 RUN = {"status": "done", "error": None, "heartbeat": NOW, "reward": "clipscore"}

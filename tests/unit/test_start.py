@@ -10,11 +10,11 @@ import pytest
 import torch
 from store_rows import run_row
 
-from b2bench import start
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
-from b2bench.start import known_start, marked, start_key
 from b2bench.store import Store
+from b2bench.training import start
+from b2bench.training.start import known_start, marked, start_key
 
 CPU = torch.device("cpu")
 

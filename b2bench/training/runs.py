@@ -27,13 +27,21 @@ from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, 
 from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.profile import pocket_styles, sample_leaves
 from b2bench.store import Store
-from b2bench.trainer import Listener, Summary, Trainer, make_judges, pretrained_policy, ready_reward, write_config
-from b2bench.versions import versions
+from b2bench.training.provenance import versions
+from b2bench.training.trainer import (
+    Listener,
+    Summary,
+    Trainer,
+    make_judges,
+    pretrained_policy,
+    ready_reward,
+    write_config,
+)
 
 
 def _commit() -> str | None:
     """The commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

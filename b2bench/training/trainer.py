@@ -28,7 +28,6 @@ from torch import Tensor
 from b2bench.advantage import PromptAdvantage
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
-from b2bench.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.config.resolve import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
@@ -36,12 +35,13 @@ from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, Judges, checked_scores, eval_noise, eval_prompts, evaluate
 from b2bench.evaluation.inception import extractors
 from b2bench.evaluation.reward_process import RewardProcess
-from b2bench.health import of_round
 from b2bench.registry import described, hyperparameters
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
-from b2bench.start import known_start, marked, start_key
 from b2bench.store import Store
+from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
+from b2bench.training.health import of_round
+from b2bench.training.start import known_start, marked, start_key
 from b2bench.types import Trajectories
 from b2bench.update import UpdateReport, update
 

@@ -24,7 +24,7 @@ from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config.resolve import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.store import Store
-from b2bench.versions import numeric_versions
+from b2bench.training.provenance import numeric_versions
 
 KEY, COUNT, SOURCE = "start", "start_metrics", "reused_from"
 """What settings of table ``evals`` hold at 0 queries: the key, how many rows the evaluation has, whose it was first"""
