@@ -939,7 +939,7 @@ def baseline(
     assignments = [*(set_ or []), *([] if seed is None else [f"eval_seed={seed}"])]
     console, store = stderr(), Store(db)
     with console.status("importing torch") as status:
-        from b2bench import baselines
+        from b2bench.studies import baselines
 
         kinds = baselines.parse_kinds(kind)
         if art is not None and "oracle" not in kinds:
@@ -1025,7 +1025,7 @@ def gallery(
     seed: Annotated[int, typer.Option(help="Seed of the noise")] = 0,
 ) -> None:
     """Draw prompts x seeds into a PNG."""
-    from b2bench.pocket.gallery import draw_gallery
+    from b2bench.studies.gallery import draw_gallery
 
     draw_gallery(out, prompts.split(","), seeds, rows, guidance, lora, seed)
     stdout().print(f"wrote {out}", soft_wrap=True)

@@ -49,12 +49,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-# All that commands import when they run, once, before the forks.
-from b2bench import baselines, check, cli, describe, doctor, estimate, sweep  # noqa: F401
+from b2bench import check, cli, describe, doctor, estimate, sweep  # noqa: F401
 from b2bench.backbones import stable_diffusion
 from b2bench.leaderboard import figures, html, terminal, written  # noqa: F401
 from b2bench.results import import_results  # noqa: F401
 from b2bench.store import Store
+
+# All that commands import when they run, once, before the forks.
+from b2bench.studies import baselines  # noqa: F401
 from b2bench.training import launch, trainer  # noqa: F401
 from b2bench.training import runs as runner
 

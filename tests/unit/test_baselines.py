@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from b2bench import baselines
-from b2bench.baselines import CANDIDATES, GUIDANCES, Baseline, best_of, candidate_noise, faithful_scenes, plan
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import eval_noise, eval_prompts
 from b2bench.pocket.build import art
 from b2bench.pocket.build.art import SPRITE_NAMES
 from b2bench.pocket.world import STYLES
+from b2bench.studies import baselines
+from b2bench.studies.baselines import CANDIDATES, GUIDANCES, Baseline, best_of, candidate_noise, faithful_scenes, plan
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from b2bench.errors import RunFailed, UserError
-from b2bench.profile import Leaves, branch_noise, sample_leaves
+from b2bench.studies.profile import Leaves, branch_noise, sample_leaves
 from b2bench.toy import PROMPTS, ToyPolicy
 
 T = ToyPolicy.num_steps

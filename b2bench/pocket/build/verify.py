@@ -21,7 +21,6 @@ from torch import Tensor
 
 from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone, find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
-from b2bench.baselines import GUIDANCES
 from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.resolve import Settings
 from b2bench.errors import RunFailed, UserError
@@ -35,6 +34,7 @@ from b2bench.pocket.judges import FACTS, Classifier
 from b2bench.pocket.world import STYLES, TEMPLATES, all_facts, caption, parse_caption
 from b2bench.registry import Registry
 from b2bench.store import Store
+from b2bench.studies.baselines import GUIDANCES
 
 VERIFY_SEED = SEED + 101
 BAR_COLUMNS = ("bar", "measured", "asked", "", "note")
