@@ -217,7 +217,7 @@ def run(
                 merge = _merged if preset is None else _given
                 resolved = _resolve(merge(options, config, set_ or []), plugin or [], preset)
                 if vram is not None:
-                    from b2bench.estimate import within
+                    from b2bench.estimate.estimate import within
 
                     resolved = within(resolved, vram)
                 store.check()
@@ -684,7 +684,7 @@ def estimate(
     }
     with stderr().status("counting on the meta device"):
         configs, preset_seeds = _grid(options, config, set_ or [], plugin or [], preset)
-        from b2bench import estimate as counting
+        from b2bench.estimate import estimate as counting
 
         found = counting.estimate(
             configs,

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from b2bench.estimate import ENOUGH_ROWS, GIB, WIDTH, Estimate, MicroBatches
+from b2bench.estimate.estimate import ENOUGH_ROWS, GIB, WIDTH, Estimate, MicroBatches
 
 MIB = 2**20
 ROWS = (1, 2, 4, 8, 16, 32)

@@ -49,8 +49,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from b2bench import check, cli, describe, doctor, estimate, sweep  # noqa: F401
+from b2bench import check, cli, describe, doctor, sweep  # noqa: F401
 from b2bench.backbones import stable_diffusion
+from b2bench.estimate import estimate  # noqa: F401
 from b2bench.leaderboard import figures, html, terminal, written  # noqa: F401
 from b2bench.results import import_results  # noqa: F401
 from b2bench.store import Store

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from b2bench import estimate as counting
 from b2bench.cli import DEFAULTS
 from b2bench.config.resolve import RunConfig, resolve, resolve_preset
 from b2bench.errors import UserError
-from b2bench.estimate import GIB, Line, fitting, loss_cost, measure, minibatch_rows
+from b2bench.estimate import estimate as counting
+from b2bench.estimate.estimate import GIB, Line, fitting, loss_cost, measure, minibatch_rows
 from b2bench.registry import Registry
 from b2bench.store import Store
 from b2bench.training.trainer import Trainer

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from b2bench.shapes import Shapes, bytes_of, cost, peak_bytes, with_lora
+from b2bench.estimate.memory import Shapes, bytes_of, cost, peak_bytes, with_lora
 
 MIB = 2**20
 

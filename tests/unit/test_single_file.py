@@ -15,7 +15,7 @@ from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import load_pipeline
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.errors import UserError
-from b2bench.shapes import stable_diffusion_autoencoder, stable_diffusion_text_encoder, stable_diffusion_unet
+from b2bench.estimate.memory import stable_diffusion_autoencoder, stable_diffusion_text_encoder, stable_diffusion_unet
 
 
 def narrow_unet() -> UNet2DConditionModel:

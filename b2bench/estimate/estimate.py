@@ -1,6 +1,6 @@
 """What a run takes before it is started: memory, disk, denoiser calls, hours. ``b2bench estimate``.
 
-Nothing is trained. Memory is counted on torch's meta device (:mod:`b2bench.shapes`) with the policy that runs,
+Nothing is trained. Memory is counted on torch's meta device (:mod:`b2bench.estimate.memory`) with the policy that runs,
 :class:`~b2bench.backbones.stable_diffusion.StableDiffusion`, at one image and at two (training, which is slow to count,
 at one), and taken to be affine in them. Calls follow from the configuration by the wrapper's own interval and leaves
 and the harness's own rounds and minibatches. Hours are an estimate: calls, weighted by their floating-point operations,
@@ -30,11 +30,11 @@ from b2bench.config.resolve import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.doctor import INCEPTION_GIGABYTES
 from b2bench.errors import UserError
+from b2bench.estimate.memory import Cost, Shapes, cost
 from b2bench.evaluation.samples import chosen
 from b2bench.protocols import Policy
 from b2bench.registry import described
 from b2bench.seeding import generator
-from b2bench.shapes import Cost, Shapes, cost
 from b2bench.toy import ToyPolicy, toy_batch
 from b2bench.training.checkpoint import KEPT
 from b2bench.types import Conditioning
