@@ -206,7 +206,7 @@ def run(
     console, run_id = stderr(), resume
     with ExitStack() as stack:
         try:
-            from b2bench.store import Store
+            from b2bench.store.store import Store
 
             store = Store(db)
             check_text("--name", name)
@@ -299,7 +299,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Do every combination of choices; finished runs are skipped, broken-off ones resumed."""
-    from b2bench.store import Store
+    from b2bench.store.store import Store
     from b2bench.sweep import Sweep
     from b2bench.sweep_table import SweepView, counted, logs_of, plan_rows, plan_table, thread_count
 
@@ -440,7 +440,7 @@ def report(
     """Leaderboard, ablation, compatibility, generalisation and diversity of the runs in the store."""
     from b2bench.leaderboard.selection import held, parse_where, problems, select
     from b2bench.leaderboard.tables import tables
-    from b2bench.store import Store
+    from b2bench.store.store import Store
     from b2bench.sweep import parse_seeds
 
     if not 0 < margin < math.inf:
@@ -539,7 +539,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Copy the runs of other stores into one; those that ended in it stay as they are."""
-    from b2bench.store import Store
+    from b2bench.store.store import Store
 
     for path in stores:
         Store(path).check_exists()
@@ -573,8 +573,8 @@ def export(
 ) -> None:
     """Write ended runs as Parquet files, to publish or to keep beside code."""
     from b2bench.leaderboard.selection import CONTEXT_KEYS, parse_where
-    from b2bench.results import export_results
-    from b2bench.store import Store
+    from b2bench.store.parquet import export_results
+    from b2bench.store.store import Store
 
     wanted = {CONTEXT_KEYS.get(name, name): values for name, values in parse_where(where or []).items()}
     ids = export_results(Store(db), folder, wanted)
@@ -587,8 +587,8 @@ def export(
 @app.command(name="import")
 def import_(folder: Folder = RESULTS, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     """Take runs that were exported into the store; those that ended in it stay as they are."""
-    from b2bench.results import import_results
-    from b2bench.store import Store
+    from b2bench.store.parquet import import_results
+    from b2bench.store.store import Store
 
     ids = import_results(Store(db), folder)
     if as_json:
@@ -782,7 +782,7 @@ def evaluate(
     check_text("the LoRA", str(lora))
     config = _resolve(_merged(options, None, assignments), [])
     from b2bench.progress import LABELS
-    from b2bench.store import Store
+    from b2bench.store.store import Store
     from b2bench.training import runs as runner
 
     console = stderr()
@@ -831,7 +831,7 @@ def profile(
     from b2bench.leaderboard.openness import check_taus, default_taus, rows
     from b2bench.leaderboard.terminal import profile_table
     from b2bench.progress import RunProgress
-    from b2bench.store import Store
+    from b2bench.store.store import Store
 
     wanted = parse_taus(taus)
     if out is not None:
@@ -933,7 +933,7 @@ def baseline(
     """Measure what is to be had without training: guidance scales, best-of-N, faithful scenes; for the report."""
     from b2bench.config.resolve import parse_assignments
     from b2bench.progress import baseline_table
-    from b2bench.store import Store
+    from b2bench.store.store import Store
 
     options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
     assignments = [*(set_ or []), *([] if seed is None else [f"eval_seed={seed}"])]

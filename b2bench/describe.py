@@ -29,7 +29,7 @@ from b2bench.errors import UserError
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
 from b2bench.registry import KINDS, Kind, Registry, hyperparameters, load_registries, suggestion
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training.health import findings, is_stale
 
 Row = dict[str, Any]

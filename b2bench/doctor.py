@@ -17,7 +17,7 @@ from torch import nn
 import b2bench
 from b2bench.backbones.specs import POCKET_WEIGHTS, backbones
 from b2bench.errors import UserError
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 PACKAGES = (
     "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "torch-fidelity",

@@ -19,7 +19,7 @@ import b2bench
 from b2bench.backbones.specs import backbones
 from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.errors import UserError
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.sweep import ATTEMPTS, Progress, Sweep, ended_by, last_line
 
 LOSSES = 5

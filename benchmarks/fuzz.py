@@ -53,8 +53,8 @@ from b2bench import check, cli, describe, doctor, sweep  # noqa: F401
 from b2bench.backbones import stable_diffusion
 from b2bench.estimate import estimate  # noqa: F401
 from b2bench.leaderboard import figures, html, terminal, written  # noqa: F401
-from b2bench.results import import_results  # noqa: F401
-from b2bench.store import Store
+from b2bench.store.parquet import import_results  # noqa: F401
+from b2bench.store.store import Store
 
 # All that commands import when they run, once, before the forks.
 from b2bench.studies import baselines  # noqa: F401

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.evaluation.evaluate import Judges
-from b2bench.store import RUN_TABLES, Store
+from b2bench.store.store import RUN_TABLES, Store
 from b2bench.training import runs as runner
 from b2bench.training import trainer
 from b2bench.training.trainer import Silent

@@ -27,7 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from b2bench.config.resolve import resolve
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training.runs import run_row
 from b2bench.training.trainer import Trainer
 

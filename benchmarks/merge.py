@@ -24,7 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.store import RUN_TABLES, Store
+from b2bench.store.store import RUN_TABLES, Store
 
 QUERIES, ROUNDS = 2400, 10
 

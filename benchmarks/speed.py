@@ -49,7 +49,7 @@ from b2bench.backbones.stable_diffusion import DTYPES, StableDiffusion, load_pip
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training import trainer as trainer_module
 from b2bench.training.trainer import Trainer
 from b2bench.types import Trajectories

@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 QUERIES = 240
 PROMPTS = ["a cat riding a bike", "a dog playing chess", "a horse washing dishes"]

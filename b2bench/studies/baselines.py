@@ -34,7 +34,7 @@ from b2bench.protocols import Policy
 from b2bench.registry import suggestion
 from b2bench.rollout import Noise, sample
 from b2bench.seeding import derive, normal
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training.runs import check_network, run_row
 from b2bench.training.trainer import make_judges, pretrained_policy
 

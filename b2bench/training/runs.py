@@ -25,7 +25,7 @@ from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation, evaluate
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.studies.profile import pocket_styles, sample_leaves
 from b2bench.training.provenance import versions
 from b2bench.training.trainer import (

@@ -38,7 +38,7 @@ from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.registry import described, hyperparameters
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
 from b2bench.training.start import known_start, marked, start_key

@@ -13,8 +13,8 @@ from typing import Any
 import b2bench
 from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config.resolve import resolve
-from b2bench.results import export_results
-from b2bench.store import Store
+from b2bench.store.parquet import export_results
+from b2bench.store.store import Store
 from b2bench.training.trainer import Silent
 from bad_inputs.made import TINY
 

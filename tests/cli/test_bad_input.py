@@ -14,7 +14,7 @@ import pytest
 from store_rows import run_row
 
 from b2bench.backbones.specs import POCKET_WEIGHTS
-from b2bench.store import SCHEMA_VERSION, Store
+from b2bench.store.store import SCHEMA_VERSION, Store
 
 RUN = ("run", "--algo", "ddpo", "--queries", "10")
 LONG = "x" * 300

@@ -10,7 +10,7 @@ import pytest
 
 from b2bench.pocket.build import art
 from b2bench.pocket.world import STYLES
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.studies import baselines
 
 MEASURED = ("--set", "steps=2", "--set", "eval_images=4", "--set", "eval_train_images=3")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training.launch import launch
 
 SMALL = (

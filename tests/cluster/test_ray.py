@@ -21,7 +21,7 @@ import pytest
 
 from b2bench.errors import UserError
 from b2bench.ray_cluster import check_address
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 pytest.importorskip("ray", reason="needs the extra ray: pip install 'b2bench[ray]'")
 

@@ -23,7 +23,7 @@ from b2bench.backbones.stable_diffusion import StableDiffusion
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import RunFailed
 from b2bench.registry import Registry
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training import runs as runner
 from b2bench.training import trainer
 from b2bench.training.trainer import Silent, Summary, query_noise

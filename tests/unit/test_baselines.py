@@ -183,7 +183,7 @@ def test_a_baseline_is_what_its_numbers_depend_on(row: Baseline) -> None:
 
 
 def test_the_oracle_is_of_the_pocket_world_alone(tmp_path: Path) -> None:
-    from b2bench.store import Store
+    from b2bench.store.store import Store
 
     other = config(backbone="sd14")
     store = Store(tmp_path / "a.duckdb")

@@ -17,7 +17,7 @@ from b2bench.config.resolve import Settings
 from b2bench.describe import LISTS, description, listing, listing_table, render_description
 from b2bench.errors import UserError
 from b2bench.registry import KINDS, Registry
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("no-such.duckdb")

@@ -13,7 +13,7 @@ from torch import nn
 from b2bench.config.resolve import Settings
 from b2bench.engine import SKIPS, Engine
 from b2bench.errors import RunFailed
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training.trainer import Silent
 
 

@@ -15,7 +15,7 @@ from b2bench.errors import UserError
 from b2bench.estimate import estimate as counting
 from b2bench.estimate.estimate import GIB, Line, fitting, loss_cost, measure, minibatch_rows
 from b2bench.registry import Registry
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training.trainer import Trainer
 from b2bench.update import minibatches
 

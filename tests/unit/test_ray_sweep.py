@@ -17,7 +17,7 @@ from b2bench.errors import UserError
 from b2bench.ray_cluster import RayCluster, check_address, fitting
 from b2bench.ray_sweep import LOSSES, Lost, RaySweep, packed
 from b2bench.ray_task import PREFIX, on_node, own_folder
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.sweep import plan
 
 

@@ -8,8 +8,8 @@ import pytest
 from store_rows import run_row
 
 from b2bench.errors import UserError
-from b2bench.results import export_results, import_results
-from b2bench.store import RUN_TABLES, Store
+from b2bench.store.parquet import export_results, import_results
+from b2bench.store.store import RUN_TABLES, Store
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from store_rows import run_row
 
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.training import start
 from b2bench.training.start import known_start, marked, start_key
 

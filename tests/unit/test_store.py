@@ -21,9 +21,9 @@ import pytest
 from filelock import FileLock
 from store_rows import run_row
 
-from b2bench import store as store_module
 from b2bench.errors import UserError
-from b2bench.store import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES, Store, insert_rows
+from b2bench.store import store as store_module
+from b2bench.store.store import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES, Store, insert_rows
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "store.md"

@@ -17,7 +17,7 @@ import b2bench
 from b2bench.cli import main
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import UserError
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.sweep import Job, Sweep, parse_list, parse_seeds, plan
 
 PYTHON = sys.executable

@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 from synthetic import Rows
 
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 
 @pytest.fixture

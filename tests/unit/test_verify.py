@@ -11,7 +11,7 @@ from b2bench.config.resolve import Settings
 from b2bench.errors import UserError
 from b2bench.pocket.build.command import STAGES
 from b2bench.pocket.build.verify import build_bars, run_bars
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 
 def evals(values: dict[int, tuple[float, float]]) -> list[dict[str, object]]:

@@ -33,7 +33,7 @@ from b2bench.pocket.build.stages import SEED, to_images
 from b2bench.pocket.judges import FACTS, Classifier
 from b2bench.pocket.world import STYLES, TEMPLATES, all_facts, caption, parse_caption
 from b2bench.registry import Registry
-from b2bench.store import Store
+from b2bench.store.store import Store
 from b2bench.studies.baselines import GUIDANCES
 
 VERIFY_SEED = SEED + 101

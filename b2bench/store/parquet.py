@@ -18,7 +18,17 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
-from b2bench.store import KEYS, RUN_TABLES, TABLES, DamagedRow, Store, check_ids, create_table, insert_rows, select_rows
+from b2bench.store.store import (
+    KEYS,
+    RUN_TABLES,
+    TABLES,
+    DamagedRow,
+    Store,
+    check_ids,
+    create_table,
+    insert_rows,
+    select_rows,
+)
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
 
