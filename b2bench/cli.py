@@ -300,7 +300,7 @@ def sweep(
 ) -> None:
     """Do every combination of choices; finished runs are skipped, broken-off ones resumed."""
     from b2bench.store.store import Store
-    from b2bench.sweep import Sweep
+    from b2bench.sweep.local import Sweep
     from b2bench.sweep_table import SweepView, counted, logs_of, plan_rows, plan_table, thread_count
 
     lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
@@ -328,8 +328,8 @@ def sweep(
         console.print(f"refused: {refusal}", markup=False, soft_wrap=True)
     with ExitStack() as stack:
         if ray is not None:
-            from b2bench.ray_cluster import RayCluster
-            from b2bench.ray_sweep import RaySweep
+            from b2bench.sweep.ray_cluster import RayCluster
+            from b2bench.sweep.ray_sweep import RaySweep
 
             console.print(f"connecting to the Ray cluster {ray}", markup=False)
             cluster, kept = stack.enter_context(closing(RayCluster(ray, cpus_per_run, gpus_per_run))), "run"
@@ -357,7 +357,7 @@ def _planned(
     """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
     from b2bench.config.resolve import parse_assignments, read_config_file
     from b2bench.registry import Registry, suggestion
-    from b2bench.sweep import parse_list, parse_seeds, plan
+    from b2bench.sweep.local import parse_list, parse_seeds, plan
 
     content = read_config_file(config) if config else {}
     values = content.pop("set", {})
@@ -441,7 +441,7 @@ def report(
     from b2bench.leaderboard.selection import held, parse_where, problems, select
     from b2bench.leaderboard.tables import tables
     from b2bench.store.store import Store
-    from b2bench.sweep import parse_seeds
+    from b2bench.sweep.local import parse_seeds
 
     if not 0 < margin < math.inf:
         raise UserError(f"--margin {margin:g} is not above 0, or no number")

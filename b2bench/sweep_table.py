@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from b2bench.sweep import Job, Progress, Sweep, queries_done
+from b2bench.sweep.local import Job, Progress, Sweep, queries_done
 
 STYLES = {
     "waiting": "dim",

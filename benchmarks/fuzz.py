@@ -49,7 +49,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from b2bench import check, cli, describe, doctor, sweep  # noqa: F401
+from b2bench import check, cli, describe, doctor  # noqa: F401
 from b2bench.backbones import stable_diffusion
 from b2bench.estimate import estimate  # noqa: F401
 from b2bench.leaderboard import figures, html, terminal, written  # noqa: F401
@@ -58,6 +58,7 @@ from b2bench.store.store import Store
 
 # All that commands import when they run, once, before the forks.
 from b2bench.studies import baselines  # noqa: F401
+from b2bench.sweep import local as sweep  # noqa: F401
 from b2bench.training import launch, trainer  # noqa: F401
 from b2bench.training import runs as runner
 

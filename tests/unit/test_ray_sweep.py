@@ -14,11 +14,11 @@ from store_rows import run_row
 import b2bench
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import UserError
-from b2bench.ray_cluster import RayCluster, check_address, fitting
-from b2bench.ray_sweep import LOSSES, Lost, RaySweep, packed
-from b2bench.ray_task import PREFIX, on_node, own_folder
 from b2bench.store.store import Store
-from b2bench.sweep import plan
+from b2bench.sweep.local import plan
+from b2bench.sweep.ray_cluster import RayCluster, check_address, fitting
+from b2bench.sweep.ray_sweep import LOSSES, Lost, RaySweep, packed
+from b2bench.sweep.ray_task import PREFIX, on_node, own_folder
 
 
 def config(options: dict[str, Any]) -> RunConfig:
@@ -257,7 +257,7 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Stdin that ends stands for a worker that was killed."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    script = "import sys, time, b2bench.cli as c; from b2bench import ray_task; c.main = lambda: time.sleep(60); "
+    script = "import sys, time, b2bench.cli as c; from b2bench.sweep import ray_task; c.main = lambda: time.sleep(60); "
     script += "ray_task.main()"
     child = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, cwd=folder)
     assert child.stdin is not None

@@ -18,7 +18,7 @@ from b2bench.cli import main
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import UserError
 from b2bench.store.store import Store
-from b2bench.sweep import Job, Sweep, parse_list, parse_seeds, plan
+from b2bench.sweep.local import Job, Sweep, parse_list, parse_seeds, plan
 
 PYTHON = sys.executable
 

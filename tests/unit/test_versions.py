@@ -16,10 +16,10 @@ from b2bench.leaderboard.tables import Tables, tables
 import b2bench
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import Refused, UserError
-from b2bench.ray_task import on_node
 from b2bench.store.store import Store
 from b2bench.studies.baselines import Baseline
-from b2bench.sweep import Sweep, plan
+from b2bench.sweep.local import Sweep, plan
+from b2bench.sweep.ray_task import on_node
 from b2bench.training import runs as runner
 from b2bench.training.trainer import Silent
 

@@ -60,7 +60,7 @@ def run_in(folder: Path, task: dict[str, Any], environment: dict[str, str]) -> d
     arguments = ["run", *task["arguments"], "--db", "run.duckdb", "--out", "runs"]
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "b2bench.ray_task", str(folder), *arguments],
+            [sys.executable, "-m", "b2bench.sweep.ray_task", str(folder), *arguments],
             stdin=subprocess.PIPE,  # its end tells the child that this worker is gone
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -121,7 +121,7 @@ def end_with_parent(folder: Path) -> None:
 
 
 def main() -> None:
-    """``python -m b2bench.ray_task FOLDER run ...``: the command line, as long as the process that started it lives."""
+    """``python -m b2bench.sweep.ray_task FOLDER run ...``: the command line, as long as its parent lives."""
     threading.Thread(target=end_with_parent, args=(Path(sys.argv[1]),), daemon=True).start()
     from b2bench import cli
 

@@ -1,7 +1,7 @@
 """A sweep on a Ray cluster: each run a task on some node; what it made comes back through Ray.
 
 No file system is shared. A task carries the user's files along, runs ``b2bench run`` on its node into a store of its
-own (:mod:`b2bench.ray_task`), and returns that store and the run folder as bytes, which the driver, this process,
+own (:mod:`b2bench.sweep.ray_task`), and returns that store and the run folder as bytes, which the driver, this process,
 merges. The driver's store is again all that the sweep remembers.
 """
 
@@ -20,7 +20,7 @@ from b2bench.backbones.specs import backbones
 from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.errors import UserError
 from b2bench.store.store import Store
-from b2bench.sweep import ATTEMPTS, Progress, Sweep, ended_by, last_line
+from b2bench.sweep.local import ATTEMPTS, Progress, Sweep, ended_by, last_line
 
 LOSSES = 5
 """Nodes that may die under one run before it counts as failed: a run may be what kills them, by its memory."""
@@ -31,7 +31,7 @@ class Lost(Exception):
 
 
 class Cluster(Protocol):
-    """What a sweep needs of a cluster; :class:`b2bench.ray_cluster.RayCluster` is one."""
+    """What a sweep needs of a cluster; :class:`b2bench.sweep.ray_cluster.RayCluster` is one."""
 
     def room(self) -> int: ...
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout, suppress
 from typing import Any
 
-from b2bench import ray_task
 from b2bench.errors import UserError
-from b2bench.ray_sweep import Lost
+from b2bench.sweep import ray_task
+from b2bench.sweep.ray_sweep import Lost
 
 PATIENCE = 60.0  # seconds for a cluster to answer: Ray itself would try for minutes, then end the process
 
