@@ -729,7 +729,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Test a plugin against the contract: finite, reaches the adapter, mutates nothing, deterministic, learns."""
-    from b2bench.check import check_file
+    from b2bench.plugins.check import check_file
 
     results = check_file(file)
     if as_json:
@@ -751,7 +751,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Its name; the file becomes NAME.py in the working folder")],
 ) -> None:
     """Write a plugin file that works, to start from."""
-    from b2bench.scaffold import write_plugin
+    from b2bench.plugins.scaffold import write_plugin
 
     path = write_plugin(kind, name, Path.cwd())
     stdout().print(f"wrote {path.name}\ntest it   b2bench check {path.name}", soft_wrap=True)

@@ -218,7 +218,7 @@ NEEDED: dict[Kind, tuple[str, ...]] = {
     "wrapper": ("interval", "leaves", "select"),
     "reward": ("__call__",),
 }
-"""Methods without which a plugin of a kind is none; :mod:`b2bench.check` tests what they do."""
+"""Methods without which a plugin of a kind is none; :mod:`b2bench.plugins.check` tests what they do."""
 
 
 def check_methods(cls: type) -> None:

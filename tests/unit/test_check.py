@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from b2bench.check import MARGIN, CheckResult, check_file, toy_gain
 from b2bench.errors import UserError
+from b2bench.plugins.check import MARGIN, CheckResult, check_file, toy_gain
+from b2bench.plugins.toy import ToyPolicy
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
-from b2bench.toy import ToyPolicy
 from b2bench.types import Interval
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ from rich.console import Console
 from torch import Tensor
 
 from b2bench.errors import RunFailed, UserError
+from b2bench.plugins.toy import PROMPTS, ToyPolicy
 from b2bench.studies.profile import Leaves, branch_noise, sample_leaves
-from b2bench.toy import PROMPTS, ToyPolicy
 
 T = ToyPolicy.num_steps
 OFFSETS = dict(zip(PROMPTS, (-0.2, 0.0, 0.1, 0.2), strict=True))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from b2bench.check import check_file
 from b2bench.errors import UserError
+from b2bench.plugins.check import check_file
+from b2bench.plugins.scaffold import write_plugin
 from b2bench.registry import import_plugin, key_of, kind_of
-from b2bench.scaffold import write_plugin
 
 
 @pytest.mark.parametrize("kind", ["algorithm", "wrapper", "reward"])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from b2bench.advantage import PromptAdvantage
 from b2bench.errors import UserError
+from b2bench.plugins.toy import PROMPTS, ToyPolicy, toy_batch, toy_reward, toy_rollout
 from b2bench.protocols import Batch
 from b2bench.registry import (
     build,
@@ -35,7 +36,6 @@ from b2bench.registry import (
 )
 from b2bench.rollout import round_noise, sample
 from b2bench.seeding import generator
-from b2bench.toy import PROMPTS, ToyPolicy, toy_batch, toy_reward, toy_rollout
 from b2bench.types import Conditioning, Interval, Pair, Trajectories
 from b2bench.update import update
 from b2bench.wrappers import Vanilla
