@@ -605,7 +605,7 @@ def list_names(
     as_json: AsJson = False,
 ) -> None:
     """List what there is, with its properties."""
-    from b2bench.describe import listing, listing_table
+    from b2bench.describe.description import listing, listing_table
 
     rows = listing(what, db, plugin or [])
     if as_json:
@@ -622,7 +622,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one of them in full: what it is, its hyperparameters and defaults; or what a run did."""
-    from b2bench.describe import description, render_description
+    from b2bench.describe.description import description, render_description
 
     found = description(name, db, plugin or [])
     if as_json:
@@ -637,7 +637,7 @@ def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     from rich import box
     from rich.table import Table
 
-    from b2bench.doctor import examine
+    from b2bench.describe.doctor import examine
 
     found = examine(db)
     if as_json:

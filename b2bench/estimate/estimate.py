@@ -28,7 +28,7 @@ from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone, backbones
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion
 from b2bench.config.resolve import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
-from b2bench.doctor import INCEPTION_GIGABYTES
+from b2bench.describe.doctor import INCEPTION_GIGABYTES
 from b2bench.errors import UserError
 from b2bench.estimate.memory import Cost, Shapes, cost
 from b2bench.evaluation.samples import chosen

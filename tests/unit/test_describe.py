@@ -14,7 +14,7 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench.config.resolve import Settings
-from b2bench.describe import LISTS, description, listing, listing_table, render_description
+from b2bench.describe.description import LISTS, description, listing, listing_table, render_description
 from b2bench.errors import UserError
 from b2bench.registry import KINDS, Registry
 from b2bench.store.store import Store
@@ -254,7 +254,7 @@ def test_an_unknown_name_suggests_one_of_anything(db: Path) -> None:
 
 def test_listing_runs_imports_no_torch(db: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from b2bench.describe import listing, listing_table\n"
+        "import sys; from pathlib import Path; from b2bench.describe.description import listing, listing_table\n"
         "for what in ('runs', 'prompts', 'backbones'): listing_table(what, listing(what, Path(sys.argv[1]), []))\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import b2bench
-from b2bench import doctor
-from b2bench.doctor import CHECKPOINTS, examine
+from b2bench.describe import doctor
+from b2bench.describe.doctor import CHECKPOINTS, examine
 
 
 def by_name(db: Path) -> dict[str, doctor.Finding]:
