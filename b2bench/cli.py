@@ -179,7 +179,7 @@ def run(
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
     from b2bench.config.resolve import check_shares, check_text
-    from b2bench.progress import RunProgress, summary_table
+    from b2bench.terminal.progress import RunProgress, summary_table
     from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
 
     options = {
@@ -301,7 +301,7 @@ def sweep(
     """Do every combination of choices; finished runs are skipped, broken-off ones resumed."""
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
-    from b2bench.sweep_table import SweepView, counted, logs_of, plan_rows, plan_table, thread_count
+    from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, plan_table, thread_count
 
     lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
     given = {**lists, "queries": queries, "seeds": seeds}
@@ -696,7 +696,7 @@ def estimate(
     if as_json:
         print_json(found.as_dict())
         return
-    from b2bench.estimate_tables import render
+    from b2bench.terminal.estimate import render
 
     render(found, stdout())
 
@@ -781,8 +781,8 @@ def evaluate(
     check_text("--name", name)
     check_text("the LoRA", str(lora))
     config = _resolve(_merged(options, None, assignments), [])
-    from b2bench.progress import LABELS
     from b2bench.store.store import Store
+    from b2bench.terminal.progress import LABELS
     from b2bench.training import runs as runner
 
     console = stderr()
@@ -830,8 +830,8 @@ def profile(
     from b2bench.leaderboard.figures import check_png, draw_openness
     from b2bench.leaderboard.openness import check_taus, default_taus, rows
     from b2bench.leaderboard.terminal import profile_table
-    from b2bench.progress import RunProgress
     from b2bench.store.store import Store
+    from b2bench.terminal.progress import RunProgress
 
     wanted = parse_taus(taus)
     if out is not None:
@@ -932,8 +932,8 @@ def baseline(
 ) -> None:
     """Measure what is to be had without training: guidance scales, best-of-N, faithful scenes; for the report."""
     from b2bench.config.resolve import parse_assignments
-    from b2bench.progress import baseline_table
     from b2bench.store.store import Store
+    from b2bench.terminal.progress import baseline_table
 
     options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
     assignments = [*(set_ or []), *([] if seed is None else [f"eval_seed={seed}"])]

@@ -21,7 +21,6 @@ from rich.table import Table
 from rich.text import Text
 
 from b2bench.backbones.specs import Backbone, backbones
-from b2bench.chart import chart
 from b2bench.config.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.resolve import Settings, own_checkpoint
@@ -30,6 +29,7 @@ from b2bench.leaderboard.evaluations import comparable
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
 from b2bench.registry import KINDS, Kind, Registry, hyperparameters, load_registries, suggestion
 from b2bench.store.store import Store
+from b2bench.terminal.chart import chart
 from b2bench.training.health import findings, is_stale
 
 Row = dict[str, Any]

@@ -25,8 +25,8 @@ from store_rows import run_row
 
 from b2bench import both_versions
 from b2bench.config.resolve import Settings
-from b2bench.progress import RunProgress
 from b2bench.store.store import Store
+from b2bench.terminal.progress import RunProgress
 
 ROOT = Path(__file__).parents[2]
 PYTHON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}

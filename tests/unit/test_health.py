@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from b2bench.chart import chart
+from b2bench.terminal.chart import chart
 from b2bench.training.health import STALE, findings, is_stale
 
 NOW = datetime(2026, 1, 2)

@@ -252,7 +252,7 @@ def test_jobs_of_other_versions_or_cells_are_not_taken_for_this_one(make: Callab
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from b2bench.sweep_table import thread_count
+    from b2bench.terminal.sweep import thread_count
 
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     assert [thread_count(jobs) for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
