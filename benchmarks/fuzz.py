@@ -49,8 +49,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from b2bench import cli  # noqa: F401
 from b2bench.backbones import stable_diffusion
+from b2bench.cli import main as cli  # noqa: F401
 from b2bench.describe import description as describe  # noqa: F401
 from b2bench.describe import doctor
 from b2bench.estimate import estimate  # noqa: F401

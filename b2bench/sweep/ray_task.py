@@ -123,7 +123,7 @@ def end_with_parent(folder: Path) -> None:
 def main() -> None:
     """``python -m b2bench.sweep.ray_task FOLDER run ...``: the command line, as long as its parent lives."""
     threading.Thread(target=end_with_parent, args=(Path(sys.argv[1]),), daemon=True).start()
-    from b2bench import cli
+    from b2bench.cli import main as cli
 
     sys.argv = ["b2bench", *sys.argv[2:]]
     cli.main()

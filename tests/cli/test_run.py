@@ -372,7 +372,7 @@ def test_a_terminal_in_ascii_gets_a_report_all_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["pocket", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom b2bench.cli import main\n"
+        "import sys\nfrom b2bench.cli.main import main\n"
         f"sys.argv = ['b2bench', *{arguments}]\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'duckdb', 'numpy', 'scipy', 'matplotlib'}\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from b2bench.cli import DEFAULTS
+from b2bench.cli.main import DEFAULTS
 from b2bench.config.resolve import RunConfig, resolve, resolve_preset
 from b2bench.errors import UserError
 from b2bench.estimate import estimate as counting

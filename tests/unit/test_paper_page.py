@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from b2bench import cli
+from b2bench.cli import main as cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
 

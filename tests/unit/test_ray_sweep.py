@@ -257,7 +257,9 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Stdin that ends stands for a worker that was killed."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    script = "import sys, time, b2bench.cli as c; from b2bench.sweep import ray_task; c.main = lambda: time.sleep(60); "
+    script = (
+        "import sys, time, b2bench.cli.main as c; from b2bench.sweep import ray_task; c.main = lambda: time.sleep(60); "
+    )
     script += "ray_task.main()"
     child = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, cwd=folder)
     assert child.stdin is not None

@@ -14,7 +14,7 @@ from filelock import FileLock
 from store_rows import run_row
 
 import b2bench
-from b2bench.cli import main
+from b2bench.cli.main import main
 from b2bench.config.resolve import RunConfig, resolve
 from b2bench.errors import UserError
 from b2bench.store.store import Store
