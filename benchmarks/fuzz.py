@@ -34,6 +34,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,20 +51,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from b2bench.backbones import stable_diffusion
-from b2bench.cli import main as cli  # noqa: F401
-from b2bench.describe import description as describe  # noqa: F401
-from b2bench.describe import doctor
-from b2bench.estimate import estimate  # noqa: F401
-from b2bench.leaderboard import figures, html, terminal, written  # noqa: F401
-from b2bench.plugins import check  # noqa: F401
-from b2bench.store.parquet import import_results  # noqa: F401
+from b2bench.cli import main as cli
+from b2bench.estimate import estimate
+from b2bench.plugins import check
 from b2bench.store.store import Store
+from b2bench.sweep import local as sweep
+from b2bench.training import launch, trainer
 
-# All that commands import when they run, once, before the forks.
-from b2bench.studies import baselines  # noqa: F401
-from b2bench.sweep import local as sweep  # noqa: F401
-from b2bench.training import launch, trainer  # noqa: F401
-from b2bench.training import runs as runner
+for name in (  # all else that commands import when they run, once, before the forks
+    "describe.description",
+    "describe.doctor",
+    "leaderboard.figures",
+    "leaderboard.html",
+    "leaderboard.terminal",
+    "leaderboard.written",
+    "store.parquet",
+    "studies.baselines",
+    "training.runs",
+):
+    import_module(f"b2bench.{name}")
 
 try:  # the extra pocket
     from b2bench.pocket.build import art, command, verify

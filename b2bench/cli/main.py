@@ -21,7 +21,7 @@ from rich.text import Text
 
 from b2bench import benchmark_version, both_versions
 from b2bench.errors import Refused, RunFailed, UserError
-from b2bench.text import shortened, visible
+from b2bench.text import described, shortened, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,7 +96,7 @@ DEFAULTS: dict[str, Any] = {
 def _given(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
     """What the config file says, and over it the command line; hyperparameters under "set"."""
     from b2bench.config.resolve import parse_assignments, read_config_file
-    from b2bench.registry import suggestion
+    from b2bench.text import suggestion
 
     content = read_config_file(config_file) if config_file else {}
     values = content.pop("set", {})
@@ -356,8 +356,9 @@ def _planned(
 ) -> tuple[list[Any], list[Refused]]:
     """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
     from b2bench.config.resolve import parse_assignments, read_config_file
-    from b2bench.registry import Registry, suggestion
+    from b2bench.registry import Registry
     from b2bench.sweep.local import parse_list, parse_seeds, plan
+    from b2bench.text import suggestion
 
     content = read_config_file(config) if config else {}
     values = content.pop("set", {})
@@ -1074,7 +1075,7 @@ def refused(error: BaseException) -> str | None:
     """What a plugin, the system or DuckDB raised and nobody said more of; None for any other error, which is a bug."""
     registry = sys.modules.get("b2bench.registry")
     if registry is not None and (place := registry.place_in_plugin(error)):
-        return f"plugin {place}: {registry.described(error)}. Correct it and run again."
+        return f"plugin {place}: {described(error)}. Correct it and run again."
     duckdb = sys.modules.get("duckdb")  # an error of DuckDB's means that it is imported
     if duckdb is not None and isinstance(error, duckdb.Error):
         return "; ".join([*getattr(error, "__notes__", []), str(error).partition("\n")[0]])

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from b2bench.errors import UserError
-from b2bench.registry import Kind, suggestion
+from b2bench.registry import Kind
+from b2bench.text import suggestion
 
 FOLDER = Path(__file__).parents[1] / "presets"
 OPTIONS = ("algo", "wrapper", "backbone", "reward", "prompts", "queries")

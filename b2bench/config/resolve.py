@@ -19,17 +19,9 @@ from b2bench.config.presets import deviations, load_preset
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.errors import Refused, UserError
 from b2bench.eval_images import EvalImages, automatic_images
-from b2bench.registry import (
-    KINDS,
-    Hyperparameter,
-    Kind,
-    build,
-    check_methods,
-    described,
-    hyperparameters,
-    load_registries,
-    suggestion,
-)
+from b2bench.hyperparameters import Hyperparameter, build, hyperparameters
+from b2bench.registry import KINDS, Kind, check_methods, load_registries
+from b2bench.text import described, suggestion
 
 # Taken: a reward of one of these names would be stored under the same name as what judges it.
 METRIC_NAMES = (

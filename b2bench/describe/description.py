@@ -25,11 +25,13 @@ from b2bench.config.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.resolve import Settings, own_checkpoint
 from b2bench.errors import UserError
+from b2bench.hyperparameters import hyperparameters
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
-from b2bench.registry import KINDS, Kind, Registry, hyperparameters, load_registries, suggestion
+from b2bench.registry import KINDS, Kind, Registry, load_registries
 from b2bench.store.store import Store
 from b2bench.terminal.chart import chart
+from b2bench.text import suggestion
 from b2bench.training.health import findings, is_stale
 
 Row = dict[str, Any]

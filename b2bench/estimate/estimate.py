@@ -34,8 +34,8 @@ from b2bench.estimate.memory import Cost, Shapes, cost
 from b2bench.evaluation.samples import chosen
 from b2bench.plugins.toy import ToyPolicy, toy_batch
 from b2bench.protocols import Policy
-from b2bench.registry import described
 from b2bench.seeding import generator
+from b2bench.text import described
 from b2bench.training.checkpoint import KEPT
 from b2bench.types import Conditioning
 from b2bench.update import trained_steps

@@ -114,7 +114,9 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until ``requests`` ends: first the reward to load, then images with their prompts."""
     from b2bench.evaluation.inception import clip_probabilities
     from b2bench.evaluation.scorers import ClipScorer
-    from b2bench.registry import build, described, load_registries
+    from b2bench.hyperparameters import build
+    from b2bench.registry import load_registries
+    from b2bench.text import described
 
     reward: Any = None
     while line := requests.readline():

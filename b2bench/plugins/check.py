@@ -21,21 +21,13 @@ from torch import Tensor, nn
 
 from b2bench.advantage import PromptAdvantage
 from b2bench.errors import UserError
+from b2bench.hyperparameters import build, hyperparameters, parse_value
 from b2bench.plugins.toy import PROMPTS, ToyPolicy, toy_batch, toy_reward, toy_rollout
 from b2bench.protocols import Batch
-from b2bench.registry import (
-    build,
-    described,
-    hyperparameters,
-    import_plugin,
-    key_of,
-    kind_of,
-    load_registries,
-    parse_value,
-    suggestion,
-)
+from b2bench.registry import import_plugin, key_of, kind_of, load_registries
 from b2bench.rollout import round_noise, sample
 from b2bench.seeding import generator
+from b2bench.text import described, suggestion
 from b2bench.types import Conditioning, Interval, Pair, Trajectories
 from b2bench.update import update
 from b2bench.wrappers import Vanilla

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from b2bench.errors import UserError
-from b2bench.registry import KINDS, Registry, suggestion
+from b2bench.registry import KINDS, Registry
+from b2bench.text import suggestion
 
 _ALGORITHM = '''"""{title}: an algorithm of your own."""
 

@@ -31,10 +31,10 @@ from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Draw, checked_scores, eval_noise, measure
 from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
-from b2bench.registry import suggestion
 from b2bench.rollout import Noise, sample
 from b2bench.seeding import derive, normal
 from b2bench.store.store import Store
+from b2bench.text import suggestion
 from b2bench.training.runs import check_network, run_row
 from b2bench.training.trainer import make_judges, pretrained_policy
 

@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 import b2bench
 from b2bench.config.resolve import RunConfig
 from b2bench.errors import UserError
-from b2bench.registry import suggestion
 from b2bench.store.store import Store
+from b2bench.text import suggestion
 
 State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "lost", "stopped"]
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")

@@ -35,10 +35,11 @@ from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, Judges, checked_scores, eval_noise, eval_prompts, evaluate
 from b2bench.evaluation.inception import extractors
 from b2bench.evaluation.reward_process import RewardProcess
-from b2bench.registry import described, hyperparameters
+from b2bench.hyperparameters import hyperparameters
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
 from b2bench.store.store import Store
+from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
 from b2bench.training.start import known_start, marked, start_key

@@ -14,7 +14,7 @@ from b2bench.config.presets import load_preset
 from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.resolve import Settings, parse_assignments, read_config_file
 from b2bench.errors import UserError
-from b2bench.registry import build, hyperparameters
+from b2bench.hyperparameters import build, hyperparameters
 from b2bench.sweep.local import parse_list, parse_seeds
 from b2bench.text import shortened, visible
 

@@ -12,7 +12,8 @@ import pytest
 from b2bench import registry
 from b2bench.describe.description import listing
 from b2bench.errors import UserError
-from b2bench.registry import Registry, build, reward
+from b2bench.hyperparameters import build
+from b2bench.registry import Registry, reward
 
 GOOD = "from b2bench.registry import algorithm\n\n\n@algorithm\nclass Good:\n    def loss(self, p, b): ...\n"
 
