@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from b2bench.config.resolve import RunConfig, resolve
-from b2bench.evaluation.evaluate import Judges
+from b2bench.evaluation.judges import Judges
 from b2bench.store.store import RUN_TABLES, Store
 from b2bench.training import runs as runner
 from b2bench.training import trainer

@@ -9,11 +9,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from b2bench.errors import UserError
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.pocket.world import WORLD, parse_caption
 from b2bench.text import suggestion
 
 VARIANT_FILE = "variant.json"
-POCKET_WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 import b2bench
-from b2bench.backbones.specs import POCKET_WEIGHTS, backbones
+from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import Store
 
 PACKAGES = (
@@ -48,7 +49,6 @@ CHECKPOINTS = (
     Hub("llava-hf/llava-1.5-7b-hf", ("model.safetensors.index.json",), 14.1, "bertscore at full size"),
     Hub("microsoft/deberta-xlarge-mnli", ("pytorch_model.bin", "model.safetensors"), 3.0, "bertscore at full size"),
 )
-INCEPTION_GIGABYTES = 0.1
 
 
 @dataclass(frozen=True)

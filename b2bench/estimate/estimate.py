@@ -24,15 +24,16 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone, backbones
+from b2bench.backbones.specs import Backbone, backbones
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion
 from b2bench.config.resolve import RunConfig
 from b2bench.ddim import stable_diffusion_schedule
-from b2bench.describe.doctor import INCEPTION_GIGABYTES
 from b2bench.errors import UserError
 from b2bench.estimate.memory import Cost, Shapes, cost
+from b2bench.evaluation.inception import INCEPTION_GIGABYTES
 from b2bench.evaluation.samples import chosen
 from b2bench.plugins.toy import ToyPolicy, toy_batch
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Policy
 from b2bench.seeding import generator
 from b2bench.text import described

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from b2bench.backbones.specs import POCKET_WEIGHTS, Backbone
 from b2bench.engine import Engine
-from b2bench.errors import RunFailed
-from b2bench.evaluation.inception import Extractor
-from b2bench.evaluation.scorers import ClipScorer
-from b2bench.protocols import Policy, Reward
+from b2bench.evaluation.judges import Judges
+from b2bench.protocols import Policy
 from b2bench.rollout import Noise, path_kl, sample
 from b2bench.seeding import normal
 
@@ -43,145 +39,6 @@ def eval_noise(policy: Policy, seed: int, split: str, pairs: Sequence[tuple[int,
         return normal(policy.latent_shape, seed, f"eval-{split}", [(*pairs[row], step) for row in rows])
 
     return draw
-
-
-def inception_score(probabilities: Tensor, splits: int = 1) -> float:
-    """exp(mean KL(p(y|x) || p(y))) of class probabilities [N, classes], averaged over ``splits``.
-
-    Depends on N and ``splits`` more than on the model: both belong beside the number.
-
-    Raises:
-        ValueError: fewer images than splits.
-    """
-    if len(probabilities) < splits:
-        raise ValueError(f"{len(probabilities)} images do not fill {splits} splits")
-    scores = []
-    bounds = [len(probabilities) * i // splits for i in range(splits + 1)]
-    for start, stop in itertools.pairwise(bounds):
-        part = probabilities[start:stop].double()
-        marginal = part.mean(0, keepdim=True)
-        divergence = torch.special.xlogy(part, part) - torch.special.xlogy(part, marginal)
-        scores.append(divergence.sum(1).mean().exp())
-    return float(torch.stack(scores).mean())
-
-
-def pairwise_distance(features: Tensor, groups: Sequence[int]) -> float:
-    """Mean cosine distance between the images of a prompt, then the mean over prompts; unit features [N, E].
-
-    nan where no prompt has two images.
-    """
-    distances = []
-    index = torch.tensor(groups)
-    for group in sorted(set(groups)):
-        part = features[index == group]
-        if len(part) > 1:
-            upper = torch.triu_indices(len(part), len(part), 1)
-            distances.append((1 - part @ part.T)[upper[0], upper[1]].mean())
-    return float(torch.stack(distances).mean()) if distances else float("nan")
-
-
-def entropy(shares: Tensor) -> float:
-    """Shannon entropy in nats."""
-    return float(-torch.special.xlogy(shares, shares).sum())
-
-
-def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
-    """A reward's answer as float32 [n] on the CPU.
-
-    Raises:
-        RunFailed: it is no tensor of n finite numbers.
-    """
-    try:
-        scores = torch.as_tensor(scores).detach().float().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise RunFailed(f"reward {reward} returned a {type(scores).__name__}, not {n} numbers: {reason}") from None
-    if scores.shape != (n,):
-        raise RunFailed(f"reward {reward} returned shape {tuple(scores.shape)} for {n} images; expected ({n},)")
-    bad = int((~torch.isfinite(scores)).sum())
-    if bad:
-        raise RunFailed(f"reward {reward} returned {bad} scores that are not finite, of {n}")
-    return scores
-
-
-class Judges:
-    """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss.
-
-    ``inception`` says which extractors, and over how many ``splits``, give inception scores beside pocket's own.
-    """
-
-    def __init__(
-        self,
-        reward: Reward,
-        reward_name: str,
-        backbone: Backbone,
-        device: torch.device,
-        inception: Sequence[Extractor] = (),
-        splits: int = 1,
-    ) -> None:
-        self.inception, self.splits = inception, splits
-        self.reward = reward
-        self.reward_name = reward_name
-        self.pocket = backbone.is_pocket
-        self.device = device
-        if self.pocket:
-            from b2bench.pocket.judges import Classifier
-
-            self.training = ClipScorer(backbone.scorer, device)
-            self.heldout = ClipScorer("pocket-heldout", device)
-            self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
-
-    def scores(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Score of every image, by metric: each float32 [N].
-
-        Raises:
-            RunFailed: the reward answers with something else than N finite numbers.
-        """
-        scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
-        if self.pocket:
-            if "clipscore" not in scores:
-                scores["clipscore"] = self.training(images, prompts)
-            scores["clipscore_heldout"] = self.heldout(images, prompts)
-            scores.setdefault("success", self.classifier.success(images.to(self.device), list(prompts)).cpu())
-        return scores
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """What :meth:`statistics` needs to know of every image, by name: each [N, ...], on the CPU."""
-        found = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
-        if self.pocket:
-            logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
-            for head in ("style", "subject"):
-                found[head] = torch.cat([part[head] for part in logits]).softmax(1).cpu()
-            found["heldout"] = self.heldout.image_features(images).cpu()
-        return found
-
-    def statistics(
-        self, features: Mapping[str, Tensor], groups: Sequence[int]
-    ) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Statistics of a whole set of images: {metric: (value, settings)}. Diversity lives here."""
-        found: dict[str, tuple[float, dict[str, Any]]] = {
-            extractor.metric: (
-                inception_score(features[extractor.metric], self.splits),
-                {"splits": self.splits, "extractor": extractor.name},
-            )
-            for extractor in self.inception
-        }
-        if not self.pocket:
-            return found
-        style, subject = features["style"], features["subject"]
-        shares = torch.bincount(style.argmax(1), minlength=style.shape[1]) / len(style)
-        from b2bench.pocket.world import STYLES
-
-        found |= {
-            "is_style": (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
-            "is_subject": (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, subject"}),
-            "style_entropy": (entropy(shares), {"unit": "nats"}),
-            "pairwise_distance": (pairwise_distance(features["heldout"], groups), {"extractor": "held-out scorer"}),
-        }
-        for name, share in zip(STYLES, shares.tolist(), strict=True):
-            found[f"style_{name}"] = (share, {})
-        return found
 
 
 @dataclass(frozen=True)

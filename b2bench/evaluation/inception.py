@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,7 @@ from torch import Tensor
 from b2bench.backbones.specs import Backbone
 from b2bench.errors import UserError
 from b2bench.evaluation.reward_process import RewardProcess
-from b2bench.evaluation.scorers import ClipScorer
-
-# images [N, 3, h, w] in [0, 1] -> class probabilities [N, classes]
-Probabilities = Callable[[Tensor], Tensor]
-
-
-def clip_probabilities(scorer: ClipScorer) -> Probabilities:
-    """Softmax over the raw image embedding [N, E]: E "classes" that nobody named."""
-    return lambda images: scorer.raw_features(images).softmax(1).cpu()
+from b2bench.evaluation.scorers import ClipScorer, Probabilities, clip_probabilities
 
 
 @dataclass(frozen=True)
@@ -138,3 +129,6 @@ def _read(weights: str) -> dict[str, Tensor]:
     if not isinstance(found, dict):
         raise UserError(f"inception_weights {path} holds no state dict but a {type(found).__name__}")
     return found
+
+
+INCEPTION_GIGABYTES = 0.1

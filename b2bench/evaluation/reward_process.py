@@ -112,8 +112,7 @@ def _read_tensor(stream: IO[bytes], shape: Sequence[int]) -> Tensor:
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until ``requests`` ends: first the reward to load, then images with their prompts."""
-    from b2bench.evaluation.inception import clip_probabilities
-    from b2bench.evaluation.scorers import ClipScorer
+    from b2bench.evaluation.scorers import ClipScorer, clip_probabilities
     from b2bench.hyperparameters import build
     from b2bench.registry import load_registries
     from b2bench.text import described

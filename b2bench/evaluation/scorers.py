@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.errors import UserError
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.quiet import quiet_libraries
 
 PAPER_MODEL, PAPER_WEIGHTS = "ViT-H-14", "laion2b_s32b_b79k"
@@ -98,3 +98,12 @@ class ClipScorer:
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine similarities [N], float32, on the CPU."""
         return (self.image_features(images) * self.text_features(prompts)).sum(-1).cpu()
+
+
+# images [N, 3, h, w] in [0, 1] -> class probabilities [N, classes]
+Probabilities = Callable[[Tensor], Tensor]
+
+
+def clip_probabilities(scorer: ClipScorer) -> Probabilities:
+    """Softmax over the raw image embedding [N, E]: E "classes" that nobody named."""
+    return lambda images: scorer.raw_features(images).softmax(1).cpu()

@@ -28,7 +28,8 @@ from torch import Tensor
 import b2bench
 from b2bench.config.resolve import RunConfig, cell_hash, check_untrained_values
 from b2bench.errors import UserError
-from b2bench.evaluation.evaluate import Draw, checked_scores, eval_noise, measure
+from b2bench.evaluation.evaluate import Draw, eval_noise, measure
+from b2bench.evaluation.judges import checked_scores
 from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
 from b2bench.rollout import Noise, sample

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from b2bench.backbones.specs import POCKET_WEIGHTS
-from b2bench.evaluation.evaluate import checked_scores
+from b2bench.evaluation.judges import checked_scores
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal

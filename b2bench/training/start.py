@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import b2bench
-from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config.resolve import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import Store
 from b2bench.training.provenance import numeric_versions
 

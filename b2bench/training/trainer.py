@@ -32,8 +32,9 @@ from b2bench.config.resolve import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
-from b2bench.evaluation.evaluate import Evaluation, Judges, checked_scores, eval_noise, eval_prompts, evaluate
+from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
 from b2bench.evaluation.inception import extractors
+from b2bench.evaluation.judges import Judges, checked_scores
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.hyperparameters import hyperparameters
 from b2bench.rollout import rollout, round_noise, sample

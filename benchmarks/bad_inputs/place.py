@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import b2bench
-from b2bench.backbones.specs import POCKET_WEIGHTS
 from b2bench.config.resolve import resolve
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.parquet import export_results
 from b2bench.store.store import Store
 from b2bench.training.trainer import Silent

@@ -13,7 +13,7 @@ import duckdb
 import pytest
 from store_rows import run_row
 
-from b2bench.backbones.specs import POCKET_WEIGHTS
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import SCHEMA_VERSION, Store
 
 RUN = ("run", "--algo", "ddpo", "--queries", "10")

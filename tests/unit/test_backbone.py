@@ -13,8 +13,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
+from b2bench.backbones.architectures import LORA_TARGETS
 from b2bench.backbones.specs import find_backbone
-from b2bench.backbones.stable_diffusion import LORA_TARGETS, StableDiffusion, load_pipeline
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.errors import UserError
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.training.trainer import check_precision

@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from b2bench.backbones.specs import POCKET_WEIGHTS
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.rewards import bertscore
 
 PROMPTS = ["a cat riding a bike", "a dog", "a horse washing dishes", "a dog", "a bee riding a bike"]

@@ -14,9 +14,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from b2bench.backbones.specs import find_backbone
 from b2bench.config.resolve import resolve
 from b2bench.errors import UserError
-from b2bench.evaluation.evaluate import Judges, inception_score
-from b2bench.evaluation.inception import InceptionV3, clip_probabilities, extractors
-from b2bench.evaluation.scorers import ClipScorer
+from b2bench.evaluation.inception import InceptionV3, extractors
+from b2bench.evaluation.judges import Judges
+from b2bench.evaluation.metrics import inception_score
+from b2bench.evaluation.scorers import ClipScorer, clip_probabilities
 
 
 def images(n: int, size: int) -> torch.Tensor:

@@ -10,9 +10,10 @@ import torch
 from b2bench.rewards.bertscore import greedy_recall
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from b2bench.backbones.specs import POCKET_WEIGHTS
-from b2bench.evaluation.evaluate import entropy, eval_noise, eval_prompts, inception_score, pairwise_distance
+from b2bench.evaluation.evaluate import eval_noise, eval_prompts
+from b2bench.evaluation.metrics import entropy, inception_score, pairwise_distance
 from b2bench.evaluation.scorers import ClipScorer
+from b2bench.pocket.paths import POCKET_WEIGHTS
 
 
 def probabilities(n: int, classes: int, seed: int = 0) -> torch.Tensor:

@@ -10,12 +10,16 @@ from ldm import ldm_state
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from b2bench.backbones.architectures import (
+    stable_diffusion_autoencoder,
+    stable_diffusion_text_encoder,
+    stable_diffusion_unet,
+)
 from b2bench.backbones.single_file import clip_tokenizer, load_single_file
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import load_pipeline
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.errors import UserError
-from b2bench.estimate.memory import stable_diffusion_autoencoder, stable_diffusion_text_encoder, stable_diffusion_unet
 
 
 def narrow_unet() -> UNet2DConditionModel:
