@@ -28,7 +28,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.config.resolve import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.evaluation.judges import Judges
 from b2bench.store.store import RUN_TABLES, Store
 from b2bench.training import runs as runner

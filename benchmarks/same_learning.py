@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.config.resolve import Settings
+from b2bench.config.settings import Settings
 from b2bench.store.store import Store
 from leaderboard.stats import equivalent, paired
 

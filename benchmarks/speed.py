@@ -46,7 +46,8 @@ from b2bench.backbones import stable_diffusion
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import DTYPES, StableDiffusion, load_pipeline
-from b2bench.config.resolve import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.store.store import Store

@@ -95,7 +95,7 @@ DEFAULTS: dict[str, Any] = {
 
 def _given(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
     """What the config file says, and over it the command line; hyperparameters under "set"."""
-    from b2bench.config.resolve import parse_assignments, read_config_file
+    from b2bench.config.given import parse_assignments, read_config_file
     from b2bench.text import suggestion
 
     content = read_config_file(config_file) if config_file else {}
@@ -178,7 +178,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
-    from b2bench.config.resolve import check_shares, check_text
+    from b2bench.config.given import check_text
+    from b2bench.config.run import check_shares
     from b2bench.terminal.progress import RunProgress, summary_table
     from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
 
@@ -217,7 +218,7 @@ def run(
                 merge = _merged if preset is None else _given
                 resolved = _resolve(merge(options, config, set_ or []), plugin or [], preset)
                 if vram is not None:
-                    from b2bench.estimate.estimate import within
+                    from b2bench.estimate.fit import within
 
                     resolved = within(resolved, vram)
                 store.check()
@@ -355,7 +356,7 @@ def _planned(
     given: dict[str, str | None], config: Path | None, assignments: list[str], preset: str | None, plugins: list[Path]
 ) -> tuple[list[Any], list[Refused]]:
     """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
-    from b2bench.config.resolve import parse_assignments, read_config_file
+    from b2bench.config.given import parse_assignments, read_config_file
     from b2bench.registry import Registry
     from b2bench.sweep.local import parse_list, parse_seeds, plan
     from b2bench.text import suggestion
@@ -606,7 +607,8 @@ def list_names(
     as_json: AsJson = False,
 ) -> None:
     """List what there is, with its properties."""
-    from b2bench.describe.description import listing, listing_table
+    from b2bench.describe.listing import listing
+    from b2bench.terminal.show import listing_table
 
     rows = listing(what, db, plugin or [])
     if as_json:
@@ -623,7 +625,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one of them in full: what it is, its hyperparameters and defaults; or what a run did."""
-    from b2bench.describe.description import description, render_description
+    from b2bench.describe.description import description
+    from b2bench.terminal.show import render_description
 
     found = description(name, db, plugin or [])
     if as_json:
@@ -772,7 +775,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure anybody's LoRA by the protocol of runs, into the store."""
-    from b2bench.config.resolve import check_text
+    from b2bench.config.given import check_text
 
     options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
     chosen = {"eval_images": eval_images, "eval_seed": seed}
@@ -827,7 +830,8 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure how much of a reward is still open at several denoising steps, where branches would be made."""
-    from b2bench.config.resolve import check_profile_values, parse_assignments
+    from b2bench.config.given import parse_assignments
+    from b2bench.config.resolve import check_profile_values
     from b2bench.leaderboard.figures import check_png, draw_openness
     from b2bench.leaderboard.openness import check_taus, default_taus, rows
     from b2bench.leaderboard.terminal import profile_table
@@ -932,7 +936,7 @@ def baseline(
     as_json: AsJson = False,
 ) -> None:
     """Measure what is to be had without training: guidance scales, best-of-N, faithful scenes; for the report."""
-    from b2bench.config.resolve import parse_assignments
+    from b2bench.config.given import parse_assignments
     from b2bench.store.store import Store
     from b2bench.terminal.progress import baseline_table
 

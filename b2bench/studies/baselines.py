@@ -26,7 +26,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import b2bench
-from b2bench.config.resolve import RunConfig, cell_hash, check_untrained_values
+from b2bench.config.resolve import check_untrained_values
+from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Draw, eval_noise, measure
 from b2bench.evaluation.judges import checked_scores

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 from filelock import FileLock, Timeout
 
 import b2bench
-from b2bench.config.resolve import RunConfig
+from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.store.store import Store
 from b2bench.text import suggestion

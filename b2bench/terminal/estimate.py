@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from b2bench.estimate.estimate import ENOUGH_ROWS, GIB, WIDTH, Estimate, MicroBatches
+from b2bench.estimate.estimate import Estimate
+from b2bench.estimate.fit import ENOUGH_ROWS, MicroBatches
+from b2bench.estimate.footprint import GIB, WIDTH
 
 MIB = 2**20
 ROWS = (1, 2, 4, 8, 16, 32)

@@ -34,7 +34,7 @@ SHOWN = 40  # rows of the live table: the others are counted
 
 def cost(job: Job) -> dict[str, int]:
     """Reward queries and denoiser calls (of training the most that there may be) of a run."""
-    from b2bench.estimate.estimate import count_calls
+    from b2bench.estimate.calls import count_calls
 
     calls = count_calls(job.config)
     return {

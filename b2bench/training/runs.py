@@ -19,7 +19,9 @@ from filelock import FileLock, Timeout
 
 import b2bench
 from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
-from b2bench.config.resolve import PROFILE_SETTINGS, RunConfig, cell_hash, from_dict
+from b2bench.config.resolve import from_dict
+from b2bench.config.run import RunConfig, cell_hash
+from b2bench.config.settings import PROFILE_SETTINGS
 from b2bench.engine import Engine
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation, evaluate

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import b2bench
-from b2bench.config.resolve import RunConfig
+from b2bench.config.run import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import Store

@@ -28,7 +28,7 @@ from torch import Tensor
 from b2bench.advantage import PromptAdvantage
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
-from b2bench.config.resolve import RunConfig, check_shares
+from b2bench.config.run import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files

@@ -24,7 +24,7 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench import both_versions
-from b2bench.config.resolve import Settings
+from b2bench.config.settings import Settings
 from b2bench.store.store import Store
 from b2bench.terminal.progress import RunProgress
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from b2bench.backbones.stable_diffusion import StableDiffusion
-from b2bench.config.resolve import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.errors import RunFailed
 from b2bench.registry import Registry
 from b2bench.store.store import Store

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from b2bench.cli.main import parse_taus
+from b2bench.config.given import parse_assignments, read_config_file
 from b2bench.config.presets import load_preset
 from b2bench.config.prompt_sets import load_prompts
-from b2bench.config.resolve import Settings, parse_assignments, read_config_file
+from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.hyperparameters import build, hyperparameters
 from b2bench.sweep.local import parse_list, parse_seeds

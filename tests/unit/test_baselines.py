@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from b2bench.config.resolve import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import eval_noise, eval_prompts
 from b2bench.pocket.build import art

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from b2bench.backbones.specs import find_backbone
-from b2bench.config.resolve import METRIC_NAMES, RunConfig, cell_hash, from_dict, resolve
+from b2bench.config.resolve import from_dict, resolve
+from b2bench.config.run import RunConfig, cell_hash
+from b2bench.config.settings import METRIC_NAMES
 from b2bench.errors import UserError
 from b2bench.pocket.world import WORLD
 
@@ -195,6 +197,6 @@ def test_a_variant_of_another_world_is_refused(variant: Path) -> None:
 def test_labels_name_no_setting_that_tells_no_cells_apart() -> None:
     from b2bench.leaderboard.tables import NO_SETTING
 
-    from b2bench.config.resolve import _NO_IDENTITY
+    from b2bench.config.settings import _NO_IDENTITY
 
     assert set(NO_SETTING) == {"seed", "found", "preset", *(f"settings.{name}" for name in _NO_IDENTITY)}

@@ -13,11 +13,13 @@ import pytest
 from rich.console import Console
 from store_rows import run_row
 
-from b2bench.config.resolve import Settings
-from b2bench.describe.description import LISTS, description, listing, listing_table, render_description
+from b2bench.config.settings import Settings
+from b2bench.describe.description import description
+from b2bench.describe.listing import LISTS, listing
 from b2bench.errors import UserError
 from b2bench.registry import KINDS, Registry
 from b2bench.store.store import Store
+from b2bench.terminal.show import listing_table, render_description
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("no-such.duckdb")

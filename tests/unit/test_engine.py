@@ -10,7 +10,7 @@ import torch
 from store_rows import run_row
 from torch import nn
 
-from b2bench.config.resolve import Settings
+from b2bench.config.settings import Settings
 from b2bench.engine import SKIPS, Engine
 from b2bench.errors import RunFailed
 from b2bench.store.store import Store

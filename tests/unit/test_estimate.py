@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from b2bench.cli.main import DEFAULTS
-from b2bench.config.resolve import RunConfig, resolve, resolve_preset
+from b2bench.config.resolve import resolve, resolve_preset
+from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate import estimate as counting
-from b2bench.estimate.estimate import GIB, Line, fitting, loss_cost, measure, minibatch_rows
+from b2bench.estimate.calls import count_calls, kept_rows, loss_cost, minibatch_rows, network_parameters
+from b2bench.estimate.estimate import estimate
+from b2bench.estimate.fit import fitting, phase_bytes, resident_bytes
+from b2bench.estimate.footprint import GIB, Line, judges, measure
 from b2bench.registry import Registry
 from b2bench.store.store import Store
 from b2bench.training.trainer import Trainer
@@ -64,7 +67,7 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     before = trainer.policy.calls
     trainer.run()
     rows = store.rounds("run")
-    calls = counting.count_calls(config)
+    calls = count_calls(config)
     assert calls.sampling == sum(row["denoiser_calls_sampling"] for row in rows)
     trained = sum(row["denoiser_calls_training"] for row in rows)
     assert calls.training[0] <= trained <= calls.training[1]
@@ -90,9 +93,9 @@ def test_minibatches_deal_as_many_rows_as_are_counted(rows: int, steps: int, cou
 def test_the_most_training_rows_need_not_be_of_the_most_kept() -> None:
     # Of 5 optimizer steps: two pairs of two steps are 4 rows, dealt twice; three pairs are 6 rows, dealt once.
     config = pocket("dpo", queries=6, draws=3, steps=2, optimizer_steps=5)
-    assert counting.kept_rows(config, 0) == (0, 3)
+    assert kept_rows(config, 0) == (0, 3)
     assert [minibatch_rows(pairs * 2, 5) for pairs in (1, 2, 3)] == [6, 8, 6]
-    assert counting.count_calls(config).training == (0, 4 * 8)
+    assert count_calls(config).training == (0, 4 * 8)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +121,15 @@ def test_a_loss_that_does_not_run_is_refused() -> None:
 def test_the_papers_calls() -> None:
     config = paper()
     assert config.queries == 25_600
-    calls = counting.count_calls(config)
+    calls = count_calls(config)
     assert calls.sampling == 25_600 * 20
     assert calls.training == (25_600 * 20,) * 2
     assert calls.evaluation == 5 * (1600 + 450 + 2 * 24) * 20  # the KL of 24 paths: the policy and the pretrained model
-    with_b2 = counting.count_calls(paper(wrapper="b2"))
+    with_b2 = count_calls(paper(wrapper="b2"))
     assert with_b2.sampling < calls.sampling
     assert with_b2.training[1] < calls.training[1]
     # a branch of five leaves at tau = 14: six shared steps, then 14 of each leaf
-    first = counting.count_calls(replace(paper(wrapper="b2"), queries=1280))
+    first = count_calls(replace(paper(wrapper="b2"), queries=1280))
     assert first.sampling == 256 * (6 + 5 * 14)
 
 
@@ -148,7 +151,7 @@ def test_pocket_is_measured_from_its_own_configurations() -> None:
         assert 0 < line.at(1) < line.at(2) < line.at(16)
     assert found.sampling.at(4) < found.checkpointed.at(4) < found.training.at(4)
     assert found.call_flops < found.training_flops < found.checkpointed_flops
-    assert {judge.name for judge in counting.judges(config)[0]} == {
+    assert {judge.name for judge in judges(config)[0]} == {
         "CLIP scorer scorer-training",
         "CLIP scorer scorer-heldout",
         "classifier",
@@ -161,12 +164,12 @@ def test_what_is_said_to_fit_fits(algorithm: str, gib: float) -> None:
     config = pocket(algorithm, queries=4800, draws=480, samples=5, eval_images=200)
     footprint = measure(config)
     batches = fitting(gib * GIB, config, footprint)
-    space = 0.85 * gib * GIB - counting.resident_bytes(config, footprint, "fp32")
-    for name, taken in counting.phase_bytes(config, footprint, batches, "fp32").items():
+    space = 0.85 * gib * GIB - resident_bytes(config, footprint, "fp32")
+    for name, taken in phase_bytes(config, footprint, batches, "fp32").items():
         assert taken <= space, name
     for name in ("sampling", "training", "decoding"):  # one row more does not, or has no use
         rows = getattr(batches, name)
-        more = counting.phase_bytes(config, footprint, replace(batches, **{name: rows + 1}), "fp32")[name]
+        more = phase_bytes(config, footprint, replace(batches, **{name: rows + 1}), "fp32")[name]
         assert more > space or rows in (2400, 3200, 640), name
     half = fitting(gib * GIB, config, footprint, precision="bf16", checkpointing=batches.checkpointing)
     assert half.sampling >= batches.sampling
@@ -182,7 +185,7 @@ def test_what_cannot_fit_is_refused_with_what_it_needs() -> None:
 @pytest.mark.slow
 def test_the_papers_figures() -> None:
     config = paper()
-    found = counting.estimate([config, paper("dpo")], vram=24 * GIB)
+    found = estimate([config, paper("dpo")], vram=24 * GIB)
     assert found.footprint.adapter == 797_184
     assert found.footprint.parameters == {
         "UNet": 859_520_964,
@@ -206,14 +209,14 @@ def test_the_papers_figures() -> None:
 
 def test_hours_follow_the_throughput() -> None:
     config = pocket()
-    slow, fast = (counting.estimate([config], throughput=speed) for speed in (10.0, 20.0))
+    slow, fast = (estimate([config], throughput=speed) for speed in (10.0, 20.0))
     assert slow.grid_hours[1] == pytest.approx(2 * fast.grid_hours[1])
     assert not slow.assumed
     cell = slow.cells[0]
     three = cell.hours[0] + 2 * cell.later[0]  # the first run alone measures the pretrained model
     assert cell.later[0] < cell.hours[0] == pytest.approx(slow.grid_hours[0])
-    assert counting.estimate([config], throughput=10.0, seeds=3).grid_hours[0] == pytest.approx(three)
-    calls, footprint = counting.count_calls(config), measure(config)
+    assert estimate([config], throughput=10.0, seeds=3).grid_hours[0] == pytest.approx(three)
+    calls, footprint = count_calls(config), measure(config)
     weighed = calls.sampling + calls.evaluation + calls.training[0] * footprint.backward_calls(False)
     weighed += calls.decoded * footprint.decoding_flops / footprint.call_flops
     assert slow.cells[0].hours[0] == pytest.approx(weighed / 10 / 3600)
@@ -222,10 +225,10 @@ def test_hours_follow_the_throughput() -> None:
 def test_a_trained_network_of_the_loss_counts() -> None:
     plain, valued = pocket("dpok"), pocket("dpok", value_net=True)
     footprint = measure(plain)
-    assert counting.network_parameters(plain, footprint) == 0
-    networks = counting.network_parameters(valued, footprint)
+    assert network_parameters(plain, footprint) == 0
+    networks = network_parameters(valued, footprint)
     assert networks > footprint.latent_size * 256
-    grown = counting.resident_bytes(valued, footprint, "fp32") - counting.resident_bytes(plain, footprint, "fp32")
+    grown = resident_bytes(valued, footprint, "fp32") - resident_bytes(plain, footprint, "fp32")
     assert grown == 16 * networks
 
 
@@ -233,7 +236,7 @@ def test_bertscore_of_the_paper_counts_its_models() -> None:
     config = resolve_preset(
         "paper", given={"algo": "ddpo", "reward": "bertscore"}, defaults=DEFAULTS, values={"inception": "none"}
     )
-    found, uncounted = counting.judges(config)
+    found, uncounted = judges(config)
     assert {judge.name: judge.bytes for judge in found} == {
         "LLaVA v1.5 7B (fp16)": 2 * 7_063_427_072,
         "DeBERTa xlarge": 4 * 757_804_032,

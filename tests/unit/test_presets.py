@@ -7,7 +7,9 @@ import pytest
 
 from b2bench.cli.main import DEFAULTS
 from b2bench.config.presets import load_preset, preset_names
-from b2bench.config.resolve import RunConfig, Settings, from_dict, resolve_preset
+from b2bench.config.resolve import from_dict, resolve_preset
+from b2bench.config.run import RunConfig
+from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 
 NAMES = [

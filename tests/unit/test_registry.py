@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from b2bench import registry
-from b2bench.describe.description import listing
+from b2bench.describe.listing import listing
 from b2bench.errors import UserError
 from b2bench.hyperparameters import build
 from b2bench.registry import Registry, reward

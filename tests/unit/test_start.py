@@ -10,7 +10,8 @@ import pytest
 import torch
 from store_rows import run_row
 
-from b2bench.config.resolve import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.store.store import Store
 from b2bench.training import start

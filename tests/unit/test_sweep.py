@@ -15,7 +15,8 @@ from store_rows import run_row
 
 import b2bench
 from b2bench.cli.main import main
-from b2bench.config.resolve import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.store.store import Store
 from b2bench.sweep.local import Job, Sweep, parse_list, parse_seeds, plan

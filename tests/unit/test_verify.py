@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from store_rows import run_row
 
-from b2bench.config.resolve import Settings
+from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.pocket.build.command import STAGES
 from b2bench.pocket.build.verify import build_bars, run_bars

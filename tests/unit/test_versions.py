@@ -14,7 +14,8 @@ from b2bench.leaderboard.selection import problems
 from b2bench.leaderboard.tables import Tables, tables
 
 import b2bench
-from b2bench.config.resolve import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.errors import Refused, UserError
 from b2bench.store.store import Store
 from b2bench.studies.baselines import Baseline

@@ -22,7 +22,7 @@ from torch import Tensor
 from b2bench.backbones.specs import Backbone, find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.config.prompt_sets import load_prompts
-from b2bench.config.resolve import Settings
+from b2bench.config.settings import Settings
 from b2bench.errors import RunFailed, UserError
 from b2bench.evaluation.evaluate import evaluate
 from b2bench.evaluation.judges import Judges
