@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from b2bench.errors import UserError
-from b2bench.plugins.check import MARGIN, CheckResult, check_file, toy_gain
+from b2bench.plugins.check import check_file
+from b2bench.plugins.check_algorithm import MARGIN, toy_gain
+from b2bench.plugins.contract import CheckResult
 from b2bench.plugins.toy import ToyPolicy
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
