@@ -56,7 +56,7 @@ from b2bench.estimate import estimate
 from b2bench.plugins import check_algorithm
 from b2bench.store.store import Store
 from b2bench.sweep import local as sweep
-from b2bench.training import launch, trainer
+from b2bench.training import launch, setup
 
 for name in (  # all else that commands import when they run, once, before the forks
     "describe.description",
@@ -130,7 +130,7 @@ def stop_at_weights() -> None:
         raise Accepted
 
     for owner, name in (
-        (trainer, "load_pipeline"),
+        (setup, "load_pipeline"),
         (stable_diffusion, "load_pipeline"),
         (sweep.Sweep, "run"),
         (launch, "launch"),

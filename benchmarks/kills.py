@@ -32,9 +32,8 @@ from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.evaluation.judges import Judges
 from b2bench.store.store import RUN_TABLES, Store
-from b2bench.training import runs as runner
-from b2bench.training import trainer
-from b2bench.training.trainer import Silent
+from b2bench.training import runs, trainer
+from b2bench.training.listener import Silent
 
 PHASES = ("sampling", "reward", "update", "store", "checkpoint", "evaluation")
 ROUNDS = 4
@@ -107,7 +106,7 @@ def run_and_kill(folder: Path, phase: str | None, occurrence: int = 0, wait: flo
     def work() -> None:
         os.close(reader)
         announce(writer)
-        runner.start(config(), Store(folder / "b2bench.duckdb"), folder / "runs", None, Silent())
+        runs.start(config(), Store(folder / "b2bench.duckdb"), folder / "runs", None, Silent())
 
     child = forked(work)
     os.close(writer)
@@ -141,7 +140,7 @@ def resumed(folder: Path) -> None:
 
 def _resume(run_id: str, folder: Path) -> None:
     torch.manual_seed(12345)  # whatever state the process is in
-    runner.resume(run_id, Store(folder / "b2bench.duckdb"), folder / "runs", Silent())
+    runs.resume(run_id, Store(folder / "b2bench.duckdb"), folder / "runs", Silent())
 
 
 def outcome(folder: Path) -> dict[str, str]:

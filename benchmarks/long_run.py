@@ -28,7 +28,7 @@ from rich.table import Table
 
 from b2bench.config.resolve import resolve
 from b2bench.store.store import Store
-from b2bench.training.runs import run_row
+from b2bench.training.provenance import run_row
 from b2bench.training.trainer import Trainer
 
 PER_ROUND, STEPS = 10, 2

@@ -426,7 +426,7 @@ def rounds_of(run: RunConfig) -> list[dict[str, Any]]:
 
 
 def _row(run: RunConfig, trainer: Trainer) -> dict[str, Any]:
-    from b2bench.training.runs import run_row
+    from b2bench.training.provenance import run_row
 
     (trainer.folder).mkdir()
     return run_row(run, "measured", None, trainer.policy)

@@ -235,13 +235,13 @@ def run(
                 raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
             progress = stack.enter_context(RunProgress(console, budget, reward_name, quiet=not is_first()))
             progress.stage("importing torch")
-            from b2bench.training import runs as runner
+            from b2bench.training import runs, setup
 
-            runner.limit_threads(threads)
+            setup.limit_threads(threads)
             if resume is not None:
-                summary = runner.resume(resume, store, out, progress)
+                summary = runs.resume(resume, store, out, progress)
             else:
-                summary = runner.start(resolved, store, out, name, progress)
+                summary = runs.start(resolved, store, out, name, progress)
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
             stack.close()
@@ -786,14 +786,12 @@ def evaluate(
     check_text("the LoRA", str(lora))
     config = _resolve(_merged(options, None, assignments), [])
     from b2bench.store.store import Store
+    from b2bench.studies.lora import evaluate_lora
     from b2bench.terminal.progress import LABELS
-    from b2bench.training import runs as runner
 
     console = stderr()
     with console.status("importing torch") as status:
-        run_id, result = runner.evaluate_lora(
-            config, lora, queries, Store(db), name, lambda text: status.update(Text(text))
-        )
+        run_id, result = evaluate_lora(config, lora, queries, Store(db), name, lambda text: status.update(Text(text)))
     if as_json:
         print_json({"run_id": run_id, "metrics": [vars(metric) for metric in result.metrics], "db": str(db)})
         return
@@ -856,10 +854,11 @@ def profile(
     total = len(configs) * len(chosen) * branches * leaves
     with RunProgress(stderr(), total, reward_name) as progress:
         progress.stage("importing torch")
-        from b2bench.training import runs as runner
+        from b2bench.studies.profile import profile as measure_profile
+        from b2bench.training.setup import limit_threads
 
-        runner.limit_threads(threads)
-        found = runner.profile(
+        limit_threads(threads)
+        found = measure_profile(
             configs,
             lora,
             split=split.value,

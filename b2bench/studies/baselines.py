@@ -37,8 +37,8 @@ from b2bench.rollout import Noise, sample
 from b2bench.seeding import derive, normal
 from b2bench.store.store import Store
 from b2bench.text import suggestion
-from b2bench.training.runs import check_network, run_row
-from b2bench.training.trainer import make_judges, pretrained_policy
+from b2bench.training.provenance import run_row
+from b2bench.training.setup import check_network, make_judges, pretrained_policy
 
 KINDS = ("guidance", "best-of", "oracle")
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)

@@ -7,17 +7,31 @@ tau = T the leaves share the prompt and the initial latent x_T, as under wrapper
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+import b2bench
+from b2bench.backbones.stable_diffusion import lora_file
+from b2bench.config.run import RunConfig
+from b2bench.config.settings import PROFILE_SETTINGS
 from b2bench.evaluation.judges import checked_scores
+from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
+from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal
+from b2bench.store.store import Store
+from b2bench.studies.lora import _fixed_policy, _lora_identity
+from b2bench.training.provenance import _commit, versions
+from b2bench.training.setup import check_network, ready_reward
 from b2bench.types import Interval, micro_batches
 
 # styles(images [N, 3, h, w]) -> class indices [N], int64
@@ -105,3 +119,91 @@ def sample_leaves(
         rewards=torch.cat(rewards).reshape(branches, leaves),
         styles=torch.cat(classes).reshape(branches, leaves) if classes else None,
     )
+
+
+class ProfileListener(Protocol):
+    """Who watches a profile; none of this changes it."""
+
+    def stage(self, text: str) -> None:
+        """What it does now, in a few words."""
+
+    def queried(self, queries: int) -> None:
+        """So many more reward queries were made."""
+
+    def point_done(self, prompts: str, point: Point) -> None:
+        """The branches of one tau are measured."""
+
+
+def profile(
+    configs: Sequence[RunConfig],
+    lora: Path | None,
+    *,
+    split: str,
+    taus: Sequence[int],
+    branches: int,
+    leaves: int,
+    store: Store,
+    listener: ProfileListener,
+) -> list[tuple[str, Profile]]:
+    """Measure when a reward is decided, for each config's prompts, into the store: [(profile id, profile)].
+
+    The configs differ in their prompts alone. Each profile is stored when it is whole.
+
+    Raises:
+        UserError: the LoRA does not fit, or the store cannot be used.
+        RunFailed: the reward answers with something else than finite numbers.
+    """
+    config, settings = configs[0], configs[0].settings
+    file = None if lora is None else lora_file(lora)
+    store.check()
+    check_network(config)
+    listener.stage(f"loading {config.backbone.name}")
+    policy = _fixed_policy(config, file)
+    listener.stage(f"loading {config.reward_name}")
+    reward, _ = ready_reward(config, policy.device)
+    styles = pocket_styles(policy.device) if config.backbone.is_pocket else None
+    label = None if lora is None or file is None else _lora_identity(lora, file)[0]
+    done = []
+    for chosen in configs:
+        started, points = datetime.now(UTC).replace(tzinfo=None), []
+        for tau in taus:
+            listener.stage(f"{chosen.prompts.name}: {branches} branches of {leaves} leaves, {tau} steps to go")
+            found = sample_leaves(
+                policy,
+                reward,
+                config.reward_name,
+                chosen.prompts.train if split == "train" else chosen.prompts.test,
+                tau=tau,
+                branches=branches,
+                leaves=leaves,
+                seed=config.seed,
+                micro_batch=settings.micro_batch,
+                styles=styles,
+                progress=listener.queried,
+            )
+            classes = None if found.styles is None else found.styles.numpy()
+            point = Point(tau, branches, leaves, openness(found.rewards.numpy(), classes, config.seed))
+            points.append(point)
+            listener.point_done(chosen.prompts.name, point)
+        result = Profile(chosen.prompts.name, settings.steps, tuple(points), len(taus) * branches * leaves)
+        profile_id = f"profile-{chosen.prompts.name}-s{config.seed}-{started:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        content = chosen.as_dict()
+        shared = {
+            "profile_id": profile_id,
+            "started": started,
+            "benchmark_version": b2bench.benchmark_version(),
+            "backbone": config.backbone.name,
+            "lora": label,
+            "reward": config.reward_name,
+            "prompts": chosen.prompts.name,
+            "prompts_hash": chosen.prompts.content_hash,
+            "split": split,
+            "seed": config.seed,
+            "settings": {name: content["settings"][name] for name in PROFILE_SETTINGS}
+            | {"reward": content["reward"], "backbone": content["backbone"]}
+            | {"resamples": RESAMPLES, "confidence": CONFIDENCE, "versions": versions(), "commit": _commit()},
+            "queries": result.queries,
+        }
+        store.record_profile([shared | row for row in profile_rows(result)])
+        done.append((profile_id, result))
+    return done

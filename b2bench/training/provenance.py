@@ -1,11 +1,16 @@
-"""The packages that a number may depend on."""
+"""Where a number comes from: the packages that it may depend on, the commit, the device."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import b2bench
+from b2bench.backbones.stable_diffusion import StableDiffusion
+from b2bench.config.run import RunConfig
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
 
@@ -24,3 +29,40 @@ def numeric_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def run_row(
+    config: RunConfig, run_id: str, name: str | None, policy: StableDiffusion, processes: int = 1
+) -> dict[str, Any]:
+    """The row of table ``runs``."""
+    return {
+        "run_id": run_id,
+        "name": name or run_id,
+        "benchmark_version": b2bench.benchmark_version(),
+        "algorithm": config.algorithm_name,
+        "wrapper": config.wrapper_name,
+        "backbone": config.backbone.name,
+        "reward": config.reward_name,
+        "prompts": config.prompts.name,
+        "prompts_hash": config.prompts.content_hash,
+        "seed": config.seed,
+        "budget": config.queries,
+        "config": config.as_dict(),
+        "config_hash": config.cell_hash(),
+        "versions": versions(),
+        "commit": _commit(),
+        "device": str(policy.device) if processes == 1 else f"{policy.device.type} x {processes}",
+        "threads": policy.threads.count,
+    }

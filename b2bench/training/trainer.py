@@ -16,186 +16,36 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
-from b2bench.backbones.shards import Threads
-from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
 from b2bench.config.run import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
-from b2bench.evaluation.inception import extractors
-from b2bench.evaluation.judges import Judges, checked_scores
-from b2bench.evaluation.reward_process import RewardProcess
-from b2bench.hyperparameters import hyperparameters
+from b2bench.evaluation.judges import checked_scores
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
 from b2bench.store.store import Store
 from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
+from b2bench.training.listener import Listener, Silent, Summary
+from b2bench.training.setup import make_judges, plugin_errors, pretrained_policy
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.types import Trajectories
-from b2bench.update import UpdateReport, update
+from b2bench.update import update
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
-
-
-class Listener(Protocol):
-    """Who watches a run. Every call is progress only; none changes the run."""
-
-    def stage(self, text: str) -> None:
-        """What the run does now, in a few words."""
-
-    def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None:
-        """A round is in the store."""
-
-    def evaluated(self, queries: int, evaluation: Evaluation) -> None:
-        """A milestone is in the store."""
-
-    def warned(self, text: str) -> None:
-        """Something is not as it should be, and the run goes on."""
-
-
-class Silent:
-    """A listener that says nothing."""
-
-    def stage(self, text: str) -> None: ...
-    def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None: ...
-    def evaluated(self, queries: int, evaluation: Evaluation) -> None: ...
-    def warned(self, text: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a finished run says of itself. ``before`` and ``after`` map metric -> value on the test split."""
-
-    run_id: str
-    queries: int
-    seconds: float
-    queries_per_second: float
-    before: Mapping[str, float]
-    after: Mapping[str, float]
-    weights: str
-
-
-@contextlib.contextmanager
-def plugin_errors(what: str) -> Iterator[None]:
-    """Whatever a plugin raises before the first round becomes one line that says where.
-
-    Raises:
-        UserError: the plugin raised something.
-    """
-    try:
-        yield
-    except (UserError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{described(error)} ({where.filename}, line {where.lineno})"
-        raise UserError(f"{what} cannot be set up: {reason}") from error
-
-
-def prepare(reward: Any, name: str, device: torch.device) -> None:
-    """Let a reward load what it needs, before anything is stored."""
-    with plugin_errors(f"reward {name}"):
-        if hasattr(reward, "prepare"):
-            reward.prepare(device)
-
-
-def ready_reward(config: RunConfig, device: torch.device) -> tuple[Any, torch.device]:
-    """The reward, loaded, here or in a process of its own, and the device it is on; ``device`` is that of training.
-
-    Raises:
-        UserError: a checkpoint is missing, or there is no such device; the message says how to get it.
-    """
-    settings = config.settings
-    if settings.reward_device != "auto":
-        device = known_device(settings.reward_device)
-    reward = config.reward
-    if settings.reward_process:
-        values = {p.name: getattr(reward, p.name) for p in hyperparameters(type(reward))}
-        reward = RewardProcess(config.reward_name, values, config.plugins)
-    prepare(reward, config.reward_name, device)
-    return reward, device
-
-
-def known_device(name: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        UserError: this machine has none.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except Exception as error:  # torch raises RuntimeError, AssertionError, ...
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"reward_device = {name}: no such device here ({reason}); take cpu or auto") from None
-    return device
-
-
-def make_judges(config: RunConfig, device: torch.device) -> Judges:
-    """The reward, ready, and all that judges images beside it; ``device`` is that of training.
-
-    Raises:
-        UserError: a checkpoint of one of them is missing; the message says how to get it.
-    """
-    settings = config.settings
-    reward, device = ready_reward(config, device)
-    found = extractors(settings.inception, settings.inception_weights, config.backbone, reward, device)
-    return Judges(reward, config.reward_name, config.backbone, device, found, settings.inception_splits)
-
-
-def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusion:
-    """The backbone as the settings sample it, without an adapter; it takes the process's threads, so make one.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or the device cannot compute in this precision.
-    """
-    settings = config.settings
-    check_precision(settings.precision, device)
-    pipeline = load_pipeline(config.backbone, DTYPES[settings.precision])
-    try:
-        policy = StableDiffusion(
-            pipeline,
-            num_steps=settings.steps,
-            eta=settings.eta,
-            guidance=float(settings.guidance or config.backbone.guidance),
-            device=device,
-            threads=Threads.of_device(device),
-            split=settings.guidance_split,
-            decoded_at_once=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
-        )
-    except Exception as error:  # diffusers and torch raise many kinds for a configuration of nonsense
-        if isinstance(error, UserError) or config.backbone.name == "pocket":
-            raise
-        reason = " ".join(described(error).split())[:200]
-        raise UserError(f"backbone {config.backbone.name} cannot be used as it is configured: {reason}") from None
-    policy.save_memory(checkpointing=settings.gradient_checkpointing, sliced=settings.attention == "sliced")
-    return policy
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that the device has no arithmetic for.
-
-    Raises:
-        UserError: it has none.
-    """
-    if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision = fp16 needs a GPU, and this machine has none; take bf16, or fp32")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("precision = bf16: this GPU has no bf16 arithmetic (it takes Ampere or later); take fp16")
 
 
 class Trainer:

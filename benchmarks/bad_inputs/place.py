@@ -15,7 +15,7 @@ from b2bench.config.resolve import resolve
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.parquet import export_results
 from b2bench.store.store import Store
-from b2bench.training.trainer import Silent
+from b2bench.training.listener import Silent
 from bad_inputs.made import TINY
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rwr.py"
@@ -47,7 +47,7 @@ class _Stopped(Silent):
 
 def make_place(folder: Path) -> None:
     """Fill an empty folder."""
-    from b2bench.training import runs as runner
+    from b2bench.training import runs
 
     folder.mkdir()
     for name, content in FILES.items():
@@ -67,10 +67,10 @@ def make_place(folder: Path) -> None:
         config = resolve(
             algorithm="ddpo", wrapper="vanilla", reward="clipscore", backbone="pocket", queries=3, seed=0, values=values
         )
-        runner.new_run_id = lambda _, name=name: name
+        runs.new_run_id = lambda _, name=name: name
         own = store if stop else Store(folder / "whole.duckdb")
         try:
-            runner.start(config, own, folder / "runs", None, _Stopped() if stop else Silent())
+            runs.start(config, own, folder / "runs", None, _Stopped() if stop else Silent())
         except KeyboardInterrupt:
             continue
         shutil.move(folder / "runs" / name / "pytorch_lora_weights.safetensors", folder / "lora.safetensors")

@@ -174,13 +174,13 @@ def test_the_command_line_goes_before_the_config_file(
 def test_paths_and_names_are_printed_as_they_are(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench.training import runs as runner
-    from b2bench.training.trainer import Summary
+    from b2bench.training import runs
+    from b2bench.training.listener import Summary
 
     def start(config: Any, store: Store, out: Path, *_: object) -> Summary:
         return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, str(out / "weights"))
 
-    monkeypatch.setattr(runner, "start", start)
+    monkeypatch.setattr(runs, "start", start)
     monkeypatch.chdir(tmp_path)
     Path("a[").mkdir()
     done = b2bench(*TINY, "--db", "a[/b].duckdb", "--out", "runs[old]:cat:")
@@ -277,12 +277,12 @@ def test_a_killed_run_leaves_a_store_that_reads_and_resumes(
 def test_an_interrupt_before_the_run_promises_nothing(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench.training import runs as runner
+    from b2bench.training import runs
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "Trainer", interrupted)
+    monkeypatch.setattr(runs, "Trainer", interrupted)
     monkeypatch.chdir(tmp_path)
     result = b2bench(*TINY)
     assert result.code == 1
@@ -300,12 +300,12 @@ def test_an_interrupt_while_torch_is_imported_says_so(
     place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from b2bench.config import resolve as config
-    from b2bench.training import runs as runner
+    from b2bench.training import setup
 
     if place == "resolve":  # which imports the algorithm, and with it torch
         monkeypatch.setattr(config, "resolve", interrupt)
     else:
-        monkeypatch.setattr(runner, "limit_threads", interrupt)
+        monkeypatch.setattr(setup, "limit_threads", interrupt)
     monkeypatch.chdir(tmp_path)
     result = b2bench(*TINY)
     assert result.code == 1
@@ -317,11 +317,11 @@ def test_an_interrupt_while_torch_is_imported_says_so(
 def test_an_interrupt_before_a_run_goes_on_says_how(
     place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench.training import runs as runner
+    from b2bench.training import runs, setup
 
-    monkeypatch.setattr(runner, place, interrupt)
-    monkeypatch.setattr(runner, "from_dict", lambda _: SimpleNamespace(settings=Settings()))
-    monkeypatch.setattr(runner, "check_network", lambda _: None)
+    monkeypatch.setattr(setup if place == "limit_threads" else runs, place, interrupt)
+    monkeypatch.setattr(runs, "from_dict", lambda _: SimpleNamespace(settings=Settings()))
+    monkeypatch.setattr(runs, "check_network", lambda _: None)
     monkeypatch.chdir(tmp_path)
     Path("runs/earlier").mkdir(parents=True)
     Store("b2bench.duckdb").start_run(run_row("earlier"))

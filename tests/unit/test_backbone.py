@@ -18,7 +18,7 @@ from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.errors import UserError
 from b2bench.rollout import rollout, round_noise, sample
-from b2bench.training.trainer import check_precision
+from b2bench.training.setup import check_precision
 from b2bench.types import Interval, micro_batches
 from b2bench.update import transitions
 

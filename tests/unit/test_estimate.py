@@ -59,7 +59,7 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     config = pocket(algorithm, wrapper)
     assert config.rounds == 3  # the last one is shorter
     store = Store(tmp_path / "runs.duckdb")
-    from b2bench.training.runs import run_row
+    from b2bench.training.provenance import run_row
 
     trainer = Trainer(config, "run", store, tmp_path / "run")
     (tmp_path / "run").mkdir()

@@ -11,7 +11,7 @@ import torch
 from b2bench.config.resolve import resolve
 from b2bench.errors import RunFailed, UserError
 from b2bench.evaluation.reward_process import RewardProcess
-from b2bench.training.trainer import make_judges, ready_reward
+from b2bench.training.setup import make_judges, ready_reward
 
 PROMPTS = ["a cat riding a bike", "a dog playing chess", "a fox playing chess"]
 CPU = torch.device("cpu")

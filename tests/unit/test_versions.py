@@ -21,8 +21,8 @@ from b2bench.store.store import Store
 from b2bench.studies.baselines import Baseline
 from b2bench.sweep.local import Sweep, plan
 from b2bench.sweep.ray_task import on_node
-from b2bench.training import runs as runner
-from b2bench.training.trainer import Silent
+from b2bench.training import provenance, runs
+from b2bench.training.listener import Silent
 
 Release = Callable[[], None]
 
@@ -61,7 +61,7 @@ def config(options: dict[str, Any]) -> RunConfig:
 def row(run_id: str, seed: int = 0) -> dict[str, Any]:
     """The row of a run, as the runner writes it."""
     policy: Any = SimpleNamespace(device="cpu", threads=SimpleNamespace(count=1))
-    return runner.run_row(config({"seed": seed}), run_id, run_id, policy)
+    return provenance.run_row(config({"seed": seed}), run_id, run_id, policy)
 
 
 @pytest.fixture
@@ -90,32 +90,32 @@ def test_a_run_is_resumed(
     def trainer(*_: Any) -> None:
         raise InterruptedError("it goes on")
 
-    monkeypatch.setattr(runner, "Trainer", trainer)
-    monkeypatch.setattr(runner, "check_network", lambda _: None)
+    monkeypatch.setattr(runs, "Trainer", trainer)
+    monkeypatch.setattr(runs, "check_network", lambda _: None)
     store.start_run(row("a1"))
     (tmp_path / "a1").mkdir()
     release()
     if not numbers_change:
         with pytest.raises(InterruptedError, match="it goes on"):
-            runner.resume("a1", store, tmp_path, Silent())
+            runs.resume("a1", store, tmp_path, Silent())
         return
     reason = r"run a1 is of benchmark version 3, this is b2bench 99\.0 \(benchmark version 4\); .* Start it anew"
     with pytest.raises(UserError, match=reason):
-        runner.resume("a1", store, tmp_path, Silent())
+        runs.resume("a1", store, tmp_path, Silent())
 
 
 def test_a_name_goes_on(
     store: Store, tmp_path: Path, release: Release, numbers_change: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed: list[str] = []
-    monkeypatch.setattr(runner, "resume", lambda run_id, *_: resumed.append(run_id))
+    monkeypatch.setattr(runs, "resume", lambda run_id, *_: resumed.append(run_id))
     store.start_run(row("weekend"))
     release()
     if numbers_change:
         with pytest.raises(UserError, match="named 'weekend' already, with benchmark version 3; choose another name"):
-            runner.start(config({}), store, tmp_path, "weekend", Silent())
+            runs.start(config({}), store, tmp_path, "weekend", Silent())
     else:
-        runner.start(config({}), store, tmp_path, "weekend", Silent())
+        runs.start(config({}), store, tmp_path, "weekend", Silent())
     assert resumed == ([] if numbers_change else ["weekend"])
 
 
@@ -207,4 +207,4 @@ def test_runs_of_before_there_was_the_number_stay_apart(store: Store, tmp_path: 
     sweep.look()
     assert [progress.run_id for progress in sweep.progress] == ["a3"]
     with pytest.raises(UserError, match=r"run a2 is of benchmark version 0\.2\.0\.dev5, this is b2bench"):
-        runner.resume("a2", store, tmp_path, Silent())
+        runs.resume("a2", store, tmp_path, Silent())
