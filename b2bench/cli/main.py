@@ -358,7 +358,7 @@ def _planned(
     """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
     from b2bench.config.given import parse_assignments, read_config_file
     from b2bench.registry import Registry
-    from b2bench.sweep.local import parse_list, parse_seeds, plan
+    from b2bench.sweep.plan import parse_list, parse_seeds, plan
     from b2bench.text import suggestion
 
     content = read_config_file(config) if config else {}
@@ -443,7 +443,7 @@ def report(
     from b2bench.leaderboard.selection import held, parse_where, problems, select
     from b2bench.leaderboard.tables import tables
     from b2bench.store.store import Store
-    from b2bench.sweep.local import parse_seeds
+    from b2bench.sweep.plan import parse_seeds
 
     if not 0 < margin < math.inf:
         raise UserError(f"--margin {margin:g} is not above 0, or no number")

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,7 +59,7 @@ def run_in(folder: Path, task: dict[str, Any], environment: dict[str, str]) -> d
     arguments = ["run", *task["arguments"], "--db", "run.duckdb", "--out", "runs"]
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "b2bench.sweep.ray_task", str(folder), *arguments],
+            [sys.executable, "-m", "b2bench.cli.on_node", str(folder), *arguments],
             stdin=subprocess.PIPE,  # its end tells the child that this worker is gone
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -110,24 +109,3 @@ def own_folder() -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             Path(f"{folder}.lock").unlink(missing_ok=True)
-
-
-def end_with_parent(folder: Path) -> None:
-    """When stdin ends, the worker was killed: take the folder away and end, whatever the other threads do."""
-    while os.read(0, 1024):
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
-
-
-def main() -> None:
-    """``python -m b2bench.sweep.ray_task FOLDER run ...``: the command line, as long as its parent lives."""
-    threading.Thread(target=end_with_parent, args=(Path(sys.argv[1]),), daemon=True).start()
-    from b2bench.cli import main as cli
-
-    sys.argv = ["b2bench", *sys.argv[2:]]
-    cli.main()
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from b2bench.sweep.local import Job, Progress, Sweep, queries_done
+from b2bench.sweep.local import Progress, Sweep, queries_done
+from b2bench.sweep.plan import Job
 
 STYLES = {
     "waiting": "dim",

@@ -60,7 +60,7 @@ def runs_on(node: Any) -> list[psutil.Process]:
     try:
         for process in psutil.Process(raylet(node)).children(recursive=True):
             command = process.cmdline()
-            if "b2bench.sweep.ray_task" in command and (Path(process.cwd()) / "runs").is_dir():
+            if "b2bench.cli.on_node" in command and (Path(process.cwd()) / "runs").is_dir():
                 found.append(process)
     except psutil.Error:  # it ended meanwhile
         pass

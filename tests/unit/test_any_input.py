@@ -16,7 +16,7 @@ from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.hyperparameters import build, hyperparameters
-from b2bench.sweep.local import parse_list, parse_seeds
+from b2bench.sweep.plan import parse_list, parse_seeds
 from b2bench.text import shortened, visible
 
 often = settings(

@@ -16,7 +16,7 @@ from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.store.store import Store
-from b2bench.sweep.local import plan
+from b2bench.sweep.plan import plan
 from b2bench.sweep.ray_cluster import RayCluster, check_address, fitting
 from b2bench.sweep.ray_sweep import LOSSES, Lost, RaySweep, packed
 from b2bench.sweep.ray_task import PREFIX, on_node, own_folder
@@ -259,9 +259,9 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     script = (
-        "import sys, time, b2bench.cli.main as c; from b2bench.sweep import ray_task; c.main = lambda: time.sleep(60); "
+        "import sys, time, b2bench.cli.main as c; from b2bench.cli import on_node; c.main = lambda: time.sleep(60); "
     )
-    script += "ray_task.main()"
+    script += "on_node.main()"
     child = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, cwd=folder)
     assert child.stdin is not None
     child.stdin.close()

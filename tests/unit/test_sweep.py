@@ -19,7 +19,8 @@ from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.store.store import Store
-from b2bench.sweep.local import Job, Sweep, parse_list, parse_seeds, plan
+from b2bench.sweep.local import Sweep
+from b2bench.sweep.plan import Job, parse_list, parse_seeds, plan
 
 PYTHON = sys.executable
 

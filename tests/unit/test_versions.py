@@ -19,7 +19,8 @@ from b2bench.config.run import RunConfig
 from b2bench.errors import Refused, UserError
 from b2bench.store.store import Store
 from b2bench.studies.baselines import Baseline
-from b2bench.sweep.local import Sweep, plan
+from b2bench.sweep.local import Sweep
+from b2bench.sweep.plan import plan
 from b2bench.sweep.ray_task import on_node
 from b2bench.training import provenance, runs
 from b2bench.training.listener import Silent
