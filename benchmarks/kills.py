@@ -31,7 +31,8 @@ from rich.table import Table
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.evaluation.judges import Judges
-from b2bench.store.store import RUN_TABLES, Store
+from b2bench.store.schema import RUN_TABLES
+from b2bench.store.store import Store
 from b2bench.training import runs, trainer
 from b2bench.training.listener import Silent
 

@@ -24,7 +24,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.store.store import RUN_TABLES, Store
+from b2bench.store.schema import RUN_TABLES
+from b2bench.store.store import Store
 
 QUERIES, ROUNDS = 2400, 10
 

@@ -17,8 +17,6 @@ METRIC_NAMES = (
     "pairwise_distance",
     "kl_pretrained",
 )
-
-
 PROFILE_SETTINGS = (
     "steps",
     "eta",
@@ -30,7 +28,6 @@ PROFILE_SETTINGS = (
     "attention",
 )
 """Settings that matter where nothing is trained: to ``b2bench profile``."""
-
 
 # Taken: rows of table ``runs`` that no training made go by these.
 NO_ALGORITHMS = ("external", "baseline")

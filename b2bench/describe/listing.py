@@ -20,8 +20,6 @@ from b2bench.text import suggestion
 from b2bench.training.health import is_stale
 
 Row = dict[str, Any]
-
-
 LISTS = ("algorithms", "wrappers", "rewards", "prompts", "backbones", "presets", "runs")
 
 

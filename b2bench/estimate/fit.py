@@ -14,12 +14,8 @@ from b2bench.update import trained_steps
 
 MARGIN = 0.15
 """Share of a GPU's memory that is left free: its context, kernels' workspaces, the allocator's waste. Assumed."""
-
-
 ENOUGH_ROWS = 8
 """Training rows that are worth doing without checkpointing; below, kernels round differently from larger batches"""
-
-
 QUERY_BYTES, IMAGE_BYTES, EMPTY_STORE_BYTES = 154, 33, 798_720
 """Of a row of table ``queries``, of table ``images``, and of a store without rows: measured with duckdb 2.0 by a run of
 25,600 queries and 8,000 images"""

@@ -27,8 +27,6 @@ from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.types import Conditioning
 
 GIB = 2**30
-
-
 WIDTH = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of a number, by precision"""
 

@@ -22,14 +22,8 @@ from b2bench.wrappers import Vanilla
 # The toy task. The built-in algorithms and rwr gain 0.5 to 2 standard deviations with each of the seeds 0 to 9
 # (dpok with kl_weight 1 still 0.2); losses that ignore the reward gain at most 0.1 on average of three seeds.
 ROUNDS, DRAWS, OPTIMIZER_STEPS, LR = 20, 8, 2, 1e-2
-
-
 EVALUATION_IMAGES = 128
-
-
 SEEDS = (0, 1, 2)
-
-
 MARGIN = 0.1  # standard deviations of the reward before training
 
 

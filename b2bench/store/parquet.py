@@ -18,17 +18,9 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
-from b2bench.store.store import (
-    KEYS,
-    RUN_TABLES,
-    TABLES,
-    DamagedRow,
-    Store,
-    check_ids,
-    create_table,
-    insert_rows,
-    select_rows,
-)
+from b2bench.store.rows import DamagedRow, check_ids, insert_rows, select_rows
+from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, create_table
+from b2bench.store.store import Store
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
 

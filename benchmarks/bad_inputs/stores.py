@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from b2bench.store.store import RUN_TABLES, SCHEMA_VERSION, TABLES
+from b2bench.store.schema import RUN_TABLES, SCHEMA_VERSION, TABLES
 from bad_inputs.made import Input, damage_bytes, misplace, tiny
 
 JUNK = (

@@ -9,7 +9,8 @@ from store_rows import run_row
 
 from b2bench.errors import UserError
 from b2bench.store.parquet import export_results, import_results
-from b2bench.store.store import RUN_TABLES, Store
+from b2bench.store.schema import RUN_TABLES
+from b2bench.store.store import Store
 
 
 @pytest.fixture

@@ -22,8 +22,10 @@ from filelock import FileLock
 from store_rows import run_row
 
 from b2bench.errors import UserError
-from b2bench.store import store as store_module
-from b2bench.store.store import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES, Store, insert_rows
+from b2bench.store import database
+from b2bench.store.rows import insert_rows
+from b2bench.store.schema import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES
+from b2bench.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "store.md"
@@ -375,7 +377,7 @@ def test_a_column_of_tomorrow_is_in_no_migration_of_today(tmp_path: Path, monkey
         made_by(path, "1")
         with duckdb.connect(str(path)) as con:
             for step in range(2, SCHEMA_VERSION + 1):
-                con.execute(store_module.MIGRATIONS[step])
+                con.execute(database.MIGRATIONS[step])
             return [con.execute(query).fetchall() for query in SHAPE]
 
     today = lifted("today.duckdb")
@@ -388,9 +390,9 @@ def test_a_column_is_added_by_a_step_of_its_own(tmp_path: Path, monkeypatch: pyt
     """From the first version on, also to a table that a migration made."""
     old = made_by(tmp_path / "old.duckdb", "1")
     step = SCHEMA_VERSION + 1
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", step)
+    monkeypatch.setattr(database, "SCHEMA_VERSION", step)
     text = "ALTER TABLE profiles ADD COLUMN host VARCHAR; ALTER TABLE refusals ADD COLUMN host VARCHAR"
-    monkeypatch.setattr(store_module, "MIGRATIONS", MIGRATIONS | {step: text})
+    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS | {step: text})
     for table in ("profiles", "refusals"):
         monkeypatch.setitem(TABLES[table], "host", ("VARCHAR", "where it was made"))
     assert old.sql('SELECT * FROM "schema"') == [{"version": step}]
@@ -474,7 +476,7 @@ def test_a_name_that_is_no_text() -> None:
 
 
 def test_no_permission(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module.os, "access", lambda *_: False)
+    monkeypatch.setattr(database.os, "access", lambda *_: False)
     with pytest.raises(UserError, match="no permission"):
         store.check()
     with pytest.raises(UserError, match="no permission"):
@@ -482,9 +484,9 @@ def test_no_permission(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_older_schema_is_lifted(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     steps = {SCHEMA_VERSION + 1: "ALTER TABLE runs ADD COLUMN host VARCHAR; UPDATE runs SET host = 'h'"}
-    monkeypatch.setattr(store_module, "MIGRATIONS", steps)
+    monkeypatch.setattr(database, "MIGRATIONS", steps)
     monkeypatch.setitem(TABLES["runs"], "host", ("VARCHAR", "where it ran"))
     assert started.sql("SELECT host FROM runs") == [{"host": "h"}]
     assert started.sql('SELECT version FROM "schema"') == [{"version": SCHEMA_VERSION + 1}]
@@ -492,12 +494,12 @@ def test_an_older_schema_is_lifted(started: Store, monkeypatch: pytest.MonkeyPat
 
 def test_an_older_file_is_copied_before_it_is_lifted(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before, rows = started.path.read_bytes(), started.runs()
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: "nonsense"})
+    monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(database, "MIGRATIONS", {SCHEMA_VERSION + 1: "nonsense"})
     for _ in range(2):  # what is cut short and tried again needs no second copy
         with pytest.raises(duckdb.ParserException):
             started.runs()
-    monkeypatch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: "COMMENT ON TABLE runs IS 'x'"})
+    monkeypatch.setattr(database, "MIGRATIONS", {SCHEMA_VERSION + 1: "COMMENT ON TABLE runs IS 'x'"})
     started.finish_run("a1", "done")
     name = f"{started.path.name}.schema-{SCHEMA_VERSION}"
     (copy,) = [path for path in started.path.parent.iterdir() if "schema" in path.name]
@@ -517,9 +519,9 @@ def test_without_room_for_the_copy_the_schema_stays(started: Store, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-        patch.setattr(store_module, "MIGRATIONS", {SCHEMA_VERSION + 1: "ALTER TABLE runs ADD COLUMN host VARCHAR"})
-        patch.setattr(store_module.shutil, "copy2", full)
+        patch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr(database, "MIGRATIONS", {SCHEMA_VERSION + 1: "ALTER TABLE runs ADD COLUMN host VARCHAR"})
+        patch.setattr(database.shutil, "copy2", full)
         with pytest.raises(UserError, match=r"cannot be copied .*No space left"):
             started.runs()
     assert "host" not in started.runs()[0]
@@ -541,9 +543,9 @@ def test_refusals_are_noted_once_and_merged(started: Store, tmp_path: Path) -> N
 
 def test_a_migration_that_fails_leaves_the_old_file(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
         steps = {SCHEMA_VERSION + 1: "ALTER TABLE runs ADD COLUMN host VARCHAR; FROM nowhere"}
-        patch.setattr(store_module, "MIGRATIONS", steps)
+        patch.setattr(database, "MIGRATIONS", steps)
         with pytest.raises(duckdb.CatalogException):
             started.runs()
     (run,) = started.runs()
@@ -603,7 +605,7 @@ def test_calls_wait_while_another_process_holds_the_file(started: Store) -> None
 def test_a_call_that_waits_long_says_so(
     started: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store_module, "SILENT", 0.05)
+    monkeypatch.setattr(database, "SILENT", 0.05)
     monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL)  # as b2bench.quiet leaves it
     patient = Store(started.path, patience=0.3)
     with FileLock(f"{started.path}.lock"), pytest.raises(UserError, match="in use by other b2bench processes"):
