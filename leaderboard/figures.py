@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from b2bench.leaderboard.document import MEASURES, SYMBOLS, count
+from b2bench.leaderboard.grid import MEASURES, SYMBOLS, count
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.openness import Profile
+from b2bench.leaderboard.rows import Curve, Tables
 from b2bench.leaderboard.stats import Paired, estimate
-from b2bench.leaderboard.tables import Curve, Tables
 
 from b2bench.errors import UserError
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from b2bench.leaderboard.document import Picture
 from b2bench.leaderboard.figures import draw_samples, report_figures, written_figure
+from b2bench.leaderboard.grid import Picture
 from b2bench.leaderboard.grids import sample_grid
-from b2bench.leaderboard.tables import Tables
+from b2bench.leaderboard.rows import Tables
 
 KINDS = ("svg", "pdf")  # for pages, and for papers
 

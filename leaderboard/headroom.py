@@ -10,45 +10,18 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from b2bench.leaderboard.stats import Estimate, Paired, estimate, paired
+from b2bench.leaderboard.cells import _Cell
+from b2bench.leaderboard.rows import Context, HeadroomRow
+from b2bench.leaderboard.stats import Estimate, estimate, paired
 
 from b2bench.eval_images import automatic_images
-
-if TYPE_CHECKING:
-    from b2bench.leaderboard.tables import Context, _Cell
 
 BASELINE = "baseline"
 """What table ``runs`` calls the algorithm of a row that no training made."""
 KINDS = ("guidance", "best-of", "oracle")
 HELDOUT = "clipscore_heldout"
-
-
-@dataclass(frozen=True)
-class HeadroomRow:
-    """A baseline's test-split numbers. The reference row is the pretrained model as runs sample it.
-
-    ``gain`` is against the pretrained model on the same noise; ``headroom`` is :func:`headroom` of the alignment;
-    ``queries_per_image`` says how many reward queries choosing an image took.
-    """
-
-    name: str
-    kind: str
-    label: str
-    config_hash: str
-    alignment: Estimate
-    gain: Paired
-    headroom: Estimate | None
-    heldout: Estimate
-    heldout_gain: Paired
-    success: Estimate
-    inception: dict[str, Estimate]
-    diversity: dict[str, Estimate]
-    seeds: tuple[int, ...]
-    queries_per_image: int
-    reference: bool = False
 
 
 def is_baseline(row: Mapping[str, Any]) -> bool:

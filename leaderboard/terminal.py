@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from b2bench.leaderboard.document import ALWAYS, Cell, Grid, document, number
+from b2bench.leaderboard.document import document
+from b2bench.leaderboard.grid import ALWAYS, Cell, Grid, number
 from b2bench.leaderboard.openness import Measure, Profile
-from b2bench.leaderboard.tables import Tables
+from b2bench.leaderboard.rows import Tables
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console

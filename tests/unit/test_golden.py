@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.html import html
-from b2bench.leaderboard.tables import Tables, tables
+from b2bench.leaderboard.rows import Tables
+from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.terminal import render, to_json
 from b2bench.leaderboard.written import csv_text, latex, markdown
 from rich.console import Console

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from b2bench.leaderboard.document import Cell, Column, Grid, Picture, Section, document, paper_grids
+from b2bench.leaderboard.document import document
 from b2bench.leaderboard.figures import _window, colours, draw_samples, pareto, report_figures, written_figure
 from b2bench.leaderboard.files import write_figures, write_whole
+from b2bench.leaderboard.grid import Cell, Column, Grid, Picture, Section
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.html import html
+from b2bench.leaderboard.paper import paper_grids
+from b2bench.leaderboard.rows import Context
 from b2bench.leaderboard.selection import parse_where, problems, select
-from b2bench.leaderboard.tables import Context, tables
+from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.terminal import render, to_json
 from b2bench.leaderboard.written import (
     BEGIN,

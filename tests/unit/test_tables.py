@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.headroom import headroom
+from b2bench.leaderboard.rows import Tables
 from b2bench.leaderboard.selection import held, parse_where, problems, select
-from b2bench.leaderboard.tables import Tables, tables
+from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.terminal import render, to_json
 from rich.console import Console
 from scipy import stats as scipy_stats

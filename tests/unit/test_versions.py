@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from b2bench.leaderboard.document import title
+from b2bench.leaderboard.grid import title
+from b2bench.leaderboard.rows import Tables
 from b2bench.leaderboard.selection import problems
-from b2bench.leaderboard.tables import Tables, tables
+from b2bench.leaderboard.tables import tables
 
 import b2bench
 from b2bench.config.resolve import resolve
