@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from b2bench.leaderboard.cells import _Cell
+from b2bench.leaderboard.cells import Cell
 from b2bench.leaderboard.headroom import HELDOUT, headroom
 from b2bench.leaderboard.rows import DIVERSITY, INCEPTION, Context, DiversityRow, GeneralisationRow, LeaderboardRow
 from b2bench.leaderboard.stats import (
@@ -20,13 +20,13 @@ from b2bench.leaderboard.stats import (
 )
 
 
-def _place(row: LeaderboardRow) -> tuple[bool, float]:
+def place(row: LeaderboardRow) -> tuple[bool, float]:
     """What rows are ordered by. Those of too few seeds for an interval stand below: one lucky seed is not the best."""
     mean = row.alignment.mean
     return row.alignment.high is not None, -math.inf if mean is None else mean
 
 
-def _levels(context: Context, cells: Sequence[_Cell]) -> tuple[float | None, float | None]:
+def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float | None]:
     """``Head.target`` and ``Head.matched``; None where no cell gains."""
     gains, ends, starts = [], [], []
     for cell in cells:
@@ -44,7 +44,7 @@ def _levels(context: Context, cells: Sequence[_Cell]) -> tuple[float | None, flo
     return starts[best] + gains[best] / 2, matched
 
 
-def _ranks(context: Context, cells: Sequence[_Cell]) -> dict[int, tuple[int, int] | None]:
+def ranks_of(context: Context, cells: Sequence[Cell]) -> dict[int, tuple[int, int] | None]:
     """The rank range of each cell by its id, where several cells all share three seeds or more; else none has one."""
     if len(cells) < 2:
         return {}
@@ -53,7 +53,7 @@ def _ranks(context: Context, cells: Sequence[_Cell]) -> dict[int, tuple[int, int
     return {id(cell): ranks for cell, ranks in zip(cells, ranges, strict=True)}
 
 
-def _generalisation(context: Context, cell: _Cell) -> GeneralisationRow:
+def generalisation_row(context: Context, cell: Cell) -> GeneralisationRow:
     seeds, metric = cell.seeds, context.reward
     unseen = paired(cell.final(metric, seeds), cell.start(metric, seeds))
     seen = paired(
@@ -64,10 +64,10 @@ def _generalisation(context: Context, cell: _Cell) -> GeneralisationRow:
     return GeneralisationRow(cell.algorithm, cell.wrapper, cell.label, seen, unseen, gap)
 
 
-def _diversity(context: Context, cell: _Cell, matched: float | None) -> DiversityRow:
+def diversity_row(context: Context, cell: Cell, matched: float | None) -> DiversityRow:
     seeds = cell.seeds
     present = {metric for run in cell.runs.values() for at in run.values.values() for metric in at}
-    measures = [metric for part in _measures(present) for metric in part]
+    measures = [metric for part in measures_of(present) for metric in part]
 
     gained = paired(cell.final(context.reward, seeds), cell.start(context.reward, seeds))
     end = estimate(cell.final(context.reward, seeds)).mean
@@ -92,8 +92,8 @@ def _diversity(context: Context, cell: _Cell, matched: float | None) -> Diversit
     )
 
 
-def _leaderboard_row(
-    context: Context, cell: _Cell, oracle: float | None, target: float | None, ranks: tuple[int, int] | None
+def leaderboard_row(
+    context: Context, cell: Cell, oracle: float | None, target: float | None, ranks: tuple[int, int] | None
 ) -> LeaderboardRow:
     seeds = cell.seeds
     alignment = cell.final(context.reward, seeds)
@@ -101,7 +101,7 @@ def _leaderboard_row(
     def gain(metric: str) -> Paired:
         return paired(cell.final(metric, seeds), cell.start(metric, seeds))
 
-    measures = _measures({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
+    measures = measures_of({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
     calls = [run.calls for run in cell.runs.values() if run.calls is not None]
     curves = [cell.runs[seed].curve(context.reward) for seed in seeds]
     reached = [] if target is None else [queries_to_target(*curve, target) for curve in curves]
@@ -131,11 +131,13 @@ def _leaderboard_row(
     )
 
 
-def _measures(present: set[str]) -> tuple[list[str], list[str]]:
+def measures_of(present: set[str]) -> tuple[list[str], list[str]]:
     return [metric for metric in INCEPTION if metric in present], [m for m in DIVERSITY if m in present]
 
 
-def _reference(context: Context, pretrained: Mapping[int, Mapping[str, float]], oracle: float | None) -> LeaderboardRow:
+def reference_row(
+    context: Context, pretrained: Mapping[int, Mapping[str, float]], oracle: float | None
+) -> LeaderboardRow:
     """The pretrained model, over the test sets that it was measured on: one, unless noise was by seed or by choice."""
     seeds = tuple(sorted(pretrained))
     alignment = [pretrained[seed].get(context.reward, math.nan) for seed in seeds]
@@ -143,7 +145,7 @@ def _reference(context: Context, pretrained: Mapping[int, Mapping[str, float]], 
     def value(metric: str) -> Estimate:
         return estimate([pretrained[seed].get(metric, math.nan) for seed in seeds])
 
-    inception, diversity = _measures({metric for at in pretrained.values() for metric in at})
+    inception, diversity = measures_of({metric for at in pretrained.values() for metric in at})
     return LeaderboardRow(
         "pretrained",
         "-",

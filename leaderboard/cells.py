@@ -35,7 +35,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """A run and its values on the test split, and on training prompts: queries -> metric -> value, NaN for null."""
 
     row: Row
@@ -82,14 +82,14 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
     """Finished runs of one config hash, one per seed."""
 
     algorithm: str
     wrapper: str
     config_hash: str
     config: dict[str, str]
-    runs: dict[int, _Run]
+    runs: dict[int, Run]
     label: str = ""
     pretrained: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class _Cell:
         return values
 
 
-def _cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
+def cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
     """Denoiser calls up to each round's end, by its reward queries."""
     total, found = 0, {0: 0}
     for queries, calls in sorted(spent):
@@ -131,39 +131,39 @@ def _cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
     return found
 
 
-def _names(row: Row) -> tuple[str, str]:
+def names_of(row: Row) -> tuple[str, str]:
     return visible(row["algorithm"] or "-"), visible(row["wrapper"] or "-")
 
 
-def _cells(runs: Sequence[_Run], pretrained: Mapping[int, Mapping[str, float]]) -> list[_Cell]:
+def cells_of(runs: Sequence[Run], pretrained: Mapping[int, Mapping[str, float]]) -> list[Cell]:
     """Cells in order of name, labelled where an algorithm and a wrapper have several."""
-    chosen: dict[tuple[str, str, str], dict[int, _Run]] = defaultdict(dict)
+    chosen: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
     # identical reruns count once: the latest that was done, or else the latest that failed
     for run in sorted(runs, key=lambda run: (not run.failed, str(run.row["finished"] or ""))):
-        chosen[(*_names(run.row), run.row["config_hash"])][run.row["seed"]] = run
+        chosen[(*names_of(run.row), run.row["config_hash"])][run.row["seed"]] = run
     cells = [
-        _Cell(*key, _flat(next(iter(members.values())).row["config"] or {}), members, "", pretrained)
+        Cell(*key, flat(next(iter(members.values())).row["config"] or {}), members, "", pretrained)
         for key, members in chosen.items()
     ]
-    groups: dict[tuple[str, str], list[_Cell]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.algorithm, cell.wrapper].append(cell)
     return [
         replace(cell, label=label)
-        for name in sorted(groups, key=lambda name: (name[0], _order(name[1])))
+        for name in sorted(groups, key=lambda name: (name[0], wrapper_order(name[1])))
         for cell, label in zip(
             groups[name],
-            _labels([cell.config for cell in groups[name]], [cell.config_hash for cell in groups[name]]),
+            labels([cell.config for cell in groups[name]], [cell.config_hash for cell in groups[name]]),
             strict=True,
         )
     ]
 
 
-def _order(wrapper: str) -> tuple[int, str]:
+def wrapper_order(wrapper: str) -> tuple[int, str]:
     return (WRAPPERS.index(wrapper) if wrapper in WRAPPERS else len(WRAPPERS), wrapper)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Dotted key -> value as text, of the settings that tell cells apart."""
     found: dict[str, str] = {}
     for key, value in config.items():
@@ -171,13 +171,13 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if name in NO_SETTING:
             continue
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{name}.")
+            found |= flat(value, f"{name}.")
         else:
             found[visible(name)] = visible(value) if isinstance(value, str) else json.dumps(value, default=str)
     return found
 
 
-def _labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> list[str]:
+def labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> list[str]:
     """What tells each configuration from the others, "lr=0.001 steps=48"; nothing for a single one."""
     if len(configs) < 2:
         return [""] * len(configs)

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from b2bench.leaderboard.cells import _Cell
+from b2bench.leaderboard.cells import Cell
 from b2bench.leaderboard.rows import Context, HeadroomRow
 from b2bench.leaderboard.stats import Estimate, estimate, paired
 
@@ -60,7 +60,7 @@ def _sized(config: Mapping[str, str]) -> Mapping[str, str]:
     return {**config, "settings.eval_images": str(automatic_images(int(queries)).test)}
 
 
-def oracle_of(config: Mapping[str, str], baselines: Iterable[_Cell], metric: str) -> float | None:
+def oracle_of(config: Mapping[str, str], baselines: Iterable[Cell], metric: str) -> float | None:
     """The oracle's ``metric`` for a flat configuration, as a mean over its seeds; None where it was not measured."""
     values = {}
     for cell in baselines:
@@ -70,7 +70,7 @@ def oracle_of(config: Mapping[str, str], baselines: Iterable[_Cell], metric: str
 
 
 def rows(
-    context: Context, baselines: Sequence[_Cell], cells: Sequence[_Cell], measures: tuple[Sequence[str], Sequence[str]]
+    context: Context, baselines: Sequence[Cell], cells: Sequence[Cell], measures: tuple[Sequence[str], Sequence[str]]
 ) -> tuple[HeadroomRow, ...]:
     """The rows of a context: the pretrained model, then guidance, best-of and oracle.
 
@@ -120,7 +120,7 @@ def _order(config: Mapping[str, str]) -> tuple[int, float]:
     return (KINDS.index(kind) if kind in KINDS else len(KINDS), float(value))
 
 
-def _start(baseline: _Cell, seed: int, starts: Iterable[_Cell], metric: str) -> float:
+def _start(baseline: Cell, seed: int, starts: Iterable[Cell], metric: str) -> float:
     """The pretrained model's value on the noise of a baseline's ``seed``."""
     noise = baseline.runs[seed].noise
     for cell in starts:
@@ -131,7 +131,7 @@ def _start(baseline: _Cell, seed: int, starts: Iterable[_Cell], metric: str) -> 
     return math.nan
 
 
-def missing_oracle(context: Context, cells: Iterable[_Cell], baselines: Sequence[_Cell]) -> str:
+def missing_oracle(context: Context, cells: Iterable[Cell], baselines: Sequence[Cell]) -> str:
     """Which command gives the oracle that cells or baselines lack; "" where none lacks it, or there is none to have."""
     if context.backbone != "pocket":
         return ""

@@ -21,21 +21,21 @@ from typing import Any
 
 import numpy as np
 from b2bench.leaderboard.board import (
-    _diversity,
-    _generalisation,
-    _leaderboard_row,
-    _levels,
-    _measures,
-    _place,
-    _ranks,
-    _reference,
+    diversity_row,
+    generalisation_row,
+    leaderboard_row,
+    levels,
+    measures_of,
+    place,
+    ranks_of,
+    reference_row,
 )
-from b2bench.leaderboard.cells import Row, _Cell, _cells, _cumulative, _flat, _names, _Run
+from b2bench.leaderboard.cells import Cell, Row, Run, cells_of, cumulative, flat, names_of
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import fits, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
 from b2bench.leaderboard.rows import INCEPTION, MARGIN, Context, Curve, Detail, Head, Incomplete, Tables
-from b2bench.leaderboard.verdicts import _ablation, _compatibility, _Variant, _variants
+from b2bench.leaderboard.verdicts import Variant, ablation, compatibility, variants_of
 
 from b2bench.text import visible
 
@@ -82,27 +82,27 @@ def tables(
         queries[row["run_id"]] = max(queries[row["run_id"]], row["queries"])
         spent[row["run_id"]].append((row["queries"], sum(part or 0 for part in parts)))
 
-    contexts: dict[Context, list[_Run]] = defaultdict(list)
-    baselines: dict[Context, list[_Run]] = defaultdict(list)
+    contexts: dict[Context, list[Run]] = defaultdict(list)
+    baselines: dict[Context, list[Run]] = defaultdict(list)
     for row in runs:
         name = row["run_id"]
         mine = dict(values.get(name, {}))
         reached = max(queries.get(name, 0), max(mine, default=0))
-        run = _Run(row, mine, calls.get(name), reached, dict(seen.get(name, {})), _cumulative(spent.get(name, [])))
+        run = Run(row, mine, calls.get(name), reached, dict(seen.get(name, {})), cumulative(spent.get(name, [])))
         if is_baseline(row):
             baselines[replace(_context(row), budget=None)].append(run)
         else:
             contexts[_context(row)].append(run)
     refused: dict[Any, dict[tuple[str, str], str]] = defaultdict(dict)
     for row in refusals:
-        refused[tuple(row[name] for name in _REFUSED_IN)][_names(row)] = visible(row["reason"])
+        refused[tuple(row[name] for name in _REFUSED_IN)][names_of(row)] = visible(row["reason"])
     found, placed = [], set()
     for context, members in contexts.items():
-        finished = [_flat(run.row["config"] or {}) for run in members if run.row["status"] in FINISHED]
+        finished = [flat(run.row["config"] or {}) for run in members if run.row["status"] in FINISHED]
         beside = [
             run
             for run in baselines[replace(context, budget=None)]
-            if any(fits(_flat(run.row["config"]), config) for config in finished)
+            if any(fits(flat(run.row["config"]), config) for config in finished)
         ]
         placed |= {run.row["run_id"] for run in beside}
         here = refused[tuple(getattr(context, name) for name in _REFUSED_IN)]
@@ -116,7 +116,7 @@ def tables(
     return sorted(found, key=lambda table: tuple(str(value) for value in vars(table.head.context).values()))
 
 
-def _detail(cell: _Cell, cells: Sequence[_Cell]) -> Detail:
+def _detail(cell: Cell, cells: Sequence[Cell]) -> Detail:
     shared = set.intersection(*(set(other.config.items()) for other in cells))
     runs = [cell.runs[seed].row for seed in cell.seeds]
     versions = {
@@ -132,7 +132,7 @@ def _detail(cell: _Cell, cells: Sequence[_Cell]) -> Detail:
     )
 
 
-def _curves(cell: _Cell) -> list[Curve]:
+def _curves(cell: Cell) -> list[Curve]:
     found = []
     for seed in cell.seeds:
         run = cell.runs[seed]
@@ -175,9 +175,9 @@ def _reward_settings(config: Row) -> str:
 
 def _tables(
     context: Context,
-    runs: Sequence[_Run],
+    runs: Sequence[Run],
     settings: Mapping[str, Sequence[Row]],
-    baselines: Sequence[_Run],
+    baselines: Sequence[Run],
     margin: float,
     refused: Mapping[tuple[str, str], str],
     planned: frozenset[int],
@@ -188,24 +188,24 @@ def _tables(
         for metric, value in run.values.get(0, {}).items():
             if math.isfinite(value):
                 pretrained[run.noise].setdefault(metric, value)
-    cells = _cells(finished, pretrained)
-    beside = _cells(baselines, {})
+    cells = cells_of(finished, pretrained)
+    beside = cells_of(baselines, {})
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
-    target, matched = _levels(context, cells)
-    ranks = _ranks(context, cells)
+    target, matched = levels(context, cells)
+    ranks = ranks_of(context, cells)
     wanted = planned.union(*(cell.seeds for cell in cells))
     rows = [
         replace(
-            _leaderboard_row(context, cell, oracle, target, ranks.get(id(cell))),
+            leaderboard_row(context, cell, oracle, target, ranks.get(id(cell))),
             lacking=tuple(sorted(wanted.difference(cell.seeds))),
         )
         for cell, oracle in zip(cells, oracles, strict=True)
     ]
-    rows.sort(key=_place, reverse=True)
-    variants = _variants(cells)
+    rows.sort(key=place, reverse=True)
+    variants = variants_of(cells)
     if pretrained:
         # cells that were evaluated in several ways have no one oracle
-        rows.append(_reference(context, pretrained, oracles[0] if len(set(oracles)) == 1 else None))
+        rows.append(reference_row(context, pretrained, oracles[0] if len(set(oracles)) == 1 else None))
     incomplete = [run for run in runs if run.row["status"] not in FINISHED]
     present = {metric for run in baselines for at in run.values.values() for metric in at}
     return Tables(
@@ -213,14 +213,14 @@ def _tables(
             _head(context, cells or beside, variants, settings, wanted), target=target, matched=matched, margin=margin
         ),
         tuple(rows),
-        headroom_rows(context, beside, cells, _measures(present)),
+        headroom_rows(context, beside, cells, measures_of(present)),
         missing_oracle(context, cells or beside, beside),
-        _ablation(context, variants),
-        _compatibility(context, variants, incomplete, margin, refused),
+        ablation(context, variants),
+        compatibility(context, variants, incomplete, margin, refused),
         tuple(
             Incomplete(
                 visible(run.row["run_id"]),
-                *_names(run.row),
+                *names_of(run.row),
                 run.row["seed"],
                 run.row["status"],
                 run.queries,
@@ -228,8 +228,8 @@ def _tables(
             )
             for run in incomplete
         ),
-        tuple(_generalisation(context, cell) for cell in cells),
-        tuple(_diversity(context, cell, matched) for cell in cells),
+        tuple(generalisation_row(context, cell) for cell in cells),
+        tuple(diversity_row(context, cell, matched) for cell in cells),
         tuple(curve for cell in cells for curve in _curves(cell)),
         tuple(_detail(cell, cells) for cell in cells),
     )
@@ -241,8 +241,8 @@ def _minute(moment: Any) -> str:
 
 def _head(
     context: Context,
-    cells: Sequence[_Cell],
-    variants: Sequence[_Variant],
+    cells: Sequence[Cell],
+    variants: Sequence[Variant],
     settings: Mapping[str, Sequence[Row]],
     wanted: frozenset[int],
 ) -> Head:

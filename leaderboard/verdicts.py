@@ -6,38 +6,38 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from b2bench.leaderboard.cells import WRAPPERS, _Cell, _labels, _names, _order, _Run
+from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, labels, names_of, wrapper_order
 from b2bench.leaderboard.rows import ALPHA, AblationRow, CompatibilityCell, CompatibilityRow, Context, Verdict
 from b2bench.leaderboard.stats import Effects, Paired, detectable, equivalent, factorial, holm, paired
 
 
 @dataclass(frozen=True)
-class _Variant:
+class Variant:
     """An algorithm with one choice of settings, under several wrappers."""
 
     algorithm: str
     label: str
-    cells: dict[str, _Cell]
+    cells: dict[str, Cell]
     several: tuple[str, ...] = ()
 
 
-def _variants(cells: Sequence[_Cell]) -> list[_Variant]:
+def variants_of(cells: Sequence[Cell]) -> list[Variant]:
     """Cells of an algorithm that differ in the wrapper and its settings alone, together.
 
     Settings that only some of the cells have are the wrapper's. Where one wrapper has several settings,
     the one with most seeds stands for it (then the latest): no choice by result.
     """
-    algorithms: dict[str, list[_Cell]] = defaultdict(list)
+    algorithms: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         algorithms[cell.algorithm].append(cell)
     found = []
     for algorithm, members in algorithms.items():
         shared = set.intersection(*(set(cell.config) for cell in members))
         shared = {key for key in shared if key != "wrapper" and not key.startswith(("wrapper.", "wrapper_"))}
-        groups: dict[tuple[tuple[str, str], ...], list[_Cell]] = defaultdict(list)
+        groups: dict[tuple[tuple[str, str], ...], list[Cell]] = defaultdict(list)
         for cell in members:
             groups[tuple(sorted((key, cell.config[key]) for key in shared))].append(cell)
-        for settings, label in zip(groups, _labels([dict(key) for key in groups], [""] * len(groups)), strict=True):
+        for settings, label in zip(groups, labels([dict(key) for key in groups], [""] * len(groups)), strict=True):
             by_seeds = sorted(
                 groups[settings],
                 key=lambda cell: (
@@ -47,11 +47,11 @@ def _variants(cells: Sequence[_Cell]) -> list[_Variant]:
             )
             wrappers = [cell.wrapper for cell in by_seeds]
             several = tuple(sorted({name for name in wrappers if wrappers.count(name) > 1}))
-            found.append(_Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several))
+            found.append(Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several))
     return found
 
 
-def _ablation(context: Context, variants: Sequence[_Variant]) -> tuple[AblationRow, ...]:
+def ablation(context: Context, variants: Sequence[Variant]) -> tuple[AblationRow, ...]:
     rows = []
     for variant in variants:
         missing = [wrapper for wrapper in WRAPPERS if wrapper not in variant.cells]
@@ -82,10 +82,10 @@ def _adjusted(family: Sequence[Paired]) -> list[Paired]:
     return [replace(effect, p_adjusted=value) for effect, value in zip(family, p, strict=True)]
 
 
-def _compatibility(
+def compatibility(
     context: Context,
-    variants: Sequence[_Variant],
-    incomplete: Sequence[_Run],
+    variants: Sequence[Variant],
+    incomplete: Sequence[Run],
     margin: float,
     refused: Mapping[tuple[str, str], str],
 ) -> tuple[CompatibilityRow, ...]:
@@ -93,12 +93,12 @@ def _compatibility(
 
     Where vanilla was not run, all are against the pretrained model.
     """
-    started = {_names(run.row) for run in incomplete}
+    started = {names_of(run.row) for run in incomplete}
     others = {name for variant in variants for name in variant.cells} | {name for _, name in (*started, *refused)}
-    wrappers = sorted({*WRAPPERS, *(others - {"-"})}, key=_order)
+    wrappers = sorted({*WRAPPERS, *(others - {"-"})}, key=wrapper_order)
     variants = [variant for variant in variants if set(variant.cells) != {"-"}]
     for algorithm in sorted({name for name, _ in (*started, *refused)} - {variant.algorithm for variant in variants}):
-        variants.append(_Variant(algorithm, "", {}))
+        variants.append(Variant(algorithm, "", {}))
 
     rows: list[list[CompatibilityCell]] = []
     for variant in variants:

@@ -13,7 +13,7 @@ from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.config.given import check_text
 from b2bench.config.presets import deviations, load_preset
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
-from b2bench.config.run import RunConfig, _source_name, code_hash
+from b2bench.config.run import RunConfig, code_hash, source_name
 from b2bench.config.settings import METRIC_NAMES, NO_ALGORITHMS, PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
 from b2bench.hyperparameters import Hyperparameter, build, hyperparameters
@@ -24,7 +24,7 @@ from b2bench.text import described, suggestion
 def _found_again(recorded: Mapping[str, str]) -> str:
     """What to look a run's backbone up by: its name, where that still means the same source."""
     known = backbones().get(recorded["name"])
-    return recorded["name"] if known and _source_name(known) == recorded["source"] else recorded["source"]
+    return recorded["name"] if known and source_name(known) == recorded["source"] else recorded["source"]
 
 
 def resolve(

@@ -12,7 +12,7 @@ from typing import Any
 
 from b2bench.backbones.specs import Backbone
 from b2bench.config.prompt_sets import PromptSet
-from b2bench.config.settings import _NO_IDENTITY, Settings
+from b2bench.config.settings import NO_IDENTITY, Settings
 from b2bench.errors import UserError
 from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.hyperparameters import hyperparameters
@@ -93,7 +93,7 @@ class RunConfig:
             "algorithm": {"name": self.algorithm_name, **values("algorithm", self.algorithm)},
             "wrapper": {"name": self.wrapper_name, **values("wrapper", self.wrapper)},
             "reward": {"name": self.reward_name, **values("reward", self.reward)},
-            "backbone": {"name": self.backbone.name, "source": _source_name(self.backbone)},
+            "backbone": {"name": self.backbone.name, "source": source_name(self.backbone)},
             "prompts": {"name": self.prompts.name, "hash": self.prompts.content_hash},
             "queries": self.queries,
             "seed": self.seed,
@@ -111,7 +111,7 @@ class RunConfig:
 def cell_hash(content: Mapping[str, Any]) -> str:
     """Identity of the cell that ``content``, as of :meth:`RunConfig.as_dict`, describes."""
     kept = {key: value for key, value in content.items() if key not in ("seed", "found", "preset")}
-    kept["settings"] = {key: value for key, value in kept["settings"].items() if key not in _NO_IDENTITY}
+    kept["settings"] = {key: value for key, value in kept["settings"].items() if key not in NO_IDENTITY}
     if not kept["settings"].get("reward_noise"):  # without noise a cell is what it was before there was the setting
         kept["settings"].pop("reward_noise", None)
     if kept["settings"].get("timestep_fraction") == 1:  # and so with all steps
@@ -127,7 +127,7 @@ def code_hash(cls: type) -> str | None:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else None
 
 
-def _source_name(backbone: Backbone) -> str:
+def source_name(backbone: Backbone) -> str:
     """Not a path of one machine: the embedded weights go by their name."""
     if backbone.name == "pocket":
         return backbone.name

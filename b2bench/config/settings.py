@@ -147,7 +147,7 @@ class Settings:
             raise ValueError(f"eta = {self.eta} is outside [0, 1]")
 
 
-_NO_IDENTITY = (
+NO_IDENTITY = (
     "micro_batch",
     "train_micro_batch",
     "decode_micro_batch",

@@ -16,7 +16,7 @@ from b2bench.config.presets import Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.resolve import own_checkpoint
 from b2bench.config.settings import Settings
-from b2bench.describe.listing import LISTS, Row, _docstring, _now, _plain
+from b2bench.describe.listing import LISTS, Row, docstring, plain, utc_now
 from b2bench.errors import UserError
 from b2bench.hyperparameters import hyperparameters
 from b2bench.leaderboard.evaluations import comparable
@@ -70,7 +70,7 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
 
 def _explained(cls: type) -> Row:
     return {
-        "doc": _docstring(cls),
+        "doc": docstring(cls),
         "hyperparameters": [
             {"name": p.name, "type": p.type_name, "default": p.default, "doc": p.doc} for p in hyperparameters(cls)
         ],
@@ -161,7 +161,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
     config = run["config"] if isinstance(run["config"], Mapping) else {}
     left_out = ("config", "config_hash", "error", "versions")
     facts = {name: value for name, value in run.items() if name not in left_out and value is not None}
-    found: Row = _plain(
+    found: Row = plain(
         {
             "kind": "run",
             "name": run["name"] or run_id,
@@ -170,7 +170,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "versions": run["versions"] or {},
             "differences": _differences(config, registries),
             "preset": config.get("preset"),
-            "findings": [asdict(one) for one in findings(run, stored, evals, equal, _now())],
+            "findings": [asdict(one) for one in findings(run, stored, evals, equal, utc_now())],
             "curves": _curves(run["reward"], rounds, evals),
             "evaluations": _before_after(evals),
             "rounds": rounds,

@@ -99,36 +99,36 @@ def _runs(store: Store) -> list[Row]:
             "run": run["run_id"],
             "name": run["name"],
             **{column: run[column] for column in columns},
-            **({"status": "stale"} if is_stale(run, _now()) else {}),
+            **({"status": "stale"} if is_stale(run, utc_now()) else {}),
             "queries": counts.get(run["run_id"], 0),
             "budget": run["budget"],
-            "started": _plain(run["started"]),
+            "started": plain(run["started"]),
             "error": run["error"],
         }
         for run in store.runs()
     ]
 
 
-def _docstring(cls: type) -> str:
+def docstring(cls: type) -> str:
     text = inspect.cleandoc(cls.__doc__ or "")
     # A dataclass without a docstring is given its signature as one.
     return "" if text.startswith(f"{cls.__name__}(") else text
 
 
 def _summary(cls: type) -> str:
-    return _docstring(cls).partition("\n")[0]
+    return docstring(cls).partition("\n")[0]
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` for JSON: times as text, and null for what is not finite."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     return None if isinstance(value, float) and not math.isfinite(value) else value

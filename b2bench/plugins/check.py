@@ -10,10 +10,10 @@ import contextlib
 from pathlib import Path
 
 from b2bench.errors import UserError
-from b2bench.plugins.check_algorithm import _check_algorithm
-from b2bench.plugins.check_reward import _check_reward
-from b2bench.plugins.check_wrapper import _check_wrapper
-from b2bench.plugins.contract import CheckResult, _Checker, _Stop
+from b2bench.plugins.check_algorithm import check_algorithm
+from b2bench.plugins.check_reward import check_reward
+from b2bench.plugins.check_wrapper import check_wrapper
+from b2bench.plugins.contract import Checker, CheckResult, Stop
 from b2bench.registry import import_plugin, kind_of, load_registries
 from b2bench.text import suggestion
 
@@ -28,11 +28,11 @@ def check_file(file: Path) -> list[CheckResult]:
         UserError: there is neither such a file nor such a name, or the file does not import.
     """
     classes = import_plugin(file) if file.is_file() else _registered(file)
-    checks = {"algorithm": _check_algorithm, "wrapper": _check_wrapper, "reward": _check_reward}
+    checks = {"algorithm": check_algorithm, "wrapper": check_wrapper, "reward": check_reward}
     results = []
     for cls in classes:
-        checker = _Checker(cls)
-        with contextlib.suppress(_Stop):
+        checker = Checker(cls)
+        with contextlib.suppress(Stop):
             checks[kind_of(cls)](cls, checker)
         results += checker.results
     return results

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
-from b2bench.plugins.contract import _changed, _check_hyperparameters, _Checker, _clone, _expect, _Failed, _global_seed
+from b2bench.plugins.contract import Checker, Failed, changes, check_hyperparameters, copy_of, expect, global_seed
 from b2bench.plugins.toy import PROMPTS, ToyPolicy, toy_batch, toy_reward, toy_rollout
 from b2bench.protocols import Batch
 from b2bench.rollout import round_noise, sample
@@ -47,16 +47,16 @@ class _Subject:
         """Loss and metrics of a copy of ``batch``.
 
         Raises:
-            _Failed: it returned something else.
+            Failed: it returned something else.
         """
-        answer = self.algorithm.loss(self.policy, _clone(batch))
+        answer = self.algorithm.loss(self.policy, copy_of(batch))
         if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise _Failed(f"loss returned {type(answer).__name__}; return (loss, metrics)")
+            raise Failed(f"loss returned {type(answer).__name__}; return (loss, metrics)")
         loss, metrics = answer
-        _expect(isinstance(loss, Tensor), f"the loss is a {type(loss).__name__}; return a torch tensor")
+        expect(isinstance(loss, Tensor), f"the loss is a {type(loss).__name__}; return a torch tensor")
         shape = tuple(loss.shape)
-        _expect(shape == (), f"the loss has shape {shape}; return a scalar, the mean over the rows of the batch")
-        _expect(isinstance(metrics, Mapping), f"metrics are a {type(metrics).__name__}; return a dict, empty if none")
+        expect(shape == (), f"the loss has shape {shape}; return a scalar, the mean over the rows of the batch")
+        expect(isinstance(metrics, Mapping), f"metrics are a {type(metrics).__name__}; return a dict, empty if none")
         return loss, metrics
 
     def gradients(self, batch: Batch) -> tuple[float, list[Tensor]]:
@@ -70,13 +70,13 @@ class _Subject:
         return loss.item(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
 
-def _check_algorithm(cls: type, checker: _Checker) -> None:
-    checker.run("hyperparameters have defaults and docs", lambda: _check_hyperparameters(cls), needed=True)
+def check_algorithm(cls: type, checker: Checker) -> None:
+    checker.run("hyperparameters have defaults and docs", lambda: check_hyperparameters(cls), needed=True)
     pairs = getattr(cls, "pairs", None)
 
     def shape() -> None:
-        _expect(isinstance(pairs, bool), "it does not say what it learns from: pairs: ClassVar[bool] = False (or True)")
-        _expect(callable(getattr(cls, "loss", None)), "it has no method loss(self, policy, batch)")
+        expect(isinstance(pairs, bool), "it does not say what it learns from: pairs: ClassVar[bool] = False (or True)")
+        expect(callable(getattr(cls, "loss", None)), "it has no method loss(self, policy, batch)")
         _Subject(cls)
 
     checker.run("has pairs and loss, and can be set up", shape, needed=True)
@@ -110,11 +110,11 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         }
         for name, (subject, given) in inputs.items():
             loss, _ = subject().loss(given)
-            _expect(bool(torch.isfinite(loss)), f"the loss is {loss.item()} on {name}")
+            expect(bool(torch.isfinite(loss)), f"the loss is {loss.item()} on {name}")
 
     def requires_grad() -> None:
         loss, _ = behaving().loss(batch)
-        _expect(
+        expect(
             loss.requires_grad,
             "the loss has no gradient: it does not depend on the adapter. Take log-probabilities from "
             "policy.transition(...), outside policy.reference() and torch.no_grad()",
@@ -124,8 +124,8 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         here = behaving()
         _, found = here.gradients(batch)
         adapter = found[: len(here.policy.parameters())]
-        _expect(all(bool(torch.isfinite(grad).all()) for grad in found), "the gradient of the loss is not finite")
-        _expect(
+        expect(all(bool(torch.isfinite(grad).all()) for grad in found), "the gradient of the loss is not finite")
+        expect(
             any(bool(grad.any()) for grad in adapter),
             "the gradient by every weight of the adapter is zero: the loss ignores the adapter. Take "
             "log-probabilities from policy.transition(...) and do not detach them",
@@ -137,54 +137,54 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         here.gradients(batch)
         for name, weight in here.policy.frozen.items():
-            _expect(not weight.requires_grad, f"the loss switched on the gradient of the frozen weight {name}")
-            _expect(weight.grad is None, f"the frozen weight {name} received a gradient")
+            expect(not weight.requires_grad, f"the loss switched on the gradient of the frozen weight {name}")
+            expect(weight.grad is None, f"the frozen weight {name} received a gradient")
         for name, weight in weights.items():
-            _expect(torch.equal(weight, before[name]), f"the loss changed the weight {name}; only the optimizer may")
-        _expect(here.policy.enabled, "the adapter is off after the loss; use `with policy.reference():`")
+            expect(torch.equal(weight, before[name]), f"the loss changed the weight {name}; only the optimizer may")
+        expect(here.policy.enabled, "the adapter is off after the loss; use `with policy.reference():`")
 
     def ratio() -> None:
         _, metrics = behaving().loss(batch)
         if "log_ratio" in metrics:
             largest = float(metrics["log_ratio"].abs().max())
-            _expect(
+            expect(
                 largest < 1e-5,
                 f"log_ratio is up to {largest:.3g} on a round's first batch, expected 0: it is the log-probability "
                 "now minus batch.log_prob, of the same transition",
             )
 
     def mutation() -> None:
-        here, given = behaving(), _clone(batch)
+        here, given = behaving(), copy_of(batch)
         here.algorithm.loss(here.policy, given)
-        changed = _changed(batch, given)
-        _expect(not changed, f"the loss changed batch.{', batch.'.join(changed)} in place; work on a copy")
+        changed = changes(batch, given)
+        expect(not changed, f"the loss changed batch.{', batch.'.join(changed)} in place; work on a copy")
 
     def deterministic() -> None:
         here = behaving()
-        with _global_seed(1):
+        with global_seed(1):
             first, first_gradients = here.gradients(batch)
-        with _global_seed(2):
+        with global_seed(2):
             second, second_gradients = here.gradients(batch)
         advice = "a loss draws no random numbers and keeps no state between calls"
-        _expect(first == second, f"the same batch gave the loss {first:.9g}, then {second:.9g}: {advice}")
+        expect(first == second, f"the same batch gave the loss {first:.9g}, then {second:.9g}: {advice}")
         same = all(map(torch.equal, first_gradients, second_gradients))
-        _expect(same, f"the same batch gave two different gradients: {advice}")
+        expect(same, f"the same batch gave two different gradients: {advice}")
 
     def metrics_finite() -> None:
         # Metrics of pairs may hold the winners' rows and then the losers'.
         shapes = {(), (rows,), (2 * rows,)} if pairs else {(), (rows,)}
         for subject in (behaving, moved):
             for name, value in subject().loss(batch)[1].items():
-                _expect(isinstance(value, Tensor), f"metric {name} is a {type(value).__name__}; make it a tensor")
+                expect(isinstance(value, Tensor), f"metric {name} is a {type(value).__name__}; make it a tensor")
                 shape = tuple(value.shape)
-                _expect(shape in shapes, f"metric {name} has shape {shape}; a scalar or ({rows},), one per row")
-                _expect(bool(torch.isfinite(value.float()).all()), f"metric {name} is not finite")
+                expect(shape in shapes, f"metric {name} has shape {shape}; a scalar or ({rows},), one per row")
+                expect(bool(torch.isfinite(value.float()).all()), f"metric {name} is not finite")
 
     def mean_over_rows() -> None:
         subject, cut = moved(), rows // 3
         whole, *parts = [subject.loss(part)[0].item() for part in (batch, batch[:cut], batch[cut:])]
         expected = (cut * parts[0] + (rows - cut) * parts[1]) / rows
-        _expect(
+        expect(
             abs(whole - expected) <= 1e-5 * max(1.0, abs(whole)),
             f"the loss of {rows} rows is {whole:.6g}, but its parts average to {expected:.6g}: micro-batches would "
             "change the result. Take the mean over rows, of terms that each depend on their own row alone",
@@ -195,7 +195,7 @@ def _check_algorithm(cls: type, checker: _Checker) -> None:
         _, straight = behaving().gradients(batch)
         _, swapped = behaving().gradients(Pair(batch.loser, batch.winner))
         same = all(map(torch.equal, straight, swapped))
-        _expect(not same, "swapping winner and loser changes no gradient: the loss does not tell them apart")
+        expect(not same, "swapping winner and loser changes no gradient: the loss does not tell them apart")
 
     checker.run("loss is a finite scalar", finite, needed=True)
     checker.run("loss requires grad", requires_grad, needed=True)
@@ -250,7 +250,7 @@ def toy_gain(cls: type, seed: int) -> float:
 def _check_toy_task(cls: type) -> None:
     gains = [toy_gain(cls, seed) for seed in SEEDS]
     gain = sum(gains) / len(gains)
-    _expect(
+    expect(
         gain > MARGIN,
         f"{ROUNDS} rounds on the toy task changed the mean reward by {gain:+.2f} of its standard deviations; "
         f"expected above {MARGIN:+}. Does the loss fall where a high advantage becomes more likely?",

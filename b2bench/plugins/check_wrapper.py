@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
-from b2bench.plugins.contract import _changed, _check_hyperparameters, _Checker, _clone, _expect, _global_seed
+from b2bench.plugins.contract import Checker, changes, check_hyperparameters, copy_of, expect, global_seed
 from b2bench.plugins.toy import PROMPTS
 from b2bench.seeding import generator
 from b2bench.types import Conditioning, Interval, Trajectories
@@ -38,8 +38,8 @@ def _made_up(groups: int, samples: int, leaves: int, *, equal: bool = False) -> 
     )
 
 
-def _check_wrapper(cls: type, checker: _Checker) -> None:
-    checker.run("hyperparameters have defaults and docs", lambda: _check_hyperparameters(cls), needed=True)
+def check_wrapper(cls: type, checker: Checker) -> None:
+    checker.run("hyperparameters have defaults and docs", lambda: check_hyperparameters(cls), needed=True)
     checker.run("can be made with its defaults", lambda: cls() and None, needed=True)
     wrapper: Any = cls()
 
@@ -48,15 +48,15 @@ def _check_wrapper(cls: type, checker: _Checker) -> None:
             for number in range(rounds):
                 found = wrapper.interval(number, rounds, steps)
                 where = f"interval({number}, {rounds}, {steps})"
-                _expect(isinstance(found, Interval), f"{where} is a {type(found).__name__}; return types.Interval")
+                expect(isinstance(found, Interval), f"{where} is a {type(found).__name__}; return types.Interval")
                 inside = 0 <= found.start < found.stop <= steps
-                _expect(inside, f"{where} is [{found.start}, {found.stop}); it must lie within [0, {steps})")
+                expect(inside, f"{where} is [{found.start}, {found.stop}); it must lie within [0, {steps})")
 
     def leaves() -> None:
         for samples in (1, 2, 4, 5, 6, 8):
             found = wrapper.leaves(samples)
             divides = isinstance(found, int) and found >= 1 and samples % found == 0
-            _expect(divides, f"leaves({samples}) is {found!r}; it must be a whole number that divides {samples}")
+            expect(divides, f"leaves({samples}) is {found!r}; it must be a whole number that divides {samples}")
 
     def cases() -> Iterator[tuple[str, Trajectories]]:
         for groups, samples in ((8, 4), (1, 4), (3, 1)):
@@ -68,29 +68,29 @@ def _check_wrapper(cls: type, checker: _Checker) -> None:
     def select() -> None:
         for name, found in cases():
             kept = wrapper.select(found)
-            _expect(isinstance(kept, Tensor), f"select is a {type(kept).__name__} on {name}; return a bool tensor")
+            expect(isinstance(kept, Tensor), f"select is a {type(kept).__name__} on {name}; return a bool tensor")
             good = kept.dtype == torch.bool and kept.shape == (len(found),)
             shape = f"{kept.dtype} {tuple(kept.shape)}"
-            _expect(good, f"select is {shape} on {name}; return torch.bool ({len(found)},)")
+            expect(good, f"select is {shape} on {name}; return torch.bool ({len(found)},)")
 
     def keeps() -> None:
         name, found = next(cases())
-        _expect(bool(wrapper.select(found).any()), f"select keeps none of {name}: nothing would be trained on")
+        expect(bool(wrapper.select(found).any()), f"select keeps none of {name}: nothing would be trained on")
 
     def mutation() -> None:
         for name, found in cases():
-            given = _clone(found)
+            given = copy_of(found)
             wrapper.select(given)
-            changed = _changed(found, given)
-            _expect(not changed, f"select changed trajectories.{', trajectories.'.join(changed)} on {name}")
+            changed = changes(found, given)
+            expect(not changed, f"select changed trajectories.{', trajectories.'.join(changed)} on {name}")
 
     def deterministic() -> None:
         def once(seed: int) -> list[Any]:
-            with _global_seed(seed):
+            with global_seed(seed):
                 found = [wrapper.interval(i, rounds, steps) for rounds, steps in LENGTHS for i in range(rounds)]
                 return [*found, *(wrapper.select(made).tolist() for _, made in cases())]
 
-        _expect(once(1) == once(2), "two calls gave two answers; a wrapper draws no random numbers and keeps no state")
+        expect(once(1) == once(2), "two calls gave two answers; a wrapper draws no random numbers and keeps no state")
 
     sound = checker.run("interval lies within the steps", intervals)
     checker.run("leaves divide the samples", leaves, needed=True)

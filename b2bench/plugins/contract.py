@@ -32,15 +32,15 @@ class CheckResult:
     reason: str = ""
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """A check failed, for the reason given."""
 
 
-class _Stop(Exception):
+class Stop(Exception):
     """The remaining checks of this plugin would mean nothing."""
 
 
-class _Checker:
+class Checker:
     """Runs checks of one plugin and turns whatever happens into results."""
 
     def __init__(self, cls: type) -> None:
@@ -49,11 +49,11 @@ class _Checker:
         self.results: list[CheckResult] = []
 
     def run(self, name: str, test: Callable[[], None], needed: bool = False) -> bool:
-        """Run ``test``; it raises _Failed, or anything else that the plugin raises, or passes."""
+        """Run ``test``; it raises Failed, or anything else that the plugin raises, or passes."""
         reason = ""
         try:
             test()
-        except _Failed as failure:
+        except Failed as failure:
             reason = str(failure)
         except KeyboardInterrupt:
             raise
@@ -63,7 +63,7 @@ class _Checker:
             reason += ". The checks after this one were left out."
         self.results.append(CheckResult(self.plugin, name, not reason, reason))
         if reason and needed:
-            raise _Stop
+            raise Stop
         return not reason
 
     def _line(self, error: BaseException) -> str:
@@ -71,13 +71,13 @@ class _Checker:
         return f" ({Path(self.source).name}, line {lines[-1]})" if lines else ""
 
 
-def _expect(condition: bool, reason: str) -> None:
+def expect(condition: bool, reason: str) -> None:
     if not condition:
-        raise _Failed(reason)
+        raise Failed(reason)
 
 
 @contextlib.contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
+def global_seed(seed: int) -> Iterator[None]:
     """Torch's, NumPy's and Python's global generators in another state, and back afterwards."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
@@ -91,18 +91,18 @@ def _global_seed(seed: int) -> Iterator[None]:
             np.random.set_state(states[1])
 
 
-def _clone(value: Any) -> Any:
+def copy_of(value: Any) -> Any:
     """A copy of tensors, lists, and dataclasses of them."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, list):
         return list(value)
     if is_dataclass(value) and not isinstance(value, type | Interval):
-        return replace(value, **{field.name: _clone(getattr(value, field.name)) for field in fields(value)})
+        return replace(value, **{field.name: copy_of(getattr(value, field.name)) for field in fields(value)})
     return value
 
 
-def _changed(before: Any, after: Any, name: str = "") -> list[str]:
+def changes(before: Any, after: Any, name: str = "") -> list[str]:
     """Dotted names of what differs between two values of the same structure."""
     if isinstance(before, Tensor):
         same = isinstance(after, Tensor) and before.shape == after.shape and torch.equal(before, after)
@@ -111,23 +111,23 @@ def _changed(before: Any, after: Any, name: str = "") -> list[str]:
         return [
             found
             for field in fields(before)
-            for found in _changed(
+            for found in changes(
                 getattr(before, field.name), getattr(after, field.name), f"{name}.{field.name}".strip(".")
             )
         ]
     return [] if before == after else [name]
 
 
-def _check_hyperparameters(cls: type) -> None:
+def check_hyperparameters(cls: type) -> None:
     for field in (field for field in fields(cls) if field.init):
-        _expect(field.default_factory is MISSING, f"{field.name} has a default_factory; give it a plain value")
-        _expect(field.default is not MISSING, f"{field.name} has no default; write {field.name}: TYPE = VALUE")
+        expect(field.default_factory is MISSING, f"{field.name} has a default_factory; give it a plain value")
+        expect(field.default is not MISSING, f"{field.name} has no default; write {field.name}: TYPE = VALUE")
     for parameter in hyperparameters(cls):
         try:
             parse_value(parameter, parameter.default)
         except (UserError, TypeError):
-            raise _Failed(
+            raise Failed(
                 f"{parameter.name}: {parameter.type_name} = {parameter.default!r} cannot be set from the command "
                 "line; a hyperparameter is a bool, int, float, str or Literal (or None), and its default is one"
             ) from None
-        _expect(bool(parameter.doc), f'{parameter.name} has no doc; put """One line.""" below the field')
+        expect(bool(parameter.doc), f'{parameter.name} has no doc; put """One line.""" below the field')

@@ -24,8 +24,8 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from b2bench.errors import NoRoom, UserError
-from b2bench.store.rows import DamagedRow, Row, _rows
-from b2bench.store.schema import MIGRATIONS, SCHEMA_VERSION, TABLES, _shape, create_table
+from b2bench.store.rows import DamagedRow, Row, fetched
+from b2bench.store.schema import MIGRATIONS, SCHEMA_VERSION, TABLES, column_shape, create_table
 
 CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
@@ -128,7 +128,7 @@ class Database:
 
         def work(con: duckdb.DuckDBPyConnection) -> list[Row]:
             try:
-                return _rows(con.execute(query, list(parameters)))
+                return fetched(con.execute(query, list(parameters)))
             except duckdb.InterruptException:
                 raise
             except duckdb.Error as error:
@@ -328,7 +328,7 @@ class Database:
                 raise self._no_store() from None
             found = {name: (kind, required, key) for _, name, kind, required, _, key in rows}
             for name in (*TABLES[table], *found):  # what is missing is said before what is new
-                if found.get(name) != _shape(table, name):
+                if found.get(name) != column_shape(table, name):
                     what = "lacks column" if name not in found else "has another, or none of b2bench's, as column"
                     raise UserError(
                         f"database {self.path} is damaged, or was changed by hand: table {table} {what} {name}; "

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
-from b2bench.store.schema import TABLES, _kind
+from b2bench.store.schema import TABLES, column_type
 
 Row = dict[str, Any]
 CONFIG_PARTS = ("algorithm", "wrapper", "reward", "backbone", "prompts", "settings", "found", "preset")
@@ -22,17 +22,17 @@ class DamagedRow(Exception):
     """A row holds what no run writes; the message does not say in which file."""
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _of(run_ids: str | Iterable[str] | None) -> dict[str, Any]:
+def of_runs(run_ids: str | Iterable[str] | None) -> dict[str, Any]:
     if run_ids is None:
         return {}
     return {"run_id": run_ids if isinstance(run_ids, str) else list(run_ids)}
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
+def fetched(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -47,9 +47,9 @@ def select_rows(
         for name, value in filters.items()
     ]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
-    rows = _rows(con.execute(f"SELECT * FROM {table} {where} ORDER BY {order}", list(filters.values())))
+    rows = fetched(con.execute(f"SELECT * FROM {table} {where} ORDER BY {order}", list(filters.values())))
     for name in TABLES[table]:
-        if _kind(table, name) == "JSON":
+        if column_type(table, name) == "JSON":
             for row in rows:
                 row[name] = _document(row, table, name)
     return rows
@@ -76,7 +76,7 @@ def _document(row: Row, table: str, column: str) -> Row | None:
     return found
 
 
-def _ended(row: Row) -> int:
+def ended(row: Row) -> int:
     return ("failed", "done").index(row["status"]) + 1 if row["status"] in ("failed", "done") else 0
 
 
@@ -101,7 +101,7 @@ def insert_rows(
     if not rows:
         return
     _known(table, *rows)
-    structure = {name: _kind(table, name) for name in TABLES[table]}
+    structure = {name: column_type(table, name) for name in TABLES[table]}
     documents = [name for name, kind in structure.items() if kind == "JSON"]
     empty = dict.fromkeys(structure)
     body = [{**empty, **row, **{name: _finite(row.get(name)) for name in documents}} for row in rows]
@@ -112,9 +112,9 @@ def insert_rows(
     )
 
 
-def _update(con: duckdb.DuckDBPyConnection, run_id: str, values: Mapping[str, Any]) -> None:
+def update_run(con: duckdb.DuckDBPyConnection, run_id: str, values: Mapping[str, Any]) -> None:
     """Change a row of ``runs``; every write of a run is a heartbeat."""
-    values = {**values, "heartbeat": _now()}
+    values = {**values, "heartbeat": utc_now()}
     sets = ", ".join(f"{name} = ?" for name in values)
     if not con.execute(f"UPDATE runs SET {sets} WHERE run_id = ? RETURNING 1", [*values.values(), run_id]).fetchall():
         raise ValueError(f"run {run_id!r} was never started in this store")

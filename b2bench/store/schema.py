@@ -172,11 +172,11 @@ when tomorrow's b2bench meets an old file, and a column that a later step adds w
 """
 
 
-def _kind(table: str, column: str) -> str:
+def column_type(table: str, column: str) -> str:
     return TABLES[table][column][0].split()[0]
 
 
-def _shape(table: str, column: str) -> tuple[str, bool, bool] | None:
+def column_shape(table: str, column: str) -> tuple[str, bool, bool] | None:
     """Type, whether it is never null, and whether it is of the key; None for no column of the table."""
     if column not in TABLES[table]:
         return None

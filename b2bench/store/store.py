@@ -31,7 +31,18 @@ import duckdb
 
 from b2bench.errors import UserError
 from b2bench.store.database import Database
-from b2bench.store.rows import DamagedRow, Row, _ended, _now, _of, _rows, _update, check_ids, insert_rows, select_rows
+from b2bench.store.rows import (
+    DamagedRow,
+    Row,
+    check_ids,
+    ended,
+    fetched,
+    insert_rows,
+    of_runs,
+    select_rows,
+    update_run,
+    utc_now,
+)
 from b2bench.store.schema import RUN_TABLES
 
 
@@ -46,7 +57,7 @@ class Store(Database):
 
     def start_run(self, run: Mapping[str, Any]) -> None:
         """Insert a row into ``runs`` with status running; the clock columns are filled in here."""
-        now = _now()
+        now = utc_now()
         row = {**run, "started": now, "heartbeat": now, "status": "running"}
         self._write(lambda con: insert_rows(con, "runs", [row]))
 
@@ -61,7 +72,7 @@ class Store(Database):
         def work(con: duckdb.DuckDBPyConnection) -> bool:
             if select_rows(con, "runs", {"run_id": run["run_id"]}):
                 return False
-            now = _now()
+            now = utc_now()
             insert_rows(con, "runs", [{"started": now, **run, "finished": now, "heartbeat": now, "status": "done"}])
             insert_rows(con, "evals", [{**row, "run_id": run["run_id"]} for row in evals])
             insert_rows(con, "images", [{**row, "run_id": run["run_id"]} for row in images])
@@ -71,13 +82,13 @@ class Store(Database):
 
     def restart_run(self, run_id: str) -> None:
         """Set a run that is resumed to running again, and clear its error."""
-        self._write(lambda con: _update(con, run_id, {"status": "running", "error": None, "finished": None}))
+        self._write(lambda con: update_run(con, run_id, {"status": "running", "error": None, "finished": None}))
 
     def record_round(self, run_id: str, round_row: Mapping[str, Any], query_rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert a row into ``rounds`` and its rows into ``queries``, all or none. ``run_id`` is added."""
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
-            _update(con, run_id, {})
+            update_run(con, run_id, {})
             insert_rows(con, "rounds", [{**round_row, "run_id": run_id}])
             insert_rows(con, "queries", [{**row, "run_id": run_id} for row in query_rows])
 
@@ -93,7 +104,7 @@ class Store(Database):
         """
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
-            _update(con, run_id, {})
+            update_run(con, run_id, {})
             insert_rows(con, "evals", [{**row, "run_id": run_id} for row in rows], replace=True)
             insert_rows(con, "images", [{**row, "run_id": run_id} for row in images], replace=True)
 
@@ -103,7 +114,7 @@ class Store(Database):
         """Set how a run ended: ``status`` is done, failed or interrupted, ``error`` why."""
         if status not in ("done", "failed", "interrupted"):
             raise ValueError(f"a run ends done, failed or interrupted, not {status!r}")
-        self._write(lambda con: _update(con, run_id, {"status": status, "error": error, "finished": _now()}))
+        self._write(lambda con: update_run(con, run_id, {"status": status, "error": error, "finished": utc_now()}))
 
     def rewind(self, run_id: str, round: int, queries: int) -> None:
         """Forget what a run wrote after its checkpoint, so that the resumed run writes no row twice.
@@ -113,7 +124,7 @@ class Store(Database):
         """
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
-            _update(con, run_id, {})
+            update_run(con, run_id, {})
             for table in ("rounds", "queries"):
                 con.execute(f"DELETE FROM {table} WHERE run_id = ? AND round >= ?", [run_id, round])
             for table in ("evals", "images"):
@@ -161,8 +172,8 @@ class Store(Database):
         """Ids of those of ``runs``, rows of another store, that this one lacks or knows a shorter life of."""
         # without configurations: a sweep merges run by run, and those of thousands of runs take seconds to read
         rows = self.sql("SELECT run_id, status FROM runs") if self.path.exists() else []
-        known = {row["run_id"]: _ended(row) for row in rows}
-        return [row["run_id"] for row in runs if _ended(row) > known.get(row["run_id"], -1)]
+        known = {row["run_id"]: ended(row) for row in rows}
+        return [row["run_id"] for row in runs if ended(row) > known.get(row["run_id"], -1)]
 
     def differing(self, other: str | Path) -> list[str]:
         """Ids of runs that ended here and in the other store, and not alike."""
@@ -196,11 +207,13 @@ class Store(Database):
 
     def rounds(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
         """Rows of ``rounds`` of a run, of several, or of all."""
-        return self._read(lambda con: select_rows(con, "rounds", _of(run_ids), order="run_id, round"))
+        return self._read(lambda con: select_rows(con, "rounds", of_runs(run_ids), order="run_id, round"))
 
     def evals(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
         """Rows of ``evals`` of a run, of several, or of all."""
-        return self._read(lambda con: select_rows(con, "evals", _of(run_ids), order="run_id, queries, split, metric"))
+        return self._read(
+            lambda con: select_rows(con, "evals", of_runs(run_ids), order="run_id, queries, split, metric")
+        )
 
     def evaluated_as(self, key: str) -> list[str]:
         """Ids of runs whose evaluation at 0 queries has ``key`` in its settings."""
@@ -222,7 +235,7 @@ class Store(Database):
     def samples(self) -> list[Row]:
         """Rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
         query = "SELECT * FROM images WHERE path IS NOT NULL ORDER BY run_id, queries, length(path), path"
-        return self._read(lambda con: _rows(con.execute(query)))
+        return self._read(lambda con: fetched(con.execute(query)))
 
     def evaluation_errors(self) -> list[Row]:
         """Of each run ``error``, the standard error of the last mean score that it has of all its test images."""
@@ -232,7 +245,7 @@ class Store(Database):
             "AS error, count(*) AS n, max(count(*)) OVER (PARTITION BY run_id) AS most "
             "FROM images GROUP BY run_id, queries) WHERE n = most GROUP BY run_id ORDER BY run_id"
         )
-        return self._read(lambda con: _rows(con.execute(query)))
+        return self._read(lambda con: fetched(con.execute(query)))
 
     def profiles(self, **filters: Any) -> list[Row]:
         """Rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""

@@ -44,7 +44,7 @@ def evaluate_lora(
     images = replace(config, queries=budget).images_at(budget)
     check_network(config)
     progress(f"loading {config.backbone.name}")
-    policy = _fixed_policy(config, file)
+    policy = fixed_policy(config, file)
     judges = make_judges(config, policy.device)
     result = evaluate(
         policy,
@@ -58,7 +58,7 @@ def evaluate_lora(
     )
     label, code = "pretrained", None
     if lora is not None and file is not None:
-        label, code = _lora_identity(lora, file)
+        label, code = lora_identity(lora, file)
     run_id = f"external-{label}-s{config.seed}-{secrets.token_hex(4)}"
     row = run_row(config, run_id, name or label, policy)
     row |= {"algorithm": "external", "wrapper": label, "budget": budget}
@@ -75,7 +75,7 @@ def evaluate_lora(
     return run_id, result
 
 
-def _fixed_policy(config: RunConfig, lora: Path | None) -> StableDiffusion:
+def fixed_policy(config: RunConfig, lora: Path | None) -> StableDiffusion:
     """The backbone, with a LoRA file if there is one, to sample from and not to train."""
     policy = pretrained_policy(config, Accelerator().device)
     if lora is not None:
@@ -83,7 +83,7 @@ def _fixed_policy(config: RunConfig, lora: Path | None) -> StableDiffusion:
     return policy
 
 
-def _lora_identity(given: Path, file: Path) -> tuple[str, str]:
+def lora_identity(given: Path, file: Path) -> tuple[str, str]:
     """A name that tells a LoRA from others of the same file name, and its hash."""
     code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return f"{given.stem}-{code[:6]}", code

@@ -29,8 +29,8 @@ from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal
 from b2bench.store.store import Store
-from b2bench.studies.lora import _fixed_policy, _lora_identity
-from b2bench.training.provenance import _commit, versions
+from b2bench.studies.lora import fixed_policy, lora_identity
+from b2bench.training.provenance import commit, versions
 from b2bench.training.setup import check_network, ready_reward
 from b2bench.types import Interval, micro_batches
 
@@ -158,11 +158,11 @@ def profile(
     store.check()
     check_network(config)
     listener.stage(f"loading {config.backbone.name}")
-    policy = _fixed_policy(config, file)
+    policy = fixed_policy(config, file)
     listener.stage(f"loading {config.reward_name}")
     reward, _ = ready_reward(config, policy.device)
     styles = pocket_styles(policy.device) if config.backbone.is_pocket else None
-    label = None if lora is None or file is None else _lora_identity(lora, file)[0]
+    label = None if lora is None or file is None else lora_identity(lora, file)[0]
     done = []
     for chosen in configs:
         started, points = datetime.now(UTC).replace(tzinfo=None), []
@@ -201,7 +201,7 @@ def profile(
             "seed": config.seed,
             "settings": {name: content["settings"][name] for name in PROFILE_SETTINGS}
             | {"reward": content["reward"], "backbone": content["backbone"]}
-            | {"resamples": RESAMPLES, "confidence": CONFIDENCE, "versions": versions(), "commit": _commit()},
+            | {"resamples": RESAMPLES, "confidence": CONFIDENCE, "versions": versions(), "commit": commit()},
             "queries": result.queries,
         }
         store.record_profile([shared | row for row in profile_rows(result)])

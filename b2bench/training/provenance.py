@@ -31,7 +31,7 @@ def numeric_versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
@@ -62,7 +62,7 @@ def run_row(
         "config": config.as_dict(),
         "config_hash": config.cell_hash(),
         "versions": versions(),
-        "commit": _commit(),
+        "commit": commit(),
         "device": str(policy.device) if processes == 1 else f"{policy.device.type} x {processes}",
         "threads": policy.threads.count,
     }

@@ -197,6 +197,6 @@ def test_a_variant_of_another_world_is_refused(variant: Path) -> None:
 def test_labels_name_no_setting_that_tells_no_cells_apart() -> None:
     from b2bench.leaderboard.cells import NO_SETTING
 
-    from b2bench.config.settings import _NO_IDENTITY
+    from b2bench.config.settings import NO_IDENTITY
 
-    assert set(NO_SETTING) == {"seed", "found", "preset", *(f"settings.{name}" for name in _NO_IDENTITY)}
+    assert set(NO_SETTING) == {"seed", "found", "preset", *(f"settings.{name}" for name in NO_IDENTITY)}
