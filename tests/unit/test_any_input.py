@@ -9,7 +9,7 @@ from b2bench.leaderboard.selection import parse_where
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from b2bench.cli.main import parse_taus
+from b2bench.cli.studies import parse_taus
 from b2bench.config.given import parse_assignments, read_config_file
 from b2bench.config.presets import load_preset
 from b2bench.config.prompt_sets import load_prompts

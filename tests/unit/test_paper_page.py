@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from b2bench.cli import main as cli
+from b2bench.cli.app import app
+from b2bench.cli.choices import grid
 
 PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
 
@@ -49,14 +50,14 @@ def test_a_command_of_the_page_resolves(text: str) -> None:
     words = shlex.split(text, comments=True)
     assert words[0] == "b2bench"
     assert "$" not in text
-    group: Any = get_command(cli.app)
+    group: Any = get_command(app)
     command = group.commands[words[1]]
     given = command.make_context(words[1], words[2:]).params
     if words[1] not in ("run", "estimate"):
         return
     names = ("algo", "wrapper", "backbone", "reward", "prompts", "queries", "seed")
     options = {name: given.get(name) for name in names}
-    configs, seeds = cli._grid(options, None, given["set_"] or [], [], given["preset"])
+    configs, seeds = grid(options, None, given["set_"] or [], [], given["preset"])
     assert seeds == 3
     if words[1] == "run":
         (config,) = configs

@@ -1,0 +1,141 @@
+"""``b2bench run``."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from b2bench import benchmark_version
+from b2bench.cli.choices import given_options, resolve_options, with_defaults
+from b2bench.cli.options import BACKBONE, DEFAULT_DB, AsJson, Db
+from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.errors import UserError
+
+
+def run(
+    algo: Annotated[str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok, or a plugin's")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2  [vanilla]")] = None,
+    backbone: Annotated[str | None, typer.Option(help=f"{BACKBONE}  [pocket]")] = None,
+    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file  [the backbone's: template1]")
+    ] = None,
+    queries: Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw  [0]")] = None,
+    db: Db = DEFAULT_DB,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run folder")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="A name for the run")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any hyperparameter: name=value")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file: algo, wrapper, backbone, reward, prompts, queries, seed, and a table [set]"),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Published settings: paper, ddpo-pytorch, ... (b2bench ls presets), or a file")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
+    vram: Annotated[
+        float | None, typer.Option(help="GiB of the GPU's memory: micro-batches and checkpointing are chosen to fit")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that share the run: one a GPU, or parts of the CPU's cores")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
+    from b2bench.config.given import check_text
+    from b2bench.config.run import check_shares
+    from b2bench.terminal.progress import RunProgress, summary_table
+    from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
+
+    options = {
+        "algo": algo,
+        "wrapper": wrapper,
+        "backbone": backbone,
+        "reward": reward,
+        "prompts": prompts,
+        "queries": queries,
+        "seed": seed,
+    }
+    if resume is not None:
+        given = [f"--{option}" for option, value in options.items() if value is not None]
+        others = (
+            ("--set", set_),
+            ("--config", config),
+            ("--preset", preset),
+            ("--plugin", plugin),
+            ("--vram", vram),
+        )
+        given += [flag for flag, value in others if value]
+        if given:
+            raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
+    console, run_id = stderr(), resume
+    with ExitStack() as stack:
+        try:
+            from b2bench.store.store import Store
+
+            store = Store(db)
+            check_text("--name", name)
+            if resume is not None:
+                row = store.find_run(resume)
+                run_id, budget, reward_name = row["run_id"], row["budget"], row["reward"]
+            else:
+                merge = with_defaults if preset is None else given_options
+                resolved = resolve_options(merge(options, config, set_ or []), plugin or [], preset)
+                if vram is not None:
+                    from b2bench.estimate.fit import within
+
+                    resolved = within(resolved, vram)
+                store.check()
+                same = store.named_run(name, resolved.cell_hash(), resolved.seed, benchmark_version())
+                if same is not None and same["status"] == "done":
+                    if is_first():
+                        text = f"run {name} is done already, in {db}; b2bench show {same['run_id']} prints it"
+                        console.print(text, soft_wrap=True, markup=False)
+                    return
+                budget, reward_name = resolved.queries, resolved.reward_name
+            if processes > 1 and not is_one_of_several():
+                if resume is None:
+                    check_shares(resolved, processes)
+                raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
+            progress = stack.enter_context(RunProgress(console, budget, reward_name, quiet=not is_first()))
+            progress.stage("importing torch")
+            from b2bench.training import runs, setup
+
+            setup.limit_threads(threads)
+            if resume is not None:
+                summary = runs.resume(resume, store, out, progress)
+            else:
+                summary = runs.start(resolved, store, out, name, progress)
+        except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
+            stack.close()
+            run_id = stop.args[0] if stop.args else run_id
+            text = "interrupted before the run began; nothing of it is stored"
+            if run_id is not None:
+                again = shlex.join(["b2bench", "run", "--resume", run_id, "--db", str(db), "--out", str(out)])
+                text = f"interrupted; every finished round is in {db}. Continue with: {again}"
+            if is_first():
+                console.print(text, soft_wrap=True)
+            raise typer.Exit(1) from None
+    if not is_first():
+        return
+    if as_json:
+        print_json(vars(summary) | {"db": str(db)})
+        return
+    console = stdout()
+    console.print(summary_table(summary))
+    console.print(
+        f"{summary.queries_per_second:.1f} queries a second, {summary.seconds:.0f} s\n"
+        f"rows     {db} (run {summary.run_id})\nweights  {summary.weights}\n"
+        "next     b2bench report",
+        soft_wrap=True,
+    )
