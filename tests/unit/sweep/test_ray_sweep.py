@@ -184,7 +184,7 @@ def test_a_run_that_fits_on_no_node_is_refused(make: Callable[..., RaySweep]) ->
 def test_files_of_the_user_go_along_and_name_the_same_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here, there = tmp_path, tmp_path / "elsewhere"
-    (here / "mine.py").write_text((Path(__file__).parents[2] / "examples" / "rwr.py").read_text())
+    (here / "mine.py").write_text((Path(__file__).parents[3] / "examples" / "rwr.py").read_text())
     (here / "own").mkdir()
     (here / "own" / "train.txt").write_text("a cat riding a bike\n")
     (here / "own" / "test.txt").write_text("a dog playing chess\n")

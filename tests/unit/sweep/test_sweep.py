@@ -76,7 +76,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sweep
         (tmp_path / "cells").write_text(json.dumps({str(seed): identity for seed in seeds}))
         db = tmp_path / "b2bench.duckdb"
         fake = tmp_path / "python"
-        paths = [str(Path(b2bench.__file__).parents[1]), str(Path(__file__).parents[1])]
+        paths = [str(Path(b2bench.__file__).parents[1]), str(Path(__file__).parents[2])]
         script = FAKE.format(folder=str(tmp_path), db=str(db), paths=paths)
         (tmp_path / "fake.py").write_text(script)
         fake.write_text(f'#!/bin/sh\nshift 3\nexec "{PYTHON}" "{tmp_path}/fake.py" "$@"\n')

@@ -21,7 +21,7 @@ from b2bench.registry import KINDS, Registry
 from b2bench.store.store import Store
 from b2bench.terminal.show import listing_table, render_description
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOWHERE = Path("no-such.duckdb")
 RWR = [ROOT / "examples" / "rwr.py"]
 

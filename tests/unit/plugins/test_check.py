@@ -14,7 +14,7 @@ from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.types import Interval
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "rwr.py"
 
 ALGORITHM = '''

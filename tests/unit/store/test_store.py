@@ -27,7 +27,7 @@ from b2bench.store.rows import insert_rows
 from b2bench.store.schema import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES
 from b2bench.store.store import Store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs" / "store.md"
 README = ROOT / "README.md"
 

@@ -1,7 +1,7 @@
 """A report of known effects in every format, against files that were looked at.
 
-``B2BENCH_GOLDEN=1 pytest tests/unit/test_golden.py`` writes them anew; look at them, then commit them. Figures are left
-out of the HTML: their bytes are matplotlib's.
+``B2BENCH_GOLDEN=1 pytest tests/unit/leaderboard/test_golden.py`` writes them anew; look at them, then commit them.
+Figures are left out of the HTML: their bytes are matplotlib's.
 """
 
 import io

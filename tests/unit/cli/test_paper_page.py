@@ -15,7 +15,7 @@ from typer.main import get_command
 from b2bench.cli.app import app
 from b2bench.cli.choices import grid
 
-PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
+PAGE = Path(__file__).parents[3] / "docs" / "paper.md"
 
 
 def commands(text: str) -> Iterator[str]:
