@@ -179,7 +179,7 @@ class Database:
 
         DuckDB's own lock is not enough. DuckDB 2.0 reads a file's headers before it locks it, and not again after: if
         another process commits in between, the headers are stale and what it committed is overwritten. Sixteen
-        writers beside a reader lost one transaction in a hundred (benchmarks/writers.py).
+        writers beside a reader lost one transaction in a hundred (tests/stress/writers.py).
         """
         path = self._lock_path
         # Who comes again at once stays away for a moment: the lock knows no queue, and who waits for it looks only

@@ -1,4 +1,4 @@
-"""Is anything lost? Kill a run with SIGKILL at random instants, resume it, compare: ``python benchmarks/kills.py``.
+"""Is anything lost? Kill a run with SIGKILL at random instants, resume it, compare: ``python tests/stress/kills.py``.
 
 Every kill falls into a phase of a round that is chosen in turn (sampling, reward, update, store, checkpoint,
 evaluation), in a round and at an instant that are drawn. The resumed run must end in the rows of an undisturbed one

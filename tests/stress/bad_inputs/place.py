@@ -18,7 +18,7 @@ from b2bench.store.store import Store
 from b2bench.training.listener import Silent
 from bad_inputs.made import TINY
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "rwr.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "rwr.py"
 FILES = {
     "plain.py": (
         "from b2bench.registry import reward\n\n\n@reward\nclass Plain:\n"

@@ -1,4 +1,4 @@
-"""Does a crowd lose a row? Many processes write one store while reports are made: ``python benchmarks/writers.py``.
+"""Does a crowd lose a row? Many processes write one store while reports are made: ``python tests/stress/writers.py``.
 
 Each writer does with the store what a run of so many rounds does (a row of ``runs``, rounds with 240 queries each,
 three evaluations with their images), without training in between: the crowd is as dense as it gets. Printed are the

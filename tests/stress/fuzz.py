@@ -1,4 +1,4 @@
-"""Does bad input end well? Thousands of bad inputs, and what each command made of them: ``python benchmarks/fuzz.py``.
+"""Does bad input end well? Thousands of bad inputs, and how each command ended: ``python tests/stress/fuzz.py``.
 
 Each input is a command in a folder of its own: a command line with wrong words, or a right one that reads a damaged
 configuration, prompt file, plugin, store, export, checkpoint, LoRA or pipeline (:mod:`bad_inputs`). The command must
