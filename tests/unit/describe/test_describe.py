@@ -256,7 +256,8 @@ def test_an_unknown_name_suggests_one_of_anything(db: Path) -> None:
 
 def test_listing_runs_imports_no_torch(db: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from b2bench.describe.description import listing, listing_table\n"
+        "import sys; from pathlib import Path; from b2bench.describe.listing import listing\n"
+        "from b2bench.terminal.show import listing_table\n"
         "for what in ('runs', 'prompts', 'backbones'): listing_table(what, listing(what, Path(sys.argv[1]), []))\n"
         "sys.exit('torch' in sys.modules)"
     )
