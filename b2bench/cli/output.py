@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import typer
 from rich.console import Console
+
+from b2bench.files import finite
 
 
 def stdout() -> Console:
@@ -21,12 +22,4 @@ def stderr() -> Console:
 
 def print_json(value: Any) -> None:
     """JSON on stdout; what is not a finite number is null, because JSON knows no NaN."""
-
-    def finite(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: finite(inner) for key, inner in item.items()}
-        if isinstance(item, (list, tuple)):
-            return [finite(inner) for inner in item]
-        return None if isinstance(item, float) and not math.isfinite(item) else item
-
     typer.echo(json.dumps(finite(value), indent=2, default=str, allow_nan=False))

@@ -133,7 +133,7 @@ def _write_figures(
 
 def _write_file(out: Path, text: str, *, between: bool) -> None:
     """Write ``text``, whole or not at all; ``between`` the markers of a file that has them."""
-    from b2bench.leaderboard.files import write_whole
+    from b2bench.files import write_whole
     from b2bench.leaderboard.written import BEGIN, between_markers
 
     try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from b2bench.backbones.specs import Backbone, backbones
 from b2bench.config.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import load_prompts, prompt_set_names
 from b2bench.errors import UserError
+from b2bench.files import finite
 from b2bench.hyperparameters import hyperparameters
 from b2bench.registry import KINDS, Registry, load_registries
 from b2bench.store.store import Store
@@ -125,13 +124,11 @@ def utc_now() -> datetime:
 
 def plain(value: Any) -> Any:
     """``value`` for JSON: times as text, and null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    def time(value: Any) -> Any:
+        return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else value
+
+    return finite(value, time)
 
 
 def _one_line(error: Exception) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
+
+from b2bench.files import replaced
 
 LARGEST = 256  # pixels: a grid needs no more, and a run folder stays small
 FOLDER = "samples"
@@ -37,7 +38,6 @@ def save(folder: Path, queries: int, places: Sequence[int], images: Mapping[int,
             pixels = (images[place] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             picture = Image.fromarray(pixels)
             picture.thumbnail((LARGEST, LARGEST))
-            temporary = folder / f"{name}.tmp"
-            picture.save(temporary, format="PNG")
-            os.replace(temporary, folder / name)
+            with replaced(folder / name) as temporary:
+                picture.save(temporary, format="PNG")
     return names

@@ -7,7 +7,6 @@ the store has is left as it is.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
+from b2bench.files import replaced
 from b2bench.store.rows import DamagedRow, check_ids, insert_rows, select_rows
 from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, create_table
 from b2bench.store.store import Store
@@ -52,9 +52,8 @@ def export_results(store: Store, folder: Path, where: Mapping[str, Collection[st
                 # the folder's name is ours and holds no quote
                 written = Path(name) / f"{table}.parquet"
                 con.execute(f"COPY (SELECT * FROM {table} ORDER BY {order}) TO '{written}' (COMPRESSION zstd)")
-                temporary = folder / f".{table}.parquet.{os.getpid()}.tmp"
-                shutil.copyfile(written, temporary)
-                os.replace(temporary, folder / f"{table}.parquet")
+                with replaced(folder / f"{table}.parquet") as temporary:
+                    shutil.copyfile(written, temporary)
     except OSError as error:
         raise UserError(f"results folder {folder} cannot be written: {error.strerror}") from None
     return chosen

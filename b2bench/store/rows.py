@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
+from b2bench.files import finite
 from b2bench.store.schema import TABLES, column_type
 
 Row = dict[str, Any]
@@ -104,7 +104,7 @@ def insert_rows(
     structure = {name: column_type(table, name) for name in TABLES[table]}
     documents = [name for name, kind in structure.items() if kind == "JSON"]
     empty = dict.fromkeys(structure)
-    body = [{**empty, **row, **{name: _finite(row.get(name)) for name in documents}} for row in rows]
+    body = [{**empty, **row, **{name: finite(row.get(name)) for name in documents}} for row in rows]
     con.execute(
         f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} "
         "SELECT row.* FROM (SELECT unnest(from_json_strict(?, ?)) AS row)",
@@ -130,14 +130,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _finite(value: Any) -> Any:
-    """``value`` for a JSON column: JSON has neither NaN nor infinity, so they become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _finite(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

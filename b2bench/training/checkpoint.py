@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from b2bench.files import replaced
 
 KEPT = 2
 
@@ -25,16 +26,9 @@ def save_checkpoint(folder: Path, round: int, state: dict[str, Any]) -> Path:
     torch.save(state, buffer)
     content = buffer.getvalue()
     path = folder / f"checkpoint-{round:05d}-{_hash(content)}.pt"
-    temporary = folder / f"checkpoint-{round:05d}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:  # half a file would take room that others may need
-        temporary.unlink(missing_ok=True)
-        raise
+    # one name, for what a killed process left is written over by the next
+    with replaced(path, folder / f"checkpoint-{round:05d}.tmp", durable=True) as temporary:
+        temporary.write_bytes(content)
     # those of later rounds are of a past that a resumed run has left, or damaged
     old = [other for other in _newest_first(folder) if other != path]
     earlier = [other for other in old if _round(other) < round]

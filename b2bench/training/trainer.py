@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import math
-import os
 import resource
 import sys
 import time
@@ -32,6 +31,7 @@ from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
 from b2bench.evaluation.judges import checked_scores
+from b2bench.files import replaced
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
 from b2bench.store.store import Store
@@ -422,9 +422,8 @@ def peak_mb(device: torch.device) -> float:
 def write_config(config: RunConfig, folder: Path) -> None:
     """Put ``config.json`` into a run folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.json.tmp"
-    temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "config.json")
+    with replaced(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def _equal_share(trajectories: Trajectories) -> float:

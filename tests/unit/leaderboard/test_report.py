@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.figures import _window, colours, draw_samples, pareto, report_figures, written_figure
-from b2bench.leaderboard.files import write_figures, write_whole
+from b2bench.leaderboard.files import write_figures
 from b2bench.leaderboard.grid import Cell, Column, Grid, Picture, Section
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.html import html
@@ -286,17 +286,6 @@ def test_markdown_is_the_same_for_the_same_rows_and_goes_between_markers(known: 
     assert between_markers(written, report) == written
     with pytest.raises(ValueError, match="no line"):
         between_markers("# Mine\n", report)
-
-
-def test_a_written_file_follows_links_and_replaces_no_device(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    write_whole(tmp_path / "link", b"text")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "there").read_bytes() == b"text"
-    write_whole(Path("/dev/null"), b"text")
-    assert Path("/dev/null").is_char_device()
-    with pytest.raises(OSError, match="directory"):
-        write_whole(tmp_path, b"text")
 
 
 def test_markdown_text() -> None:
