@@ -38,7 +38,7 @@ from b2bench.seeding import derive, normal
 from b2bench.store.store import Store
 from b2bench.text import suggestion
 from b2bench.training.provenance import run_row
-from b2bench.training.setup import check_network, make_judges, pretrained_policy
+from b2bench.training.setup import load
 
 KINDS = ("guidance", "best-of", "oracle")
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -245,13 +245,9 @@ class _Bench:
             from b2bench.pocket.build.art import load_art
 
             self.sprites = load_art(art, cache, stage)
-        check_network(config)
-        stage(f"loading {config.backbone.name}")
-        self.policy = pretrained_policy(config, Accelerator().device)
+        self.policy, self.judges = load(config, Accelerator().device, stage)
         self.prompts = {"test": config.prompts.test, "train": config.prompts.train}
         self.images = config.images_at(config.queries).splits
-        stage(f"loading {config.reward_name}")
-        self.judges = make_judges(config, self.policy.device)
 
     def run(self) -> None:
         settings = self.config.settings

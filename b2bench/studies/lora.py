@@ -10,13 +10,13 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
+from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation, evaluate
 from b2bench.store.store import Store
 from b2bench.training.provenance import run_row
-from b2bench.training.setup import check_network, make_judges, pretrained_policy
+from b2bench.training.setup import load
 
 
 def evaluate_lora(
@@ -42,10 +42,7 @@ def evaluate_lora(
     store.check()
     settings, budget = config.settings, queries or config.queries
     images = replace(config, queries=budget).images_at(budget)
-    check_network(config)
-    progress(f"loading {config.backbone.name}")
-    policy = fixed_policy(config, file)
-    judges = make_judges(config, policy.device)
+    policy, judges = load(config, Accelerator().device, progress, lora=file)
     result = evaluate(
         policy,
         judges,
@@ -73,14 +70,6 @@ def evaluate_lora(
     store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
     store.finish_run(run_id, "done")
     return run_id, result
-
-
-def fixed_policy(config: RunConfig, lora: Path | None) -> StableDiffusion:
-    """The backbone, with a LoRA file if there is one, to sample from and not to train."""
-    policy = pretrained_policy(config, Accelerator().device)
-    if lora is not None:
-        policy.load_lora(lora)
-    return policy
 
 
 def lora_identity(given: Path, file: Path) -> tuple[str, str]:

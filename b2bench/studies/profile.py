@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 import b2bench
@@ -29,9 +30,9 @@ from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal
 from b2bench.store.store import Store
-from b2bench.studies.lora import fixed_policy, lora_identity
+from b2bench.studies.lora import lora_identity
 from b2bench.training.provenance import commit, versions
-from b2bench.training.setup import check_network, ready_reward
+from b2bench.training.setup import load_policy, ready_reward
 from b2bench.types import Interval, micro_batches
 
 # styles(images [N, 3, h, w]) -> class indices [N], int64
@@ -156,9 +157,7 @@ def profile(
     config, settings = configs[0], configs[0].settings
     file = None if lora is None else lora_file(lora)
     store.check()
-    check_network(config)
-    listener.stage(f"loading {config.backbone.name}")
-    policy = fixed_policy(config, file)
+    policy = load_policy(config, Accelerator().device, listener.stage, lora=file)
     listener.stage(f"loading {config.reward_name}")
     reward, _ = ready_reward(config, policy.device)
     styles = pocket_styles(policy.device) if config.backbone.is_pocket else None

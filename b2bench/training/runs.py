@@ -19,7 +19,6 @@ from b2bench.errors import UserError
 from b2bench.store.store import Store
 from b2bench.training.listener import Listener, Summary
 from b2bench.training.provenance import run_row
-from b2bench.training.setup import check_network
 from b2bench.training.trainer import Trainer, write_config
 
 
@@ -59,7 +58,6 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
 
     if (broken_off := engine.alone(check)) is not None:
         return resume(broken_off, store, out, listener)
-    check_network(config)
     trainer = Trainer(config, run_id, store, folder, listener, engine)
     with contextlib.ExitStack() as stack:
 
@@ -101,7 +99,6 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
     folder = out / run_id
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
         raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
-    check_network(config)
     with contextlib.ExitStack() as stack:
         engine.alone(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
         trainer = Trainer(config, run_id, store, folder, listener, engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,49 @@ from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.hyperparameters import hyperparameters
 from b2bench.text import described
+
+
+def load_policy(
+    config: RunConfig,
+    device: torch.device,
+    stage: Callable[[str], None],
+    *,
+    lora: Path | None = None,
+    trained: bool = False,
+) -> StableDiffusion:
+    """Load the backbone as the settings sample it: as it is, with a LoRA file, or with a fresh adapter to train.
+
+    ``stage`` is told what is loaded.
+
+    Raises:
+        UserError: the checkpoint or the LoRA cannot be used; the message says how to get it.
+    """
+    check_network(config)
+    stage(f"loading {config.backbone.name}")
+    policy = pretrained_policy(config, device)
+    if trained:
+        policy.add_lora(config.settings.lora_rank, config.seed)
+    if lora is not None:
+        policy.load_lora(lora)
+    return policy
+
+
+def load(
+    config: RunConfig,
+    device: torch.device,
+    stage: Callable[[str], None],
+    *,
+    lora: Path | None = None,
+    trained: bool = False,
+) -> tuple[StableDiffusion, Judges]:
+    """Load what images are made with, as :func:`load_policy` does, and what judges them.
+
+    Raises:
+        UserError: one of them cannot be used; the message says how to get it.
+    """
+    policy = load_policy(config, device, stage, lora=lora, trained=trained)
+    stage(f"loading {config.reward_name}")
+    return policy, make_judges(config, device)
 
 
 @contextlib.contextmanager

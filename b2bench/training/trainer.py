@@ -39,7 +39,7 @@ from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
 from b2bench.training.listener import Listener, Silent, Summary
-from b2bench.training.setup import make_judges, plugin_errors, pretrained_policy
+from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.types import Trajectories
 from b2bench.update import update
@@ -73,11 +73,7 @@ class Trainer:
         self.engine = engine or Engine(scaled=settings.precision == "fp16")
         device = self.engine.device
         check_shares(config, self.engine.world)
-        self.listener.stage(f"loading {config.backbone.name}")
-        self.policy = pretrained_policy(config, device)
-        self.policy.add_lora(settings.lora_rank, config.seed)
-        self.listener.stage(f"loading {config.reward_name}")
-        self.judges = make_judges(config, device)
+        self.policy, self.judges = load(config, device, self.listener.stage, trained=True)
         with plugin_errors(f"algorithm {config.algorithm_name}"):
             if hasattr(config.algorithm, "setup"):
                 config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))

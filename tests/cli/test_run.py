@@ -321,7 +321,6 @@ def test_an_interrupt_before_a_run_goes_on_says_how(
 
     monkeypatch.setattr(setup if place == "limit_threads" else runs, place, interrupt)
     monkeypatch.setattr(runs, "from_dict", lambda _: SimpleNamespace(settings=Settings()))
-    monkeypatch.setattr(runs, "check_network", lambda _: None)
     monkeypatch.chdir(tmp_path)
     Path("runs/earlier").mkdir(parents=True)
     Store("b2bench.duckdb").start_run(run_row("earlier"))

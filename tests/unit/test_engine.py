@@ -98,7 +98,6 @@ def test_a_resumed_run_in_half_precision_scales_its_losses_again(
 
     store = Store(tmp_path / "x.duckdb")
     monkeypatch.setattr(runs, "Trainer", trainer)
-    monkeypatch.setattr(runs, "check_network", lambda _: None)
     for precision in ("fp16", "fp32"):
         config = SimpleNamespace(settings=Settings(precision=precision))
         monkeypatch.setattr(runs, "from_dict", lambda _, config=config: config)

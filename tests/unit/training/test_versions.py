@@ -93,7 +93,6 @@ def test_a_run_is_resumed(
         raise InterruptedError("it goes on")
 
     monkeypatch.setattr(runs, "Trainer", trainer)
-    monkeypatch.setattr(runs, "check_network", lambda _: None)
     store.start_run(row("a1"))
     (tmp_path / "a1").mkdir()
     release()
