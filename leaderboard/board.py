@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from b2bench.leaderboard.cells import Cell
-from b2bench.leaderboard.headroom import HELDOUT, headroom
+from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.rows import DIVERSITY, INCEPTION, Context, DiversityRow, GeneralisationRow, LeaderboardRow
 from b2bench.leaderboard.stats import (
     Estimate,
@@ -18,6 +18,8 @@ from b2bench.leaderboard.stats import (
     queries_to_target,
     rank_ranges,
 )
+
+from b2bench.metrics import HELDOUT, SUCCESS
 
 
 def place(row: LeaderboardRow) -> tuple[bool, float]:
@@ -116,7 +118,7 @@ def leaderboard_row(
         headroom(alignment, cell.start(context.reward, seeds), oracle),
         estimate(cell.final(HELDOUT, seeds)),
         heldout,
-        estimate(cell.final("success", seeds)),
+        estimate(cell.final(SUCCESS, seeds)),
         {metric: estimate(cell.final(metric, seeds)) for metric in measures[0]},
         {metric: estimate(cell.final(metric, seeds)) for metric in measures[1]},
         seeds,
@@ -156,7 +158,7 @@ def reference_row(
         headroom(alignment, alignment, oracle),
         value(HELDOUT),
         None,
-        value("success"),
+        value(SUCCESS),
         {metric: value(metric) for metric in inception},
         {metric: value(metric) for metric in diversity},
         seeds,

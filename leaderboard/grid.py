@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from b2bench.leaderboard.rows import Context, Head
 from b2bench.leaderboard.stats import Estimate
 
+from b2bench.metrics import METRICS, of_kind
+
 # the symbol says what the colour says
 SYMBOLS: dict[str, str] = {
     "gain": "▲",
@@ -20,7 +22,7 @@ SYMBOLS: dict[str, str] = {
     "not run": "·",
     "refused": "⊘",
 }
-MEASURES = {"style_entropy": "style entropy (nats)", "pairwise_distance": "distance within a prompt"}
+MEASURES = {name: METRICS[name].described for name in of_kind("diversity")}
 ALWAYS = 9
 
 

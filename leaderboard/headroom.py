@@ -17,11 +17,11 @@ from b2bench.leaderboard.rows import Context, HeadroomRow
 from b2bench.leaderboard.stats import Estimate, estimate, paired
 
 from b2bench.eval_images import automatic_images
+from b2bench.metrics import HELDOUT, SUCCESS
 
 BASELINE = "baseline"
 """What table ``runs`` calls the algorithm of a row that no training made."""
 KINDS = ("guidance", "best-of", "oracle")
-HELDOUT = "clipscore_heldout"
 
 
 def is_baseline(row: Mapping[str, Any]) -> bool:
@@ -79,7 +79,7 @@ def rows(
     references = [cell for cell in baselines if _is_reference(cell.config)]
     found = []
     for cell in baselines:
-        values = {metric: cell.final(metric, cell.seeds) for metric in (context.reward, HELDOUT, "success")}
+        values = {metric: cell.final(metric, cell.seeds) for metric in (context.reward, HELDOUT, SUCCESS)}
         values |= {metric: cell.final(metric, cell.seeds) for part in measures for metric in part}
         starts = {
             metric: [_start(cell, seed, [*references, *cells], metric) for seed in cell.seeds]
@@ -97,7 +97,7 @@ def rows(
                 headroom=headroom(values[context.reward], starts[context.reward], oracle),
                 heldout=estimate(values[HELDOUT]),
                 heldout_gain=paired(values[HELDOUT], starts[HELDOUT]),
-                success=estimate(values["success"]),
+                success=estimate(values[SUCCESS]),
                 inception={metric: estimate(values[metric]) for metric in measures[0]},
                 diversity={metric: estimate(values[metric]) for metric in measures[1]},
                 seeds=cell.seeds,

@@ -7,8 +7,10 @@ from typing import Literal
 
 from b2bench.leaderboard.stats import Effects, Estimate, Paired
 
-INCEPTION = ("is_style", "is_subject", "is_clip", "is_inception", "inception_score")
-DIVERSITY = ("style_entropy", "pairwise_distance")
+from b2bench.metrics import of_kind
+
+INCEPTION = of_kind("inception")
+DIVERSITY = of_kind("diversity")
 ALPHA = 0.05
 Verdict = Literal[
     "gain", "equivalent", "inconclusive", "loss", "untested", "failed", "incomplete", "not run", "refused"

@@ -41,9 +41,9 @@ def evaluate(
     check_text("--name", name)
     check_text("the LoRA", str(lora))
     config = resolve_options(with_defaults(options, None, assignments), [])
+    from b2bench.metrics import label
     from b2bench.store.store import Store
     from b2bench.studies.lora import evaluate_lora
-    from b2bench.terminal.progress import LABELS
 
     console = stderr()
     with console.status("importing torch") as status:
@@ -57,7 +57,7 @@ def evaluate(
     for heading in ("split", "metric", "value", "images"):
         table.add_column(heading, justify="right" if heading in ("value", "images") else "left")
     for metric in result.metrics:
-        table.add_row(metric.split, LABELS.get(metric.name, metric.name), f"{metric.value:.4f}", str(metric.n))
+        table.add_row(metric.split, label(metric.name), f"{metric.value:.4f}", str(metric.n))
     stdout().print(table)
 
 

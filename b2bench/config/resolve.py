@@ -14,9 +14,10 @@ from b2bench.config.given import check_text
 from b2bench.config.presets import deviations, load_preset
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, source_name
-from b2bench.config.settings import METRIC_NAMES, NO_ALGORITHMS, PROFILE_SETTINGS, Settings
+from b2bench.config.settings import NO_ALGORITHMS, PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
 from b2bench.hyperparameters import Hyperparameter, build, hyperparameters
+from b2bench.metrics import SUCCESS, is_taken
 from b2bench.registry import KINDS, Kind, check_methods, load_registries
 from b2bench.text import described, suggestion
 
@@ -85,9 +86,9 @@ def resolve(
     names = {p.name for p in hyperparameters(classes["reward"])}
     if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
         parts[reward]["checkpoint"] = own_checkpoint(spec, reward)
-    if reward in METRIC_NAMES:
+    if is_taken(reward):
         raise UserError(f"{reward} is the name of a metric of every evaluation; give your reward another name")
-    if reward == "success" and not spec.is_pocket:
+    if reward == SUCCESS and not spec.is_pocket:
         raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
     trained: Any = build(classes["algorithm"], parts[algorithm])
     wrapping: Any = build(classes["wrapper"], parts[wrapper])

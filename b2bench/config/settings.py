@@ -6,17 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-# Taken: a reward of one of these names would be stored under the same name as what judges it.
-METRIC_NAMES = (
-    "clipscore_heldout",
-    "is_style",
-    "is_subject",
-    "is_clip",
-    "is_inception",
-    "style_entropy",
-    "pairwise_distance",
-    "kl_pretrained",
-)
 PROFILE_SETTINGS = (
     "steps",
     "eta",

@@ -20,6 +20,7 @@ from b2bench.describe.listing import LISTS, Row, docstring, plain, utc_now
 from b2bench.errors import UserError
 from b2bench.hyperparameters import hyperparameters
 from b2bench.leaderboard.evaluations import comparable
+from b2bench.metrics import HELDOUT
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
 from b2bench.registry import KINDS, Kind, Registry, load_registries
 from b2bench.store.store import Store
@@ -195,7 +196,7 @@ def _curves(reward: str, rounds: Sequence[Row], evals: Sequence[Row]) -> dict[st
             (row["queries"], row["reward"]) for row in rounds if row["reward"] is not None
         ]
     }
-    for metric, name in ((reward, f"{reward}, test prompts"), ("clipscore_heldout", "held-out scorer, test prompts")):
+    for metric, name in ((reward, f"{reward}, test prompts"), (HELDOUT, "held-out scorer, test prompts")):
         points = [
             (row["queries"], row["value"])
             for row in evals

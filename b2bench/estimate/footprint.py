@@ -23,6 +23,7 @@ from b2bench.ddim import stable_diffusion_schedule
 from b2bench.errors import UserError
 from b2bench.estimate.memory import Cost, Shapes, cost
 from b2bench.evaluation.inception import INCEPTION_GIGABYTES
+from b2bench.metrics import SUCCESS
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.types import Conditioning
 
@@ -238,7 +239,7 @@ def judges(config: RunConfig) -> tuple[list[Judge], list[str]]:
     elif config.reward_name == "bertscore":
         for name in ("captioner", "bert"):
             add(name, _stored_parameters(POCKET_WEIGHTS / name / "model.safetensors"))
-    elif config.reward_name == "success":
+    elif config.reward_name == SUCCESS:
         add("classifier", _stored_parameters(classifier))
     else:
         unknown.append(f"reward {config.reward_name}, a plugin")

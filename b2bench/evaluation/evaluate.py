@@ -11,6 +11,7 @@ from torch import Tensor
 
 from b2bench.engine import Engine
 from b2bench.evaluation.judges import Judges
+from b2bench.metrics import KL
 from b2bench.protocols import Policy
 from b2bench.rollout import Noise, path_kl, sample
 from b2bench.seeding import normal
@@ -115,7 +116,7 @@ def evaluate(
         values = engine.concatenated(drawn).double()
         error = float(values.std() / len(pairs) ** 0.5) if len(pairs) > 1 else None
         settings = {"images": len(pairs), "standard_error": error, "unit": "nats a path"}
-        found.metrics.append(Metric("test", "kl_pretrained", float(values.mean()), len(pairs), settings))
+        found.metrics.append(Metric("test", KL, float(values.mean()), len(pairs), settings))
     return found
 
 

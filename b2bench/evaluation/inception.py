@@ -23,6 +23,7 @@ from b2bench.backbones.specs import Backbone
 from b2bench.errors import UserError
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.evaluation.scorers import ClipScorer, Probabilities, clip_probabilities
+from b2bench.metrics import IS_CLIP, IS_INCEPTION
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def extractors(which: str, weights: str, backbone: Backbone, reward: Any, device
         if probabilities is None:
             scorer = ClipScorer(backbone.scorer or "paper", device)
             name, probabilities = scorer.name, clip_probabilities(scorer)
-        found.append(Extractor("is_clip", f"softmax of the raw CLIP embedding, {name}", probabilities))
+        found.append(Extractor(IS_CLIP, f"softmax of the raw CLIP embedding, {name}", probabilities))
     if which in ("inception", "both"):
         found.append(
-            Extractor("is_inception", "Inception v3 (TensorFlow's), torch-fidelity", InceptionV3(weights, device))
+            Extractor(IS_INCEPTION, "Inception v3 (TensorFlow's), torch-fidelity", InceptionV3(weights, device))
         )
     return found
 

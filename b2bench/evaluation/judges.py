@@ -11,8 +11,19 @@ from torch import Tensor
 from b2bench.backbones.specs import Backbone
 from b2bench.errors import RunFailed
 from b2bench.evaluation.inception import Extractor
-from b2bench.evaluation.metrics import entropy, inception_score, pairwise_distance
 from b2bench.evaluation.scorers import ClipScorer
+from b2bench.evaluation.statistics import entropy, inception_score, pairwise_distance
+from b2bench.metrics import (
+    CLIPSCORE,
+    DISTANCE,
+    HELDOUT,
+    IS_STYLE,
+    IS_SUBJECT,
+    METRICS,
+    STYLE_ENTROPY,
+    SUCCESS,
+    style_share,
+)
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Reward
 
@@ -71,10 +82,10 @@ class Judges:
         """
         scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
         if self.pocket:
-            if "clipscore" not in scores:
-                scores["clipscore"] = self.training(images, prompts)
-            scores["clipscore_heldout"] = self.heldout(images, prompts)
-            scores.setdefault("success", self.classifier.success(images.to(self.device), list(prompts)).cpu())
+            if CLIPSCORE not in scores:
+                scores[CLIPSCORE] = self.training(images, prompts)
+            scores[HELDOUT] = self.heldout(images, prompts)
+            scores.setdefault(SUCCESS, self.classifier.success(images.to(self.device), list(prompts)).cpu())
         return scores
 
     @torch.no_grad()
@@ -106,11 +117,11 @@ class Judges:
         from b2bench.pocket.world import STYLES
 
         found |= {
-            "is_style": (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
-            "is_subject": (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, subject"}),
-            "style_entropy": (entropy(shares), {"unit": "nats"}),
-            "pairwise_distance": (pairwise_distance(features["heldout"], groups), {"extractor": "held-out scorer"}),
+            IS_STYLE: (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
+            IS_SUBJECT: (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, subject"}),
+            STYLE_ENTROPY: (entropy(shares), {"unit": METRICS[STYLE_ENTROPY].unit}),
+            DISTANCE: (pairwise_distance(features["heldout"], groups), {"extractor": "held-out scorer"}),
         }
         for name, share in zip(STYLES, shares.tolist(), strict=True):
-            found[f"style_{name}"] = (share, {})
+            found[style_share(name)] = (share, {})
         return found

@@ -19,6 +19,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from b2bench.metrics import (
+    CLIPSCORE,
+    DISTANCE,
+    HELDOUT,
+    METRICS,
+    STYLE_ENTROPY,
+    STYLE_SHARE,
+    SUCCESS,
+    is_style_share,
+    label,
+)
+
 
 class RunProgress:
     """A live bar over reward queries on a terminal, and a line per round and evaluation everywhere."""
@@ -86,24 +98,11 @@ class RunProgress:
 
     def evaluated(self, queries: int, evaluation: Any) -> None:
         """A line per evaluation: every metric that has a mean over the test images."""
-        shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith("style_")]
+        shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith(STYLE_SHARE)]
         text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown)
         source = next((m.settings["reused_from"] for m in shown if "reused_from" in m.settings), None)
         whose = "" if source is None else f" (measured by run {source})"
         self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries{whose}  {text}"))
-
-
-LABELS = {
-    "clipscore": "CLIPScore",
-    "clipscore_heldout": "CLIPScore, held-out scorer",
-    "bertscore": "BERTScore",
-    "success": "success (every fact of the prompt in the image)",
-    "is_style": "inception score, style head",
-    "is_subject": "inception score, subject head",
-    "style_entropy": "style entropy (nats)",
-    "pairwise_distance": "distance within a prompt",
-    "kl_pretrained": "KL from the pretrained model (nats a path)",
-}
 
 
 def summary_table(summary: Any) -> Table:
@@ -114,26 +113,20 @@ def summary_table(summary: Any) -> Table:
     for heading in ("pretrained", "after", "change"):
         table.add_column(heading, justify="right")
     for name, before in summary.before.items():
-        if name.startswith("style_") and name != "style_entropy":
+        if is_style_share(name):
             continue
         after = summary.after[name]
         numbers = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
         # nan: too few images for this metric, such as one per prompt for the distance within a prompt
-        table.add_row(Text(LABELS.get(name, name)), *(("-",) * 3 if math.isnan(before + after) else numbers))
+        table.add_row(Text(label(name)), *(("-",) * 3 if math.isnan(before + after) else numbers))
     return table
 
 
 def baseline_table(results: Sequence[Any], evals: Iterable[Mapping[str, Any]], reward: str) -> Table:
     """A line per baseline: its numbers on unseen prompts."""
     value = {(row["run_id"], row["metric"]): row["value"] for row in evals if row["split"] == "test"}
-    headings = {
-        reward: reward,
-        "clipscore": "clipscore",
-        "clipscore_heldout": "held-out",
-        "success": "success",
-        "style_entropy": "style H",
-        "pairwise_distance": "distance",
-    }
+    wanted = (CLIPSCORE, HELDOUT, SUCCESS, STYLE_ENTROPY, DISTANCE)
+    headings = {reward: reward} | {name: METRICS[name].short for name in wanted}
     metrics = [metric for metric in headings if any(name == metric for _, name in value)]
     table = Table(title="baselines, test prompts", title_justify="left")
     table.add_column("baseline", no_wrap=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from b2bench.metrics import HELDOUT, STYLE_ENTROPY
+
 STALE = timedelta(minutes=30)
 """Without a write for so long a run that says it is running is taken for dead"""
 RATIO = 0.05
@@ -136,8 +138,8 @@ def _of_evaluations(evals: Sequence[Row], reward: str) -> list[Finding]:
             found.append(
                 Finding("warning", f"{reward} was {fall:.3f} higher at {best['queries']} queries: it fell again")
             )
-        if "clipscore_heldout" in curves and len(curves["clipscore_heldout"]) > 1:
-            other, its_error = change("clipscore_heldout")
+        if HELDOUT in curves and len(curves[HELDOUT]) > 1:
+            other, its_error = change(HELDOUT)
             if gain > FALL * error and other < -FALL * its_error:
                 found.append(
                     Finding(
@@ -145,7 +147,7 @@ def _of_evaluations(evals: Sequence[Row], reward: str) -> list[Finding]:
                         f"over-optimised: {reward} rose by {gain:.3f}, the held-out score fell by {-other:.3f}",
                     )
                 )
-    entropy = curves.get("style_entropy", [])
+    entropy = curves.get(STYLE_ENTROPY, [])
     if len(entropy) > 1 and entropy[-1]["value"] < (1 - ENTROPY) * entropy[0]["value"]:
         share = 1 - entropy[-1]["value"] / entropy[0]["value"]
         found.append(Finding("warning", f"{share:.0%} of the style entropy is lost: fewer styles are drawn"))

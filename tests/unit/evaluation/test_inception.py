@@ -16,8 +16,8 @@ from b2bench.config.resolve import resolve
 from b2bench.errors import UserError
 from b2bench.evaluation.inception import InceptionV3, extractors
 from b2bench.evaluation.judges import Judges
-from b2bench.evaluation.metrics import inception_score
 from b2bench.evaluation.scorers import ClipScorer, clip_probabilities
+from b2bench.evaluation.statistics import inception_score
 
 
 def images(n: int, size: int) -> torch.Tensor:

@@ -11,8 +11,8 @@ from b2bench.rewards.bertscore import greedy_recall
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from b2bench.evaluation.evaluate import eval_noise, eval_prompts
-from b2bench.evaluation.metrics import entropy, inception_score, pairwise_distance
 from b2bench.evaluation.scorers import ClipScorer
+from b2bench.evaluation.statistics import entropy, inception_score, pairwise_distance
 from b2bench.pocket.paths import POCKET_WEIGHTS
 
 

@@ -1,0 +1,36 @@
+"""The one list of metrics."""
+
+import subprocess
+import sys
+
+from b2bench.metrics import METRICS, is_style_share, is_taken, label, of_kind, style_share
+from b2bench.pocket.world import STYLES
+from b2bench.registry import Registry
+
+
+def test_labels_have_units_and_a_plugins_reward_its_own_name() -> None:
+    assert label("style_entropy") == "style entropy (nats)"
+    assert label("success") == "success (every fact of the prompt in the image)"
+    assert label("mine") == "mine"
+
+
+def test_kinds_keep_the_order_of_tables() -> None:
+    assert of_kind("inception") == ("is_style", "is_subject", "is_clip", "is_inception", "inception_score")
+    assert of_kind("diversity") == ("style_entropy", "pairwise_distance")
+
+
+def test_built_in_rewards_are_the_metrics_that_may_be_trained_on() -> None:
+    assert {name for name, metric in METRICS.items() if metric.reward} == set(Registry("reward").names())
+
+
+def test_names_of_metrics_and_of_style_shares_are_taken() -> None:
+    assert all(is_style_share(style_share(style)) and is_taken(style_share(style)) for style in STYLES)
+    assert not is_style_share("style_entropy")
+    assert is_taken("style_entropy")
+    assert not is_taken("clipscore")
+    assert not is_taken("stylish")
+
+
+def test_metrics_are_known_without_torch() -> None:
+    code = "import sys, b2bench.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
