@@ -1,11 +1,16 @@
-"""What a person chose, from the command line, a config file or a preset, as configurations."""
+"""What a person chose, on the command line, in a config file or by a preset, as configurations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from b2bench.errors import UserError
+
+if TYPE_CHECKING:  # --help does without it
+    from b2bench.config.run import RunConfig
 
 DEFAULTS: dict[str, Any] = {
     "algo": None,
@@ -16,10 +21,39 @@ DEFAULTS: dict[str, Any] = {
     "queries": 2400,
     "seed": 0,
 }
+"""Options of a run, and what they are if nobody says anything of them."""
 
 
-def given_options(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
-    """What the config file says, and over it the command line; hyperparameters under "set"."""
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The options of a run that were given; None: nobody said anything.
+
+    ``values`` are hyperparameters by name, ``plugins`` are files, and ``preset`` stands behind all of these.
+    """
+
+    algo: str | None = None
+    wrapper: str | None = None
+    backbone: str | None = None
+    reward: str | None = None
+    prompts: str | None = None
+    queries: int | None = None
+    seed: int | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[Path, ...] = ()
+    preset: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        return {name: value for name in DEFAULTS if (value := getattr(self, name)) is not None}
+
+
+def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[str]) -> Choices:
+    """Add what a config file says, which choices overrule, and ``name=value`` assignments, which overrule its [set].
+
+    Raises:
+        UserError: the file has something else than options and hyperparameters.
+    """
     from b2bench.config.given import parse_assignments, read_config_file
     from b2bench.text import suggestion
 
@@ -36,24 +70,22 @@ def given_options(options: dict[str, Any], config_file: Path | None, assignments
         wanted = int if name in ("queries", "seed") else str
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise UserError(f"config file {config_file}: {name} = {value!r} is no {wanted.__name__}")
-    given = content | {name: value for name, value in options.items() if value is not None}
-    given["set"] = values | parse_assignments(assignments)
-    return given
+    return replace(choices, **(content | choices.options), values=values | parse_assignments([*assignments]))
 
 
-def with_defaults(options: dict[str, Any], config_file: Path | None, assignments: list[str]) -> dict[str, Any]:
-    """Defaults, and over them what is given."""
-    return DEFAULTS | given_options(options, config_file, assignments)
+def resolved(choices: Choices) -> RunConfig:
+    """Resolve choices into the configuration of a run: by their preset, or else by the defaults.
 
-
-def resolve_options(merged: dict[str, Any], plugins: list[Path], preset: str | None = None) -> Any:
-    """A run of ``merged`` options; with a preset, ``merged`` is what was given, and the preset stands behind it."""
+    Raises:
+        UserError: there is no such thing as somebody chose, or it does not fit the rest.
+    """
     from b2bench.config.resolve import resolve, resolve_preset
     from b2bench.registry import Registry
 
-    if preset is not None:
-        options = {name: value for name, value in merged.items() if name != "set"}
-        return resolve_preset(preset, given=options, defaults=DEFAULTS, values=merged["set"], plugins=tuple(plugins))
+    given, values, plugins = choices.options, choices.values, choices.plugins
+    if choices.preset is not None:
+        return resolve_preset(choices.preset, given=given, defaults=DEFAULTS, values=values, plugins=plugins)
+    merged = DEFAULTS | given
     if merged["algo"] is None:
         raise UserError(f"name an algorithm with --algo: {', '.join(Registry('algorithm').names())}")
     return resolve(
@@ -64,29 +96,22 @@ def resolve_options(merged: dict[str, Any], plugins: list[Path], preset: str | N
         prompts=merged["prompts"],
         queries=merged["queries"],
         seed=merged["seed"],
-        values=merged["set"],
-        plugins=tuple(plugins),
+        values=values,
+        plugins=plugins,
     )
 
 
-def grid(
-    options: dict[str, Any], config_file: Path | None, assignments: list[str], plugins: list[Path], preset: str | None
-) -> tuple[list[Any], int | None]:
-    """A run of every cell of ``options``, where an algorithm or wrapper that nobody names is all; a preset's seeds."""
+def grid(choices: Choices) -> tuple[list[RunConfig], int | None]:
+    """Resolve a run of every cell, where an algorithm or wrapper that nobody names is all; and a preset's seeds."""
     from b2bench.config.presets import load_preset
     from b2bench.registry import load_registries
 
-    known = load_preset(preset) if preset is not None else None
-    given = given_options(options, config_file, assignments)
-    named = {**(known.options if known else {}), **given}
-    registries = load_registries(plugins)
+    known = load_preset(choices.preset) if choices.preset is not None else None
+    named = {**(known.options if known else {}), **choices.options}
+    registries = load_registries(choices.plugins)
     cells = [
-        {"algo": algo, "wrapper": wrapper}
+        replace(choices, algo=algo, wrapper=wrapper)
         for algo in ([named["algo"]] if named.get("algo") else registries["algorithm"].names())
         for wrapper in ([named["wrapper"]] if named.get("wrapper") else registries["wrapper"].names())
     ]
-    configs = [
-        resolve_options((given if known else DEFAULTS | given) | cell, plugins, preset if known else None)
-        for cell in cells
-    ]
-    return configs, known.seeds if known else None
+    return [resolved(cell) for cell in cells], known.seeds if known else None

@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from b2bench.cli.choices import grid
-from b2bench.cli.options import BACKBONE, DEFAULT_DB, AsJson, Db
+from b2bench.cli.choices import Choices, grid, with_file
+from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set
 from b2bench.cli.output import print_json, stderr, stdout
 
 
 def list_names(
     what: Annotated[str, typer.Argument(help="algorithms, wrappers, rewards, prompts, backbones or runs")],
     db: Db = DEFAULT_DB,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
     """List what there is, with its properties."""
@@ -33,7 +33,7 @@ def list_names(
 def show(
     name: Annotated[str, typer.Argument(help="An algorithm, wrapper, reward, prompt set, backbone, or a run")],
     db: Db = DEFAULT_DB,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one of them in full: what it is, its hyperparameters and defaults; or what a run did."""
@@ -73,14 +73,14 @@ def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 def estimate(
     algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, or all]")] = None,
     wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, or all]")] = None,
-    backbone: Annotated[str | None, typer.Option(help=f"{BACKBONE}  [pocket]")] = None,
-    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    backbone: Backbone = None,
+    reward: Reward = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set, or a text file  [the backbone's]")] = None,
-    queries: Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any hyperparameter: name=value")] = None,
+    queries: Queries = None,
+    set_: Set = None,
     config: Annotated[Path | None, typer.Option(help="TOML file, as for run")] = None,
     preset: Annotated[str | None, typer.Option(help="Published settings: paper, ... (b2bench ls presets)")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    plugin: Plugin = None,
     vram: Annotated[float | None, typer.Option(help="GiB of a GPU: which micro-batches fit")] = None,
     margin: Annotated[float | None, typer.Option(help="Share of --vram that stays free  [0.15]")] = None,
     throughput: Annotated[float | None, typer.Option(help="Denoiser calls a second, in sampling  [assumed]")] = None,
@@ -88,16 +88,18 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Memory, disk, denoiser calls and hours of a run, or of a grid, before it is started. Nothing is trained."""
-    options = {
-        "algo": algo,
-        "wrapper": wrapper,
-        "backbone": backbone,
-        "reward": reward,
-        "prompts": prompts,
-        "queries": queries,
-    }
+    choices = Choices(
+        algo=algo,
+        wrapper=wrapper,
+        backbone=backbone,
+        reward=reward,
+        prompts=prompts,
+        queries=queries,
+        plugins=tuple(plugin or ()),
+        preset=preset,
+    )
     with stderr().status("counting on the meta device"):
-        configs, preset_seeds = grid(options, config, set_ or [], plugin or [], preset)
+        configs, preset_seeds = grid(with_file(choices, config, set_ or []))
         from b2bench.estimate import estimate as counting
 
         found = counting.estimate(

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from b2bench import benchmark_version
-from b2bench.cli.choices import given_options, resolve_options, with_defaults
-from b2bench.cli.options import BACKBONE, DEFAULT_DB, AsJson, Db
+from b2bench.cli.choices import Choices, resolved, with_file
+from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import UserError
 
@@ -21,17 +21,17 @@ from b2bench.errors import UserError
 def run(
     algo: Annotated[str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok, or a plugin's")] = None,
     wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2  [vanilla]")] = None,
-    backbone: Annotated[str | None, typer.Option(help=f"{BACKBONE}  [pocket]")] = None,
-    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    backbone: Backbone = None,
+    reward: Reward = None,
     prompts: Annotated[
         str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file  [the backbone's: template1]")
     ] = None,
-    queries: Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")] = None,
+    queries: Queries = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw  [0]")] = None,
     db: Db = DEFAULT_DB,
     out: Annotated[Path, typer.Option(help="Folder that receives the run folder")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="A name for the run")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any hyperparameter: name=value")] = None,
+    set_: Set = None,
     config: Annotated[
         Path | None,
         typer.Option(help="TOML file: algo, wrapper, backbone, reward, prompts, queries, seed, and a table [set]"),
@@ -39,9 +39,9 @@ def run(
     preset: Annotated[
         str | None, typer.Option(help="Published settings: paper, ddpo-pytorch, ... (b2bench ls presets), or a file")
     ] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    plugin: Plugin = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
+    threads: Threads = None,
     vram: Annotated[
         float | None, typer.Option(help="GiB of the GPU's memory: micro-batches and checkpointing are chosen to fit")
     ] = None,
@@ -56,17 +56,19 @@ def run(
     from b2bench.terminal.progress import RunProgress, summary_table
     from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
 
-    options = {
-        "algo": algo,
-        "wrapper": wrapper,
-        "backbone": backbone,
-        "reward": reward,
-        "prompts": prompts,
-        "queries": queries,
-        "seed": seed,
-    }
+    choices = Choices(
+        algo=algo,
+        wrapper=wrapper,
+        backbone=backbone,
+        reward=reward,
+        prompts=prompts,
+        queries=queries,
+        seed=seed,
+        plugins=tuple(plugin or ()),
+        preset=preset,
+    )
     if resume is not None:
-        given = [f"--{option}" for option, value in options.items() if value is not None]
+        given = [f"--{option}" for option in choices.options]
         others = (
             ("--set", set_),
             ("--config", config),
@@ -88,23 +90,22 @@ def run(
                 row = store.find_run(resume)
                 run_id, budget, reward_name = row["run_id"], row["budget"], row["reward"]
             else:
-                merge = with_defaults if preset is None else given_options
-                resolved = resolve_options(merge(options, config, set_ or []), plugin or [], preset)
+                chosen = resolved(with_file(choices, config, set_ or []))
                 if vram is not None:
                     from b2bench.estimate.fit import within
 
-                    resolved = within(resolved, vram)
+                    chosen = within(chosen, vram)
                 store.check()
-                same = store.named_run(name, resolved.cell_hash(), resolved.seed, benchmark_version())
+                same = store.named_run(name, chosen.cell_hash(), chosen.seed, benchmark_version())
                 if same is not None and same["status"] == "done":
                     if is_first():
                         text = f"run {name} is done already, in {db}; b2bench show {same['run_id']} prints it"
                         console.print(text, soft_wrap=True, markup=False)
                     return
-                budget, reward_name = resolved.queries, resolved.reward_name
+                budget, reward_name = chosen.queries, chosen.reward_name
             if processes > 1 and not is_one_of_several():
                 if resume is None:
-                    check_shares(resolved, processes)
+                    check_shares(chosen, processes)
                 raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
             progress = stack.enter_context(RunProgress(console, budget, reward_name, quiet=not is_first()))
             progress.stage("importing torch")
@@ -114,7 +115,7 @@ def run(
             if resume is not None:
                 summary = runs.resume(resume, store, out, progress)
             else:
-                summary = runs.start(resolved, store, out, name, progress)
+                summary = runs.start(chosen, store, out, name, progress)
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
             stack.close()

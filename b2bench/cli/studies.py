@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from b2bench.cli.choices import resolve_options, with_defaults
-from b2bench.cli.options import BACKBONE, DEFAULT_DB, AsJson, Db, Split
+from b2bench.cli.choices import Choices, resolved, with_file
+from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, EvalSeed, Plugin, Reward, Split, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import UserError
 
@@ -20,11 +21,11 @@ ART_CACHE = Path("pocket-build") / "art"  # where `pocket build` has it too
 
 def evaluate(
     lora: Annotated[Path | None, typer.Argument(help="LoRA file or folder; left out: the pretrained model")] = None,
-    backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
-    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success")] = None,
+    backbone: Backbone = None,
+    reward: Reward = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file")] = None,
     queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, as its owner says")] = 0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise: eval_seed  [0]")] = None,
+    seed: EvalSeed = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Images of test prompts")] = None,
     db: Db = DEFAULT_DB,
     name: Annotated[str | None, typer.Option(help="A name for the row")] = None,
@@ -33,14 +34,14 @@ def evaluate(
     """Measure anybody's LoRA by the protocol of runs, into the store."""
     from b2bench.config.given import check_text
 
-    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
+    choices = Choices(algo="ddpo", backbone=backbone, reward=reward, prompts=prompts)
     chosen = {"eval_images": eval_images, "eval_seed": seed}
     assignments = [f"{setting}={value}" for setting, value in chosen.items() if value is not None]
     if lora is not None and not lora.exists():
         raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
     check_text("--name", name)
     check_text("the LoRA", str(lora))
-    config = resolve_options(with_defaults(options, None, assignments), [])
+    config = resolved(with_file(choices, None, assignments))
     from b2bench.metrics import label
     from b2bench.store.store import Store
     from b2bench.studies.lora import evaluate_lora
@@ -62,8 +63,8 @@ def evaluate(
 
 
 def profile(
-    backbone: Annotated[str | None, typer.Option(help=f"{BACKBONE}  [pocket]")] = None,
-    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    backbone: Backbone = None,
+    reward: Reward = None,
     prompts: Annotated[
         list[str] | None, typer.Option(help="A prompt set or a text file; several: a,b or twice  [template1]")
     ] = None,
@@ -76,10 +77,10 @@ def profile(
     lora: Annotated[Path | None, typer.Option(help="LoRA file or folder; left out: the pretrained model")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and bootstrap  [0]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="steps, eta, guidance, ...: name=value")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    plugin: Plugin = None,
     db: Db = DEFAULT_DB,
     out: Annotated[Path | None, typer.Option(help="PNG file for the figure")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")] = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how much of a reward is still open at several denoising steps, where branches would be made."""
@@ -96,10 +97,9 @@ def profile(
         check_png(out)
     if lora is not None and not lora.exists():
         raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
-    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "seed": seed}
-    configs = []
-    for name in prompt_names(prompts or ["template1"]):
-        configs.append(resolve_options(with_defaults({**options, "prompts": name}, None, set_ or []), plugin or []))
+    choices = Choices(algo="ddpo", backbone=backbone, reward=reward, seed=seed, plugins=tuple(plugin or ()))
+    choices = with_file(choices, None, set_ or [])
+    configs = [resolved(replace(choices, prompts=name)) for name in prompt_names(prompts or ["template1"])]
     check_profile_values(configs[0], parse_assignments(set_ or []))
     names = [config.prompts.name for config in configs]
     if len(set(names)) < len(names):
@@ -172,12 +172,12 @@ def prompt_names(given: list[str]) -> list[str]:
 
 def baseline(
     kind: Annotated[list[str], typer.Option(help="guidance, best-of, oracle or all; several: a,b or twice")],
-    backbone: Annotated[str | None, typer.Option(help=f"{BACKBONE}  [pocket]")] = None,
-    reward: Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")] = None,
+    backbone: Backbone = None,
+    reward: Reward = None,
     prompts: Annotated[
         str | None, typer.Option(help="A prompt set, or a text file  [the backbone's: template1]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise: eval_seed  [0]")] = None,
+    seed: EvalSeed = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="eval_images, steps, guidance, ...: name=value")
     ] = None,
@@ -193,7 +193,7 @@ def baseline(
     from b2bench.store.store import Store
     from b2bench.terminal.progress import baseline_table
 
-    options = {"algo": "ddpo", "backbone": backbone, "reward": reward, "prompts": prompts}
+    choices = Choices(algo="ddpo", backbone=backbone, reward=reward, prompts=prompts, plugins=tuple(plugin or ()))
     assignments = [*(set_ or []), *([] if seed is None else [f"eval_seed={seed}"])]
     console, store = stderr(), Store(db)
     with console.status("importing torch") as status:
@@ -202,7 +202,7 @@ def baseline(
         kinds = baselines.parse_kinds(kind)
         if art is not None and "oracle" not in kinds:
             raise UserError("--art is for --kind oracle, whose scenes are drawn; leave it out")
-        config = resolve_options(with_defaults(options, None, assignments), plugin or [])
+        config = resolved(with_file(choices, None, assignments))
         baselines.check_values(config, parse_assignments(assignments))
 
         def done(result: baselines.Result) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import signal
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from b2bench.cli.choices import DEFAULTS, resolve_options
-from b2bench.cli.options import DEFAULT_DB, AsJson, Db
+from b2bench.cli.choices import Choices, resolved
+from b2bench.cli.options import DEFAULT_DB, AsJson, Db, Plugin
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import Refused, UserError
 
@@ -31,7 +32,7 @@ def sweep(
         Path | None, typer.Option(help="TOML file: lists algo, wrapper, seeds, prompts, ..., and a table [set]")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Published settings of every run, or a file")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")] = None,
+    plugin: Plugin = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, max=256, help="Runs at once, each with its part of the cores  [1; on Ray: what has room]"),
@@ -137,10 +138,11 @@ def _planned(
 
     refused: dict[tuple[Any, ...], Refused] = {}
 
+    every = Choices(values=values, plugins=tuple(plugins), preset=preset)
+
     def resolve(options: dict[str, Any]) -> Any:
-        merged = options | {"set": values}
         try:
-            return resolve_options(merged if preset is not None else DEFAULTS | merged, plugins, preset)
+            return resolved(replace(every, **options))
         except Refused as refusal:
             refused[tuple(refusal.row.values())] = refusal  # once, whatever the seed
             return None

@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from b2bench.cli.app import app
-from b2bench.cli.choices import grid
+from b2bench.cli.choices import Choices, grid, with_file
 
 PAGE = Path(__file__).parents[3] / "docs" / "paper.md"
 
@@ -57,7 +57,7 @@ def test_a_command_of_the_page_resolves(text: str) -> None:
         return
     names = ("algo", "wrapper", "backbone", "reward", "prompts", "queries", "seed")
     options = {name: given.get(name) for name in names}
-    configs, seeds = grid(options, None, given["set_"] or [], [], given["preset"])
+    configs, seeds = grid(with_file(Choices(**options, preset=given["preset"]), None, given["set_"] or []))
     assert seeds == 3
     if words[1] == "run":
         (config,) = configs
