@@ -7,7 +7,7 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from b2bench.cli.choices import Choices, resolved, with_file
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import UserError
+
+if TYPE_CHECKING:  # --help does without it
+    from b2bench.training.listener import Summary
 
 
 def run(
@@ -53,7 +56,7 @@ def run(
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
     from b2bench.config.given import check_text
     from b2bench.config.run import check_shares
-    from b2bench.terminal.progress import RunProgress, summary_table
+    from b2bench.terminal.progress import RunProgress
     from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
 
     choices = Choices(
@@ -68,17 +71,8 @@ def run(
         preset=preset,
     )
     if resume is not None:
-        given = [f"--{option}" for option in choices.options]
-        others = (
-            ("--set", set_),
-            ("--config", config),
-            ("--preset", preset),
-            ("--plugin", plugin),
-            ("--vram", vram),
-        )
-        given += [flag for flag, value in others if value]
-        if given:
-            raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
+        others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
+        _refuse_beside_resume(choices, others)
     console, run_id = stderr(), resume
     with ExitStack() as stack:
         try:
@@ -98,9 +92,7 @@ def run(
                 store.check()
                 same = store.named_run(name, chosen.cell_hash(), chosen.seed, benchmark_version())
                 if same is not None and same["status"] == "done":
-                    if is_first():
-                        text = f"run {name} is done already, in {db}; b2bench show {same['run_id']} prints it"
-                        console.print(text, soft_wrap=True, markup=False)
+                    _say(f"run {name} is done already, in {db}; b2bench show {same['run_id']} prints it")
                     return
                 budget, reward_name = chosen.queries, chosen.reward_name
             if processes > 1 and not is_one_of_several():
@@ -119,16 +111,43 @@ def run(
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
             stack.close()
-            run_id = stop.args[0] if stop.args else run_id
-            text = "interrupted before the run began; nothing of it is stored"
-            if run_id is not None:
-                again = shlex.join(["b2bench", "run", "--resume", run_id, "--db", str(db), "--out", str(out)])
-                text = f"interrupted; every finished round is in {db}. Continue with: {again}"
-            if is_first():
-                console.print(text, soft_wrap=True)
+            _say(_how_to_go_on(stop.args[0] if stop.args else run_id, db, out))
             raise typer.Exit(1) from None
-    if not is_first():
-        return
+    if is_first():
+        _show(summary, db, as_json)
+
+
+def _refuse_beside_resume(choices: Choices, others: dict[str, Any]) -> None:
+    """Refuse what a run that goes on cannot have anew; ``others`` are values by flag.
+
+    Raises:
+        UserError: something is given.
+    """
+    given = [f"--{option}" for option in choices.options] + [flag for flag, value in others.items() if value]
+    if given:
+        raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
+
+
+def _how_to_go_on(run_id: str | None, db: Path, out: Path) -> str:
+    """Say what an interrupted run left, and which command continues it."""
+    if run_id is None:
+        return "interrupted before the run began; nothing of it is stored"
+    again = shlex.join(["b2bench", "run", "--resume", run_id, "--db", str(db), "--out", str(out)])
+    return f"interrupted; every finished round is in {db}. Continue with: {again}"
+
+
+def _say(text: str) -> None:
+    """Print a line on stderr; of several processes the first does."""
+    from b2bench.training.launch import is_first
+
+    if is_first():
+        stderr().print(text, soft_wrap=True)
+
+
+def _show(summary: Summary, db: Path, as_json: bool) -> None:
+    """Print what a run did."""
+    from b2bench.terminal.progress import summary_table
+
     if as_json:
         print_json(vars(summary) | {"db": str(db)})
         return

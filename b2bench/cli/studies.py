@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -15,6 +16,9 @@ from b2bench.cli.choices import Choices, resolved, with_file
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, EvalSeed, Plugin, Reward, Split, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import UserError
+
+if TYPE_CHECKING:  # --help does without it
+    from b2bench.leaderboard.openness import Profile
 
 ART_CACHE = Path("pocket-build") / "art"  # where `pocket build` has it too
 
@@ -88,7 +92,6 @@ def profile(
     from b2bench.config.resolve import check_profile_values
     from b2bench.leaderboard.figures import check_png, draw_openness
     from b2bench.leaderboard.openness import check_taus, default_taus, rows
-    from b2bench.leaderboard.terminal import profile_table
     from b2bench.store.store import Store
     from b2bench.terminal.progress import RunProgress
 
@@ -136,9 +139,18 @@ def profile(
         ]
         print_json({"profiles": profiles, "queries": queries, "db": str(db), "figure": out and str(out)})
         return
+    _show_profiles(found, reward_name, leaves, db, out)
+
+
+def _show_profiles(
+    found: Sequence[tuple[str, Profile]], reward: str, leaves: int, db: Path, figure: Path | None
+) -> None:
+    """Print a table of each profile, how to read it, and where the rows are."""
+    from b2bench.leaderboard.terminal import profile_table
+
     console = stdout()
     for _, result in found:
-        console.print(profile_table(result, reward_name))
+        console.print(profile_table(result, reward))
     console.print(
         Text(
             "share open: variance within branches / total variance, [95% interval, bootstrap over branches]; "
@@ -147,8 +159,9 @@ def profile(
         )
     )
     ids = ", ".join(profile_id for profile_id, _ in found)
-    figure = "" if out is None else f"\nfigure   {out}"
-    console.print(f"{queries} reward queries\nrows     {db} ({ids}){figure}", soft_wrap=True)
+    drawn = "" if figure is None else f"\nfigure   {figure}"
+    queries = sum(result.queries for _, result in found)
+    console.print(f"{queries} reward queries\nrows     {db} ({ids}){drawn}", soft_wrap=True)
 
 
 def parse_taus(text: str | None) -> list[int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def sweep(
     """Do every combination of choices; finished runs are skipped, broken-off ones resumed."""
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
-    from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, plan_table, thread_count
+    from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
 
     lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
     given = {**lists, "queries": queries, "seeds": seeds}
@@ -60,15 +61,7 @@ def sweep(
     found = Sweep(planned, store, out, at_once=jobs or 1, threads=thread_count(jobs or 1))
     if dry_run:
         found.look()
-        rows = plan_rows(found)
-        if as_json:
-            print_json(rows)
-        else:
-            stdout().print(plan_table(rows))
-            for row in rows:  # whole, to be copied
-                typer.echo(shlex.join(row["command"]))
-            for refusal in refused:
-                stdout().print(f"refused: {refusal}", markup=False, soft_wrap=True)
+        _show_plan(plan_rows(found), refused, as_json)
         return
     console, kept = stderr(), "round"
     if refused:
@@ -98,6 +91,20 @@ def sweep(
     if failed := logs_of(found.progress):
         console.print(f"what the runs that failed said is in {', '.join(map(str, failed))}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _show_plan(rows: list[dict[str, Any]], refused: Sequence[Refused], as_json: bool) -> None:
+    """Print the plan, each command whole, to be copied, and what is refused."""
+    from b2bench.terminal.sweep import plan_table
+
+    if as_json:
+        print_json(rows)
+        return
+    stdout().print(plan_table(rows))
+    for row in rows:
+        typer.echo(shlex.join(row["command"]))
+    for refusal in refused:
+        stdout().print(f"refused: {refusal}", markup=False, soft_wrap=True)
 
 
 def _planned(
