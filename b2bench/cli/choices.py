@@ -77,7 +77,7 @@ def resolved(choices: Choices) -> RunConfig:
     """Resolve choices into the configuration of a run: by their preset, or else by the defaults.
 
     Raises:
-        UserError: there is no such thing as somebody chose, or it does not fit the rest.
+        UserError: a choice is unknown, or does not fit the others.
     """
     from b2bench.config.resolve import resolve, resolve_preset
     from b2bench.registry import Registry
