@@ -54,6 +54,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
+    # More than 80 lines: 31 are options, and an interrupt must find its run wherever it comes.
     from b2bench.config.given import check_text
     from b2bench.config.run import check_shares
     from b2bench.terminal.progress import RunProgress
