@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def visible(text: str) -> str:
     """``text`` without control characters, which a terminal would obey: they are written out, as in Python."""
@@ -14,3 +17,18 @@ def shortened(text: str, longest: int) -> str:
         return text
     kept = max(1, (longest - 40) // 2)  # of each end; 40 is room for the words between them
     return f"{text[:kept]} [... {len(text) - 2 * kept:,} characters ...] {text[-kept:]}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean x?"``, or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def described(error: BaseException) -> str:
+    """``KeyError: 'a'``; a plugin's error may have no text, or raise where it is asked for one."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from b2bench.config import resolve
-from b2bench.runner import run_row
-from b2bench.store import Store
-from b2bench.trainer import Trainer
+from b2bench.config.resolve import resolve
+from b2bench.store.store import Store
+from b2bench.training.provenance import run_row
+from b2bench.training.trainer import Trainer
 
 PER_ROUND, STEPS = 10, 2
 console = Console()

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from b2bench.shapes import Shapes, bytes_of, with_lora
+from b2bench.estimate.memory import Shapes, bytes_of, with_lora
 
 
 def main() -> None:

@@ -24,14 +24,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.store import RUN_TABLES, Store
+from b2bench.store.schema import RUN_TABLES
+from b2bench.store.store import Store
 
 QUERIES, ROUNDS = 2400, 10
 
 
 def fill(path: Path) -> None:
     """A store with run ``run-0``, with the configuration of a real run and prompts of their usual length."""
-    from b2bench.config import resolve  # imports torch, which merging does not need
+    from b2bench.config.resolve import resolve  # imports torch, which merging does not need
 
     config = resolve(
         algorithm="dpok", wrapper="b2", reward="clipscore", backbone="pocket", queries=QUERIES, seed=0, values={}

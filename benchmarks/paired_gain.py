@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 GAIN = """
 select count(*) as n, avg(b.score - a.score) as gain, stddev_samp(b.score - a.score) / sqrt(count(*)) as error

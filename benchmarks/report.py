@@ -24,7 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 ALGORITHMS, WRAPPERS = ("ddpo", "pg", "dpo", "dpok"), ("vanilla", "bpt", "bs", "b2")
 METRICS = ("clipscore", "clipscore_heldout", "success", "style_entropy", "pairwise_distance", "kl_pretrained")

@@ -23,8 +23,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.config import Settings
-from b2bench.store import Store
+from b2bench.config.settings import Settings
+from b2bench.store.store import Store
 from leaderboard.stats import equivalent, paired
 
 METRICS = ("clipscore", "clipscore_heldout", "bertscore", "success")

@@ -41,16 +41,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from b2bench import trainer as trainer_module
 from b2bench.advantage import PromptAdvantage
-from b2bench.backbones import find_backbone, stable_diffusion
+from b2bench.backbones import stable_diffusion
+from b2bench.backbones.shards import Threads
+from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import DTYPES, StableDiffusion, load_pipeline
-from b2bench.config import RunConfig, resolve
-from b2bench.parallel import Threads
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
-from b2bench.store import Store
-from b2bench.trainer import Trainer
+from b2bench.store.store import Store
+from b2bench.training import trainer as trainer_module
+from b2bench.training.trainer import Trainer
 from b2bench.types import Trajectories
 from b2bench.update import trained_steps, update
 
@@ -424,7 +426,7 @@ def rounds_of(run: RunConfig) -> list[dict[str, Any]]:
 
 
 def _row(run: RunConfig, trainer: Trainer) -> dict[str, Any]:
-    from b2bench.runner import run_row
+    from b2bench.training.provenance import run_row
 
     (trainer.folder).mkdir()
     return run_row(run, "measured", None, trainer.policy)

@@ -19,10 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from b2bench import parallel
-from b2bench.backbones import find_backbone
+from b2bench.backbones import shards as parallel
+from b2bench.backbones.shards import Threads, shard_count
+from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
-from b2bench.parallel import Threads, shard_count
 
 WAYS = ("one thread", "torch's own", "shards")
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from b2bench.leaderboard.document import MEASURES, SYMBOLS, count
+from b2bench.leaderboard.grid import MEASURES, SYMBOLS, count
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.openness import Profile
+from b2bench.leaderboard.rows import Curve, Tables
 from b2bench.leaderboard.stats import Paired, estimate
-from b2bench.leaderboard.tables import Curve, Tables
 
 from b2bench.errors import UserError
+from b2bench.metrics import DISTANCE, HELDOUT, IS_CLIP, IS_INCEPTION, KL, STYLE_ENTROPY
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
 LARGEST_SIDE = 4096  # pixels of a sample image
@@ -318,9 +319,7 @@ def draw_diversity(group: Tables) -> Any:
     """
     metric = group.head.context.reward
     present = {name for curve in group.curves for name in curve.values}
-    measure = next(
-        (name for name in ("style_entropy", "pairwise_distance", "is_clip", "is_inception") if name in present), ""
-    )
+    measure = next((name for name in (STYLE_ENTROPY, DISTANCE, IS_CLIP, IS_INCEPTION) if name in present), "")
     cells = _cells(group.curves, metric, measure)
     if not measure or not cells:
         return None
@@ -365,15 +364,15 @@ def draw_distance(group: Tables) -> Any:
 
     The square root of the KL, along which reward and its over-optimisation are usually drawn (Gao et al. 2023).
     """
-    trained, held_out = group.head.context.reward, "clipscore_heldout"
-    cells = _cells([curve for curve in group.curves if len(curve.queries) > 1], "kl_pretrained", trained)
+    trained, held_out = group.head.context.reward, HELDOUT
+    cells = _cells([curve for curve in group.curves if len(curve.queries) > 1], KL, trained)
     if not cells:
         return None
     both = all(held_out in curve.values for members in cells.values() for curve in members)
     shown = [trained, *([held_out] if both and held_out != trained else [])]
     every = [curve for members in cells.values() for curve in members]
     figure, panels = _stacked(
-        [math.sqrt(max(0.0, kl)) for curve in every for kl in curve.values["kl_pretrained"]],
+        [math.sqrt(max(0.0, kl)) for curve in every for kl in curve.values[KL]],
         [[value for curve in every for value in curve.values[metric]] for metric in shown],
         6.4 if len(shown) == 1 else 9.6,
     )
@@ -392,8 +391,8 @@ def draw_distance(group: Tables) -> Any:
 def _draw_distance(axes: Any, name: tuple[str, str, str], members: Sequence[Curve], metric: str, colour: str) -> None:
     style = {"color": colour, "linestyle": LINES.get(name[1], "-")}
     for curve in members:
-        axes.plot(np.sqrt(curve.values["kl_pretrained"]), curve.values[metric], linewidth=0.6, alpha=0.5, **style)
-    kl, y = _path(members, "kl_pretrained", metric)
+        axes.plot(np.sqrt(curve.values[KL]), curve.values[metric], linewidth=0.6, alpha=0.5, **style)
+    kl, y = _path(members, KL, metric)
     marker = {"marker": WRAPPER_MARKERS.get(name[1], "o"), "markersize": 4}
     axes.plot(np.sqrt(kl), y, linewidth=1.8, label=_cell_name(*name), **marker, **style)
 

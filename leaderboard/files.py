@@ -8,30 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from b2bench.leaderboard.document import Picture
 from b2bench.leaderboard.figures import draw_samples, report_figures, written_figure
+from b2bench.leaderboard.grid import Picture
 from b2bench.leaderboard.grids import sample_grid
-from b2bench.leaderboard.tables import Tables
+from b2bench.leaderboard.rows import Tables
+
+from b2bench.files import write_whole
 
 KINDS = ("svg", "pdf")  # for pages, and for papers
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` in one step; a link stays one, and into a pipe or a device it is written.
-
-    Raises:
-        OSError: the folder does not exist, or cannot be written.
-    """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_figures(

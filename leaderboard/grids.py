@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from b2bench.leaderboard.document import number
-from b2bench.leaderboard.tables import Tables
+from b2bench.leaderboard.grid import number
+from b2bench.leaderboard.rows import Tables
 
 from b2bench.text import visible
 

@@ -10,45 +10,18 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from b2bench.leaderboard.stats import Estimate, Paired, estimate, paired
+from b2bench.leaderboard.cells import Cell
+from b2bench.leaderboard.rows import Context, HeadroomRow
+from b2bench.leaderboard.stats import Estimate, estimate, paired
 
 from b2bench.eval_images import automatic_images
-
-if TYPE_CHECKING:
-    from b2bench.leaderboard.tables import Context, _Cell
+from b2bench.metrics import HELDOUT, SUCCESS
 
 BASELINE = "baseline"
 """What table ``runs`` calls the algorithm of a row that no training made."""
 KINDS = ("guidance", "best-of", "oracle")
-HELDOUT = "clipscore_heldout"
-
-
-@dataclass(frozen=True)
-class HeadroomRow:
-    """A baseline's test-split numbers. The reference row is the pretrained model as runs sample it.
-
-    ``gain`` is against the pretrained model on the same noise; ``headroom`` is :func:`headroom` of the alignment;
-    ``queries_per_image`` says how many reward queries choosing an image took.
-    """
-
-    name: str
-    kind: str
-    label: str
-    config_hash: str
-    alignment: Estimate
-    gain: Paired
-    headroom: Estimate | None
-    heldout: Estimate
-    heldout_gain: Paired
-    success: Estimate
-    inception: dict[str, Estimate]
-    diversity: dict[str, Estimate]
-    seeds: tuple[int, ...]
-    queries_per_image: int
-    reference: bool = False
 
 
 def is_baseline(row: Mapping[str, Any]) -> bool:
@@ -87,7 +60,7 @@ def _sized(config: Mapping[str, str]) -> Mapping[str, str]:
     return {**config, "settings.eval_images": str(automatic_images(int(queries)).test)}
 
 
-def oracle_of(config: Mapping[str, str], baselines: Iterable[_Cell], metric: str) -> float | None:
+def oracle_of(config: Mapping[str, str], baselines: Iterable[Cell], metric: str) -> float | None:
     """The oracle's ``metric`` for a flat configuration, as a mean over its seeds; None where it was not measured."""
     values = {}
     for cell in baselines:
@@ -97,7 +70,7 @@ def oracle_of(config: Mapping[str, str], baselines: Iterable[_Cell], metric: str
 
 
 def rows(
-    context: Context, baselines: Sequence[_Cell], cells: Sequence[_Cell], measures: tuple[Sequence[str], Sequence[str]]
+    context: Context, baselines: Sequence[Cell], cells: Sequence[Cell], measures: tuple[Sequence[str], Sequence[str]]
 ) -> tuple[HeadroomRow, ...]:
     """The rows of a context: the pretrained model, then guidance, best-of and oracle.
 
@@ -106,7 +79,7 @@ def rows(
     references = [cell for cell in baselines if _is_reference(cell.config)]
     found = []
     for cell in baselines:
-        values = {metric: cell.final(metric, cell.seeds) for metric in (context.reward, HELDOUT, "success")}
+        values = {metric: cell.final(metric, cell.seeds) for metric in (context.reward, HELDOUT, SUCCESS)}
         values |= {metric: cell.final(metric, cell.seeds) for part in measures for metric in part}
         starts = {
             metric: [_start(cell, seed, [*references, *cells], metric) for seed in cell.seeds]
@@ -124,7 +97,7 @@ def rows(
                 headroom=headroom(values[context.reward], starts[context.reward], oracle),
                 heldout=estimate(values[HELDOUT]),
                 heldout_gain=paired(values[HELDOUT], starts[HELDOUT]),
-                success=estimate(values["success"]),
+                success=estimate(values[SUCCESS]),
                 inception={metric: estimate(values[metric]) for metric in measures[0]},
                 diversity={metric: estimate(values[metric]) for metric in measures[1]},
                 seeds=cell.seeds,
@@ -147,7 +120,7 @@ def _order(config: Mapping[str, str]) -> tuple[int, float]:
     return (KINDS.index(kind) if kind in KINDS else len(KINDS), float(value))
 
 
-def _start(baseline: _Cell, seed: int, starts: Iterable[_Cell], metric: str) -> float:
+def _start(baseline: Cell, seed: int, starts: Iterable[Cell], metric: str) -> float:
     """The pretrained model's value on the noise of a baseline's ``seed``."""
     noise = baseline.runs[seed].noise
     for cell in starts:
@@ -158,7 +131,7 @@ def _start(baseline: _Cell, seed: int, starts: Iterable[_Cell], metric: str) -> 
     return math.nan
 
 
-def missing_oracle(context: Context, cells: Iterable[_Cell], baselines: Sequence[_Cell]) -> str:
+def missing_oracle(context: Context, cells: Iterable[Cell], baselines: Sequence[Cell]) -> str:
     """Which command gives the oracle that cells or baselines lack; "" where none lacks it, or there is none to have."""
     if context.backbone != "pocket":
         return ""

@@ -10,7 +10,7 @@ from typing import Any
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.figures import report_figures, written_figure
 from b2bench.leaderboard.grids import sample_grid
-from b2bench.leaderboard.tables import Detail, Tables
+from b2bench.leaderboard.rows import Detail, Tables
 from b2bench.leaderboard.written import NOTHING
 from jinja2 import Environment, StrictUndefined
 

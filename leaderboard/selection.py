@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from b2bench.leaderboard.tables import Tables
+from b2bench.leaderboard.rows import Tables
 
 from b2bench.errors import UserError
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any
 
-from b2bench.leaderboard.document import ALWAYS, Cell, Grid, document, number
+from b2bench.leaderboard.document import document
+from b2bench.leaderboard.grid import ALWAYS, Cell, Grid, number
 from b2bench.leaderboard.openness import Measure, Profile
-from b2bench.leaderboard.tables import Tables
+from b2bench.leaderboard.rows import Tables
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from b2bench.files import finite
 
 STYLES = {
     "gain": "green",
@@ -125,17 +127,7 @@ def _bounds(share: Measure | None) -> Text:
 
 def to_json(tables: Sequence[Tables]) -> list[dict[str, Any]]:
     """The tables as dicts, lists, numbers and strings; what is not finite is None."""
-    return [_plain(group) for group in tables]
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return [finite(group) for group in tables]
 
 
 def _table(title: str | None = None) -> Table:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from b2bench.leaderboard.document import Cell, Grid, Picture, Section
+from b2bench.leaderboard.grid import Cell, Grid, Picture, Section
 
 BEGIN, END = "<!-- b2bench report -->", "<!-- end of b2bench report -->"
 NOTHING = "No runs yet. Start one: b2bench run --algo dpok --wrapper b2"

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS
 from b2bench.errors import UserError
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.quiet import quiet_libraries
 from b2bench.registry import reward
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from b2bench.evaluation.scorers import ClipScorer
 from b2bench.registry import reward
-from b2bench.scorers import ClipScorer
 
 
 @reward

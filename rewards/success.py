@@ -19,8 +19,8 @@ class Success:
 
     def prepare(self, device: torch.device) -> None:
         """Load the pocket classifier."""
-        from b2bench.backbones import POCKET_WEIGHTS
         from b2bench.pocket.judges import Classifier
+        from b2bench.pocket.paths import POCKET_WEIGHTS
 
         self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
         self.device = device

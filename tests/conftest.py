@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from b2bench.backbones import find_backbone
+from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
-from b2bench.config import Settings
+from b2bench.config.settings import Settings
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.types import Conditioning, Interval, Trajectories

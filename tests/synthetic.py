@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from b2bench.leaderboard.tables import Tables, tables
+from b2bench.leaderboard.rows import Tables
+from b2bench.leaderboard.tables import tables
 
 START = datetime(2026, 1, 1)
 

@@ -12,9 +12,13 @@ from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTokenizer
 
+from b2bench.backbones.architectures import (
+    stable_diffusion_autoencoder,
+    stable_diffusion_text_encoder,
+    stable_diffusion_unet,
+)
 from b2bench.ddim import stable_diffusion_schedule
 from b2bench.errors import UserError
-from b2bench.shapes import stable_diffusion_autoencoder, stable_diffusion_text_encoder, stable_diffusion_unet
 
 # A key of every Stable Diffusion; its second dimension, the text encoder's width, tells v1 from v2 and XL.
 _TELLING = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"

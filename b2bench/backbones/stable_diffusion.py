@@ -15,21 +15,19 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from b2bench.backbones import Backbone
+from b2bench.backbones.architectures import LORA_TARGETS
 from b2bench.backbones.attention import merge_attention
 from b2bench.backbones.half import ease_half
+from b2bench.backbones.shards import Threads, predict
+from b2bench.backbones.specs import Backbone
 from b2bench.ddim import DDIM
 from b2bench.errors import UserError
-from b2bench.parallel import Threads, predict
 from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive
 from b2bench.types import Conditioning, Gaussian, concatenate, micro_batches
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECODED_AT_ONCE = 32  # images: a decoder of 512x512 pixels takes more memory a row than the denoiser
-
-# Attention projections, as in the paper's LoRA and in every public code of the family.
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from b2bench import cli
+from b2bench.cli import main as cli
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import duckdb
 import pytest
 from store_rows import run_row
 
-from b2bench.backbones import POCKET_WEIGHTS
-from b2bench.store import SCHEMA_VERSION, Store
+from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.store.schema import SCHEMA_VERSION
+from b2bench.store.store import Store
 
 RUN = ("run", "--algo", "ddpo", "--queries", "10")
 LONG = "x" * 300

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from b2bench import baselines
 from b2bench.pocket.build import art
 from b2bench.pocket.world import STYLES
-from b2bench.store import Store
+from b2bench.store.store import Store
+from b2bench.studies import baselines
 
 MEASURED = ("--set", "steps=2", "--set", "eval_images=4", "--set", "eval_train_images=3")
 TRAINED = ("--set", "draws=1", "--set", "optimizer_steps=1", "--set", "eval_points=2")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 SMALL = (
     "draws=1",

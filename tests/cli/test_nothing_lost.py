@@ -1,4 +1,4 @@
-"""Short forms of ``benchmarks/kills.py`` and ``benchmarks/writers.py``, as commands."""
+"""Short forms of ``tests/stress/kills.py`` and ``tests/stress/writers.py``, as commands."""
 
 import os
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+STRESS = Path(__file__).parents[1] / "stress"
 
 
 def run(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    command = [sys.executable, str(STRESS / script), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"})
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

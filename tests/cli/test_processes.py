@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from b2bench.launch import launch
-from b2bench.store import Store
+from b2bench.store.store import Store
+from b2bench.training.launch import launch
 
 SMALL = (
     "--queries", "30", "--set", "draws=3", "--set", "steps=4", "--set", "optimizer_steps=3", "--set", "eval_images=6",

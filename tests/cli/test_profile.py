@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import b2bench as b2bench_package
-from b2bench.prompts import load_prompts
-from b2bench.store import Store
+from b2bench.config.prompt_sets import load_prompts
+from b2bench.store.store import Store
 
 DOCS = Path(__file__).parents[2] / "docs" / "profile.md"
 SMALL = ("--taus", "1,3", "--branches", 4, "--leaves", 3, "--set", "steps=3")

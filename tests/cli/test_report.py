@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from store_rows import run_row
 
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 TINY = (
     "run", "--algo", "ddpo", "--queries", "10", "--set", "draws=1", "--set", "samples=5", "--set", "steps=3",

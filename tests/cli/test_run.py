@@ -24,9 +24,9 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench import both_versions
-from b2bench.config import Settings
-from b2bench.progress import RunProgress
-from b2bench.store import Store
+from b2bench.config.settings import Settings
+from b2bench.store.store import Store
+from b2bench.terminal.progress import RunProgress
 
 ROOT = Path(__file__).parents[2]
 PYTHON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
@@ -174,13 +174,13 @@ def test_the_command_line_goes_before_the_config_file(
 def test_paths_and_names_are_printed_as_they_are(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
-    from b2bench.trainer import Summary
+    from b2bench.training import runs
+    from b2bench.training.listener import Summary
 
     def start(config: Any, store: Store, out: Path, *_: object) -> Summary:
         return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, str(out / "weights"))
 
-    monkeypatch.setattr(runner, "start", start)
+    monkeypatch.setattr(runs, "start", start)
     monkeypatch.chdir(tmp_path)
     Path("a[").mkdir()
     done = b2bench(*TINY, "--db", "a[/b].duckdb", "--out", "runs[old]:cat:")
@@ -277,12 +277,12 @@ def test_a_killed_run_leaves_a_store_that_reads_and_resumes(
 def test_an_interrupt_before_the_run_promises_nothing(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
+    from b2bench.training import runs
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "Trainer", interrupted)
+    monkeypatch.setattr(runs, "Trainer", interrupted)
     monkeypatch.chdir(tmp_path)
     result = b2bench(*TINY)
     assert result.code == 1
@@ -299,12 +299,13 @@ def interrupt(*_: object, **__: object) -> None:
 def test_an_interrupt_while_torch_is_imported_says_so(
     place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import config, runner
+    from b2bench.config import resolve as config
+    from b2bench.training import setup
 
     if place == "resolve":  # which imports the algorithm, and with it torch
         monkeypatch.setattr(config, "resolve", interrupt)
     else:
-        monkeypatch.setattr(runner, "limit_threads", interrupt)
+        monkeypatch.setattr(setup, "limit_threads", interrupt)
     monkeypatch.chdir(tmp_path)
     result = b2bench(*TINY)
     assert result.code == 1
@@ -316,11 +317,10 @@ def test_an_interrupt_while_torch_is_imported_says_so(
 def test_an_interrupt_before_a_run_goes_on_says_how(
     place: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
+    from b2bench.training import runs, setup
 
-    monkeypatch.setattr(runner, place, interrupt)
-    monkeypatch.setattr(runner, "from_dict", lambda _: SimpleNamespace(settings=Settings()))
-    monkeypatch.setattr(runner, "check_network", lambda _: None)
+    monkeypatch.setattr(setup if place == "limit_threads" else runs, place, interrupt)
+    monkeypatch.setattr(runs, "from_dict", lambda _: SimpleNamespace(settings=Settings()))
     monkeypatch.chdir(tmp_path)
     Path("runs/earlier").mkdir(parents=True)
     Store("b2bench.duckdb").start_run(run_row("earlier"))
@@ -371,7 +371,7 @@ def test_a_terminal_in_ascii_gets_a_report_all_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["pocket", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom b2bench.cli import main\n"
+        "import sys\nfrom b2bench.cli.main import main\n"
         f"sys.argv = ['b2bench', *{arguments}]\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'duckdb', 'numpy', 'scipy', 'matplotlib'}\n"
@@ -423,7 +423,7 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
 def test_a_full_disk_stops_a_run_that_can_go_on(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import trainer
+    from b2bench.training import trainer
 
     def full(folder: Path, round: int, state: dict[str, Any]) -> Path:
         if round == 2:

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from b2bench.errors import UserError
-from b2bench.ray_cluster import check_address
-from b2bench.store import Store
+from b2bench.store.store import Store
+from b2bench.sweep.ray_cluster import check_address
 
 pytest.importorskip("ray", reason="needs the extra ray: pip install 'b2bench[ray]'")
 
@@ -60,7 +60,7 @@ def runs_on(node: Any) -> list[psutil.Process]:
     try:
         for process in psutil.Process(raylet(node)).children(recursive=True):
             command = process.cmdline()
-            if "b2bench.ray_task" in command and (Path(process.cwd()) / "runs").is_dir():
+            if "b2bench.cli.on_node" in command and (Path(process.cwd()) / "runs").is_dir():
                 found.append(process)
     except psutil.Error:  # it ended meanwhile
         pass
@@ -110,7 +110,7 @@ def check_all_there(folder: Path, seeds: set[int]) -> None:
 
 
 def test_a_port_that_is_no_clusters_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("b2bench.ray_cluster.PATIENCE", 5.0)
+    monkeypatch.setattr("b2bench.sweep.ray_cluster.PATIENCE", 5.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(UserError, match=f"--ray {address}: no Ray cluster answered within 5 s; start one with"):

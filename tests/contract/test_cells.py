@@ -19,13 +19,15 @@ from b2bench.rewards.clipscore import CLIPScore
 from safetensors.torch import load_file
 from torch import Tensor
 
-from b2bench import runner, trainer
 from b2bench.backbones.stable_diffusion import StableDiffusion
-from b2bench.config import RunConfig, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
 from b2bench.errors import RunFailed
 from b2bench.registry import Registry
-from b2bench.store import Store
-from b2bench.trainer import Silent, Summary, query_noise
+from b2bench.store.store import Store
+from b2bench.training import runs, trainer
+from b2bench.training.listener import Silent, Summary
+from b2bench.training.trainer import query_noise
 
 # Three draws of three samples in the first round, two in the second: the budget leaves no more.
 DRAWS, SAMPLES, STEPS, OPTIMIZER_STEPS, QUERIES = 3, 3, 4, 2, 15
@@ -109,7 +111,7 @@ def finish(tmp_path: Path) -> Callable[..., Finished]:
     store = Store(tmp_path / "b2bench.duckdb")
 
     def start(config: RunConfig, listener: Any = None) -> Finished:
-        summary = runner.start(config, store, tmp_path / "runs", None, listener or Silent())
+        summary = runs.start(config, store, tmp_path / "runs", None, listener or Silent())
         return Finished(summary, store, tmp_path / "runs" / summary.run_id)
 
     return start
@@ -243,7 +245,7 @@ def test_a_run_that_takes_the_first_evaluation_over_ends_as_one_that_makes_it(
     assert scored[made:][0] == 9  # of a round: nothing was evaluated before it
     third = finish(choose("pg", "vanilla", **STARTED, lora_rank=4, lr=1e-4))
     store = Store(tmp_path / "alone.duckdb")
-    summary = runner.start(choose("dpok", "b2", seed=1, **STARTED), store, tmp_path / "alone", None, Silent())
+    summary = runs.start(choose("dpok", "b2", seed=1, **STARTED), store, tmp_path / "alone", None, Silent())
     own = Finished(summary, store, tmp_path / "alone" / summary.run_id)
     assert taken.results() == own.results()
     assert taken.weights.read_bytes() == own.weights.read_bytes()
@@ -305,7 +307,7 @@ RESUMED = {"queries": 18, "draws": 2, "steps": 3, "eval_points": 3, "value_net":
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], bytes]:
     folder = tmp_path_factory.mktemp("uninterrupted")
     store = Store(folder / "b2bench.duckdb")
-    summary = runner.start(choose("dpok", "bpt", **RESUMED), store, folder / "runs", None, Silent())
+    summary = runs.start(choose("dpok", "bpt", **RESUMED), store, folder / "runs", None, Silent())
     found = Finished(summary, store, folder / "runs" / summary.run_id)
     assert len(found.rounds) == 3
     assert {row["queries"] for row in store.evals(summary.run_id)} == {0, 12, 18}
@@ -351,7 +353,7 @@ def test_a_run_that_is_killed_at_a_bad_moment_writes_no_row_twice(
 
 def check_resumed(store: Store, run_id: str, folder: Path, uninterrupted: tuple[dict[str, Any], bytes]) -> None:
     torch.manual_seed(5)
-    summary = runner.resume(run_id, store, folder / "runs", Silent())
+    summary = runs.resume(run_id, store, folder / "runs", Silent())
     found = Finished(summary, store, folder / "runs" / run_id)
     assert (found.run["status"], found.run["error"]) == ("done", None)
     rows, weights = uninterrupted

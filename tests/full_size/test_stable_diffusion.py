@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from b2bench.backbones.single_file import NETWORKS, clip_tokenizer
 from b2bench.ddim import stable_diffusion_schedule
-from b2bench.store import Store
+from b2bench.store.store import Store
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,4 +1,4 @@
-"""The short form of ``benchmarks/fuzz.py``, as a command."""
+"""The short form of ``tests/stress/fuzz.py``, as a command."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
+FUZZ = Path(__file__).parents[1] / "stress" / "fuzz.py"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each input is given to a fork of a process")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, BertConfig, BertModel, DebertaConfig, DebertaModel, PreTrainedModel
 
-from b2bench.backbones import POCKET_WEIGHTS
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.rewards import bertscore
 
 bert_score = pytest.importorskip(

@@ -20,7 +20,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from b2bench.backbones import find_backbone
+from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.ddim import DDIM, stable_diffusion_schedule
 from b2bench.rollout import rollout

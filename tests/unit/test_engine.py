@@ -10,11 +10,11 @@ import torch
 from store_rows import run_row
 from torch import nn
 
-from b2bench.config import Settings
+from b2bench.config.settings import Settings
 from b2bench.engine import SKIPS, Engine
 from b2bench.errors import RunFailed
-from b2bench.store import Store
-from b2bench.trainer import Silent
+from b2bench.store.store import Store
+from b2bench.training.listener import Silent
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_scale_of_fp16_goes_round(engine: Engine) -> None:
 def test_a_resumed_run_in_half_precision_scales_its_losses_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from b2bench import runner
+    from b2bench.training import runs
 
     found: list[Engine] = []
 
@@ -97,13 +97,12 @@ def test_a_resumed_run_in_half_precision_scales_its_losses_again(
         raise KeyboardInterrupt
 
     store = Store(tmp_path / "x.duckdb")
-    monkeypatch.setattr(runner, "Trainer", trainer)
-    monkeypatch.setattr(runner, "check_network", lambda _: None)
+    monkeypatch.setattr(runs, "Trainer", trainer)
     for precision in ("fp16", "fp32"):
         config = SimpleNamespace(settings=Settings(precision=precision))
-        monkeypatch.setattr(runner, "from_dict", lambda _, config=config: config)
+        monkeypatch.setattr(runs, "from_dict", lambda _, config=config: config)
         store.start_run(run_row(precision))
         (tmp_path / precision).mkdir()
         with pytest.raises(KeyboardInterrupt):
-            runner.resume(precision, store, tmp_path, Silent())
+            runs.resume(precision, store, tmp_path, Silent())
     assert [engine.scaler.is_enabled() for engine in found] == [True, False]

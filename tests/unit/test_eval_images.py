@@ -9,10 +9,11 @@ import torch
 from b2bench.leaderboard.evaluations import comparable
 from torch import Tensor
 
-from b2bench.config import RunConfig, check_shares, resolve
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig, check_shares
 from b2bench.errors import UserError
 from b2bench.eval_images import EvalImages, automatic_images
-from b2bench.evaluate import eval_prompts, measure
+from b2bench.evaluation.evaluate import eval_prompts, measure
 
 
 def config(queries: int = 2400, **values: Any) -> RunConfig:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import pytest
 
 from b2bench import registry
-from b2bench.describe import listing
+from b2bench.describe.listing import listing
 from b2bench.errors import UserError
-from b2bench.registry import Registry, build, reward
+from b2bench.hyperparameters import build
+from b2bench.registry import Registry, reward
 
 GOOD = "from b2bench.registry import algorithm\n\n\n@algorithm\nclass Good:\n    def loss(self, p, b): ...\n"
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from b2bench.config import Settings
+from b2bench.config.settings import Settings
 from b2bench.rollout import path_kl, rollout, round_noise, sample
 from b2bench.seeding import normal
 from b2bench.types import Interval, Trajectories, micro_batches

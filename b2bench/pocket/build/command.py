@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from b2bench.backbones import VARIANT_FILE
+from b2bench.backbones.specs import VARIANT_FILE
 from b2bench.errors import RunFailed, UserError
 from b2bench.pocket.build.art import load_art
 from b2bench.pocket.world import WORLD
-from b2bench.registry import suggestion
+from b2bench.text import suggestion
 
 # In an order that satisfies every need, the longest chain first: with several jobs, that is also the order in
 # which stages are handed out.

@@ -19,22 +19,24 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from b2bench.backbones import POCKET_WEIGHTS, Backbone, find_backbone
+from b2bench.backbones.specs import Backbone, find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
-from b2bench.baselines import GUIDANCES
-from b2bench.config import Settings
+from b2bench.config.prompt_sets import load_prompts
+from b2bench.config.settings import Settings
 from b2bench.errors import RunFailed, UserError
-from b2bench.evaluate import Judges, evaluate
+from b2bench.evaluation.evaluate import evaluate
+from b2bench.evaluation.judges import Judges
+from b2bench.evaluation.scorers import ClipScorer
 from b2bench.pocket.build.art import Sprites, load_art
 from b2bench.pocket.build.command import STAGES
 from b2bench.pocket.build.scenes import Scene, clean_scene, draw, unfaithful
 from b2bench.pocket.build.stages import SEED, to_images
 from b2bench.pocket.judges import FACTS, Classifier
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.pocket.world import STYLES, TEMPLATES, all_facts, caption, parse_caption
-from b2bench.prompts import load_prompts
 from b2bench.registry import Registry
-from b2bench.scorers import ClipScorer
-from b2bench.store import Store
+from b2bench.store.store import Store
+from b2bench.studies.baselines import GUIDANCES
 
 VERIFY_SEED = SEED + 101
 BAR_COLUMNS = ("bar", "measured", "asked", "", "note")

@@ -1,0 +1,159 @@
+"""The backbones by name. Listing them imports no torch; ``stable_diffusion`` loads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from b2bench.errors import UserError
+from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.pocket.world import WORLD, parse_caption
+from b2bench.text import suggestion
+
+VARIANT_FILE = "variant.json"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A checkpoint in diffusers' ``StableDiffusionPipeline`` layout, and what to know before loading it.
+
+    ``source`` is a folder, a .safetensors file or a hub id. ``guidance`` is the default scale; ``download`` says how
+    large a hub checkpoint is. ``prompts`` are trained on by default. ``name`` is what a run records; ``broken`` says
+    why a registered one cannot be used. ``scorer`` is the CLIPScore checkpoint that belongs to a pocket backbone; empty
+    for every other, which is what tells the two apart.
+    """
+
+    name: str
+    source: str
+    description: str
+    guidance: float
+    download: str = ""
+    prompts: str = "template1"
+    scorer: str = ""
+    broken: str = ""
+
+    @property
+    def is_pocket(self) -> bool:
+        """Draws the pocket world: its judges read the images, and its vocabulary bounds the prompts."""
+        return bool(self.scorer)
+
+    def check_prompts(self, prompts: Iterable[str]) -> None:
+        """Refuse prompts that the backbone cannot depict.
+
+        Raises:
+            UserError: a prompt outside the pocket vocabulary (other backbones take any text).
+        """
+        if not self.is_pocket:
+            return
+        for prompt in prompts:
+            try:
+                parse_caption(prompt)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+
+
+_BUILT_IN = (
+    Backbone(
+        "pocket",
+        str(POCKET_WEIGHTS / "pipeline"),
+        "embedded default: 64x64 emoji scenes, 3.2M-parameter UNet, runs on a CPU",
+        guidance=3.0,
+        scorer="pocket",
+    ),
+    Backbone(
+        "sd14",
+        "CompVis/stable-diffusion-v1-4",
+        "Stable Diffusion v1.4, the paper's backbone (hub id; needs a GPU to be practical)",
+        guidance=5.0,
+        download="about 4 GB as safetensors",
+    ),
+)
+
+
+def backbones() -> dict[str, Backbone]:
+    """Built-in backbones, then those of the entry-point group ``b2bench.backbones``."""
+    found = {backbone.name: backbone for backbone in _BUILT_IN}
+    for entry in entry_points(group="b2bench.backbones"):
+        if entry.name in found:
+            raise UserError(f"two backbones are named {entry.name!r}: built in, and entry point {entry.value}")
+        try:
+            found[entry.name] = entry.load()
+        except Exception as error:  # somebody else's package may raise anything
+            broken = f"entry point {entry.value} cannot be loaded: {type(error).__name__}: {error}"
+            found[entry.name] = Backbone(entry.name, "", broken, guidance=1.0, broken=broken)
+    return found
+
+
+def _variant(folder: Path) -> Backbone:
+    """A pocket model with another style gap, as ``b2bench pocket build --variant --install`` leaves it.
+
+    Raises:
+        UserError: it is of another world than this version's.
+    """
+    try:
+        found = json.loads((folder / VARIANT_FILE).read_text(encoding="utf-8"))
+        variant, world = found["variant"], found["world"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"backbone folder {folder}: {VARIANT_FILE} cannot be read: {error}") from None
+    if world != WORLD or not (folder / "pipeline" / "model_index.json").is_file():
+        raise UserError(
+            f"backbone folder {folder} holds a pocket variant of world {world}, this version reads world {WORLD}, with "
+            "its pipeline: build it anew with b2bench pocket build --variant"
+        )
+    folder = folder.resolve()
+    return Backbone(
+        f"pocket-{variant}",
+        str(folder / "pipeline"),
+        f"pocket with style gap {variant}",
+        guidance=backbones()["pocket"].guidance,
+        scorer=str(folder / "scorer-training"),
+    )
+
+
+def _single_file(path: Path) -> Backbone:
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"backbone file {path} is no .safetensors file; what it holds may be a pickle, which can run code when it "
+            "is read. Get the checkpoint as .safetensors."
+        )
+    if not path.is_file():
+        raise UserError(f"backbone file {path} does not exist")
+    path = path.resolve()
+    name = f"{path.stem} (file)" if path.stem in backbones() else path.stem
+    return Backbone(name, str(path), "Stable Diffusion v1 in one file", guidance=5.0)
+
+
+def find_backbone(name: str) -> Backbone:
+    """A registered backbone, or any pipeline folder, checkpoint file or pocket variant by its path, or a hub id.
+
+    Raises:
+        UserError: the name is none of these, or the folder is no StableDiffusionPipeline.
+    """
+    known = backbones()
+    if name in known:
+        if known[name].broken:
+            raise UserError(f"backbone {name}: {known[name].broken}; mend or uninstall the package")
+        return known[name]
+    path = Path(name)
+    if (path / VARIANT_FILE).is_file():
+        return _variant(path)
+    if path.is_file() or path.suffix in (".safetensors", ".ckpt"):
+        return _single_file(path)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UserError(
+                f"backbone folder {name} is no diffusers pipeline: it has no model_index.json. "
+                "Save one there with StableDiffusionPipeline.save_pretrained."
+            )
+        path = path.resolve()
+        name = f"{path.name} (folder)" if path.name in known else path.name
+        return Backbone(name, str(path), "a local StableDiffusionPipeline folder", guidance=5.0)
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return Backbone(name, name, "a StableDiffusionPipeline on the hub", guidance=5.0, download="several GB")
+    raise UserError(
+        f"unknown backbone {name!r}.{suggestion(name, known)} Known: {', '.join(known)}; "
+        "a pipeline folder, a .safetensors file or a hub id owner/name works too."
+    )

@@ -1,0 +1,117 @@
+"""What a person chose, on the command line, in a config file or by a preset, as configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from b2bench.errors import UserError
+
+if TYPE_CHECKING:  # --help does without it
+    from b2bench.config.run import RunConfig
+
+DEFAULTS: dict[str, Any] = {
+    "algo": None,
+    "wrapper": "vanilla",
+    "backbone": "pocket",
+    "reward": "clipscore",
+    "prompts": None,
+    "queries": 2400,
+    "seed": 0,
+}
+"""Options of a run, and what they are if nobody says anything of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The options of a run that were given; None: nobody said anything.
+
+    ``values`` are hyperparameters by name, ``plugins`` are files, and ``preset`` stands behind all of these.
+    """
+
+    algo: str | None = None
+    wrapper: str | None = None
+    backbone: str | None = None
+    reward: str | None = None
+    prompts: str | None = None
+    queries: int | None = None
+    seed: int | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[Path, ...] = ()
+    preset: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        return {name: value for name in DEFAULTS if (value := getattr(self, name)) is not None}
+
+
+def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[str]) -> Choices:
+    """Add what a config file says, which choices overrule, and ``name=value`` assignments, which overrule its [set].
+
+    Raises:
+        UserError: the file has something else than options and hyperparameters.
+    """
+    from b2bench.config.given import parse_assignments, read_config_file
+    from b2bench.text import suggestion
+
+    content = read_config_file(config_file) if config_file else {}
+    values = content.pop("set", {})
+    if not isinstance(values, dict):
+        raise UserError(f"config file {config_file}: 'set' must be a table of hyperparameters")
+    for name, value in content.items():
+        if name not in DEFAULTS:
+            raise UserError(
+                f"config file {config_file}: unknown option {name!r}.{suggestion(name, DEFAULTS)} "
+                f"Options: {', '.join(DEFAULTS)}; hyperparameters go into [set]"
+            )
+        wanted = int if name in ("queries", "seed") else str
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UserError(f"config file {config_file}: {name} = {value!r} is no {wanted.__name__}")
+    return replace(choices, **(content | choices.options), values=values | parse_assignments([*assignments]))
+
+
+def resolved(choices: Choices) -> RunConfig:
+    """Resolve choices into the configuration of a run: by their preset, or else by the defaults.
+
+    Raises:
+        UserError: a choice is unknown, or does not fit the others.
+    """
+    from b2bench.config.resolve import resolve, resolve_preset
+    from b2bench.registry import Registry
+
+    given, values, plugins = choices.options, choices.values, choices.plugins
+    if choices.preset is not None:
+        return resolve_preset(choices.preset, given=given, defaults=DEFAULTS, values=values, plugins=plugins)
+    merged = DEFAULTS | given
+    if merged["algo"] is None:
+        raise UserError(f"name an algorithm with --algo: {', '.join(Registry('algorithm').names())}")
+    return resolve(
+        algorithm=merged["algo"],
+        wrapper=merged["wrapper"],
+        reward=merged["reward"],
+        backbone=merged["backbone"],
+        prompts=merged["prompts"],
+        queries=merged["queries"],
+        seed=merged["seed"],
+        values=values,
+        plugins=plugins,
+    )
+
+
+def grid(choices: Choices) -> tuple[list[RunConfig], int | None]:
+    """Resolve a run of every cell, where an algorithm or wrapper that nobody names is all; and a preset's seeds."""
+    from b2bench.config.presets import load_preset
+    from b2bench.registry import load_registries
+
+    known = load_preset(choices.preset) if choices.preset is not None else None
+    named = {**(known.options if known else {}), **choices.options}
+    registries = load_registries(choices.plugins)
+    cells = [
+        replace(choices, algo=algo, wrapper=wrapper)
+        for algo in ([named["algo"]] if named.get("algo") else registries["algorithm"].names())
+        for wrapper in ([named["wrapper"]] if named.get("wrapper") else registries["wrapper"].names())
+    ]
+    return [resolved(cell) for cell in cells], known.seeds if known else None

@@ -1,0 +1,117 @@
+"""``b2bench ls``, ``show``, ``doctor`` and ``estimate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from b2bench.cli.choices import Choices, grid, with_file
+from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set
+from b2bench.cli.output import print_json, stderr, stdout
+
+
+def list_names(
+    what: Annotated[str, typer.Argument(help="algorithms, wrappers, rewards, prompts, backbones or runs")],
+    db: Db = DEFAULT_DB,
+    plugin: Plugin = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is, with its properties."""
+    from b2bench.describe.listing import listing
+    from b2bench.terminal.show import listing_table
+
+    rows = listing(what, db, plugin or [])
+    if as_json:
+        print_json(rows)
+    else:
+        stdout().print(listing_table(what, rows))
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="An algorithm, wrapper, reward, prompt set, backbone, or a run")],
+    db: Db = DEFAULT_DB,
+    plugin: Plugin = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one of them in full: what it is, its hyperparameters and defaults; or what a run did."""
+    from b2bench.describe.description import description
+    from b2bench.terminal.show import render_description
+
+    found = description(name, db, plugin or [])
+    if as_json:
+        print_json(found)
+    else:
+        render_description(found, stdout())
+
+
+def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
+    """What this machine has: devices, precisions, versions, checkpoints, disk. Exit 1 where something cannot work."""
+    from rich import box
+    from rich.table import Table
+
+    from b2bench.describe.doctor import examine
+
+    found = examine(db)
+    if as_json:
+        print_json([vars(finding) for finding in found])
+    else:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in ("", "", "what", "detail"):
+            table.add_column(heading, overflow="fold")
+        styles = {"ok": "green", "absent": "yellow", "broken": "red"}
+        for finding in found:
+            state = Text(finding.state, styles[finding.state])
+            table.add_row(finding.part, state, Text(finding.name), Text(finding.detail))
+        stdout().print(table)
+    if any(finding.state == "broken" for finding in found):
+        raise typer.Exit(1)
+
+
+def estimate(
+    algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, or all]")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, or all]")] = None,
+    backbone: Backbone = None,
+    reward: Reward = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompt set, or a text file  [the backbone's]")] = None,
+    queries: Queries = None,
+    set_: Set = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file, as for run")] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings: paper, ... (b2bench ls presets)")] = None,
+    plugin: Plugin = None,
+    vram: Annotated[float | None, typer.Option(help="GiB of a GPU: which micro-batches fit")] = None,
+    margin: Annotated[float | None, typer.Option(help="Share of --vram that stays free  [0.15]")] = None,
+    throughput: Annotated[float | None, typer.Option(help="Denoiser calls a second, in sampling  [assumed]")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell  [the preset's, or 1]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Memory, disk, denoiser calls and hours of a run, or of a grid, before it is started. Nothing is trained."""
+    choices = Choices(
+        algo=algo,
+        wrapper=wrapper,
+        backbone=backbone,
+        reward=reward,
+        prompts=prompts,
+        queries=queries,
+        plugins=tuple(plugin or ()),
+        preset=preset,
+    )
+    with stderr().status("counting on the meta device"):
+        configs, preset_seeds = grid(with_file(choices, config, set_ or []))
+        from b2bench.estimate import estimate as counting
+
+        found = counting.estimate(
+            configs,
+            vram=None if vram is None else vram * counting.GIB,
+            throughput=throughput,
+            margin=counting.MARGIN if margin is None else margin,
+            seeds=seeds or preset_seeds or 1,
+        )
+    if as_json:
+        print_json(found.as_dict())
+        return
+    from b2bench.terminal.estimate import render
+
+    render(found, stdout())

@@ -1,0 +1,57 @@
+"""The command line. It imports no torch until a command needs it, so that --help is instant."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+
+import typer
+
+from b2bench.cli.app import app
+from b2bench.cli.complain import complain, refused
+from b2bench.errors import RunFailed, UserError
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2, a failed run 1."""
+    # Threads that spin at barriers made two of them 50 times slower than one on a busy machine; OpenMP
+    # reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is no UTF-8
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(standalone_mode=False)
+        if code == 130:  # typer caught a KeyboardInterrupt
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except UserError as error:
+        complain("error", error)
+        sys.exit(2)
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            typer.echo(error.format_message())
+        elif message := error.format_message().strip():
+            context = getattr(error, "ctx", None)
+            hint = f"; {context.command_path} --help lists what there is" if context else ""
+            complain("error", message.rstrip(".") + hint)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(1)
+    except RunFailed as error:
+        complain("run failed", error)
+        sys.exit(1)
+    except BaseException as error:
+        reason = refused(error)
+        if reason is None:
+            raise
+        complain("error", reason)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""``b2bench check`` and ``new``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from b2bench.cli.options import AsJson
+from b2bench.cli.output import print_json, stdout
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="A plugin file, or the name of a built-in algorithm, wrapper or reward")],
+    as_json: AsJson = False,
+) -> None:
+    """Test a plugin against the contract: finite, reaches the adapter, mutates nothing, deterministic, learns."""
+    from b2bench.plugins.check import check_file
+
+    results = check_file(file)
+    if as_json:
+        print_json([vars(result) for result in results])
+    else:
+        console = stdout()
+        for result in results:
+            mark = ("ok    ", "green") if result.passed else ("FAILED", "red")
+            console.print(Text.assemble(mark, f" {result.plugin}: {result.name}"), soft_wrap=True)
+            if not result.passed:
+                console.print(f"       {result.reason}", soft_wrap=True)
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="algorithm, wrapper or reward")],
+    name: Annotated[str, typer.Argument(help="Its name; the file becomes NAME.py in the working folder")],
+) -> None:
+    """Write a plugin file that works, to start from."""
+    from b2bench.plugins.scaffold import write_plugin
+
+    path = write_plugin(kind, name, Path.cwd())
+    stdout().print(f"wrote {path.name}\ntest it   b2bench check {path.name}", soft_wrap=True)

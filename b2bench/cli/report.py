@@ -1,0 +1,147 @@
+"""``b2bench report``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from b2bench.cli.options import DEFAULT_DB, AsJson, Db
+from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.errors import UserError
+from b2bench.text import visible
+
+
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    html = "html"
+    json = "json"
+    csv = "csv"
+    latex = "latex"
+
+
+def report(
+    db: Db = DEFAULT_DB,
+    written_as: Annotated[ReportFormat, typer.Option("--format", help="How it is written")] = ReportFormat.terminal,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; Markdown goes between the markers of one that has them")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Show a part: algorithm=ddpo,pg; wrapper, prompts, reward, backbone, ...")
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Differences of alignment that count as none when shown")] = 0.01,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write the figures into, as SVG and PDF; Markdown and LaTeX show them")
+    ] = None,
+    title: Annotated[str, typer.Option(help="What the report is headed")] = "",
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders, for the grids of sample images")] = Path(
+        "runs"
+    ),
+    seeds: Annotated[
+        str, typer.Option(help="Seeds that every cell should have, such as 0-4; without it those that any cell has")
+    ] = "",
+    check: Annotated[bool, typer.Option("--check", help="Exit code 1 where seeds are missing or versions mix")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Leaderboard, ablation, compatibility, generalisation and diversity of the runs in the store."""
+    from b2bench.leaderboard.selection import held, parse_where, problems, select
+    from b2bench.leaderboard.tables import tables
+    from b2bench.store.store import Store
+    from b2bench.sweep.plan import parse_seeds
+
+    if not 0 < margin < math.inf:
+        raise UserError(f"--margin {margin:g} is not above 0, or no number")
+    if as_json and written_as not in (ReportFormat.terminal, ReportFormat.json):
+        raise UserError(f"--json and --format {written_as.value} are two formats: choose one")
+    conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
+    store = Store(db)
+    rows = store.runs(), store.evals(), store.rounds()
+    every = tables(*rows, margin, store.refusals(), planned, store.evaluation_errors())
+    found = select(every, conditions)
+    if every and not found:
+        stderr().print(f"no run fits --where; {held(every)}", soft_wrap=True, markup=False)
+    if found or not every or written_as is not ReportFormat.terminal or as_json:
+        _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs, figures, visible(title))
+    if check and (wrong := problems(found)):
+        for line in wrong:
+            stderr().print(line, soft_wrap=True, markup=False)
+        raise typer.Exit(1)
+
+
+def _write_report(
+    found: Any, written_as: ReportFormat, out: Path | None, store: Any, runs: Path, figures: Path | None, title: str
+) -> None:
+    from b2bench.leaderboard.document import document
+    from b2bench.leaderboard.terminal import render, to_json
+
+    if title and written_as in (ReportFormat.json, ReportFormat.csv):
+        raise UserError(f"--title heads a page: {written_as.value} has no place for it")
+    if out is not None and written_as is ReportFormat.terminal:
+        raise UserError("--out writes files: choose --format markdown, html, json, csv or latex with it")
+    pictures = [] if figures is None else _write_figures(found, written_as, out, store, runs, figures)
+    if written_as is ReportFormat.terminal:
+        if title:
+            stdout().print(title, style="bold", markup=False)
+        render(found, stdout())
+        return
+    if written_as is ReportFormat.json and out is None:
+        print_json(to_json(found))
+        return
+    from b2bench.leaderboard import written
+
+    if written_as is ReportFormat.html:
+        from b2bench.leaderboard.html import html
+
+        text = html(found, heading=title or "b2bench report", samples=store.samples(), runs=runs)
+    elif written_as is ReportFormat.json:
+        text = json.dumps(to_json(found), indent=2, default=str, allow_nan=False) + "\n"
+    elif written_as is ReportFormat.csv:
+        text = written.csv_text(document(found))
+    else:
+        make = written.markdown if written_as is ReportFormat.markdown else written.latex
+        text = make(document(found, pictures), title)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    _write_file(out, text, between=written_as is ReportFormat.markdown)
+
+
+def _write_figures(
+    found: Any, written_as: ReportFormat, out: Path | None, store: Any, runs: Path, folder: Path
+) -> list[list[Any]]:
+    from b2bench.leaderboard.files import write_figures
+
+    beside = Path() if out is None else out.parent
+    if written_as is ReportFormat.latex and re.search(r"[^\w./ -]", os.path.relpath(folder, beside)):
+        raise UserError(f"--figures {folder}: TeX reads characters of this name as commands; choose another")
+    try:
+        pictures = write_figures(found, folder, store.samples(), runs, beside)
+    except OSError as error:
+        raise UserError(f"--figures {folder} cannot be written: {error.strerror}") from None
+    stderr().print(f"{sum(map(len, pictures))} figures as SVG and PDF in {folder}", soft_wrap=True, markup=False)
+    return pictures
+
+
+def _write_file(out: Path, text: str, *, between: bool) -> None:
+    """Write ``text``, whole or not at all; ``between`` the markers of a file that has them."""
+    from b2bench.files import write_whole
+    from b2bench.leaderboard.written import BEGIN, between_markers
+
+    try:
+        if between and out.is_file() and BEGIN in (old := out.read_text(encoding="utf-8")):
+            text = between_markers(old, text)
+        write_whole(out, text.encode())
+    except ValueError as error:
+        raise UserError(f"--out {out}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
+    stdout().print(f"report in {out}", soft_wrap=True, highlight=False)

@@ -1,0 +1,74 @@
+"""``b2bench merge``, ``export`` and ``import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from b2bench.cli.options import DEFAULT_DB, AsJson, Db
+from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.text import visible
+
+
+def merge(
+    stores: Annotated[list[Path], typer.Argument(help="DuckDB files whose runs are wanted")],
+    into: Annotated[Path, typer.Option("--into", help="DuckDB file that receives them; made where there is none")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy the runs of other stores into one; those that ended in it stay as they are."""
+    from b2bench.store.store import Store
+
+    for path in stores:
+        Store(path).check_exists()
+    target = Store(into)
+    found = {str(path): target.merge(path) for path in stores}
+    for path in stores:
+        if others := target.differing(path):
+            names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            text = f"{path}: {len(others)} runs ended otherwise than in {into}, which stays as it is: {visible(names)}"
+            stderr().print(text, soft_wrap=True, markup=False)
+    if as_json:
+        print_json({"into": str(into), "new": found})
+        return
+    for name, new in found.items():
+        stdout().print(f"{name}: {len(new)} new runs", soft_wrap=True)
+    stdout().print(f"{into} holds {len(target.runs()) if into.exists() else 0} runs", soft_wrap=True)
+
+
+RESULTS = Path("leaderboard") / "results"
+Folder = Annotated[Path, typer.Argument(help="Folder of Parquet files, one for each table")]
+
+
+def export(
+    folder: Folder = RESULTS,
+    db: Db = DEFAULT_DB,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these: algorithm=ddpo,pg; wrapper, prompts, reward, backbone, ...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write ended runs as Parquet files, to publish or to keep beside code."""
+    from b2bench.leaderboard.selection import CONTEXT_KEYS, parse_where
+    from b2bench.store.parquet import export_results
+    from b2bench.store.store import Store
+
+    wanted = {CONTEXT_KEYS.get(name, name): values for name, values in parse_where(where or []).items()}
+    ids = export_results(Store(db), folder, wanted)
+    if as_json:
+        print_json({"folder": str(folder), "runs": ids})
+    else:
+        stdout().print(f"{len(ids)} runs in {folder}", soft_wrap=True)
+
+
+def import_(folder: Folder = RESULTS, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
+    """Take runs that were exported into the store; those that ended in it stay as they are."""
+    from b2bench.store.parquet import import_results
+    from b2bench.store.store import Store
+
+    ids = import_results(Store(db), folder)
+    if as_json:
+        print_json({"db": str(db), "new": ids})
+    else:
+        stdout().print(f"{len(ids)} new runs in {db}", soft_wrap=True)

@@ -1,0 +1,160 @@
+"""``b2bench sweep``."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from b2bench.cli.choices import Choices, resolved
+from b2bench.cli.options import DEFAULT_DB, AsJson, Db, Plugin
+from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.errors import Refused, UserError
+
+
+def sweep(
+    algo: Annotated[str | None, typer.Option(help="Algorithms: ddpo,dpok, or all")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrappers: vanilla,b2, or all  [vanilla]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4, or 0,1,7  [0]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt sets, or text files  [the backbone's]")] = None,
+    reward: Annotated[str | None, typer.Option(help="Rewards  [clipscore]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbones  [pocket]")] = None,
+    queries: Annotated[str | None, typer.Option(help="Budgets in reward queries  [2400]")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any hyperparameter, of every run: name=value")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file: lists algo, wrapper, seeds, prompts, ..., and a table [set]")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings of every run, or a file")] = None,
+    plugin: Plugin = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Runs at once, each with its part of the cores  [1; on Ray: what has room]"),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(help="Run on a Ray cluster: auto, or HOST:PORT  (docs/scale.md)")] = None,
+    cpus_per_run: Annotated[int, typer.Option(min=1, help="On Ray: CPUs, and threads, of a run")] = 1,
+    gpus_per_run: Annotated[
+        float | None, typer.Option(min=0, max=1, help="On Ray: GPUs of a run, or a share of one  [1 if there are any]")
+    ] = None,
+    db: Db = DEFAULT_DB,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run folders")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, its cost and each command")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do every combination of choices; finished runs are skipped, broken-off ones resumed."""
+    from b2bench.store.store import Store
+    from b2bench.sweep.local import Sweep
+    from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
+
+    lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
+    given = {**lists, "queries": queries, "seeds": seeds}
+    planned, refused = _planned(given, config, set_ or [], preset, plugin or [])
+    store = Store(db)
+    store.check()
+    found = Sweep(planned, store, out, at_once=jobs or 1, threads=thread_count(jobs or 1))
+    if dry_run:
+        found.look()
+        _show_plan(plan_rows(found), refused, as_json)
+        return
+    console, kept = stderr(), "round"
+    if refused:
+        store.record_refusals([refusal.row for refusal in refused])
+    for refusal in refused:
+        console.print(f"refused: {refusal}", markup=False, soft_wrap=True)
+    with ExitStack() as stack:
+        if ray is not None:
+            from b2bench.sweep.ray_cluster import RayCluster
+            from b2bench.sweep.ray_sweep import RaySweep
+
+            console.print(f"connecting to the Ray cluster {ray}", markup=False)
+            cluster, kept = stack.enter_context(closing(RayCluster(ray, cpus_per_run, gpus_per_run))), "run"
+            found = RaySweep(planned, store, out, at_once=jobs or 0, threads=cpus_per_run, cluster=cluster)
+        try:
+            with SweepView(console, found):
+                found.run()
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            again = f"every finished {kept} is in {db}. The same command goes on"
+            console.print(f"interrupted ({counted(found.progress)}); {again}", soft_wrap=True)
+            raise typer.Exit(1) from None
+    if as_json:
+        print_json([{"run": p.job.label, "state": p.state, "run_id": p.run_id, "note": p.note} for p in found.progress])
+    else:
+        stdout().print(f"{counted(found.progress)}; rows in {db}; next: b2bench report --db {db}", soft_wrap=True)
+    if failed := logs_of(found.progress):
+        console.print(f"what the runs that failed said is in {', '.join(map(str, failed))}", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _show_plan(rows: list[dict[str, Any]], refused: Sequence[Refused], as_json: bool) -> None:
+    """Print the plan, each command whole, to be copied, and what is refused."""
+    from b2bench.terminal.sweep import plan_table
+
+    if as_json:
+        print_json(rows)
+        return
+    stdout().print(plan_table(rows))
+    for row in rows:
+        typer.echo(shlex.join(row["command"]))
+    for refusal in refused:
+        stdout().print(f"refused: {refusal}", markup=False, soft_wrap=True)
+
+
+def _planned(
+    given: dict[str, str | None], config: Path | None, assignments: list[str], preset: str | None, plugins: list[Path]
+) -> tuple[list[Any], list[Refused]]:
+    """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
+    from b2bench.config.given import parse_assignments, read_config_file
+    from b2bench.registry import Registry
+    from b2bench.sweep.plan import parse_list, parse_seeds, plan
+    from b2bench.text import suggestion
+
+    content = read_config_file(config) if config else {}
+    values = content.pop("set", {})
+    if not isinstance(values, dict):
+        raise UserError(f"config file {config}: 'set' must be a table of hyperparameters")
+    for name, value in content.items():
+        if name not in given:
+            raise UserError(f"config file {config}: unknown option {name!r}.{suggestion(name, list(given))}")
+        parts = value if isinstance(value, list) else [value]
+        if not parts or not all(isinstance(part, str | int) and not isinstance(part, bool) for part in parts):
+            raise UserError(f"config file {config}: {name} = {value!r} is no list of names or numbers")
+        content[name] = ",".join(map(str, parts))
+    texts = content | {name: value for name, value in given.items() if value is not None}
+    values |= parse_assignments(assignments)
+    if "algo" not in texts and preset is None:
+        raise UserError(f"name algorithms with --algo: {', '.join(Registry('algorithm').names())}, or all")
+    everything = {"algo": Registry("algorithm").names, "wrapper": Registry("wrapper").names}
+    choices: dict[str, list[Any]] = {"seed": parse_seeds(str(texts.pop("seeds", "0")))}
+    for name, text in texts.items():
+        choices[name] = parse_list(name, text, everything[name]() if name in everything else ())
+    if "queries" in choices:
+        if not all(str(number).isdecimal() for number in choices["queries"]):
+            raise UserError(f"--queries {texts['queries']!r}: write whole numbers")
+        choices["queries"] = [int(number) for number in choices["queries"]]
+    shared = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+    shared += ["--preset", preset] if preset is not None else []
+    shared += [part for path in plugins for part in ("--plugin", str(path))]
+
+    refused: dict[tuple[Any, ...], Refused] = {}
+
+    every = Choices(values=values, plugins=tuple(plugins), preset=preset)
+
+    def resolve(options: dict[str, Any]) -> Any:
+        try:
+            return resolved(replace(every, **options))
+        except Refused as refusal:
+            refused[tuple(refusal.row.values())] = refusal  # once, whatever the seed
+            return None
+
+    planned = plan(choices, shared, resolve)
+    if refused and not planned:
+        raise next(iter(refused.values()))
+    return planned, list(refused.values())

@@ -1,0 +1,227 @@
+"""Prompt sets: the built-in ones of the top-level folder ``prompts``, plugins' and a file of one's own.
+
+A prompt set is a folder ``NAME/`` with ``train.txt`` and ``test.txt``, UTF-8, one prompt a line; blank
+lines and lines that start with ``#`` are ignored. An optional ``card.toml`` gives the other fields of
+:class:`PromptSet`. A plugin registers an entry point of group ``b2bench.prompts`` whose value is such
+a folder (a package that holds the files, or a path) or a callable that returns a PromptSet.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os.path
+import tomllib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from b2bench.errors import UserError
+from b2bench.layout import plugin_path
+
+GROUP = "b2bench.prompts"
+FOLDER = Path(__file__).parents[1] / "prompts"
+MAX_LENGTH = 1000  # characters; CLIP's text encoder reads 77 tokens, so a longer line is a mistake
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts to train on and prompts to test on.
+
+    ``depicted_by`` names the backbones that can draw them; empty: not stated. ``template`` is the
+    sentence that the prompts fill in, if there is one.
+    Raises ValueError where a split is empty or repeats a prompt.
+    """
+
+    name: str
+    version: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    source: str = ""
+    licence: str = ""
+    description: str = ""
+    template: str = ""
+    depicted_by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            prompts = getattr(self, split)
+            if not prompts:
+                raise ValueError(f"the {split} split holds no prompt")
+            if len(set(prompts)) < len(prompts):
+                raise ValueError(f"the {split} split repeats a prompt")
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the two splits, in order, as compact JSON: the same prompts have the same hash."""
+        content = {"train": self.train, "test": self.test}
+        canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def prompt_set_names() -> list[str]:
+    """Names of the registered prompt sets, built-in ones first, without loading any.
+
+    Raises UserError if two origins claim one name.
+    """
+    return list(_origins())
+
+
+def load_prompts(name_or_path: str | Path) -> PromptSet:
+    """The prompt set of a registered name, of a text file or of a folder like the built-in ones.
+
+    A name goes before a path; write ``./NAME`` for a file that is called like a set. A text file is
+    train and test at once (``train == test``), so its test numbers say nothing about unseen prompts;
+    a folder with ``train.txt`` and ``test.txt`` keeps them apart.
+    Raises UserError, one line, for whatever cannot be used.
+    """
+    origins = _origins()
+    if name_or_path in origins:
+        origin = origins[str(name_or_path)]
+        return _load_folder(origin) if isinstance(origin, Path) else _load_entry_point(origin)
+    # os.path rather than Path: "" and a name that is too long for a file are no path, not an exception.
+    path = os.path.expanduser(name_or_path)
+    if os.path.isdir(path):
+        return _load_folder(Path(path))
+    if os.path.exists(path):
+        prompts = _read(Path(path))
+        return _prompt_set(Path(path), name=Path(path).name, train=prompts, test=prompts, source=str(path))
+    close = difflib.get_close_matches(str(name_or_path), origins, n=1)
+    guess = f" Did you mean '{close[0]}'?" if close else ""
+    raise UserError(
+        f"unknown prompts '{name_or_path}': no registered set has this name and no file is there.{guess}"
+        f" Registered: {', '.join(origins)}; the path of a text file, one prompt a line, works too."
+    )
+
+
+def _origins() -> dict[str, Path | EntryPoint]:
+    """Where each registered set comes from."""
+    origins: dict[str, Path | EntryPoint] = {}
+    for parent in plugin_path([str(FOLDER)], GROUP):
+        for card in sorted(Path(parent).glob("*/card.toml")):
+            origins[card.parent.name] = card.parent
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        if entry.name in origins:
+            first, second = (_describe(origin) for origin in (origins[entry.name], entry))
+            raise UserError(f"prompts '{entry.name}' are registered twice: by {first} and by {second}; remove one.")
+        origins[entry.name] = entry
+    return origins
+
+
+def _describe(origin: Path | EntryPoint) -> str:
+    if isinstance(origin, Path):
+        return f"the built-in folder {origin}"
+    package = f" of package {origin.dist.name}" if origin.dist else ""
+    return f"entry point '{origin.value}'{package}"
+
+
+def _load_entry_point(entry: EntryPoint) -> PromptSet:
+    where = f"prompts '{entry.name}' ({_describe(entry)})"
+    try:
+        loaded = entry.load()
+        if callable(loaded):
+            loaded = loaded()
+    except UserError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    if isinstance(loaded, PromptSet):
+        return replace(loaded, name=entry.name)
+    folder = next(iter(getattr(loaded, "__path__", [])), loaded)
+    if not isinstance(folder, str | Path):
+        raise UserError(
+            f"{where} gives a {type(loaded).__name__}; name a folder or a callable that returns a PromptSet."
+        )
+    return _load_folder(Path(folder), name=entry.name)
+
+
+def _load_folder(folder: Path, name: str | None = None) -> PromptSet:
+    files = [folder / "train.txt", folder / "test.txt"]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise UserError(f"{folder} has no {missing[0]}; a folder of prompts holds train.txt and test.txt.")
+    train, test = map(_read, files)
+    if both := [prompt for prompt in test if prompt in set(train)]:
+        raise UserError(
+            f"{folder}: '{both[0]}' is in train.txt and in test.txt; a test prompt must be unseen,"
+            " remove it from one of them."
+        )
+    card = _read_card(folder / "card.toml")
+    name = name or card.pop("name", folder.resolve().name)
+    return _prompt_set(folder, **{"source": str(folder), **card, "name": name, "train": train, "test": test})
+
+
+def _prompt_set(where: Path, **content: Any) -> PromptSet:
+    """A PromptSet; without a stated version its content is its version."""
+    try:
+        prompts = PromptSet(**{"version": "", **content})
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    return prompts if prompts.version else PromptSet(**{**content, "version": prompts.content_hash[:12]})
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        card = tomllib.loads(_decode(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+    except RecursionError:
+        raise UserError(f"{path} is no card: it is nested too deeply.") from None
+    known = {field.name for field in fields(PromptSet)} - {"train", "test"}
+    for key, value in card.items():
+        if key not in known:
+            raise UserError(f"{path}: unknown key '{key}'; known: {', '.join(sorted(known))}.")
+        if key == "depicted_by" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            card[key] = tuple(value)
+        elif key == "depicted_by" or not isinstance(value, str):
+            wanted = "a list of texts" if key == "depicted_by" else "a text in quotes"
+            raise UserError(f"{path}: '{key}' must be {wanted}.")
+    return card
+
+
+def _read(path: Path) -> tuple[str, ...]:
+    """The prompts of a text file, as they stand in it but for white space at their ends."""
+    seen: dict[str, int] = {}
+    for number, prompt in _prompt_lines(_decode(path)):
+        if len(prompt) > MAX_LENGTH:
+            raise UserError(
+                f"{path}, line {number}: {len(prompt)} characters, at most {MAX_LENGTH} make a prompt;"
+                " write one prompt a line."
+            )
+        if control := [character for character in prompt if unicodedata.category(character) == "Cc"]:
+            raise UserError(f"{path}, line {number}: holds the control character {control[0]!r}; remove it.")
+        if prompt in seen:
+            raise UserError(f"{path}, line {number}: '{prompt}' is on line {seen[prompt]} already; remove one of them.")
+        seen[prompt] = number
+    if not seen:
+        raise UserError(f"{path} holds no prompt; write one prompt a line (lines that start with # are comments).")
+    return tuple(seen)
+
+
+def _prompt_lines(text: str) -> Iterable[tuple[int, str]]:
+    # Not splitlines(), which also splits at U+2028 and the like, where editors count no new line.
+    for number, line in enumerate(text.split("\n"), start=1):
+        prompt = line.strip()
+        if prompt and not prompt.startswith("#"):
+            yield number, prompt
+
+
+def _decode(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")  # some editors begin a file with this mark
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} is not UTF-8: byte {error.start} (line {line}) is 0x{content[error.start]:02x};"
+            " save the file with the encoding UTF-8."
+        ) from error

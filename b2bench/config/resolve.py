@@ -1,0 +1,311 @@
+"""What a run is: its choices by name, and every hyperparameter, resolved and checked before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import b2bench
+from b2bench.backbones.specs import Backbone, backbones, find_backbone
+from b2bench.config.given import check_text
+from b2bench.config.presets import deviations, load_preset
+from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
+from b2bench.config.run import RunConfig, code_hash, source_name
+from b2bench.config.settings import NO_ALGORITHMS, PROFILE_SETTINGS, Settings
+from b2bench.errors import Refused, UserError
+from b2bench.hyperparameters import Hyperparameter, build, hyperparameters
+from b2bench.metrics import SUCCESS, is_taken
+from b2bench.registry import KINDS, Kind, check_methods, load_registries
+from b2bench.text import described, suggestion
+
+
+def _found_again(recorded: Mapping[str, str]) -> str:
+    """What to look a run's backbone up by: its name, where that still means the same source."""
+    known = backbones().get(recorded["name"])
+    return recorded["name"] if known and source_name(known) == recorded["source"] else recorded["source"]
+
+
+def resolve(
+    *,
+    algorithm: str,
+    wrapper: str,
+    reward: str,
+    backbone: str,
+    prompts: str | None = None,
+    queries: int,
+    seed: int,
+    values: Mapping[str, Any],
+    plugins: tuple[Path, ...] = (),
+) -> RunConfig:
+    """Check every choice and every hyperparameter of ``values`` (``name`` or ``part.name``).
+
+    ``prompts`` None stands for the backbone's default. A plain name is looked up in the harness settings, the
+    algorithm, the wrapper and the reward; where two of them have it, the part must be named: ``--set dpo.eps=0.2``.
+
+    Raises:
+        UserError: one line that says what is wrong and what to do.
+    """
+    registries = load_registries(plugins)
+    chosen: dict[Kind, str] = {"algorithm": algorithm, "wrapper": wrapper, "reward": reward}
+    classes = {kind: registries[kind].get(name) for kind, name in chosen.items()}
+    for cls in classes.values():
+        check_methods(cls)
+    owners: dict[str, tuple[str, type]] = {"run": ("run", Settings)}
+    owners |= {chosen[kind]: (kind, cls) for kind, cls in classes.items()}
+    if len(owners) < 4:  # then a hyperparameter could not say whose it is
+        raise UserError(
+            f"algorithm {algorithm}, wrapper {wrapper}, reward {reward}: each needs a name of its own, not 'run'; "
+            "rename the class of the one that is yours"
+        )
+    code = {kind: found for kind, cls in classes.items() if (found := code_hash(cls))}
+    parts = split_values(values, owners)
+    spec = find_backbone(backbone)
+    prompts = spec.prompts if prompts is None else prompts
+    prompt_set = load_prompts(prompts)
+    check_depicted(spec, prompt_set)
+    settings: Settings = build(Settings, parts["run"])
+    if settings.guidance is None:
+        settings = replace(settings, guidance=spec.guidance)
+    if max(queries, seed) >= 2**31 or seed < 0:
+        raise UserError(f"queries = {queries}, seed = {seed}: the seed cannot be negative, and both are below 2^31")
+    if queries < settings.samples:
+        raise UserError(
+            f"queries = {queries}: the budget must be at least {settings.samples}, one prompt draw "
+            f"of {settings.samples} samples"
+        )
+    if queries % settings.samples:
+        raise UserError(
+            f"queries = {queries} is no multiple of samples = {settings.samples}; "
+            f"take {queries - queries % settings.samples}"
+        )
+    if algorithm in NO_ALGORITHMS:
+        raise UserError(f"{algorithm} is the name of what b2bench measures without training; rename your algorithm")
+    names = {p.name for p in hyperparameters(classes["reward"])}
+    if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
+        parts[reward]["checkpoint"] = own_checkpoint(spec, reward)
+    if is_taken(reward):
+        raise UserError(f"{reward} is the name of a metric of every evaluation; give your reward another name")
+    if reward == SUCCESS and not spec.is_pocket:
+        raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
+    trained: Any = build(classes["algorithm"], parts[algorithm])
+    wrapping: Any = build(classes["wrapper"], parts[wrapper])
+    if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
+        raise Refused(
+            {
+                "benchmark_version": b2bench.benchmark_version(),
+                "algorithm": algorithm,
+                "wrapper": wrapper,
+                "backbone": spec.name,
+                "reward": reward,
+                "prompts": prompt_set.name,
+                "prompts_hash": prompt_set.content_hash,
+                "budget": queries,
+                "reason": reason,
+            }
+        )
+    found = prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts))
+    for what, text in (("prompts", found), ("backbone", spec.source), *(("plugin", str(path)) for path in plugins)):
+        check_text(what, text)
+    return RunConfig(
+        algorithm_name=algorithm,
+        wrapper_name=wrapper,
+        reward_name=reward,
+        backbone=spec,
+        prompts=prompt_set,
+        queries=queries,
+        seed=seed,
+        settings=settings,
+        algorithm=trained,
+        wrapper=wrapping,
+        reward=build(classes["reward"], parts[reward]),
+        prompts_argument=found,
+        plugins=tuple(str(path.resolve()) for path in plugins),
+        code=code,
+    )
+
+
+def _refusal(name: str, part: Any, other: Any) -> str | None:
+    """Why ``part`` does not go with ``other``, if it says so in a method ``refuses``.
+
+    Raises:
+        UserError: it answers with something else than text or None, or not at all.
+    """
+    refuses = getattr(part, "refuses", None)
+    if refuses is None:
+        return None
+    try:
+        reason = refuses(other)
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"{name}.refuses({type(other).__name__}) raised {described(error)}") from None
+    if reason is not None and not isinstance(reason, str):
+        raise UserError(f"{name}.refuses answered {reason!r}; answer with the reason as text, or None")
+    return reason or None
+
+
+def own_checkpoint(backbone: Backbone, reward: str) -> str:
+    """What ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone."""
+    if not backbone.is_pocket:
+        return "paper"
+    return backbone.scorer if reward == "clipscore" else "pocket"
+
+
+def check_depicted(backbone: Backbone, prompts: PromptSet) -> None:
+    """Refuse prompts that the backbone cannot depict; where it can depict other sets, name them.
+
+    Raises:
+        UserError: see :meth:`Backbone.check_prompts`.
+    """
+    try:
+        backbone.check_prompts([*prompts.train, *prompts.test])
+    except UserError as error:
+        if prompts.name not in prompt_set_names():
+            raise
+        # a variant of pocket depicts what pocket does
+        name = "pocket" if backbone.is_pocket else backbone.name
+        fitting = ", ".join(found for found in prompt_set_names() if name in _depicted_by(found))
+        raise UserError(
+            f"prompts {prompts.name} are not for the backbone {backbone.name}, which can depict {fitting}. ({error})"
+        ) from None
+
+
+def _depicted_by(prompts: str) -> tuple[str, ...]:
+    try:
+        return load_prompts(prompts).depicted_by
+    except UserError:  # a broken plugin is not what this is about
+        return ()
+
+
+def check_profile_values(config: RunConfig, values: Mapping[str, Any]) -> None:
+    """Refuse what a profile would ignore: settings of training, and of the algorithm.
+
+    Raises:
+        UserError: which, and what may be set instead.
+    """
+    check_untrained_values("a profile", PROFILE_SETTINGS, config, values)
+
+
+def check_untrained_values(what: str, settings: Sequence[str], config: RunConfig, values: Mapping[str, Any]) -> None:
+    """Refuse ``values`` that are neither among ``settings`` nor the reward's.
+
+    Raises:
+        UserError: which, and what may be set instead.
+    """
+    known = {*settings, *(p.name for p in hyperparameters(type(config.reward)))}
+    for given in values:
+        if given.rpartition(".")[2] not in known:
+            raise UserError(f"{what} trains nothing and has no use for {given}; it takes {', '.join(sorted(known))}")
+
+
+def from_dict(content: Mapping[str, Any]) -> RunConfig:
+    """Inverse of :meth:`RunConfig.as_dict`, for resuming.
+
+    Raises:
+        UserError: a plugin or a prompt file is no longer there, or the prompts have changed since.
+    """
+    try:
+        config = _again(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the configuration of the run is damaged, or was changed by hand ({type(error).__name__}: {error}); "
+            "start it anew"
+        ) from None
+    for kind in KINDS:
+        if config.code.get(kind) != content[kind].get("code"):
+            raise UserError(
+                f"the file of {kind} {content[kind]['name']} has changed since the run started; "
+                "restore it, or start anew"
+            )
+    if config.prompts.content_hash != content["prompts"].get("hash"):
+        raise UserError(
+            f"prompts {content['found']['prompts']} have changed since the run started; restore them, or start anew"
+        )
+    return replace(config, preset=content.get("preset"))
+
+
+def _again(content: Mapping[str, Any]) -> RunConfig:
+    values: dict[str, Any] = {f"run.{name}": value for name, value in content["settings"].items()}
+    for kind in ("algorithm", "wrapper", "reward"):
+        values |= {f"{kind}.{name}": value for name, value in content[kind].items() if name not in ("name", "code")}
+    return resolve(
+        algorithm=content["algorithm"]["name"],
+        wrapper=content["wrapper"]["name"],
+        reward=content["reward"]["name"],
+        backbone=_found_again(content["backbone"]),
+        prompts=content["found"]["prompts"],
+        queries=content["queries"],
+        seed=content["seed"],
+        values=values,
+        plugins=tuple(Path(path) for path in content["found"]["plugins"]),
+    )
+
+
+def resolve_preset(
+    name: str,
+    *,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    values: Mapping[str, Any],
+    plugins: tuple[Path, ...] = (),
+) -> RunConfig:
+    """A run by a preset: its options and values, overruled by ``given`` options and hyperparameter ``values``.
+
+    ``defaults`` are options for what neither says.
+
+    The configuration records the preset's name and hash, and each value in which it differs from it.
+
+    Raises:
+        UserError: as :func:`resolve` and :func:`b2bench.config.presets.load_preset` do.
+    """
+    preset = load_preset(name)
+    merged = {**defaults, **preset.options, **given}
+
+    def run(options: Mapping[str, Any], own: Mapping[str, Any]) -> RunConfig:
+        chosen = {kind: str(merged[option]) for kind, option in _OPTION_OF.items()}
+        return resolve(
+            **chosen,
+            backbone=options["backbone"],
+            prompts=options.get("prompts"),
+            queries=options["queries"],
+            seed=options.get("seed", 0),
+            values={**preset.hyperparameters(chosen), **own},
+            plugins=plugins,
+        )
+
+    if merged.get("algo") is None:
+        raise UserError(f"preset {preset.name} leaves the algorithm open: name it with --algo")
+    config = run(merged, values)
+    # By its own backbone and budget, with what was chosen where it leaves the choice open.
+    plain = run({**merged, **preset.options}, {}).as_dict()
+    for kind, option in _OPTION_OF.items():
+        if option in preset.options:
+            plain[kind] = plain[kind] | {"name": preset.options[option]}
+    found = deviations(config.as_dict(), plain)
+    return replace(config, preset={"name": preset.name, "hash": preset.content_hash, "deviations": found})
+
+
+_OPTION_OF: dict[Kind, str] = {"algorithm": "algo", "wrapper": "wrapper", "reward": "reward"}
+
+
+def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type]]) -> dict[str, dict[str, Any]]:
+    """Give every ``name`` or ``owner.name`` to the part that has it; {owner: {name: value}}."""
+    known: dict[str, list[tuple[str, Hyperparameter]]] = {}
+    for owner, (_, cls) in owners.items():
+        for parameter in hyperparameters(cls):
+            known.setdefault(parameter.name, []).append((owner, parameter))
+    parts: dict[str, dict[str, Any]] = {owner: {} for owner in owners}
+    for given, value in values.items():
+        prefix, _, name = given.rpartition(".")
+        found = [owner for owner, _ in known.get(name, []) if prefix in ("", owner, owners[owner][0])]
+        if not found:
+            raise UserError(
+                f"unknown hyperparameter {given!r}.{suggestion(name, known)} "
+                f"b2bench show {' or '.join(list(owners)[1:])} lists them."
+            )
+        if len(found) > 1:
+            options = " or ".join(f"{owner}.{name}" for owner in found)
+            raise UserError(f"hyperparameter {name!r} is ambiguous here: say {options}")
+        parts[found[0]][name] = value
+    return parts

@@ -1,0 +1,152 @@
+"""A run, resolved: what it is made of, what it costs in queries, and the hash of its cell."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from b2bench.backbones.specs import Backbone
+from b2bench.config.prompt_sets import PromptSet
+from b2bench.config.settings import NO_IDENTITY, Settings
+from b2bench.errors import UserError
+from b2bench.eval_images import EvalImages, automatic_images
+from b2bench.hyperparameters import hyperparameters
+from b2bench.registry import Kind
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A resolved run. ``algorithm``, ``wrapper`` and ``reward`` are instances of their plugins.
+
+    ``code`` holds the hash of the file, as it was imported, of each that is not built in.
+    """
+
+    algorithm_name: str
+    wrapper_name: str
+    reward_name: str
+    backbone: Backbone
+    prompts: PromptSet
+    queries: int
+    seed: int
+    settings: Settings
+    algorithm: Any
+    wrapper: Any
+    reward: Any
+    prompts_argument: str = ""
+    plugins: tuple[str, ...] = ()
+    code: Mapping[Kind, str] = field(default_factory=dict)
+    preset: Mapping[str, Any] | None = None  # its name, its hash, and in what this run differs from it
+
+    @property
+    def rounds(self) -> int:
+        per_round = self.settings.draws * self.settings.samples
+        return -(-self.queries // per_round)
+
+    def draws(self, round: int) -> int:
+        """Prompt draws of a round (0-based); the last round takes what the budget leaves."""
+        total = self.queries // self.settings.samples
+        return min(self.settings.draws, total - round * self.settings.draws)
+
+    def milestone(self, queries: int) -> int:
+        """How many evaluations after the first are due once so many reward queries are made."""
+        return queries * (self.settings.eval_points - 1) // self.queries
+
+    def evaluations(self) -> list[int]:
+        """Reward queries at which the run is evaluated: at its start, and after each round that passes a milestone."""
+        done, queries = [0], 0
+        for round in range(self.rounds):
+            queries += self.draws(round) * self.settings.samples
+            if self.milestone(queries) > self.milestone(done[-1]):
+                done.append(queries)
+        return done
+
+    def images_at(self, queries: int) -> EvalImages:
+        """What the evaluation at so many reward queries takes: what the settings say, or what the budget gives.
+
+        Of what the budget gives, an evaluation between the first and the last takes half: the first half, because
+        images are drawn by their place (:func:`b2bench.evaluate.eval_prompts`).
+        """
+        own, given = self.settings, automatic_images(self.queries)
+        parts = 1 if queries in (0, self.queries) else 2
+        test = given.test // parts if own.eval_images is None else own.eval_images
+        train = given.train // parts if own.eval_train_images is None else own.eval_train_images
+        return EvalImages(test, train, min(test, given.kl if own.kl_images is None else own.kl_images))
+
+    @property
+    def images_between(self) -> EvalImages:
+        """What the evaluations between the first and the last take, whether there are any or not."""
+        return self.images_at(-1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that makes the run what it is, as plain values."""
+
+        def values(kind: Kind, plugin: Any) -> dict[str, Any]:
+            found = {p.name: getattr(plugin, p.name) for p in hyperparameters(type(plugin))}
+            return found | ({"code": self.code[kind]} if kind in self.code else {})
+
+        return {
+            "algorithm": {"name": self.algorithm_name, **values("algorithm", self.algorithm)},
+            "wrapper": {"name": self.wrapper_name, **values("wrapper", self.wrapper)},
+            "reward": {"name": self.reward_name, **values("reward", self.reward)},
+            "backbone": {"name": self.backbone.name, "source": source_name(self.backbone)},
+            "prompts": {"name": self.prompts.name, "hash": self.prompts.content_hash},
+            "queries": self.queries,
+            "seed": self.seed,
+            "settings": asdict(self.settings),
+            # Where this machine found them; no part of the cell's identity.
+            "found": {"prompts": self.prompts_argument, "plugins": list(self.plugins)},
+            **({"preset": dict(self.preset)} if self.preset else {}),
+        }
+
+    def cell_hash(self) -> str:
+        """Identity of a cell: a hash of :meth:`as_dict` without the seed and without what changes no result."""
+        return cell_hash(self.as_dict())
+
+
+def cell_hash(content: Mapping[str, Any]) -> str:
+    """Identity of the cell that ``content``, as of :meth:`RunConfig.as_dict`, describes."""
+    kept = {key: value for key, value in content.items() if key not in ("seed", "found", "preset")}
+    kept["settings"] = {key: value for key, value in kept["settings"].items() if key not in NO_IDENTITY}
+    if not kept["settings"].get("reward_noise"):  # without noise a cell is what it was before there was the setting
+        kept["settings"].pop("reward_noise", None)
+    if kept["settings"].get("timestep_fraction") == 1:  # and so with all steps
+        kept["settings"].pop("timestep_fraction")
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_hash(cls: type) -> str | None:
+    """Hash of the file that defines a plugin; None for what is built in, which the benchmark's version names."""
+    if cls.__module__.partition(".")[0] == "b2bench":
+        return None
+    file = inspect.getsourcefile(cls)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else None
+
+
+def source_name(backbone: Backbone) -> str:
+    """Not a path of one machine: the embedded weights go by their name."""
+    if backbone.name == "pocket":
+        return backbone.name
+    # a variant is found by its folder, which holds the pipeline and its scorer
+    return str(Path(backbone.source).parent) if backbone.is_pocket else backbone.source
+
+
+def check_shares(config: RunConfig, processes: int) -> None:
+    """Refuse more processes than some round has prompt draws, or an evaluation images.
+
+    Raises:
+        UserError: a process would stand idle, and what it computes on nothing has no shape.
+    """
+    draws = config.draws(config.rounds - 1)
+    images = [config.images_at(queries) for queries in config.evaluations()]
+    test, train = min(each.test for each in images), min(each.train for each in images)
+    least = min(draws, test, train or processes)
+    if least < processes:
+        raise UserError(
+            f"{processes} processes are too many: the smallest round has {draws} prompt draws, the smallest evaluation "
+            f"{test} test and {train} training images; take at most {least}"
+        )

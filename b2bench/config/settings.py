@@ -1,0 +1,153 @@
+"""The settings of the harness, and the names that are taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+PROFILE_SETTINGS = (
+    "steps",
+    "eta",
+    "guidance",
+    "precision",
+    "micro_batch",
+    "decode_micro_batch",
+    "guidance_split",
+    "attention",
+)
+"""Settings that matter where nothing is trained: to ``b2bench profile``."""
+
+# Taken: rows of table ``runs`` that no training made go by these.
+NO_ALGORITHMS = ("external", "baseline")
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Hyperparameters of the harness: equal in every cell, so that cells differ in one thing only."""
+
+    draws: int = 48
+    """G, prompt draws a round; each gives `samples` rollouts, and each rollout is one reward query"""
+    samples: int = 5
+    """K, rollouts per prompt draw: separate ones, or the leaves of one branch"""
+    steps: int = 20
+    """T, denoising steps (paper: 20)"""
+    eta: float = 1.0
+    """DDIM's eta: 1 is ancestral sampling, towards 0 deterministic (paper: 1)"""
+    guidance: float | None = None
+    """Classifier-free guidance scale; none takes the backbone's default"""
+    optimizer_steps: int = 48
+    """Optimizer steps a round, the same number in every cell"""
+    timestep_fraction: float = 1.0
+    """Share of the trained steps of a rollout, drawn anew each round, that its update takes; 1: all of them"""
+    lr: float = 1e-3
+    """AdamW's learning rate for the LoRA weights"""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay"""
+    max_grad_norm: float = 1.0
+    """Norm to which gradients are clipped"""
+    lora_rank: int = 8
+    """Rank of the LoRA adapter on attention q, k, v and out; its alpha equals the rank"""
+    advantage_clip: float = 5.0
+    """Advantages are clipped to plus and minus this many standard deviations"""
+    advantage_history: int = 8
+    """Earlier rounds of a prompt that count in its z-score"""
+    micro_batch: int = 96
+    """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
+    train_micro_batch: int = 0
+    """Rows of one forward and backward pass of training, where it is not micro_batch; 0: micro_batch"""
+    decode_micro_batch: int = 0
+    """Images decoded at a time; 0: micro_batch, at most 32"""
+    gradient_checkpointing: bool = False
+    """Compute activations a second time in the backward pass: a sixth of the memory for a third more time"""
+    guidance_split: bool = False
+    """The two rows of guidance one after the other, not as one batch: half of the memory"""
+    attention: Literal["sdpa", "sliced"] = "sdpa"
+    """sdpa: fused, where the device has it; sliced: head by head, for little memory and older devices"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the frozen networks; latents, log-probs, LoRA weights stay fp32. fp16: a GPU, with loss scaling"""
+    reward_device: str = "auto"
+    """Device of the reward and of what judges evaluations: auto (that of training), cpu, cuda:1, ..."""
+    reward_process: bool = False
+    """The reward in a process of its own, whose memory is not that of training"""
+    reward_noise: float = 0.0
+    """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
+    eval_points: int = 3
+    """Evaluations, evenly spaced in reward queries from 0 to the budget"""
+    eval_seed: int = 0
+    """Seed of the evaluation's noise: one test set for every run, whatever its training seed"""
+    eval_images: int | None = None
+    """Images of test prompts in each evaluation, spread over the prompts; none: by the budget, between half as many"""
+    eval_train_images: int | None = None
+    """Images of training prompts in each evaluation; none: a sixth as many as the budget gives test prompts"""
+    sample_images: int = 8
+    """Test images, of as many prompts, that every evaluation keeps as files for sample grids; 0: none"""
+    kl_images: int | None = None
+    """Test images on whose paths every evaluation measures the KL from the pretrained model; none: by the budget"""
+    inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
+    """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: see inception.py"""
+    inception_splits: int = 1
+    """Parts that an inception score is averaged over; depends on them more than on a model"""
+    inception_weights: str = ""
+    """File of Inception v3's weights, .safetensors or .pth; empty: torch-fidelity's are fetched"""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "draws",
+            "samples",
+            "steps",
+            "optimizer_steps",
+            "lora_rank",
+            "micro_batch",
+            "eval_images",
+            "inception_splits",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value} is below 1")
+        for name in ("lr", "max_grad_norm", "advantage_clip", "guidance"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value} is not above 0")
+        if self.lora_rank > 1024:
+            raise ValueError(f"lora_rank = {self.lora_rank} is above 1024: no layer is that wide")
+        if self.eval_points < 2:
+            raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
+        for name in (
+            "advantage_history",
+            "eval_seed",
+            "eval_train_images",
+            "weight_decay",
+            "train_micro_batch",
+            "decode_micro_batch",
+            "sample_images",
+            "kl_images",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} = {value} cannot be negative")
+        if self.eval_seed >= 2**31:
+            raise ValueError(f"eval_seed = {self.eval_seed} is not below 2^31")
+        if not 0 <= self.reward_noise < math.inf:
+            raise ValueError(f"reward_noise = {self.reward_noise} is no standard deviation: 0 or above, and finite")
+        if not 0 < self.timestep_fraction <= 1:
+            raise ValueError(f"timestep_fraction = {self.timestep_fraction} is outside (0, 1]")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta = {self.eta} is outside [0, 1]")
+
+
+NO_IDENTITY = (
+    "micro_batch",
+    "train_micro_batch",
+    "decode_micro_batch",
+    "gradient_checkpointing",
+    "guidance_split",
+    "attention",
+    "reward_device",
+    "reward_process",
+    "sample_images",
+    "kl_images",
+    "inception_weights",
+)
+"""Settings that change results by rounding at most: how a batch is cut and computed, what is kept or measured besides,
+and where a file lies."""

@@ -1,0 +1,136 @@
+"""What there is, by kind, as rows: ``b2bench ls``."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from b2bench.backbones.specs import Backbone, backbones
+from b2bench.config.presets import OPEN, Preset, load_preset, preset_names
+from b2bench.config.prompt_sets import load_prompts, prompt_set_names
+from b2bench.errors import UserError
+from b2bench.files import finite
+from b2bench.hyperparameters import hyperparameters
+from b2bench.registry import KINDS, Registry, load_registries
+from b2bench.store.store import Store
+from b2bench.text import suggestion
+from b2bench.training.health import is_stale
+
+Row = dict[str, Any]
+LISTS = ("algorithms", "wrappers", "rewards", "prompts", "backbones", "presets", "runs")
+
+
+def listing(what: str, db: Path, plugins: list[Path]) -> list[Row]:
+    """One row of plain values for each algorithm, wrapper, reward, prompt set, backbone or run.
+
+    Raises:
+        UserError: there is no such list, a plugin does not import, or ``db`` is no store.
+    """
+    if what not in LISTS:
+        raise UserError(f"cannot list {what!r}.{suggestion(what, LISTS)} Lists: {', '.join(LISTS)}")
+    if what == "runs":
+        return _runs(Store(db))
+    if what == "prompts":
+        return [_prompts_row(name) for name in prompt_set_names()]
+    if what == "backbones":
+        return [_backbone_row(backbone) for backbone in backbones().values()]
+    if what == "presets":
+        return [_preset_row(load_preset(name)) for name in preset_names()]
+    registry = load_registries(plugins)[next(kind for kind in KINDS if what == f"{kind}s")]
+    return [_plugin_row(registry, name) for name in registry.names()]
+
+
+def _plugin_row(registry: Registry, name: str) -> Row:
+    origin = registry.origins[name]
+    try:
+        cls = registry.get(name)
+    except Exception as error:  # one broken plugin hides no other
+        return {"name": name, "summary": f"does not load: {_one_line(error)}", "from": origin.where}
+    settings = {p.name: p.default for p in hyperparameters(cls)}
+    row = {"name": name, "summary": _summary(cls), **getattr(cls, "properties", {})}
+    return {**row, "hyperparameters": settings, "from": origin.where}
+
+
+def _prompts_row(name: str) -> Row:
+    try:
+        prompts = load_prompts(name)
+    except UserError as error:
+        return {"name": name, "summary": f"does not load: {_one_line(error)}"}
+    return {
+        "name": name,
+        "summary": prompts.description,
+        "train": len(prompts.train),
+        "test": len(prompts.test),
+        "version": prompts.version,
+        "hash": prompts.content_hash[:12],
+        "depicted by": ", ".join(prompts.depicted_by),
+    }
+
+
+def _backbone_row(backbone: Backbone) -> Row:
+    return {
+        "name": backbone.name,
+        "summary": backbone.description,
+        "guidance": backbone.guidance,
+        "prompts": backbone.prompts,
+        "download": backbone.download or "none",
+    }
+
+
+def _preset_row(preset: Preset) -> Row:
+    return {
+        "name": preset.name,
+        "summary": preset.about,
+        "choices": ", ".join(preset.choices) or "-",
+        "values": len(preset.values),
+        "open": sum(value.source == OPEN for value in preset.values),
+    }
+
+
+def _runs(store: Store) -> list[Row]:
+    done = store.sql("SELECT run_id, count(*) AS n FROM queries GROUP BY run_id")
+    counts = {row["run_id"]: row["n"] for row in done}
+    columns = ("status", "algorithm", "wrapper", "reward", "backbone", "prompts", "seed")
+    return [
+        {
+            "run": run["run_id"],
+            "name": run["name"],
+            **{column: run[column] for column in columns},
+            **({"status": "stale"} if is_stale(run, utc_now()) else {}),
+            "queries": counts.get(run["run_id"], 0),
+            "budget": run["budget"],
+            "started": plain(run["started"]),
+            "error": run["error"],
+        }
+        for run in store.runs()
+    ]
+
+
+def docstring(cls: type) -> str:
+    text = inspect.cleandoc(cls.__doc__ or "")
+    # A dataclass without a docstring is given its signature as one.
+    return "" if text.startswith(f"{cls.__name__}(") else text
+
+
+def _summary(cls: type) -> str:
+    return docstring(cls).partition("\n")[0]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def plain(value: Any) -> Any:
+    """``value`` for JSON: times as text, and null for what is not finite."""
+
+    def time(value: Any) -> Any:
+        return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else value
+
+    return finite(value, time)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

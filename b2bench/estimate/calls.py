@@ -1,0 +1,216 @@
+"""How often a run calls the denoiser, and how long that takes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from b2bench.config.run import RunConfig
+from b2bench.errors import UserError
+from b2bench.estimate.footprint import Footprint
+from b2bench.evaluation.samples import chosen
+from b2bench.plugins.toy import ToyPolicy, toy_batch
+from b2bench.protocols import Policy
+from b2bench.seeding import generator
+from b2bench.text import described
+from b2bench.types import Conditioning
+from b2bench.update import trained_steps
+from b2bench.wrappers import Branching, Independent
+
+ASSUMED_FLOPS = {"gpu": 20e12, "cpu": 40e9}
+"""Operations a second that hours are estimated by where no throughput is given. Of a GPU assumed, measured on none. Of
+a CPU, one core at pocket: 19,200 calls of 0.34 GFLOP in the 2 to 3 minutes that docs/profile.md names."""
+
+
+class _CountingPolicy(ToyPolicy):
+    """Counts noise predictions, with and without a gradient."""
+
+    with_gradient = 0
+    without = 0
+
+    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            self.with_gradient += len(latents)
+        else:
+            self.without += len(latents)
+        return super().noise(cond, latents, step)
+
+
+@dataclass(frozen=True)
+class LossCost:
+    """Denoiser calls of a loss for a row of its batch, a transition or a pair: with a gradient, and without."""
+
+    with_gradient: int
+    without: int
+
+    @property
+    def calls(self) -> int:
+        return self.with_gradient + self.without
+
+
+def loss_cost(algorithm: Any) -> LossCost:
+    """Count the calls of an algorithm's loss, by running it once on the toy policy.
+
+    Raises:
+        UserError: the loss does not run; ``b2bench check`` says more.
+    """
+    policy, algorithm = _CountingPolicy(0), copy.deepcopy(algorithm)
+    name = type(algorithm).__name__.lower()
+    try:
+        if hasattr(algorithm, "setup"):
+            algorithm.setup(policy, generator(0, "algorithm"))
+        batch = toy_batch(policy, algorithm.pairs)
+        policy.with_gradient = policy.without = 0  # the batch was sampled by calls too
+        algorithm.loss(policy, batch)
+    except Exception as error:  # somebody else's code may raise anything
+        raise UserError(
+            f"the loss of {name} does not run on the toy policy ({type(error).__name__}: {error}); "
+            "b2bench check says more"
+        ) from None
+    rows = len(batch)
+    return LossCost(-(-policy.with_gradient // rows), -(-policy.without // rows))
+
+
+def network_parameters(config: RunConfig, footprint: Footprint) -> int:
+    """Parameters that an algorithm trains beside the adapter, as DPOK's value network does."""
+    algorithm = copy.deepcopy(config.algorithm)
+    if not (hasattr(algorithm, "setup") and hasattr(algorithm, "networks")):
+        return 0
+    text = torch.empty(1, *footprint.text_shape)
+    policy = SimpleNamespace(
+        latent_shape=footprint.latent_shape,
+        latent_size=footprint.latent_size,
+        num_steps=config.settings.steps,
+        encode=lambda prompts: Conditioning(text, text, torch.zeros(len(prompts), dtype=torch.long)),
+    )
+    try:
+        algorithm.setup(cast(Policy, policy), generator(config.seed, "algorithm"))
+    except Exception as error:
+        raise UserError(
+            f"algorithm {config.algorithm_name} cannot be set up ({type(error).__name__}: {error}); "
+            "b2bench check says more"
+        ) from None
+    return sum(p.numel() for network, _ in algorithm.networks() for p in network.parameters())
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Denoiser calls of a run, as table ``rounds`` counts them: network evaluations in images, guidance once.
+
+    ``training`` is the least and the most: what a wrapper keeps of a round depends on the rewards. ``gradient`` is the
+    share of training calls that has a backward pass; the others are of the reference. ``decoded`` counts images.
+    ``saved`` are calls of evaluations, and ``saved_images``, that a run takes over from the store where another has
+    measured the pretrained model: all of its first evaluation but the sample images.
+    """
+
+    sampling: int
+    training: tuple[int, int]
+    evaluation: int
+    gradient: float
+    decoded: int
+    saved: int
+    saved_images: int
+
+    @property
+    def later(self) -> Calls:
+        """Those of a run that takes its first evaluation over."""
+        return replace(self, evaluation=self.evaluation - self.saved, decoded=self.decoded - self.saved_images)
+
+    @property
+    def exact(self) -> bool:
+        return self.training[0] == self.training[1]
+
+
+def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
+    """The fewest and the most rows of a round that a loss may see: rollouts, or pairs of an algorithm on pairs."""
+    settings = config.settings
+    n = config.draws(round) * settings.samples
+    leaves = config.wrapper.leaves(settings.samples)
+    groups = n // (leaves if leaves > 1 else settings.samples)
+    if config.algorithm.pairs:  # one of each group, unless all its rewards are equal
+        return 0, groups if settings.samples > 1 else 0
+    if isinstance(config.wrapper, Branching) and config.wrapper.keep == "extremes":
+        return 0, min(2, settings.samples) * groups
+    if isinstance(config.wrapper, Independent | Branching):
+        return n, n
+    return 0, n
+
+
+def minibatch_rows(items: int, count: int) -> int:
+    """Rows that :func:`b2bench.update.minibatches` deals for ``items`` in all: fewer than ``count`` are dealt again."""
+    return items * -(-count // items) if 0 < items < count else items
+
+
+def count_calls(config: RunConfig) -> Calls:
+    """Every denoiser call of a run, from its configuration alone.
+
+    Raises:
+        UserError: a plugin's wrapper answers with what no run could use.
+    """
+    try:
+        return _counted(config)
+    except UserError:
+        raise
+    except Exception as error:
+        if not config.code:
+            raise
+        raise UserError(
+            f"calls of algorithm {config.algorithm_name} under wrapper {config.wrapper_name} cannot be counted: "
+            f"{described(error)}; b2bench check tests a plugin"
+        ) from error
+
+
+def _counted(config: RunConfig) -> Calls:
+    settings, cost = config.settings, loss_cost(config.algorithm)
+    sampling, least, most = 0, 0, 0
+    for round in range(config.rounds):
+        interval = config.wrapper.interval(round, config.rounds, settings.steps)
+        n = config.draws(round) * settings.samples
+        # the steps before the trained ones are sampled once per branch
+        roots = n // config.wrapper.leaves(settings.samples)
+        sampling += roots * interval.start + n * (settings.steps - interval.start)
+        low, high = kept_rows(config, round)
+        # a few rows are dealt several times, so that the most rows need not be of the most that is kept
+        few = range(low, min(high, settings.optimizer_steps) + 1)
+        steps = trained_steps(len(interval), settings.timestep_fraction)
+        rows = [minibatch_rows(kept * steps, settings.optimizer_steps) for kept in {low, high, *few}]
+        least, most = least + cost.calls * min(rows), most + cost.calls * max(rows)
+    images = [config.images_at(queries) for queries in config.evaluations()]
+    start = images[0]
+    samples = len(chosen(len(config.prompts.test), start.test, settings.sample_images))
+    return Calls(
+        sampling=sampling,
+        training=(least, most),
+        evaluation=sum(each.samplings for each in images) * settings.steps,
+        gradient=cost.with_gradient / cost.calls if cost.calls else 0.0,
+        decoded=config.queries + sum(each.test + each.train for each in images),
+        saved=(start.samplings - samples) * settings.steps,
+        saved_images=start.test + start.train - samples,
+    )
+
+
+def assumed_throughput(config: RunConfig, footprint: Footprint) -> float:
+    """Denoiser calls a second that are assumed where none is given: :data:`ASSUMED_FLOPS` over those of a call."""
+    return ASSUMED_FLOPS["cpu" if config.backbone.is_pocket else "gpu"] / footprint.call_flops
+
+
+def hours(calls: Calls, footprint: Footprint, throughput: float, *, checkpointing: bool = False) -> tuple[float, float]:
+    """The least and the most hours of a run at ``throughput`` denoiser calls a second, in sampling.
+
+    A call with a backward pass, and an image that is decoded, count as many calls as their floating-point operations
+    are. The reward, the optimizer and the store are left out.
+    """
+    backward = footprint.backward_calls(checkpointing)
+    decoding = calls.decoded * footprint.decoding_flops / footprint.call_flops
+
+    def total(training: int) -> float:
+        weighed = training * (calls.gradient * backward + 1 - calls.gradient)
+        return (calls.sampling + calls.evaluation + weighed + decoding) / throughput / 3600
+
+    least, most = calls.training
+    return total(least), total(most)

@@ -1,0 +1,1 @@
+"""Judging images: rewards' scorers, metrics, and the evaluation of a policy."""

@@ -1,0 +1,127 @@
+"""The judges of an evaluation: they score images with what training does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from b2bench.backbones.specs import Backbone
+from b2bench.errors import RunFailed
+from b2bench.evaluation.inception import Extractor
+from b2bench.evaluation.scorers import ClipScorer
+from b2bench.evaluation.statistics import entropy, inception_score, pairwise_distance
+from b2bench.metrics import (
+    CLIPSCORE,
+    DISTANCE,
+    HELDOUT,
+    IS_STYLE,
+    IS_SUBJECT,
+    METRICS,
+    STYLE_ENTROPY,
+    SUCCESS,
+    style_share,
+)
+from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.protocols import Reward
+
+
+def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
+    """A reward's answer as float32 [n] on the CPU.
+
+    Raises:
+        RunFailed: it is no tensor of n finite numbers.
+    """
+    try:
+        scores = torch.as_tensor(scores).detach().float().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise RunFailed(f"reward {reward} returned a {type(scores).__name__}, not {n} numbers: {reason}") from None
+    if scores.shape != (n,):
+        raise RunFailed(f"reward {reward} returned shape {tuple(scores.shape)} for {n} images; expected ({n},)")
+    bad = int((~torch.isfinite(scores)).sum())
+    if bad:
+        raise RunFailed(f"reward {reward} returned {bad} scores that are not finite, of {n}")
+    return scores
+
+
+class Judges:
+    """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss.
+
+    ``inception`` says which extractors, and over how many ``splits``, give inception scores beside pocket's own.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        reward_name: str,
+        backbone: Backbone,
+        device: torch.device,
+        inception: Sequence[Extractor] = (),
+        splits: int = 1,
+    ) -> None:
+        self.inception, self.splits = inception, splits
+        self.reward = reward
+        self.reward_name = reward_name
+        self.pocket = backbone.is_pocket
+        self.device = device
+        if self.pocket:
+            from b2bench.pocket.judges import Classifier
+
+            self.training = ClipScorer(backbone.scorer, device)
+            self.heldout = ClipScorer("pocket-heldout", device)
+            self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
+
+    def scores(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Score of every image, by metric: each float32 [N].
+
+        Raises:
+            RunFailed: the reward answers with something else than N finite numbers.
+        """
+        scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
+        if self.pocket:
+            if CLIPSCORE not in scores:
+                scores[CLIPSCORE] = self.training(images, prompts)
+            scores[HELDOUT] = self.heldout(images, prompts)
+            scores.setdefault(SUCCESS, self.classifier.success(images.to(self.device), list(prompts)).cpu())
+        return scores
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """What :meth:`statistics` needs to know of every image, by name: each [N, ...], on the CPU."""
+        found = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
+        if self.pocket:
+            logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
+            for head in ("style", "subject"):
+                found[head] = torch.cat([part[head] for part in logits]).softmax(1).cpu()
+            found["heldout"] = self.heldout.image_features(images).cpu()
+        return found
+
+    def statistics(
+        self, features: Mapping[str, Tensor], groups: Sequence[int]
+    ) -> dict[str, tuple[float, dict[str, Any]]]:
+        """Statistics of a whole set of images: {metric: (value, settings)}. Diversity lives here."""
+        found: dict[str, tuple[float, dict[str, Any]]] = {
+            extractor.metric: (
+                inception_score(features[extractor.metric], self.splits),
+                {"splits": self.splits, "extractor": extractor.name},
+            )
+            for extractor in self.inception
+        }
+        if not self.pocket:
+            return found
+        style, subject = features["style"], features["subject"]
+        shares = torch.bincount(style.argmax(1), minlength=style.shape[1]) / len(style)
+        from b2bench.pocket.world import STYLES
+
+        found |= {
+            IS_STYLE: (inception_score(style), {"splits": 1, "extractor": "pocket classifier, style"}),
+            IS_SUBJECT: (inception_score(subject), {"splits": 1, "extractor": "pocket classifier, subject"}),
+            STYLE_ENTROPY: (entropy(shares), {"unit": METRICS[STYLE_ENTROPY].unit}),
+            DISTANCE: (pairwise_distance(features["heldout"], groups), {"extractor": "held-out scorer"}),
+        }
+        for name, share in zip(STYLES, shares.tolist(), strict=True):
+            found[style_share(name)] = (share, {})
+        return found

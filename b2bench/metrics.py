@@ -1,0 +1,80 @@
+"""The one list of what an evaluation measures: names, labels, units. It needs no torch: reports ask, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["score", "inception", "diversity", "divergence"]
+"""Of each image; of a set of images, by a classifier; of their spread; of the policy from the pretrained model."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of table ``evals``. ``label`` names it in full, ``short`` heads a narrow column.
+
+    ``reward``: it is also a reward that is built in, which may be trained on under this name.
+    """
+
+    name: str
+    kind: Kind
+    label: str
+    short: str = ""
+    unit: str = ""
+    reward: bool = False
+
+    @property
+    def described(self) -> str:
+        """The label with the unit, if there is one."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+CLIPSCORE, HELDOUT, BERTSCORE, SUCCESS = "clipscore", "clipscore_heldout", "bertscore", "success"
+IS_STYLE, IS_SUBJECT, IS_CLIP, IS_INCEPTION = "is_style", "is_subject", "is_clip", "is_inception"
+STYLE_ENTROPY, DISTANCE, KL = "style_entropy", "pairwise_distance", "kl_pretrained"
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(CLIPSCORE, "score", "CLIPScore", "clipscore", reward=True),
+        Metric(HELDOUT, "score", "CLIPScore, held-out scorer", "held-out"),
+        Metric(BERTSCORE, "score", "BERTScore", "bertscore", reward=True),
+        Metric(SUCCESS, "score", "success (every fact of the prompt in the image)", "success", reward=True),
+        Metric(IS_STYLE, "inception", "inception score, style head"),
+        Metric(IS_SUBJECT, "inception", "inception score, subject head"),
+        Metric(IS_CLIP, "inception", "inception score, CLIP embedding"),
+        Metric(IS_INCEPTION, "inception", "inception score, Inception v3"),
+        Metric("inception_score", "inception", "inception score"),  # of stores that others fill
+        Metric(STYLE_ENTROPY, "diversity", "style entropy", "style H", "nats"),
+        Metric(DISTANCE, "diversity", "distance within a prompt", "distance"),
+        Metric(KL, "divergence", "KL from the pretrained model", "", "nats a path"),
+    )
+}
+
+STYLE_SHARE = "style_"
+"""Begins the names of the shares of styles in the images: ``style_plain``, ..."""
+
+
+def of_kind(kind: Kind) -> tuple[str, ...]:
+    """Names of the metrics of a kind, in the order in which tables have them."""
+    return tuple(name for name, metric in METRICS.items() if metric.kind == kind)
+
+
+def label(name: str) -> str:
+    """How a table calls a metric; a plugin's reward goes by its own name."""
+    return METRICS[name].described if name in METRICS else name
+
+
+def style_share(name: str) -> str:
+    """The metric that holds the share of a style."""
+    return f"{STYLE_SHARE}{name}"
+
+
+def is_style_share(name: str) -> bool:
+    """Whether a metric is the share of a style."""
+    return name.startswith(STYLE_SHARE) and name not in METRICS
+
+
+def is_taken(reward: str) -> bool:
+    """Whether a reward of this name would be stored under the name of something else that is measured."""
+    return is_style_share(reward) or (reward in METRICS and not METRICS[reward].reward)

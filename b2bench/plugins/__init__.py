@@ -1,0 +1,1 @@
+"""For authors of plugins: a file to start from, and the checks that it has to pass."""

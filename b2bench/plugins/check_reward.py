@@ -1,0 +1,73 @@
+"""What a reward must do: a finite number for each image, the same one each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from b2bench.hyperparameters import build, hyperparameters
+from b2bench.plugins.contract import Checker, check_hyperparameters, expect, global_seed
+from b2bench.plugins.toy import PROMPTS
+from b2bench.seeding import generator
+
+
+def check_reward(cls: type, checker: Checker) -> None:
+    checker.run("hyperparameters have defaults and docs", lambda: check_hyperparameters(cls), needed=True)
+    automatic = any(p.name == "checkpoint" and p.default == "auto" for p in hyperparameters(cls))
+    made: list[Any] = []
+
+    def prepare() -> None:
+        reward = build(cls, {"checkpoint": "pocket"} if automatic else {})
+        expect(callable(reward), "it has no method __call__(self, images, prompts)")
+        if hasattr(reward, "prepare"):
+            reward.prepare(torch.device("cpu"))
+        made.append(reward)
+
+    checker.run("prepares on the CPU", prepare, needed=True)
+    prompts = [*PROMPTS, PROMPTS[0], "a bird playing chess"]
+    n = len(prompts)
+    coarse = torch.rand(n, 3, 4, 4, generator=generator(0, "check images"))
+    images = nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear").clamp(0, 1)
+
+    def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return torch.as_tensor(made[0](images.clone(), list(prompts))).detach().float().cpu()
+
+    def shape() -> None:
+        scores = score(images, prompts)
+        expect(scores.shape == (n,), f"it gave shape {tuple(scores.shape)} for {n} images; expected ({n},)")
+        bad = int((~torch.isfinite(scores)).sum())
+        expect(not bad, f"{bad} of {n} scores are not finite")
+
+    def deterministic() -> None:
+        with global_seed(1):
+            first = score(images, prompts)
+        with global_seed(2):
+            second = score(images, prompts)
+        expect(
+            torch.equal(first, second), "the same images gave two different scores; a reward draws no random numbers"
+        )
+
+    def mutation() -> None:
+        given, texts = images.clone(), list(prompts)
+        made[0](given, texts)
+        expect(torch.equal(given, images), "it changed the images in place; work on a copy")
+        expect(texts == prompts, "it changed the list of prompts in place; work on a copy")
+
+    def order() -> None:
+        turned = torch.arange(n).roll(2)
+        gap = float((score(images[turned], [prompts[i] for i in turned]) - score(images, prompts)[turned]).abs().max())
+        expect(gap <= 1e-4, f"another order of the images changed a score by {gap:.3g}; each must stand for itself")
+
+    def batches() -> None:
+        single = torch.cat([score(images[i : i + 1], prompts[i : i + 1]) for i in range(n)])
+        gap = float((single - score(images, prompts)).abs().max())
+        expect(gap <= 1e-4, f"images scored one by one differ by {gap:.3g} from the same in one batch")
+
+    checker.run("scores are finite, one per image", shape, needed=True)
+    checker.run("scores are deterministic", deterministic)
+    checker.run("images are not mutated", mutation)
+    checker.run("order of the images does not matter", order)
+    checker.run("batch size does not matter", batches)

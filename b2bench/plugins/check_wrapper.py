@@ -1,0 +1,101 @@
+"""What a wrapper must do: intervals, leaves and selections that the rollout can use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from b2bench.advantage import PromptAdvantage
+from b2bench.plugins.contract import Checker, changes, check_hyperparameters, copy_of, expect, global_seed
+from b2bench.plugins.toy import PROMPTS
+from b2bench.seeding import generator
+from b2bench.types import Conditioning, Interval, Trajectories
+
+LENGTHS = ((1, 1), (1, 4), (3, 2), (10, 20), (100, 20), (7, 50))  # rounds, T
+
+
+def _made_up(groups: int, samples: int, leaves: int, *, equal: bool = False) -> Trajectories:
+    """Rollouts with random, or with equal, rewards; no network made them."""
+    n = groups * samples
+    interval = Interval(0, 2)
+    reward = torch.zeros(n) if equal else torch.randn(n, generator=generator(0, "made up", n))
+    prompts = [PROMPTS[i // samples % len(PROMPTS)] for i in range(n)]
+    return Trajectories(
+        prompts=prompts,
+        cond=Conditioning(torch.zeros(len(PROMPTS), 1, 1), torch.zeros(1, 1, 1), torch.zeros(n, dtype=torch.long)),
+        latents=torch.zeros(n, 3, 1, 1, 1),
+        log_prob=torch.zeros(n, 2),
+        group=torch.arange(n) // (leaves if leaves > 1 else samples),
+        leaf=torch.arange(n) % samples,
+        interval=interval,
+        images=torch.zeros(n, 3, 1, 1),
+        calls=2 * n,
+        reward=reward,
+        advantage=PromptAdvantage(0, 5.0)(reward, prompts),
+    )
+
+
+def check_wrapper(cls: type, checker: Checker) -> None:
+    checker.run("hyperparameters have defaults and docs", lambda: check_hyperparameters(cls), needed=True)
+    checker.run("can be made with its defaults", lambda: cls() and None, needed=True)
+    wrapper: Any = cls()
+
+    def intervals() -> None:
+        for rounds, steps in LENGTHS:
+            for number in range(rounds):
+                found = wrapper.interval(number, rounds, steps)
+                where = f"interval({number}, {rounds}, {steps})"
+                expect(isinstance(found, Interval), f"{where} is a {type(found).__name__}; return types.Interval")
+                inside = 0 <= found.start < found.stop <= steps
+                expect(inside, f"{where} is [{found.start}, {found.stop}); it must lie within [0, {steps})")
+
+    def leaves() -> None:
+        for samples in (1, 2, 4, 5, 6, 8):
+            found = wrapper.leaves(samples)
+            divides = isinstance(found, int) and found >= 1 and samples % found == 0
+            expect(divides, f"leaves({samples}) is {found!r}; it must be a whole number that divides {samples}")
+
+    def cases() -> Iterator[tuple[str, Trajectories]]:
+        for groups, samples in ((8, 4), (1, 4), (3, 1)):
+            for equal in (False, True):
+                rewards = "equal" if equal else "different"
+                name = f"{groups} groups of {samples} rollouts with {rewards} rewards"
+                yield name, _made_up(groups, samples, wrapper.leaves(samples), equal=equal)
+
+    def select() -> None:
+        for name, found in cases():
+            kept = wrapper.select(found)
+            expect(isinstance(kept, Tensor), f"select is a {type(kept).__name__} on {name}; return a bool tensor")
+            good = kept.dtype == torch.bool and kept.shape == (len(found),)
+            shape = f"{kept.dtype} {tuple(kept.shape)}"
+            expect(good, f"select is {shape} on {name}; return torch.bool ({len(found)},)")
+
+    def keeps() -> None:
+        name, found = next(cases())
+        expect(bool(wrapper.select(found).any()), f"select keeps none of {name}: nothing would be trained on")
+
+    def mutation() -> None:
+        for name, found in cases():
+            given = copy_of(found)
+            wrapper.select(given)
+            changed = changes(found, given)
+            expect(not changed, f"select changed trajectories.{', trajectories.'.join(changed)} on {name}")
+
+    def deterministic() -> None:
+        def once(seed: int) -> list[Any]:
+            with global_seed(seed):
+                found = [wrapper.interval(i, rounds, steps) for rounds, steps in LENGTHS for i in range(rounds)]
+                return [*found, *(wrapper.select(made).tolist() for _, made in cases())]
+
+        expect(once(1) == once(2), "two calls gave two answers; a wrapper draws no random numbers and keeps no state")
+
+    sound = checker.run("interval lies within the steps", intervals)
+    checker.run("leaves divide the samples", leaves, needed=True)
+    checker.run("select gives one bool per rollout", select, needed=True)
+    checker.run("select keeps rollouts", keeps)
+    checker.run("trajectories are not mutated", mutation)
+    if sound:
+        checker.run("wrapper is deterministic", deterministic)

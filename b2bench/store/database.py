@@ -1,0 +1,339 @@
+"""A DuckDB file that processes share: each call takes its turn, does one transaction, and closes.
+
+It says how a file is made, opened, waited for, checked and lifted to a newer schema; what runs write into it and read
+from it is in :mod:`b2bench.store.store`.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import math
+import os
+import random
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from b2bench.errors import NoRoom, UserError
+from b2bench.store.rows import DamagedRow, Row, fetched
+from b2bench.store.schema import MIGRATIONS, SCHEMA_VERSION, TABLES, column_shape, create_table
+
+CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "enable_external_access": "false",
+    "threads": "1",  # the other cores are the training's
+}
+SILENT = 5.0
+"""Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
+POLL = 0.005
+"""Seconds between two looks whether it is one's turn."""
+log = logging.getLogger(__name__)
+log.setLevel(logging.WARNING)  # whatever the root logger's, which b2bench.quiet raises for the sake of the libraries
+T = TypeVar("T")
+
+
+class _NoStore(UserError):
+    """The file is somebody else's."""
+
+
+def _create(path: Path) -> None:
+    """Make an empty store in a file beside ``path``, then give it its name: nobody sees half a schema."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            draft = Path(folder) / "draft.duckdb"
+            with duckdb.connect(str(draft), config=CLOSED) as con:
+                con.begin()
+                for table in TABLES:
+                    for statement in create_table(table):
+                        con.execute(statement)
+                con.execute('CREATE TABLE "schema" (version INTEGER NOT NULL)')
+                con.execute('INSERT INTO "schema" VALUES (?)', [SCHEMA_VERSION])
+                con.commit()
+            try:
+                with suppress(FileExistsError):  # another process was first
+                    os.link(draft, path)
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    os.rename(draft, path)
+    except OSError as error:
+        raise UserError(f"database {path} cannot be created: {error.strerror}; choose another --db") from None
+
+
+def _holder(error: duckdb.Error) -> str | None:
+    """Who holds the file, if that is what the error says."""
+    text = str(error)
+    if "different configuration" in text:
+        return "a connection of this process"
+    if "Could not set lock" not in text and "being used by another process" not in text:
+        return None
+    found = re.search(r"lock is held in (.+?) \(PID (\d+)\)", text)
+    return f"process {found[2]} ({Path(found[1]).name})" if found else "another process"
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+class Database:
+    """The file at ``path``. ``patience`` is how many seconds a call waits for a file that another process holds.
+
+    Every method raises :class:`UserError` for a file that it cannot use, and never changes such a file.
+    """
+
+    def __init__(self, path: str | Path, patience: float = 60.0) -> None:
+        self.path = Path(path)
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # DuckDB takes UTF-8 alone
+            raise UserError(f"database {str(path)!r}: its name is no UTF-8 text; choose another --db") from None
+        self.patience = patience
+        self._released = -math.inf  # when this process had its last turn
+
+    # -- before a run ------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise :class:`UserError` unless the file is a store, or can be made one here."""
+        if self.path.exists():
+            self._transaction(lambda _: None, read_only=True)
+            writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+        else:
+            if self.path.is_symlink():  # DuckDB would make its target, without a schema
+                raise UserError(f"database {self.path} is a link to nothing; remove it or choose another --db")
+            if not self.path.parent.is_dir():
+                raise UserError(f"database {self.path}: its folder does not exist; create it or choose another --db")
+            writable = os.access(self.path.parent, os.W_OK)
+        if not writable:
+            raise UserError(f"database {self.path}: no permission to write it and beside it; choose another --db")
+
+    def check_exists(self) -> None:
+        """Raise :class:`UserError` unless the file is a store that is there."""
+        self._read(lambda _: None)
+
+    def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Rows of any query, on a read-only connection; JSON columns as text.
+
+        Raises :class:`UserError` with DuckDB's message where the query is wrong or would write.
+        """
+
+        def work(con: duckdb.DuckDBPyConnection) -> list[Row]:
+            try:
+                return fetched(con.execute(query, list(parameters)))
+            except duckdb.InterruptException:
+                raise
+            except duckdb.Error as error:
+                raise UserError(f"SQL on {self.path}: {_first_line(error)}") from None
+
+        return self._read(work)
+
+    # -- connections -------------------------------------------------------------------------------
+
+    def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        if not self.path.exists():
+            raise UserError(f"there is no database {self.path}; `b2bench run` makes one, --db names another")
+        return self._transaction(work, read_only=True)
+
+    def _write(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        if not self.path.exists():
+            self.check()
+            _create(self.path)
+        return self._transaction(work, read_only=False)
+
+    def _transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
+        if self.path.is_dir():
+            raise UserError(f"database {self.path} is a folder; give --db a file")
+        new = not self._lock_path.exists()
+        if new:
+            self._check_kind()
+        try:
+            with self._turn():
+                return self._alone(work, read_only)
+        except _NoStore:
+            if new:  # nothing of ours stays beside somebody else's file
+                self._lock_path.unlink(missing_ok=True)
+            raise
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    def _check_kind(self) -> None:
+        """Refuse what is no DuckDB file before a lock is put beside it."""
+        with suppress(OSError), self.path.open("rb") as file:
+            if file.read(12)[8:] != b"DUCK":
+                raise UserError(f"{self.path} is not a DuckDB file; it stays untouched, choose another --db")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Until it is left, no other call of any process has the file open; the system ends it with the process.
+
+        DuckDB's own lock is not enough. DuckDB 2.0 reads a file's headers before it locks it, and not again after: if
+        another process commits in between, the headers are stale and what it committed is overwritten. Sixteen
+        writers beside a reader lost one transaction in a hundred (tests/stress/writers.py).
+        """
+        path = self._lock_path
+        # Who comes again at once stays away for a moment: the lock knows no queue, and who waits for it looks only
+        # every POLL. A process that wrote without pause kept readers out for 10 seconds and more.
+        time.sleep(max(0.0, self._released + 2 * POLL - time.monotonic()))
+        try:
+            # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
+            there = self.path.is_file()
+            lock = FileLock(path, mode=self.path.stat().st_mode & 0o777) if there else FileLock(path)
+            try:
+                lock.acquire(min(SILENT, self.patience), poll_interval=POLL)
+            except Timeout:
+                if self.patience <= SILENT:
+                    raise
+                log.warning("waiting for database %s, which others use (at most %g s)", self.path, self.patience)
+                lock.acquire(self.patience - SILENT, poll_interval=POLL)
+        except Timeout:
+            raise UserError(
+                f"database {self.path} has been in use by other b2bench processes for {self.patience:g} s; wait, or "
+                "give this run another --db (b2bench merge joins the two later)"
+            ) from None
+        except OSError as error:
+            if os.access(self.path.parent, os.W_OK):
+                raise UserError(f"database {self.path}: its lock {path} cannot be used: {error.strerror}") from None
+            yield  # a folder that nobody writes: readers alone need no turns
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+            self._released = time.monotonic()
+
+    def _alone(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
+        con = self._connect(read_only)
+        try:
+            version = self._version(con)
+            if version < SCHEMA_VERSION:
+                con.close()
+                self._back_up(version)
+                con = self._connect(read_only=False)
+            con.begin()  # closing without a commit rolls back
+            for step in range(version + 1, SCHEMA_VERSION + 1):
+                con.execute(MIGRATIONS[step])
+                con.execute('UPDATE "schema" SET version = ?', [step])
+            self._check_shape(con)
+            result = work(con)
+            con.commit()
+            return result
+        except (duckdb.IOException, duckdb.TransactionException) as error:
+            if not isinstance(error, duckdb.IOException) and "write file" not in str(error):
+                raise
+            reason = f"database {self.path} cannot be written: {_first_line(error)}; what it holds is whole"
+            raise (UserError if read_only else NoRoom)(reason) from None
+        except DamagedRow as error:
+            raise UserError(f"database {self.path} is damaged, or was changed by hand: {error}") from None
+        except (RuntimeError, duckdb.InterruptException) as error:
+            if "interrupted" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from None  # DuckDB swallows the one of Ctrl-C: "Query interrupted"
+        except duckdb.Error as error:
+            error.add_note(f"database {self.path}")  # DuckDB does not say which
+            raise
+        finally:
+            con.close()
+
+    def _back_up(self, version: int) -> None:
+        """Copy the file as it is to ``NAME.schema-VERSION`` before its schema changes, in whole or not at all.
+
+        Copies that are there stay: of a migration that was cut short, which is the same, or of another store of this
+        name, beside which this one gets a number.
+        """
+        self._connect(read_only=False).close()  # what its log holds comes into the file
+        copy = self.path.with_name(f"{self.path.name}.schema-{version}")
+        draft = copy.with_name(f".{copy.name}.{os.getpid()}")
+        try:
+            try:
+                shutil.copy2(self.path, draft)
+                with draft.open("rb") as file:
+                    os.fsync(file.fileno())
+                number = 1
+                while copy.exists() and not filecmp.cmp(copy, draft, shallow=False):
+                    number += 1
+                    copy = self.path.with_name(f"{self.path.name}.schema-{version}.{number}")
+                draft.replace(copy)
+            finally:
+                draft.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"database {self.path} has an older schema and cannot be copied to {copy} before that is changed: "
+                f"{error.strerror}; make room beside it, or give this run another --db"
+            ) from None
+
+    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """Open the file, and wait while another process has it open."""
+        started, pause, said = time.monotonic(), 0.005, self.patience <= SILENT
+        while True:
+            try:
+                # absolute: DuckDB would take a: of a name a:b for an extension
+                return duckdb.connect(os.path.abspath(self.path), read_only=read_only, config=CLOSED)
+            except duckdb.Error as error:
+                holder = _holder(error)
+                if holder is None:
+                    raise UserError(self._unusable(error)) from None
+                if not said and time.monotonic() > started + SILENT:
+                    said = True
+                    log.warning("waiting for database %s: %s has it (at most %g s)", self.path, holder, self.patience)
+                if time.monotonic() > started + self.patience:
+                    raise UserError(
+                        f"database {self.path} has been locked for {self.patience:g} s by {holder}; "
+                        "close it there, or give this run another --db (b2bench merge joins the two later)"
+                    ) from None
+            # jitter, or processes that met once would keep meeting
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            # a short limit: beside a writer without pause the gaps are milliseconds, and few tries never meet one
+            pause = min(2 * pause, 0.05)
+
+    def _unusable(self, error: duckdb.Error) -> str:
+        text = str(error)
+        if "not a valid DuckDB database" in text:
+            return f"{self.path} is not a DuckDB file; it stays untouched, choose another --db"
+        if "version number" in text:
+            return f"{self.path} is of another DuckDB version: {_first_line(error)}; upgrade duckdb"
+        return f"database {self.path} cannot be opened: {_first_line(error)}; check it or choose another --db"
+
+    def _version(self, con: duckdb.DuckDBPyConnection) -> int:
+        try:
+            found = con.execute('SELECT version FROM "schema"').fetchall()
+        except (duckdb.CatalogException, duckdb.BinderException):
+            found = []
+        version = found[0][0] if len(found) == 1 else None
+        if not isinstance(version, int) or version < 1:
+            raise self._no_store()
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{self.path} has schema version {version}, this b2bench knows up to {SCHEMA_VERSION}; "
+                "upgrade b2bench or choose another --db"
+            )
+        return version
+
+    def _check_shape(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Refuse tables that no b2bench made: whatever reads them takes columns, types and keys for granted."""
+        for table in TABLES:
+            try:
+                rows = con.execute(f"PRAGMA table_info('{table}')").fetchall()
+            except duckdb.CatalogException:
+                raise self._no_store() from None
+            found = {name: (kind, required, key) for _, name, kind, required, _, key in rows}
+            for name in (*TABLES[table], *found):  # what is missing is said before what is new
+                if found.get(name) != column_shape(table, name):
+                    what = "lacks column" if name not in found else "has another, or none of b2bench's, as column"
+                    raise UserError(
+                        f"database {self.path} is damaged, or was changed by hand: table {table} {what} {name}; "
+                        "choose another --db"
+                    )
+
+    def _no_store(self) -> UserError:
+        return _NoStore(f"{self.path} is a DuckDB file but no b2bench store; choose another --db")

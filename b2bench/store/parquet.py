@@ -1,0 +1,128 @@
+"""Finished runs as Parquet files, to publish and to take in: ``b2bench export`` and ``b2bench import``.
+
+A folder holds one file per table of the store, with the store's columns, ordered by key: the same runs give the same
+rows in the same order. What comes in is data of strangers: every column is checked against the schema, and a run that
+the store has is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from b2bench.errors import UserError
+from b2bench.files import replaced
+from b2bench.store.rows import DamagedRow, check_ids, insert_rows, select_rows
+from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, create_table
+from b2bench.store.store import Store
+
+ENDED = ("done", "failed")  # what counts in tables; the others may go on
+
+
+def export_results(store: Store, folder: Path, where: Mapping[str, Collection[str]] | None = None) -> list[str]:
+    """Write the ended runs whose columns are among ``where``'s values into ``folder``; return their ids.
+
+    Each file is replaced whole. Runs that the folder held before and that do not fit any more are gone from it.
+
+    Raises:
+        UserError: no run fits, or the folder cannot be written.
+    """
+    chosen = [
+        run["run_id"]
+        for run in store.runs()
+        if run["status"] in ENDED and all(str(run[name]) in values for name, values in (where or {}).items())
+    ]
+    if not chosen:
+        raise UserError(f"database {store.path} holds no ended run that fits: b2bench ls runs --db {store.path}")
+    try:
+        with tempfile.TemporaryDirectory() as name, _scratch(Path(name)) as con:
+            _create(con)
+            for run_id in chosen:
+                for table, rows in store.whole_run(run_id).items():
+                    insert_rows(con, table, rows)
+            folder.mkdir(parents=True, exist_ok=True)  # now that the store was read
+            for table in RUN_TABLES:
+                order = ", ".join(KEYS.get(table, ("run_id",)))
+                # the folder's name is ours and holds no quote
+                written = Path(name) / f"{table}.parquet"
+                con.execute(f"COPY (SELECT * FROM {table} ORDER BY {order}) TO '{written}' (COMPRESSION zstd)")
+                with replaced(folder / f"{table}.parquet") as temporary:
+                    shutil.copyfile(written, temporary)
+    except OSError as error:
+        raise UserError(f"results folder {folder} cannot be written: {error.strerror}") from None
+    return chosen
+
+
+def import_results(store: Store, folder: Path) -> list[str]:
+    """Take the runs of an exported ``folder`` that the store does not have, or not to their end; return their ids.
+
+    Raises:
+        UserError: a file is missing, is no Parquet or has other columns; nothing was taken then.
+    """
+    rows = {table: _read(folder / f"{table}.parquet", table) for table in RUN_TABLES}
+    ids = [row["run_id"] for row in rows["runs"]]
+    check_ids(ids, f"results folder {folder}")
+    new = list(dict.fromkeys(store.wanting(rows["runs"])))
+    if strange := {row["run_id"] for table in RUN_TABLES for row in rows[table]} - set(ids):
+        names = ", ".join(sorted(strange)[:3])
+        raise UserError(f"results folder {folder} has rows of runs that runs.parquet lacks: {names}")
+    of_run: dict[str, dict[str, list[dict[str, Any]]]] = {run_id: {table: [] for table in RUN_TABLES} for run_id in new}
+    for table in RUN_TABLES:
+        for row in rows[table]:
+            if row["run_id"] in of_run:
+                of_run[row["run_id"]][table].append(row)
+    for run_id in new:
+        store.insert_run(of_run[run_id])
+    return new
+
+
+def _read(file: Path, table: str) -> list[dict[str, Any]]:
+    """The rows of a file, in the columns and types of ``table``; JSON columns as Python objects."""
+    columns = list(TABLES[table])
+    try:
+        with tempfile.TemporaryDirectory() as name, _scratch(Path(name)) as con:
+            # copied: DuckDB reads a star or a bracket in a path as a pattern
+            copy = Path(name) / "read.parquet"
+            shutil.copyfile(file, copy)
+            found = [row[0] for row in con.execute(f"DESCRIBE SELECT * FROM '{copy}'").fetchall()]
+            if missing := [column for column in columns if column not in found]:
+                raise UserError(f"{file} lacks the columns {', '.join(missing)}: another version of b2bench wrote it")
+            if strange := [column for column in found if column not in columns]:
+                raise UserError(f"{file} has the columns {', '.join(strange)[:80]}, which table {table} does not know")
+            _create(con)
+            con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM '{copy}'")
+            return select_rows(con, table, {})
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    except DamagedRow as error:
+        raise UserError(f"{file} is damaged, or was changed by hand: {error}") from None
+    except duckdb.Error as error:
+        reason = re.sub(r"'[^']*read\.parquet'", repr(str(file)), str(error).strip().partition("\n")[0])[:160]
+        raise UserError(f"{file} is no Parquet file of table {table}: {reason}") from None
+
+
+def _create(con: duckdb.DuckDBPyConnection) -> None:
+    for table in RUN_TABLES:
+        for statement in create_table(table):
+            con.execute(statement)
+
+
+def _scratch(folder: Path) -> duckdb.DuckDBPyConnection:
+    """A database in memory that can reach ``folder`` and nothing else."""
+    con = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "threads": "1",
+        }
+    )
+    con.execute("SET allowed_directories = ?", [[str(folder)]])
+    con.execute("SET enable_external_access = false")
+    return con

@@ -1,0 +1,288 @@
+"""The store: one DuckDB file that holds every reward query of many runs.
+
+The schema is public and its names are stable; docs/store.md describes it column by column, and so
+does the file itself (``SELECT column_name, comment FROM duckdb_columns()``). Times are UTC.
+
+- ``runs``: one row per run; what was asked for, on what, and how it ended.
+- ``queries``: one row per reward query on a training image.
+- ``rounds``: one row per round: losses, cost.
+- ``evals``: one row per metric of an evaluation; ``queries`` = 0 is the pretrained model.
+- ``images``: scores of the evaluation images.
+- ``profiles``: one row per measure and step of a ``b2bench profile``; it belongs to no run.
+- ``refusals``: one row per algorithm and wrapper that a sweep asked for and that do not go together.
+- ``schema``: one row, the version of all this.
+
+A read-write DuckDB connection shuts out every other process, readers too. So nothing here stays
+connected: each call opens, does one transaction and closes, and while another process holds the file
+it waits; so that nothing depends on how well DuckDB's own lock holds, calls also take turns by the file
+``NAME.lock`` beside it. A process that is killed leaves whole transactions or none; a new file appears under its
+name only when its schema is complete, and a file of an older schema is copied before it is changed.
+Connections can reach neither the network nor other files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from b2bench.errors import UserError
+from b2bench.store.database import Database
+from b2bench.store.rows import (
+    DamagedRow,
+    Row,
+    check_ids,
+    ended,
+    fetched,
+    insert_rows,
+    of_runs,
+    select_rows,
+    update_run,
+    utc_now,
+)
+from b2bench.store.schema import RUN_TABLES
+
+
+class Store(Database):
+    """A DuckDB file of runs, by path. Making one opens nothing; ``check`` does, before any work is lost.
+
+    ``patience`` is how many seconds a call waits for a file that another process holds. Every method
+    raises :class:`UserError` for a file that it cannot use, and never changes such a file.
+    """
+
+    # -- what a run writes -------------------------------------------------------------------------
+
+    def start_run(self, run: Mapping[str, Any]) -> None:
+        """Insert a row into ``runs`` with status running; the clock columns are filled in here."""
+        now = utc_now()
+        row = {**run, "started": now, "heartbeat": now, "status": "running"}
+        self._write(lambda con: insert_rows(con, "runs", [row]))
+
+    def record_baseline(
+        self, run: Mapping[str, Any], evals: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        """Insert a row into ``runs`` that is done, with its one evaluation, all or none.
+
+        False, and nothing is written, where the store has its ``run_id``, which says what was measured.
+        """
+
+        def work(con: duckdb.DuckDBPyConnection) -> bool:
+            if select_rows(con, "runs", {"run_id": run["run_id"]}):
+                return False
+            now = utc_now()
+            insert_rows(con, "runs", [{"started": now, **run, "finished": now, "heartbeat": now, "status": "done"}])
+            insert_rows(con, "evals", [{**row, "run_id": run["run_id"]} for row in evals])
+            insert_rows(con, "images", [{**row, "run_id": run["run_id"]} for row in images])
+            return True
+
+        return self._write(work)
+
+    def restart_run(self, run_id: str) -> None:
+        """Set a run that is resumed to running again, and clear its error."""
+        self._write(lambda con: update_run(con, run_id, {"status": "running", "error": None, "finished": None}))
+
+    def record_round(self, run_id: str, round_row: Mapping[str, Any], query_rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert a row into ``rounds`` and its rows into ``queries``, all or none. ``run_id`` is added."""
+
+        def work(con: duckdb.DuckDBPyConnection) -> None:
+            update_run(con, run_id, {})
+            insert_rows(con, "rounds", [{**round_row, "run_id": run_id}])
+            insert_rows(con, "queries", [{**row, "run_id": run_id} for row in query_rows])
+
+        self._write(work)
+
+    def record_evals(
+        self, run_id: str, rows: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Write rows of one evaluation into ``evals`` and ``images``, all or none. ``run_id`` is added.
+
+        Rows of the same key are replaced: a run that was killed between this and its checkpoint
+        evaluates once more.
+        """
+
+        def work(con: duckdb.DuckDBPyConnection) -> None:
+            update_run(con, run_id, {})
+            insert_rows(con, "evals", [{**row, "run_id": run_id} for row in rows], replace=True)
+            insert_rows(con, "images", [{**row, "run_id": run_id} for row in images], replace=True)
+
+        self._write(work)
+
+    def finish_run(self, run_id: str, status: str, error: str | None = None) -> None:
+        """Set how a run ended: ``status`` is done, failed or interrupted, ``error`` why."""
+        if status not in ("done", "failed", "interrupted"):
+            raise ValueError(f"a run ends done, failed or interrupted, not {status!r}")
+        self._write(lambda con: update_run(con, run_id, {"status": status, "error": error, "finished": utc_now()}))
+
+    def rewind(self, run_id: str, round: int, queries: int) -> None:
+        """Forget what a run wrote after its checkpoint, so that the resumed run writes no row twice.
+
+        ``round`` is the next round to run: it and later ones go, with their queries. ``queries`` is
+        the reward queries before it: evaluations after more than that go, with their images.
+        """
+
+        def work(con: duckdb.DuckDBPyConnection) -> None:
+            update_run(con, run_id, {})
+            for table in ("rounds", "queries"):
+                con.execute(f"DELETE FROM {table} WHERE run_id = ? AND round >= ?", [run_id, round])
+            for table in ("evals", "images"):
+                con.execute(f"DELETE FROM {table} WHERE run_id = ? AND queries > ?", [run_id, queries])
+
+        self._write(work)
+
+    def record_profile(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert the rows of one profile into ``profiles``, all or none."""
+        self._write(lambda con: insert_rows(con, "profiles", rows))
+
+    def record_refusals(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note combinations that were refused; of one that is known already, the reason is the newer."""
+        self._write(lambda con: insert_rows(con, "refusals", rows, replace=True))
+
+    def refusals(self) -> list[Row]:
+        """Rows of ``refusals``."""
+        return self._read(lambda con: select_rows(con, "refusals", {}))
+
+    def merge(self, other: str | Path) -> list[str]:
+        """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
+
+        One transaction per run: a merge that is cut short is finished by the next. A run that this store has stays as
+        it is, unless it ended there and not here, or was done there and failed here: then all its rows are those of
+        the other store. Profiles come along.
+
+        Raises:
+            UserError: the other store has a run whose id is no name of a folder; nothing was copied then.
+        """
+        source = Store(other, self.patience)
+        runs = source.runs()
+        check_ids((row["run_id"] for row in runs), str(source.path))
+        new = self.wanting(runs)
+        for run_id in new:
+            self.insert_run(source.whole_run(run_id))
+        if profiles := source.profiles():
+            have = {row["profile_id"] for row in self.profiles()} if self.path.exists() else set()
+            if profiles := [row for row in profiles if row["profile_id"] not in have]:
+                self.record_profile(profiles)
+        if refusals := source.refusals():
+            self.record_refusals(refusals)
+        return new
+
+    def wanting(self, runs: Iterable[Row]) -> list[str]:
+        """Ids of those of ``runs``, rows of another store, that this one lacks or knows a shorter life of."""
+        # without configurations: a sweep merges run by run, and those of thousands of runs take seconds to read
+        rows = self.sql("SELECT run_id, status FROM runs") if self.path.exists() else []
+        known = {row["run_id"]: ended(row) for row in rows}
+        return [row["run_id"] for row in runs if ended(row) > known.get(row["run_id"], -1)]
+
+    def differing(self, other: str | Path) -> list[str]:
+        """Ids of runs that ended here and in the other store, and not alike."""
+        query = "SELECT run_id, status, finished, config_hash FROM runs WHERE status IN ('done', 'failed')"
+        here = {row["run_id"]: row for row in self.sql(query)} if self.path.exists() else {}
+        there = Store(other, self.patience).sql(query)
+        return sorted(row["run_id"] for row in there if here.get(row["run_id"], row) != row)
+
+    def whole_run(self, run_id: str) -> dict[str, list[Row]]:
+        """Everything about a run, of one moment: it may be writing."""
+        return self._read(lambda con: {table: select_rows(con, table, {"run_id": run_id}) for table in RUN_TABLES})
+
+    def insert_run(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Insert all rows of a run that :meth:`whole_run` gave, all or none, in place of those that there are."""
+
+        def work(con: duckdb.DuckDBPyConnection) -> None:
+            for row in rows["runs"]:
+                if select_rows(con, "runs", {"run_id": row["run_id"]}):
+                    for table in reversed(RUN_TABLES):
+                        con.execute(f"DELETE FROM {table} WHERE run_id = ?", [row["run_id"]])
+            for table in RUN_TABLES:
+                insert_rows(con, table, rows.get(table, ()))
+
+        self._write(work)
+
+    # -- readers -----------------------------------------------------------------------------------
+
+    def runs(self, **filters: Any) -> list[Row]:
+        """Rows of ``runs`` whose columns equal ``filters``, by start; JSON columns as Python objects."""
+        return self._read(lambda con: select_rows(con, "runs", filters, order="started, run_id"))
+
+    def rounds(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
+        """Rows of ``rounds`` of a run, of several, or of all."""
+        return self._read(lambda con: select_rows(con, "rounds", of_runs(run_ids), order="run_id, round"))
+
+    def evals(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
+        """Rows of ``evals`` of a run, of several, or of all."""
+        return self._read(
+            lambda con: select_rows(con, "evals", of_runs(run_ids), order="run_id, queries, split, metric")
+        )
+
+    def evaluated_as(self, key: str) -> list[str]:
+        """Ids of runs whose evaluation at 0 queries has ``key`` in its settings."""
+        query = "SELECT DISTINCT run_id FROM evals WHERE queries = 0 AND contains(settings::VARCHAR, ?) ORDER BY run_id"
+        return [row["run_id"] for row in self.sql(query, [key])]
+
+    def evaluation(self, run_id: str, queries: int) -> tuple[list[Row], list[Row]]:
+        """Rows of ``evals`` and of ``images`` of one evaluation, of one moment; none where a row is damaged."""
+
+        def work(con: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
+            where = {"run_id": run_id, "queries": queries}
+            try:
+                return select_rows(con, "evals", where), select_rows(con, "images", where)
+            except DamagedRow:
+                return [], []
+
+        return self._read(work)
+
+    def samples(self) -> list[Row]:
+        """Rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
+        query = "SELECT * FROM images WHERE path IS NOT NULL ORDER BY run_id, queries, length(path), path"
+        return self._read(lambda con: fetched(con.execute(query)))
+
+    def evaluation_errors(self) -> list[Row]:
+        """Of each run ``error``, the standard error of the last mean score that it has of all its test images."""
+        query = (
+            "SELECT run_id, arg_max(error, queries) AS error FROM (SELECT run_id, queries, "
+            "CASE WHEN count(score) > 1 AND bool_and(isfinite(score)) THEN stddev_samp(score) / sqrt(count(score)) END "
+            "AS error, count(*) AS n, max(count(*)) OVER (PARTITION BY run_id) AS most "
+            "FROM images GROUP BY run_id, queries) WHERE n = most GROUP BY run_id ORDER BY run_id"
+        )
+        return self._read(lambda con: fetched(con.execute(query)))
+
+    def profiles(self, **filters: Any) -> list[Row]:
+        """Rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""
+        order = "started, profile_id, tau DESC, metric"
+        return self._read(lambda con: select_rows(con, "profiles", filters, order=order))
+
+    def find_run(self, text: str) -> Row:
+        """The run whose id or name is ``text``, or the only one whose id or name starts with it."""
+        runs = self.runs()
+        for matches in (
+            [run for run in runs if run["run_id"] == text],
+            [run for run in runs if run["name"] == text],
+            [run for run in runs if text and (run["run_id"].startswith(text) or (run["name"] or "").startswith(text))],
+        ):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                found = ", ".join(run["run_id"] for run in matches[:8]) + (", ..." if len(matches) > 8 else "")
+                raise UserError(f"run {text!r} in {self.path} is ambiguous; which of: {found}?")
+        names = {name for run in runs for name in (run["run_id"], run["name"]) if name}
+        close = difflib.get_close_matches(text, sorted(names), n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "`b2bench ls runs` lists those that are"
+        raise UserError(f"no run {text!r} in {self.path}; {hint}")
+
+    def named_run(self, name: str | None, config_hash: str, seed: int, benchmark_version: str) -> Row | None:
+        """The run of exactly this name, which must be of this cell, seed and benchmark version; None: there is none.
+
+        Raises:
+            UserError: the name is another run's.
+        """
+        found = self.runs(name=name) if name is not None and self.path.exists() else []
+        asked = {"config_hash": config_hash, "seed": seed, "benchmark_version": benchmark_version}
+        for row in found:
+            if all(row[key] == value for key, value in asked.items()):
+                return row
+        if found:
+            what = ("other settings", "another seed", f"benchmark version {found[-1]['benchmark_version']}")
+            other = [text for text, (key, value) in zip(what, asked.items(), strict=True) if found[-1][key] != value]
+            raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; choose another name")
+        return None

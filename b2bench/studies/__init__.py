@@ -1,0 +1,1 @@
+"""What is measured without training a run: baselines, profiles, galleries."""

@@ -1,0 +1,64 @@
+"""Prompts x seeds in one picture, for people who would rather look than read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from b2bench.backbones.specs import find_backbone
+from b2bench.errors import UserError
+
+MARGIN, LABEL, SCALE = 4, 14, 2
+
+
+def image_grid(images: Tensor, labels: Sequence[str], columns: int) -> Image.Image:
+    """Rows of ``columns`` images [N, 3, h, w] in [0, 1], enlarged twice, a label above each row."""
+    height, width = images.shape[-2] * SCALE, images.shape[-1] * SCALE
+    rows = len(labels)
+    size = (columns * (width + MARGIN) + MARGIN, rows * (height + LABEL + MARGIN) + MARGIN)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=11)
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    for row, label in enumerate(labels):
+        top = MARGIN + row * (height + LABEL + MARGIN)
+        pen.text((MARGIN, top), label, fill="black", font=font)
+        for column in range(columns):
+            tile = Image.fromarray(pixels[row * columns + column]).resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(tile, (MARGIN + column * (width + MARGIN), top + LABEL))
+    return sheet
+
+
+def draw_gallery(
+    out: Path, prompts: Sequence[str], seeds: int, rows: int, guidance: float | None, lora: Path | None, seed: int
+) -> None:
+    """Sample ``rows`` test prompts of each prompt set with ``seeds`` noises each and write a PNG.
+
+    Raises:
+        UserError: the file cannot be written, or the LoRA does not fit.
+    """
+    from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+    from b2bench.config.prompt_sets import load_prompts
+    from b2bench.evaluation.evaluate import eval_noise
+    from b2bench.rollout import sample
+
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: the gallery is a PNG file, give it a name that ends in .png")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist")
+    spec = find_backbone("pocket")
+    chosen: list[str] = []
+    for name in prompts:
+        test = load_prompts(name).test
+        spec.check_prompts(test)
+        chosen += [test[i * len(test) // rows] for i in range(min(rows, len(test)))]
+    policy = StableDiffusion(load_pipeline(spec), num_steps=20, eta=1.0, guidance=guidance or spec.guidance)
+    if lora is not None:
+        policy.load_lora(lora)
+    pairs = [(row, noise) for row in range(len(chosen)) for noise in range(seeds)]
+    images = sample(policy, [chosen[row] for row, _ in pairs], eval_noise(policy, seed, "gallery", pairs))
+    image_grid(images, chosen, seeds).save(out)

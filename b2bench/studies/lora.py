@@ -1,0 +1,78 @@
+"""Somebody's LoRA, measured as a run measures its own."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from b2bench.backbones.stable_diffusion import lora_file
+from b2bench.config.run import RunConfig, cell_hash
+from b2bench.errors import UserError
+from b2bench.evaluation.evaluate import Evaluation, evaluate
+from b2bench.store.store import Store
+from b2bench.training.provenance import run_row
+from b2bench.training.setup import load
+
+
+def evaluate_lora(
+    config: RunConfig,
+    lora: Path | None,
+    queries: int | None,
+    store: Store,
+    name: str | None,
+    progress: Callable[[str], None],
+) -> tuple[str, Evaluation]:
+    """Measure somebody's LoRA (None: the pretrained model) by the protocol of runs, into the store.
+
+    It becomes a run of algorithm ``external`` whose only evaluation stands at ``queries``, the reward queries
+    that its owner says it cost, among the runs of that budget. The pretrained model cost none, and stands among
+    the runs of budget ``queries``. The LoRA's hash is part of its cell's identity and of its name.
+
+    Raises:
+        UserError: the LoRA does not fit the backbone, nobody says what it cost, or the store cannot be used.
+    """
+    file = None if lora is None else lora_file(lora)
+    if file is not None and not queries:
+        raise UserError(f"how many reward queries did {lora} cost? --queries N; tables compare runs of equal budgets")
+    store.check()
+    settings, budget = config.settings, queries or config.queries
+    images = replace(config, queries=budget).images_at(budget)
+    policy, judges = load(config, Accelerator().device, progress, lora=file)
+    result = evaluate(
+        policy,
+        judges,
+        {"test": config.prompts.test, "train": config.prompts.train},
+        images.splits,
+        settings.eval_seed,
+        settings.micro_batch,
+        lambda split: progress(f"evaluating on {split} prompts"),
+        kl_images=images.kl,
+    )
+    label, code = "pretrained", None
+    if lora is not None and file is not None:
+        label, code = lora_identity(lora, file)
+    run_id = f"external-{label}-s{config.seed}-{secrets.token_hex(4)}"
+    row = run_row(config, run_id, name or label, policy)
+    row |= {"algorithm": "external", "wrapper": label, "budget": budget}
+    row["config"] = row["config"] | {
+        "algorithm": {"name": "external", "lora": label, "code": code},
+        "wrapper": {"name": label},
+        "queries": budget,
+    }
+    row["config_hash"] = cell_hash(row["config"])
+    store.start_run(row)
+    spent = 0 if lora is None else budget
+    store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
+    store.finish_run(run_id, "done")
+    return run_id, result
+
+
+def lora_identity(given: Path, file: Path) -> tuple[str, str]:
+    """A name that tells a LoRA from others of the same file name, and its hash."""
+    code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return f"{given.stem}-{code[:6]}", code

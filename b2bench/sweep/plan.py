@@ -1,0 +1,106 @@
+"""What a sweep is to do: lists of choices, and the runs of their product."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from b2bench.config.run import RunConfig
+from b2bench.errors import UserError
+from b2bench.text import suggestion
+
+OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
+
+
+def parse_list(option: str, text: str, everything: Sequence[str] = ()) -> list[str]:
+    """``"ddpo,dpok"``, or ``all`` where there is an ``everything``, to its parts in order, each once.
+
+    Raises:
+        UserError: it is empty.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if "all" in parts and everything:
+        parts = [*everything]
+    if not parts:
+        raise UserError(f"--{option} {text!r} names nothing; write NAME or NAME,NAME{', or all' if everything else ''}")
+    return list(dict.fromkeys(parts))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-4,7"`` to [0, 1, 2, 3, 4, 7].
+
+    Raises:
+        UserError: it is no list of numbers and ranges, or of more than 10,000.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first) > 10 or len(last) > 10:
+            raise UserError(f"--seeds {text!r}: write numbers and ranges, such as 0-4 or 0,1,7")
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers or len(found) + len(numbers) > 10_000:
+            raise UserError(f"--seeds {text!r}: {part.strip()} holds no seed, or more than 10,000")
+        found += numbers
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it."""
+
+    config: RunConfig
+    cell: str
+    arguments: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.cell, self.config.seed
+
+    @property
+    def label(self) -> str:
+        config = self.config
+        return f"{config.algorithm_name} {config.wrapper_name} {config.prompts.name} s{config.seed}"
+
+    def command(self, db: Path, out: Path) -> list[str]:
+        """The command that makes this run, as people would type it."""
+        return ["b2bench", "run", *self.arguments, "--db", str(db), "--out", str(out)]
+
+
+def plan(
+    choices: Mapping[str, Sequence[Any]], shared: Sequence[str], resolve: Callable[[dict[str, Any]], RunConfig | None]
+) -> list[Job]:
+    """Every combination of ``choices``; seeds change slowest, so that a sweep cut short has whole tables of few seeds.
+
+    ``shared`` are arguments of all runs, ``resolve`` makes a run of options by name, None where algorithm and wrapper
+    refuse each other: such combinations are left out.
+
+    Raises:
+        UserError: an unknown choice, one that cannot be, or the same run twice.
+    """
+    unknown = [name for name in choices if name not in OPTIONS]
+    if unknown:
+        raise UserError(f"unknown option {unknown[0]!r} of a sweep.{suggestion(unknown[0], OPTIONS)}")
+    names = [name for name in ("seed", *(name for name in choices if name != "seed")) if name in choices]
+    jobs = []
+    resolved: dict[tuple[Any, ...], tuple[RunConfig, str] | None] = {}
+    highest = max(choices.get("seed", [0]))  # if it is allowed, all are
+    for values in itertools.product(*(choices[name] for name in names)):
+        options = dict(zip(names, values, strict=True))
+        seed = options.get("seed", 0)
+        choice = tuple(options[name] for name in names if name != "seed")
+        if choice not in resolved:  # once for all seeds: a quarter of a second each would be an hour of 10,000 runs
+            made = resolve(options | {"seed": highest})
+            resolved[choice] = None if made is None else (made, made.cell_hash())
+        if (found := resolved[choice]) is None:
+            continue
+        config, cell = found
+        flags = [part for name in OPTIONS if name in options for part in (f"--{name}", str(options[name]))]
+        jobs.append(Job(replace(config, seed=seed), cell, (*flags, *shared)))
+    if len({job.key for job in jobs}) < len(jobs):
+        keys = [job.key for job in jobs]
+        twice = next(job for i, job in enumerate(jobs) if keys.index(job.key) < i)
+        raise UserError(f"the sweep holds the same run twice: {twice.label}")
+    return jobs

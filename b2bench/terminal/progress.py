@@ -1,0 +1,139 @@
+"""What a run shows while it runs: on stderr, so that stdout is the result alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from b2bench.metrics import (
+    CLIPSCORE,
+    DISTANCE,
+    HELDOUT,
+    METRICS,
+    STYLE_ENTROPY,
+    STYLE_SHARE,
+    SUCCESS,
+    is_style_share,
+    label,
+)
+
+
+class RunProgress:
+    """A live bar over reward queries on a terminal, and a line per round and evaluation everywhere."""
+
+    def __init__(self, console: Console, budget: int, reward: str, *, quiet: bool = False) -> None:
+        # of several processes one speaks
+        self.console, self.reward = Console(quiet=True) if quiet else console, reward
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),  # it names files, which may hold brackets
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("queries"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self.task = self.progress.add_task("starting", total=budget)
+        self.started = time.monotonic()
+
+    def __enter__(self) -> RunProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def stage(self, text: str) -> None:
+        """What the run does now."""
+        self.progress.update(self.task, description=text)
+
+    def round_done(self, round: int, rounds: int, queries: int, reward: float, report: Any) -> None:
+        """A line per round: queries, mean reward, how many rollouts reached the loss, health."""
+        self.progress.update(self.task, completed=queries)
+        metrics = report.metrics
+        kept = f"kept {int(report.kept.sum())}/{len(report.kept)}"
+        clipped = f"clipped {metrics['clipped']:.0%}" if "clipped" in metrics else ""
+        skipped = "" if report.optimizer_steps else "skipped: nothing kept"
+        self.console.print(
+            Text.assemble(
+                f"round {round:>2}/{rounds}  {queries:>6} queries  {self.reward} {reward:.3f}  "
+                f"{kept}  {clipped}{skipped}  ",
+                (f"{time.monotonic() - self.started:.0f} s", "dim"),
+            )
+        )
+
+    def warned(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(Text.assemble(("warning", "yellow"), f"  {text}"), soft_wrap=True)
+
+    def queried(self, queries: int) -> None:
+        """Reward queries of a profile."""
+        self.progress.advance(self.task, queries)
+
+    def point_done(self, prompts: str, point: Any) -> None:
+        """A line per tau of a profile: the share of the variance that is still open."""
+        measures = point.measures
+        self.console.print(
+            Text.assemble(
+                f"{prompts}  tau {point.tau:>2}  {point.branches * point.leaves} queries  "
+                f"{self.reward} sd {measures['total_sd'].value:.3g}  open {measures['open_share'].value:.3f}  ",
+                (f"{time.monotonic() - self.started:.0f} s", "dim"),
+            )
+        )
+
+    def evaluated(self, queries: int, evaluation: Any) -> None:
+        """A line per evaluation: every metric that has a mean over the test images."""
+        shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith(STYLE_SHARE)]
+        text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown)
+        source = next((m.settings["reused_from"] for m in shown if "reused_from" in m.settings), None)
+        whose = "" if source is None else f" (measured by run {source})"
+        self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries{whose}  {text}"))
+
+
+def summary_table(summary: Any) -> Table:
+    """Alignment, held-out alignment and diversity on unseen prompts, before and after."""
+    title = f"{summary.run_id}: {summary.queries} reward queries, test prompts"
+    table = Table(title=Text(title, "bold"), title_justify="left")
+    table.add_column("metric")
+    for heading in ("pretrained", "after", "change"):
+        table.add_column(heading, justify="right")
+    for name, before in summary.before.items():
+        if is_style_share(name):
+            continue
+        after = summary.after[name]
+        numbers = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+        # nan: too few images for this metric, such as one per prompt for the distance within a prompt
+        table.add_row(Text(label(name)), *(("-",) * 3 if math.isnan(before + after) else numbers))
+    return table
+
+
+def baseline_table(results: Sequence[Any], evals: Iterable[Mapping[str, Any]], reward: str) -> Table:
+    """A line per baseline: its numbers on unseen prompts."""
+    value = {(row["run_id"], row["metric"]): row["value"] for row in evals if row["split"] == "test"}
+    wanted = (CLIPSCORE, HELDOUT, SUCCESS, STYLE_ENTROPY, DISTANCE)
+    headings = {reward: reward} | {name: METRICS[name].short for name in wanted}
+    metrics = [metric for metric in headings if any(name == metric for _, name in value)]
+    table = Table(title="baselines, test prompts", title_justify="left")
+    table.add_column("baseline", no_wrap=True)
+    for metric in metrics:
+        table.add_column(Text(headings[metric]), justify="right")
+    for result in results:
+        found = [value.get((result.run_id, metric)) for metric in metrics]
+        numbers = ["-" if number is None or math.isnan(number) else f"{number:.3f}" for number in found]
+        table.add_row(result.baseline, *numbers)
+    return table

@@ -1,0 +1,68 @@
+"""Where a number comes from: the packages that it may depend on, the commit, the device."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import b2bench
+from b2bench.backbones.stable_diffusion import StableDiffusion
+from b2bench.config.run import RunConfig
+
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number may depend on, and the one of b2bench, on which none does: what is its provenance."""
+    return {"b2bench": b2bench.__version__, **numeric_versions()}
+
+
+def numeric_versions() -> dict[str, str]:
+    """Versions that a number may depend on: of Python and of the packages that compute."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def run_row(
+    config: RunConfig, run_id: str, name: str | None, policy: StableDiffusion, processes: int = 1
+) -> dict[str, Any]:
+    """The row of table ``runs``."""
+    return {
+        "run_id": run_id,
+        "name": name or run_id,
+        "benchmark_version": b2bench.benchmark_version(),
+        "algorithm": config.algorithm_name,
+        "wrapper": config.wrapper_name,
+        "backbone": config.backbone.name,
+        "reward": config.reward_name,
+        "prompts": config.prompts.name,
+        "prompts_hash": config.prompts.content_hash,
+        "seed": config.seed,
+        "budget": config.queries,
+        "config": config.as_dict(),
+        "config_hash": config.cell_hash(),
+        "versions": versions(),
+        "commit": commit(),
+        "device": str(policy.device) if processes == 1 else f"{policy.device.type} x {processes}",
+        "threads": policy.threads.count,
+    }

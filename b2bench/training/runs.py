@@ -1,0 +1,133 @@
+"""Starting and resuming runs: what stands between the command line and the trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import b2bench
+from b2bench.config.resolve import from_dict
+from b2bench.config.run import RunConfig
+from b2bench.engine import Engine
+from b2bench.errors import UserError
+from b2bench.store.store import Store
+from b2bench.training.listener import Listener, Summary
+from b2bench.training.provenance import run_row
+from b2bench.training.trainer import Trainer, write_config
+
+
+def new_run_id(config: RunConfig) -> str:
+    """Readable and unique: ``dpok-b2-s0-20260301T101500-3fa9``."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return f"{config.algorithm_name}-{config.wrapper_name}-s{config.seed}-{now}-{secrets.token_hex(2)}"
+
+
+def make_folder(out: Path, run_id: str) -> None:
+    folder = out / run_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out"
+        ) from None
+
+
+def start(config: RunConfig, store: Store, out: Path, name: str | None, listener: Listener) -> Summary:
+    """Run ``config`` from the beginning. Nothing is stored before backbone, reward and judges are loaded.
+
+    If ``name`` is that of the same run, broken off, it goes on from its last checkpoint.
+
+    Raises:
+        UserError: the store, the folder, the backbone or the reward cannot be used.
+        RunFailed: the run started and could not go on.
+    """
+    engine = Engine(scaled=config.settings.precision == "fp16")
+    run_id = engine.same(new_run_id(config))
+    folder = out / run_id
+
+    def check() -> str | None:
+        store.check()
+        row = store.named_run(name, config.cell_hash(), config.seed, b2bench.benchmark_version())
+        return None if row is None else row["run_id"]
+
+    if (broken_off := engine.alone(check)) is not None:
+        return resume(broken_off, store, out, listener)
+    trainer = Trainer(config, run_id, store, folder, listener, engine)
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            make_folder(out, run_id)
+            write_config(config, folder)
+            stack.enter_context(_only_process(folder, run_id))
+            store.start_run(run_row(config, run_id, name, trainer.policy, engine.world))
+
+        engine.alone(enter)
+        return _run(trainer)
+
+
+def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
+    """Continue a run, found by id, name or unique prefix, from its last checkpoint.
+
+    Raises:
+        UserError: no such run, it is finished, or what it needs is no longer there.
+    """
+    engine = Engine()
+
+    def find() -> dict[str, Any]:
+        store.check()
+        row = store.find_run(text)
+        run_id = row["run_id"]
+        if row["status"] == "done":
+            raise UserError(f"run {run_id} is finished; b2bench show {run_id} prints it")
+        if row["benchmark_version"] != b2bench.benchmark_version():
+            raise UserError(
+                f"run {run_id} is of benchmark version {row['benchmark_version']}, this is b2bench "
+                f"{b2bench.both_versions()}; results of two benchmark versions do not mix. Start it anew."
+            )
+        return {"run_id": run_id, "config": row["config"]}
+
+    row = engine.alone(find)
+    run_id, config = row["run_id"], from_dict(row["config"])
+    if config.settings.precision == "fp16":
+        engine.scale_losses()
+    folder = out / run_id
+    if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
+        raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
+    with contextlib.ExitStack() as stack:
+        engine.alone(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
+        trainer = Trainer(config, run_id, store, folder, listener, engine)
+        trainer.resume()
+        engine.alone(lambda: store.restart_run(run_id))
+        return _run(trainer)
+
+
+@contextlib.contextmanager
+def _only_process(folder: Path, run_id: str) -> Iterator[None]:
+    """Hold the run's folder. The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it: two would rewind each other's rounds.
+    """
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"run {run_id} is running in another process; wait for it, or stop it first") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(trainer: Trainer) -> Summary:
+    """Run; an interrupt carries the run's id, which whoever wants to resume must know."""
+    try:
+        return trainer.run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(trainer.run_id) from None

@@ -1,0 +1,146 @@
+"""The evaluation at 0 queries, of the pretrained model: measured once, and taken over by the later runs of a store.
+
+It depends on the backbone, the prompts, the reward and the way it is evaluated, and on nothing that is trained. A key
+says whether two runs agree in all of that. The rows of such an evaluation carry it in their settings, so that it is
+stored in one transaction with them and goes with them through merges and exports; those of a copy also say which run
+measured them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import b2bench
+from b2bench.config.run import RunConfig
+from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
+from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.store.store import Store
+from b2bench.training.provenance import numeric_versions
+
+KEY, COUNT, SOURCE = "start", "start_metrics", "reused_from"
+"""What settings of table ``evals`` hold at 0 queries: the key, how many rows the evaluation has, whose it was first"""
+
+OF_TRAINING = (
+    "draws",
+    "samples",
+    "optimizer_steps",
+    "timestep_fraction",
+    "lr",
+    "weight_decay",
+    "max_grad_norm",
+    "lora_rank",
+    "advantage_clip",
+    "advantage_history",
+    "train_micro_batch",
+    "gradient_checkpointing",
+    "reward_noise",
+    "eval_points",
+    "sample_images",
+)
+"""Settings that the pretrained model's evaluation does not depend on. All others are part of the key, and so is a new
+one until somebody puts it here: measuring once too often costs minutes, once too seldom a wrong number."""
+
+MOST_FILES = 10_000
+"""Of a folder that a setting names: a reward may be told any"""
+
+
+def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
+    """A hash of everything that the evaluation at 0 queries depends on, to the last bit.
+
+    Rounding differs between devices, versions of packages and numbers of processes: then each has its own. Weights go
+    by the name, size and time of their files.
+    """
+    whole, inputs = config.as_dict(), config.settings
+    settings = {name: value for name, value in whole["settings"].items() if name not in OF_TRAINING}
+    settings |= {"images": vars(config.images_at(0)), "first": config.images_between.splits}
+    texts = [value for value in whole["reward"].values() if isinstance(value, str)]
+    named = (str(POCKET_WEIGHTS), config.backbone.source, config.backbone.scorer, inputs.inception_weights, *texts)
+    cuda = device.type == "cuda"
+    content = {
+        "version": b2bench.benchmark_version(),
+        "backbone": whole["backbone"],
+        "prompts": whole["prompts"]["hash"],
+        "reward": whole["reward"],
+        "settings": settings,
+        "files": {name: _files(name) for name in named if name},
+        "packages": numeric_versions(),
+        "device": torch.cuda.get_device_name(device) if cuda else f"{device} {torch.backends.cpu.get_cpu_capability()}",
+        "processes": processes,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _files(name: str) -> list[Any]:
+    """What lies under a path: names, sizes and times; of a repository of the hub, the revision that is here."""
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            found = sorted(file for file in islice(path.rglob("*"), MOST_FILES) if file.is_file())
+        elif path.is_file():
+            found = [path]
+        else:
+            return _revision(name)
+        return [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in found]
+    except OSError:
+        return []
+
+
+def _revision(name: str) -> list[str]:
+    from huggingface_hub import try_to_load_from_cache
+
+    if name.count("/") != 1:
+        return []
+    try:
+        found = try_to_load_from_cache(name, "model_index.json")
+    except ValueError:  # no name that a repository could have
+        return []
+    return [Path(found).parent.name] if isinstance(found, str) else []
+
+
+def marked(evaluation: Evaluation, key: str) -> Evaluation:
+    """The evaluation as later runs find it by ``key``."""
+    mark = {KEY: key, COUNT: len(evaluation.metrics)}
+    metrics = [replace(metric, settings={**metric.settings, **mark}) for metric in evaluation.metrics]
+    return replace(evaluation, metrics=metrics)
+
+
+def known_start(store: Store, key: str, config: RunConfig) -> Evaluation | None:
+    """The evaluation that a run of the store has under ``key``, whole, without its images; None where there is none."""
+    for run_id in store.evaluated_as(key):
+        if found := _read(config, key, run_id, *store.evaluation(run_id, 0)):
+            return found
+    return None
+
+
+def _read(
+    config: RunConfig, key: str, run_id: str, evals: Sequence[Mapping[str, Any]], images: Iterable[Mapping[str, Any]]
+) -> Evaluation | None:
+    """The rows of a run as an evaluation of ``config``; None where some are missing or are of another."""
+    scores = {(row["prompt"], row["noise_index"]): row["score"] for row in images}
+    texts = {"test": config.prompts.test, "train": config.prompts.train}
+    drawn = {
+        split: [(texts[split][prompt], noise) for prompt, noise in eval_prompts(texts[split], n)]
+        for split, n in config.images_at(0).splits.items()
+        if n
+    }
+    settings = [row["settings"] or {} for row in evals]
+    whole = all(one.get(KEY) == key and one.get(COUNT) == len(evals) for one in settings)
+    whole = whole and set(scores) == set(drawn["test"]) and None not in scores.values()
+    if not whole or any(row["value"] is None for row in evals):
+        return None
+    metrics = [
+        Metric(row["split"], row["metric"], row["value"], row["n"], {SOURCE: run_id, **one})
+        for row, one in zip(evals, settings, strict=True)
+    ]
+    test = torch.tensor([scores[place] for place in drawn["test"]], dtype=torch.float64)
+    own: dict[str, dict[str, Tensor]] = {"test": {config.reward_name: test}}
+    return Evaluation(metrics, drawn, own, {})

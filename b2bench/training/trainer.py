@@ -1,0 +1,432 @@
+"""A run: rounds of rollout, reward, advantage, selection and update, with every reward query logged.
+
+It knows neither the algorithm's name nor what an image shows. One round is DESIGN section 4: interval,
+prompts, rollout, reward, advantage, selection, update, then one transaction and one checkpoint; at
+milestones in reward queries an evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from b2bench.advantage import PromptAdvantage
+from b2bench.config.run import RunConfig, check_shares
+from b2bench.engine import Engine
+from b2bench.errors import NoRoom, RunFailed, UserError
+from b2bench.evaluation import samples as sample_files
+from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
+from b2bench.evaluation.judges import checked_scores
+from b2bench.files import replaced
+from b2bench.rollout import rollout, round_noise, sample
+from b2bench.seeding import generator, normal
+from b2bench.store.store import Store
+from b2bench.text import described
+from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
+from b2bench.training.health import of_round
+from b2bench.training.listener import Listener, Silent, Summary
+from b2bench.training.setup import load, plugin_errors
+from b2bench.training.start import known_start, marked, start_key
+from b2bench.types import Trajectories
+from b2bench.update import update
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a full or broken disk answers."""
+
+
+class Trainer:
+    """One run, from its first evaluation to its last checkpoint.
+
+    ``folder`` receives ``config.json``, checkpoints and the LoRA weights; ``store`` every row. Of several processes
+    each has a trainer, and that of rank 0 alone writes.
+
+    Raises:
+        UserError: the backbone, a judge or the reward cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_id: str,
+        store: Store,
+        folder: Path,
+        listener: Listener | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.config, self.run_id, self.store, self.folder = config, run_id, store, folder
+        self.listener: Listener = listener or Silent()
+        settings = config.settings
+        self.engine = engine or Engine(scaled=settings.precision == "fp16")
+        device = self.engine.device
+        check_shares(config, self.engine.world)
+        self.policy, self.judges = load(config, device, self.listener.stage, trained=True)
+        with plugin_errors(f"algorithm {config.algorithm_name}"):
+            if hasattr(config.algorithm, "setup"):
+                config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))
+            networks = list(config.algorithm.networks()) if hasattr(config.algorithm, "networks") else []
+            self.networks = [network for network, _ in networks]
+            groups: list[dict[str, Any]] = [{"params": list(self.policy.parameters()), "lr": settings.lr}]
+            groups += [{"params": list(network.parameters()), "lr": lr} for network, lr in networks]
+            decay = settings.weight_decay
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
+        self.advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
+        self.round = 0
+        self.queries = 0
+        self._warned: set[str] = set()
+
+    def run(self) -> Summary:
+        """Run to the end of the budget. Whatever happens, the store says how it ended.
+
+        Raises:
+            RunFailed: the run cannot go on; status and reason are in the store.
+            KeyboardInterrupt: it was interrupted; the store says so, and the last checkpoint is whole.
+        """
+        started = time.monotonic()
+        first = self.queries
+        try:
+            while True:
+                if self._evaluation_due():
+                    self._evaluate()
+                if self.round == self.config.rounds:
+                    break
+                self._round()
+            weights = self._save_weights()
+        except KeyboardInterrupt:
+            self._finish("interrupted", "interrupted by the user")
+            raise
+        except (NoRoom, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in DISK_ERRORS:
+                self._fail(error)
+            reason = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            with contextlib.suppress(UserError):  # the store may be on the same disk; it is found stale later
+                self._finish("interrupted", reason)
+            again = f"make room, then go on from the last whole round with --resume {self.run_id}"
+            raise RunFailed(f"round {self.round}: {reason}; {again}") from error
+        except (RunFailed, UserError) as error:
+            self._finish("failed", str(error))
+            raise RunFailed(f"round {self.round}: {error}") from error
+        except BaseException as error:  # a plugin may raise anything, SystemExit too
+            self._fail(error)
+        self._finish("done")
+        seconds = time.monotonic() - started
+        return self.engine.alone(lambda: self._summary(seconds, self.queries - first, weights))
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """End a run by an error that nobody foresaw: its place in the reason, its traceback in the folder."""
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{described(error)} ({where.filename}, line {where.lineno})"
+        self._finish("failed", reason)
+        trace = self.folder / "traceback.txt"
+        trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
+
+    def _finish(self, status: str, reason: str | None = None) -> None:
+        if self.engine.first:
+            self.store.finish_run(self.run_id, status, reason)
+
+    def resume(self) -> None:
+        """Take up the last checkpoint, and undo what the store holds beyond it.
+
+        Raises:
+            UserError: the checkpoint is whole, and of another run or none.
+        """
+        state = load_checkpoint(self.folder, self.listener.warned)
+        self.engine.same(None)  # nobody goes on, and replaces it, before everybody has read it
+        if state is None:
+            self._rewind(0, -1)
+            return
+        try:
+            self._take_up(state)
+        except Exception as error:  # torch, peft and what is not there raise many kinds
+            reason = " ".join(described(error).split())[:200]
+            raise UserError(
+                f"the newest checkpoint in {self.folder} is not of run {self.run_id} ({reason}); remove it to go on "
+                "from the one before it, or start the run anew"
+            ) from None
+        self._rewind(self.round, self.queries)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        round, queries = state["round"], state["queries"]
+        if not (type(round) is type(queries) is int and 0 < round <= self.config.rounds):
+            raise ValueError(f"round {round!r}, {queries!r} queries")
+        own = self.policy.adapter_state()
+        given = {name: tuple(weights.shape) for name, weights in state["adapter"].items()}
+        if given != {name: tuple(weights.shape) for name, weights in own.items()}:
+            raise ValueError("its adapter has other weights")
+        self.policy.set_adapter_state(state["adapter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for network, weights in zip(self.networks, state["networks"], strict=True):
+            network.load_state_dict(weights)
+        self.advantage.load_state(state["advantage"])
+        self.engine.load_state(state.get("engine", {}))
+        self.round, self.queries = round, queries
+
+    def _rewind(self, round: int, queries: int) -> None:
+        if self.engine.first:
+            self.store.rewind(self.run_id, round, queries)
+
+    def _evaluation_due(self) -> bool:
+        rows = self.store.evals([self.run_id]) if self.engine.first else []
+        done = self.engine.same(max((row["queries"] for row in rows), default=-1))
+        return done < 0 or self.config.milestone(self.queries) > self.config.milestone(done)
+
+    def _evaluate(self) -> None:
+        result = self._measured_now() if self.queries else self._start()
+        files = self._keep_samples(result)
+        if self.engine.first:
+            rows = result.image_rows(self.queries, self.config.reward_name, files)
+            self.store.record_evals(self.run_id, result.metric_rows(self.queries), rows)
+        self.listener.evaluated(self.queries, result)
+
+    def _start(self) -> Evaluation:
+        """The evaluation of the pretrained model: that of an earlier run where the store has the same, else its own."""
+        config, key = self.config, start_key(self.config, self.policy.device, self.engine.world)
+        known = self.engine.alone(lambda: known_start(self.store, key, config))
+        return known or marked(self._measured_now(), key)
+
+    def _measured_now(self) -> Evaluation:
+        config, settings = self.config, self.config.settings
+        images = config.images_at(self.queries)
+        return evaluate(
+            self.policy,
+            self.judges,
+            {"test": config.prompts.test, "train": config.prompts.train},
+            images.splits,
+            settings.eval_seed,
+            settings.micro_batch,
+            lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
+            self.engine,
+            images.kl,
+            config.images_between.splits,
+        )
+
+    def _keep_samples(self, result: Evaluation) -> dict[int, str]:
+        """The images of sample grids as files, each written by the process that drew it, before rows name them."""
+        n, wanted = len(result.drawn["test"]), self.config.settings.sample_images
+        places = sample_files.chosen(len(self.config.prompts.test), n, wanted)
+        if not places:
+            return {}
+        if "test" in result.images:
+            images = dict(zip(self.engine.share(n), result.images["test"], strict=True))
+        else:
+            images = self._drawn_again(places, n) if self.engine.first else {}
+        files = sample_files.save(self.folder, self.queries, places, images)
+        self.engine.same(None)
+        return files
+
+    def _drawn_again(self, places: Sequence[int], n: int) -> dict[int, Tensor]:
+        """Images of an evaluation of ``n`` test images that another run made: by prompt and noise they are the same."""
+        texts, settings = self.config.prompts.test, self.config.settings
+        every = eval_prompts(texts, n)
+        pairs = [every[place] for place in places]
+        noise = eval_noise(self.policy, settings.eval_seed, "test", pairs)
+        images = sample(self.policy, [texts[prompt] for prompt, _ in pairs], noise, settings.micro_batch)
+        return dict(zip(places, images, strict=True))
+
+    def _sample(self, draws: int) -> Trajectories:
+        """This process's rollouts of a round, and the prompts and groups of all."""
+        config, settings, round = self.config, self.config.settings, self.round
+        interval = config.wrapper.interval(round, config.rounds, settings.steps)
+        train, samples = config.prompts.train, settings.samples
+        leaves = config.wrapper.leaves(samples)
+        chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", round))
+        self.listener.stage(f"round {round + 1}: sampling {draws * samples} images")
+        prompts, mine = [train[i] for i in chosen], self.engine.share(draws)
+        first = mine.start * samples
+        found = rollout(
+            self.policy,
+            prompts[mine.start : mine.stop],
+            samples=samples,
+            leaves=leaves,
+            interval=interval,
+            noise=round_noise(self.policy, config.seed, round, first),
+            micro_batch=settings.micro_batch,
+        )
+        per_draw = 1 if leaves == 1 else samples // leaves
+        return replace(
+            found,
+            prompts=[prompt for prompt in prompts for _ in range(samples)],
+            group=self.engine.concatenated(found.group + mine.start * per_draw),
+            leaf=self.engine.concatenated(found.leaf),
+            first=first,
+        )
+
+    def _measured(self, trajectories: Trajectories) -> Tensor:
+        """Scores [N] of all rollouts: each process asks its own reward for those of its own."""
+        config, n = self.config, len(trajectories.images)
+        prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
+        error, scores = None, torch.zeros(n)
+        try:
+            scores = checked_scores(self.judges.reward(trajectories.images, prompts), n, config.reward_name)
+        except Exception as met:
+            error = met
+        self.engine.agreed(error)
+        return self.engine.concatenated(scores)
+
+    def _round(self) -> None:
+        config, settings = self.config, self.config.settings
+        started, calls = time.monotonic(), self.policy.calls
+        trajectories = self._sample(config.draws(self.round))
+        sampling_calls = self.policy.calls - calls
+        self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
+        reward = measured = self._measured(trajectories)
+        if settings.reward_noise:
+            reward = measured + settings.reward_noise * query_noise(
+                config.seed, self.round, self.queries, len(measured)
+            )
+        trajectories.reward = reward
+        trajectories.advantage = self.advantage(reward, trajectories.prompts)
+        selected = config.wrapper.select(trajectories)
+        self.listener.stage(f"round {self.round + 1}: optimising")
+        calls = self.policy.calls
+        report = update(
+            self.policy,
+            config.algorithm,
+            self.optimizer,
+            trajectories,
+            selected,
+            optimizer_steps=settings.optimizer_steps,
+            micro_batch=settings.train_micro_batch or settings.micro_batch,
+            max_grad_norm=settings.max_grad_norm,
+            generator=generator(config.seed, "minibatches", self.round),
+            timestep_fraction=settings.timestep_fraction,
+            engine=self.engine,
+        )
+        spent = self.engine.every((sampling_calls, self.policy.calls - calls, peak_mb(self.policy.device)))
+        round_row = {
+            "round": self.round,
+            "queries": self.queries + len(trajectories),
+            "interval_start": trajectories.interval.start,
+            "interval_stop": trajectories.interval.stop,
+            "kept": int(report.kept.sum()),
+            "optimizer_steps": report.optimizer_steps,
+            "loss": report.loss,
+            "ratio_mean": report.metrics.get("ratio_mean", math.nan),
+            "approx_kl": report.metrics.get("approx_kl", math.nan),
+            "clip_fraction": report.metrics.get("clipped", math.nan),
+            "grad_norm": report.grad_norm,
+            "denoiser_calls_sampling": sum(sampling for sampling, _, _ in spent),
+            "denoiser_calls_training": sum(training for _, training, _ in spent),
+            "seconds": time.monotonic() - started,
+            "peak_mb": max(peak for _, _, peak in spent),  # of the process that takes most
+            "off_policy": report.off_policy,
+        }
+        if self.engine.first:
+            self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, measured, report.kept))
+        self.round += 1
+        self.queries += len(trajectories)
+        if self.engine.first:
+            save_checkpoint(self.folder, self.round, self._state())
+        self.listener.round_done(self.round, config.rounds, self.queries, float(reward.mean()), report)
+        for text in of_round(round_row, _equal_share(trajectories)):
+            if (kind := text.partition(":")[0]) not in self._warned:  # once: b2bench show lists all rounds
+                self._warned.add(kind)
+                self.listener.warned(f"round {self.round}: {text}")
+
+    def _query_rows(self, trajectories: Trajectories, measured: Tensor, kept: Tensor) -> list[dict[str, Any]]:
+        assert trajectories.reward is not None
+        assert trajectories.advantage is not None
+        columns = zip(
+            trajectories.prompts,
+            trajectories.group.tolist(),
+            trajectories.leaf.tolist(),
+            trajectories.reward.tolist(),
+            measured.tolist(),
+            trajectories.advantage.tolist(),
+            kept.tolist(),
+            strict=True,
+        )
+        return [
+            {
+                "query_index": self.queries + i,
+                "round": self.round,
+                "prompt": prompt,
+                "group_id": group,
+                "leaf": leaf,
+                "reward": reward,
+                "scores": {self.config.reward_name: score},
+                "advantage": advantage,
+                "kept": used,
+            }
+            for i, (prompt, group, leaf, reward, score, advantage, used) in enumerate(columns)
+        ]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "round": self.round,
+            "queries": self.queries,
+            "adapter": self.policy.adapter_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "networks": [network.state_dict() for network in self.networks],
+            "advantage": self.advantage.state(),
+            "engine": self.engine.state(),
+        }
+
+    def _save_weights(self) -> Path:
+        if self.engine.first:
+            try:
+                self.policy.save_lora(self.folder)
+            except SafetensorError as error:
+                raise NoRoom(f"the LoRA weights cannot be written to {self.folder}: {error}") from error
+        return self.folder / "pytorch_lora_weights.safetensors"
+
+    def _summary(self, seconds: float, queries: int, weights: Path) -> Summary:
+        rows = [row for row in self.store.evals([self.run_id]) if row["split"] == "test"]
+
+        def at(queries: int) -> dict[str, float]:
+            return {row["metric"]: row["value"] for row in rows if row["queries"] == queries}
+
+        points: Sequence[int] = sorted({row["queries"] for row in rows})
+        return Summary(
+            run_id=self.run_id,
+            queries=self.queries,
+            seconds=seconds,
+            queries_per_second=queries / seconds,
+            before=at(points[0]),
+            after=at(points[-1]),
+            weights=str(weights),
+        )
+
+
+def query_noise(seed: int, round: int, first: int, n: int) -> Tensor:
+    """Standard normal noise [n] of the reward queries ``first`` and on of a run; each has its own, resumed or not."""
+    return normal((), seed, "reward-noise", [(round, first + i) for i in range(n)])
+
+
+def peak_mb(device: torch.device) -> float:
+    """Peak memory so far in MiB: of the GPU where there is one, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """Put ``config.json`` into a run folder, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replaced(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _equal_share(trajectories: Trajectories) -> float:
+    """The share of groups, of those of several rollouts, whose rewards are all equal: no advantage comes of them."""
+    assert trajectories.reward is not None
+    rewards: dict[int, list[float]] = {}
+    for group, reward in zip(trajectories.group.tolist(), trajectories.reward.tolist(), strict=True):
+        rewards.setdefault(group, []).append(reward)
+    several = [len(set(found)) == 1 for found in rewards.values() if len(found) > 1]
+    return sum(several) / len(several) if several else 0.0

@@ -1,0 +1,169 @@
+"""The leaderboard's rows: alignment, ranks, generalisation and diversity of each cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from b2bench.leaderboard.cells import Cell
+from b2bench.leaderboard.headroom import headroom
+from b2bench.leaderboard.rows import DIVERSITY, INCEPTION, Context, DiversityRow, GeneralisationRow, LeaderboardRow
+from b2bench.leaderboard.stats import (
+    Estimate,
+    Paired,
+    area_under_curve,
+    estimate,
+    over_optimised,
+    paired,
+    queries_to_target,
+    rank_ranges,
+)
+
+from b2bench.metrics import HELDOUT, SUCCESS
+
+
+def place(row: LeaderboardRow) -> tuple[bool, float]:
+    """What rows are ordered by. Those of too few seeds for an interval stand below: one lucky seed is not the best."""
+    mean = row.alignment.mean
+    return row.alignment.high is not None, -math.inf if mean is None else mean
+
+
+def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float | None]:
+    """``Head.target`` and ``Head.matched``; None where no cell gains."""
+    gains, ends, starts = [], [], []
+    for cell in cells:
+        end, start = estimate(cell.final(context.reward, cell.seeds)), estimate(cell.start(context.reward, cell.seeds))
+        if end.mean is None or start.mean is None:
+            return None, None
+        gains.append(end.mean - start.mean)
+        ends.append(end.mean)
+        starts.append(start.mean)
+    if not gains or max(gains) <= 0:
+        return None, None
+    best = max(range(len(gains)), key=gains.__getitem__)
+    # a cell that hardly gained would put the level at the pretrained model's, where all are alike
+    matched = min(end for end, gain in zip(ends, gains, strict=True) if gain >= max(gains) / 4)
+    return starts[best] + gains[best] / 2, matched
+
+
+def ranks_of(context: Context, cells: Sequence[Cell]) -> dict[int, tuple[int, int] | None]:
+    """The rank range of each cell by its id, where several cells all share three seeds or more; else none has one."""
+    if len(cells) < 2:
+        return {}
+    shared = sorted(set.intersection(*(set(cell.runs) for cell in cells))) if cells else []
+    ranges = rank_ranges([cell.final(context.reward, shared) for cell in cells])
+    return {id(cell): ranks for cell, ranks in zip(cells, ranges, strict=True)}
+
+
+def generalisation_row(context: Context, cell: Cell) -> GeneralisationRow:
+    seeds, metric = cell.seeds, context.reward
+    unseen = paired(cell.final(metric, seeds), cell.start(metric, seeds))
+    seen = paired(
+        [cell.runs[seed].final(metric, seen=True) for seed in seeds],
+        [cell.runs[seed].seen.get(0, {}).get(metric, math.nan) for seed in seeds],
+    )
+    gap = paired(unseen.values, seen.values)
+    return GeneralisationRow(cell.algorithm, cell.wrapper, cell.label, seen, unseen, gap)
+
+
+def diversity_row(context: Context, cell: Cell, matched: float | None) -> DiversityRow:
+    seeds = cell.seeds
+    present = {metric for run in cell.runs.values() for at in run.values.values() for metric in at}
+    measures = [metric for part in measures_of(present) for metric in part]
+
+    gained = paired(cell.final(context.reward, seeds), cell.start(context.reward, seeds))
+    end = estimate(cell.final(context.reward, seeds)).mean
+    reached = matched is not None and end is not None and end >= matched
+
+    def at_match(metric: str) -> Estimate:
+        found = []
+        for seed in seeds:
+            run = cell.runs[seed]
+            queries = None if matched is None else queries_to_target(*run.curve(context.reward), matched)
+            # a run that ends below it: where it came nearest, which is its end
+            found.append(run.final(metric) if queries is None else run.where(metric, queries))
+        return estimate(found)
+
+    return DiversityRow(
+        cell.algorithm,
+        cell.wrapper,
+        cell.label,
+        gained,
+        {metric: paired(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
+        {metric: at_match(metric) for metric in measures} if reached else {},
+    )
+
+
+def leaderboard_row(
+    context: Context, cell: Cell, oracle: float | None, target: float | None, ranks: tuple[int, int] | None
+) -> LeaderboardRow:
+    seeds = cell.seeds
+    alignment = cell.final(context.reward, seeds)
+
+    def gain(metric: str) -> Paired:
+        return paired(cell.final(metric, seeds), cell.start(metric, seeds))
+
+    measures = measures_of({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
+    calls = [run.calls for run in cell.runs.values() if run.calls is not None]
+    curves = [cell.runs[seed].curve(context.reward) for seed in seeds]
+    reached = [] if target is None else [queries_to_target(*curve, target) for curve in curves]
+    trained, heldout = gain(context.reward), gain(HELDOUT)
+    return LeaderboardRow(
+        cell.algorithm,
+        cell.wrapper,
+        cell.label,
+        cell.config_hash,
+        estimate(alignment),
+        trained,
+        headroom(alignment, cell.start(context.reward, seeds), oracle),
+        estimate(cell.final(HELDOUT, seeds)),
+        heldout,
+        estimate(cell.final(SUCCESS, seeds)),
+        {metric: estimate(cell.final(metric, seeds)) for metric in measures[0]},
+        {metric: estimate(cell.final(metric, seeds)) for metric in measures[1]},
+        seeds,
+        cell.failed,
+        sum(run.last for run in cell.runs.values()) / len(cell.runs),
+        sum(calls) / len(calls) if len(calls) == len(cell.runs) else None,
+        ranks=ranks,
+        area=estimate([area_under_curve(*curve, context.budget or 0) for curve in curves]),
+        to_target=None if target is None else estimate([(context.budget or 0) if q is None else q for q in reached]),
+        reached=sum(queries is not None for queries in reached),
+        over_optimised=over_optimised(trained, heldout),
+    )
+
+
+def measures_of(present: set[str]) -> tuple[list[str], list[str]]:
+    return [metric for metric in INCEPTION if metric in present], [m for m in DIVERSITY if m in present]
+
+
+def reference_row(
+    context: Context, pretrained: Mapping[int, Mapping[str, float]], oracle: float | None
+) -> LeaderboardRow:
+    """The pretrained model, over the test sets that it was measured on: one, unless noise was by seed or by choice."""
+    seeds = tuple(sorted(pretrained))
+    alignment = [pretrained[seed].get(context.reward, math.nan) for seed in seeds]
+
+    def value(metric: str) -> Estimate:
+        return estimate([pretrained[seed].get(metric, math.nan) for seed in seeds])
+
+    inception, diversity = measures_of({metric for at in pretrained.values() for metric in at})
+    return LeaderboardRow(
+        "pretrained",
+        "-",
+        "",
+        "",
+        value(context.reward),
+        None,
+        headroom(alignment, alignment, oracle),
+        value(HELDOUT),
+        None,
+        value(SUCCESS),
+        {metric: value(metric) for metric in inception},
+        {metric: value(metric) for metric in diversity},
+        seeds,
+        0,
+        0.0,
+        0.0,
+        reference=True,
+    )

@@ -1,0 +1,188 @@
+"""Runs and cells: the values of a run, and the runs of one config hash, one per seed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from b2bench.text import visible
+
+WRAPPERS = ("vanilla", "bpt", "bs", "b2")
+NO_SETTING = (
+    "seed",
+    "found",
+    "preset",
+    "settings.micro_batch",
+    "settings.train_micro_batch",
+    "settings.decode_micro_batch",
+    "settings.gradient_checkpointing",
+    "settings.guidance_split",
+    "settings.attention",
+    "settings.reward_device",
+    "settings.reward_process",
+    "settings.sample_images",
+    "settings.kl_images",
+    "settings.inception_weights",
+)
+"""Keys of a configuration that its hash leaves out: they tell no cell from another."""
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and its values on the test split, and on training prompts: queries -> metric -> value, NaN for null."""
+
+    row: Row
+    values: dict[int, dict[str, float]]
+    calls: int | None
+    queries: int
+    seen: dict[int, dict[str, float]] = field(default_factory=dict)
+    calls_at: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.row["status"] == "failed")
+
+    @property
+    def noise(self) -> int:
+        """What the evaluation's noise is of: ``eval_seed``, equal for all seeds; before there was one, the seed."""
+        noise = ((self.row["config"] or {}).get("settings") or {}).get("eval_seed")
+        return noise if isinstance(noise, int) else int(self.row["seed"])
+
+    @property
+    def last(self) -> int:
+        return max(self.values, default=0)
+
+    def start(self, metric: str) -> float:
+        return self.values.get(0, {}).get(metric, math.nan)
+
+    def final(self, metric: str, *, seen: bool = False) -> float:
+        """The value at the last evaluation; of a failed run, the last finite one. ``seen``: of training prompts."""
+        values = self.seen if seen else self.values
+        if not self.failed:
+            return values.get(max(values, default=0), {}).get(metric, math.nan)
+        history = [at[metric] for _, at in sorted(values.items()) if math.isfinite(at.get(metric, math.nan))]
+        return history[-1] if history else math.nan
+
+    def curve(self, metric: str) -> tuple[list[int], list[float]]:
+        """Queries and values of every evaluation."""
+        return list(self.values), [at.get(metric, math.nan) for at in self.values.values()]
+
+    def where(self, metric: str, queries: float) -> float:
+        """The value at so many queries, straight between evaluations."""
+        x, y = self.curve(metric)
+        order = np.argsort(x)
+        return float(np.interp(queries, np.array(x)[order], np.array(y)[order])) if x else math.nan
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Finished runs of one config hash, one per seed."""
+
+    algorithm: str
+    wrapper: str
+    config_hash: str
+    config: dict[str, str]
+    runs: dict[int, Run]
+    label: str = ""
+    pretrained: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted(self.runs))
+
+    @property
+    def failed(self) -> int:
+        return sum(run.failed for run in self.runs.values())
+
+    def start(self, metric: str, seeds: Iterable[int]) -> list[float]:
+        """The pretrained model's value per seed: the run's own, or another run's on the same noise."""
+        values = []
+        for seed in seeds:
+            run = self.runs[seed]
+            own = run.start(metric)
+            values.append(own if math.isfinite(own) else self.pretrained.get(run.noise, {}).get(metric, math.nan))
+        return values
+
+    def final(self, metric: str, seeds: Iterable[int]) -> list[float]:
+        """The value that counts per seed; a run that failed before any evaluation has the pretrained one."""
+        values = []
+        for seed in seeds:
+            run = self.runs[seed]
+            value = run.final(metric)
+            if run.failed and not math.isfinite(value):
+                (value,) = self.start(metric, [seed])
+            values.append(value)
+        return values
+
+
+def cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Denoiser calls up to each round's end, by its reward queries."""
+    total, found = 0, {0: 0}
+    for queries, calls in sorted(spent):
+        total += calls
+        found[queries] = total
+    return found
+
+
+def names_of(row: Row) -> tuple[str, str]:
+    return visible(row["algorithm"] or "-"), visible(row["wrapper"] or "-")
+
+
+def cells_of(runs: Sequence[Run], pretrained: Mapping[int, Mapping[str, float]]) -> list[Cell]:
+    """Cells in order of name, labelled where an algorithm and a wrapper have several."""
+    chosen: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
+    # identical reruns count once: the latest that was done, or else the latest that failed
+    for run in sorted(runs, key=lambda run: (not run.failed, str(run.row["finished"] or ""))):
+        chosen[(*names_of(run.row), run.row["config_hash"])][run.row["seed"]] = run
+    cells = [
+        Cell(*key, flat(next(iter(members.values())).row["config"] or {}), members, "", pretrained)
+        for key, members in chosen.items()
+    ]
+    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.algorithm, cell.wrapper].append(cell)
+    return [
+        replace(cell, label=label)
+        for name in sorted(groups, key=lambda name: (name[0], wrapper_order(name[1])))
+        for cell, label in zip(
+            groups[name],
+            labels([cell.config for cell in groups[name]], [cell.config_hash for cell in groups[name]]),
+            strict=True,
+        )
+    ]
+
+
+def wrapper_order(wrapper: str) -> tuple[int, str]:
+    return (WRAPPERS.index(wrapper) if wrapper in WRAPPERS else len(WRAPPERS), wrapper)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted key -> value as text, of the settings that tell cells apart."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in NO_SETTING:
+            continue
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{name}.")
+        else:
+            found[visible(name)] = visible(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return found
+
+
+def labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> list[str]:
+    """What tells each configuration from the others, "lr=0.001 steps=48"; nothing for a single one."""
+    if len(configs) < 2:
+        return [""] * len(configs)
+    keys = sorted({key for config in configs for key in config})
+    differing = [key for key in keys if len({config.get(key) for config in configs}) > 1]
+    if not differing:  # the hash knows a difference that the configuration doesn't tell
+        return [text[:8] for text in fallback]
+    return [" ".join(f"{key}={config.get(key, 'unset')}" for key in differing) for config in configs]

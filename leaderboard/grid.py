@@ -1,0 +1,140 @@
+"""Titled grids of texts and numbers, and how a number is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from b2bench.leaderboard.rows import Context, Head
+from b2bench.leaderboard.stats import Estimate
+
+from b2bench.metrics import METRICS, of_kind
+
+# the symbol says what the colour says
+SYMBOLS: dict[str, str] = {
+    "gain": "▲",
+    "equivalent": "=",
+    "inconclusive": "≈",
+    "loss": "▼",
+    "untested": "?",
+    "failed": "✗",
+    "incomplete": "…",
+    "not run": "·",
+    "refused": "⊘",
+}
+MEASURES = {name: METRICS[name].described for name in of_kind("diversity")}
+ALWAYS = 9
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and what it is of: ``estimate`` for files of numbers, ``sort`` to order by, ``kind`` to colour by.
+
+    ``detectable``: the smallest difference that would have shown.
+    """
+
+    text: str
+    estimate: Estimate | None = None
+    sort: float | None = None
+    kind: str = ""
+    detectable: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """``right`` aligns numbers. A narrow terminal leaves out the lowest ``keep`` first, and never ``ALWAYS``."""
+
+    name: str
+    right: bool = True
+    keep: int = ALWAYS
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. ``key`` names it in files; ``legend`` explains what its cells say, or why there are no rows.
+
+    A line of the legend that begins with a column's name and a colon is of that column alone.
+    """
+
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    legend: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in files of its own: ``stem`` is their path without ``.svg`` or ``.pdf``."""
+
+    caption: str
+    stem: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What belongs to one context: its head, what limits it, its tables, its figures where these are files."""
+
+    title: str
+    facts: tuple[str, ...]
+    notes: tuple[str, ...]
+    grids: tuple[Grid, ...]
+    pictures: tuple[Picture, ...] = ()
+
+
+def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """A number at fixed digits, with a true minus sign; "-" for none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
+
+
+def count(value: float | None) -> str:
+    """A count with its unit above ten thousand: 96k."""
+    if value is None:
+        return "-"
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{value:,.0f}"
+
+
+def measured(value: Estimate | None, digits: int = 3, sign: bool = False) -> Cell:
+    """Mean and half-width of the 95% interval, which Student's t makes symmetric."""
+    if value is None or value.mean is None:
+        return Cell("-", value)
+    text = number(value.mean, digits, sign)
+    if value.high is not None:
+        text += f" ±{number(value.high - value.mean, digits)}"
+    return Cell(text, value, value.mean)
+
+
+def title(context: Context) -> str:
+    """One line that names a context."""
+    prompts = f"{context.prompts} ({context.prompts_hash[:8]})" if context.prompts_hash else context.prompts
+    return " · ".join(
+        [
+            f"b2bench, benchmark version {context.benchmark_version}",
+            context.backbone,
+            f"reward {context.reward} {context.reward_settings}".rstrip(),
+            prompts,
+            "no training" if context.budget is None else f"{context.budget:,} reward queries",
+        ]
+    )
+
+
+def facts(head: Head) -> tuple[str, ...]:
+    """What the numbers of a context are of: seeds, the test set and its error, and inception scores' N and splits."""
+    seeds = ", ".join(map(str, head.seeds)) or "none finished"
+    images = " or ".join(f"{n:,}" for n in head.images) or "no"
+    between = " or ".join(f"{n:,}" for n in head.between)
+    found = [
+        f"seeds {seeds}",
+        f"test split, {images} images per evaluation" + (f", {between} between the first and the last" * bool(between)),
+    ]
+    if len(head.eval_seeds) == 1:
+        found.append(f"one test set for all runs (eval_seed {head.eval_seeds[0]}): intervals over seeds are given it")
+    if head.error is not None:
+        of = "the test set, which is in no interval" if head.eval_seeds else "an evaluation"
+        found.append(f"standard error of {of}: {number(head.error)}")
+    return (*found, *head.inception)

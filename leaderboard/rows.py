@@ -1,0 +1,246 @@
+"""The rows of a report's tables, and what stands above them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from b2bench.leaderboard.stats import Effects, Estimate, Paired
+
+from b2bench.metrics import of_kind
+
+INCEPTION = of_kind("inception")
+DIVERSITY = of_kind("diversity")
+ALPHA = 0.05
+Verdict = Literal[
+    "gain", "equivalent", "inconclusive", "loss", "untested", "failed", "incomplete", "not run", "refused"
+]
+MARGIN = 0.01
+"""Differences of alignment that are shown to be smaller count as none."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is equal for all runs of a group of tables; ``budget`` in reward queries.
+
+    ``reward_settings`` is empty for a built-in reward with the backbone's own checkpoint.
+    """
+
+    benchmark_version: str
+    backbone: str
+    reward: str
+    prompts: str
+    prompts_hash: str
+    budget: int | None
+    reward_settings: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands above the tables of a context. ``notes`` say what limits the comparison.
+
+    ``target`` is the alignment that queries are counted to: half of the largest mean gain above the pretrained model.
+    ``matched`` is the largest alignment that all cells reached on average that gained at least a quarter of the
+    largest gain; at it diversity is compared. ``images`` are those of a run's first and last evaluation, ``between``
+    those of the others where they are fewer. ``eval_seeds`` say of which noise all runs' evaluations are; empty where
+    each seed had its own, before there was ``eval_seed``. ``error`` is the test set's standard error, from the spread
+    of scores over its images, a mean over runs. ``margin``: smaller differences of alignment count as none.
+    """
+
+    context: Context
+    seeds: tuple[int, ...]
+    images: tuple[int, ...]
+    inception: tuple[str, ...]
+    notes: tuple[str, ...]
+    target: float | None = None
+    matched: float | None = None
+    margin: float = MARGIN
+    error: float | None = None
+    between: tuple[int, ...] = ()
+    eval_seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """A cell's test-split numbers at the end of training; the reference row is the pretrained model.
+
+    ``gain`` is against the pretrained model on the same images; ``headroom`` is (alignment - pretrained) / (oracle -
+    pretrained), None where the oracle was not measured (``b2bench baseline``). ``failed`` counts failed runs among
+    ``seeds``; ``lacking`` are the seeds that it should have and has not. ``queries`` is per run where its numbers
+    were taken, ``denoiser_calls`` per run (sampling and training); both are means over seeds.
+
+    ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
+    budget; ``to_target`` the reward queries at which a run first had ``Head.target``, or the budget for one of those
+    that never had, which all but ``reached`` are: then it is a lower bound. A cell is
+    ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says.
+    """
+
+    algorithm: str
+    wrapper: str
+    label: str
+    config_hash: str
+    alignment: Estimate
+    gain: Paired | None
+    headroom: Estimate | None
+    heldout: Estimate
+    heldout_gain: Paired | None
+    success: Estimate
+    inception: dict[str, Estimate]
+    diversity: dict[str, Estimate]
+    seeds: tuple[int, ...]
+    failed: int
+    queries: float | None
+    denoiser_calls: float | None
+    reference: bool = False
+    ranks: tuple[int, int] | None = None
+    area: Estimate | None = None
+    to_target: Estimate | None = None
+    reached: int = 0
+    over_optimised: bool = False
+    lacking: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class GeneralisationRow:
+    """Alignment gained on training prompts and on unseen ones, and the second minus the first, paired by seed."""
+
+    algorithm: str
+    wrapper: str
+    label: str
+    seen: Paired
+    unseen: Paired
+    gap: Paired
+
+
+@dataclass(frozen=True)
+class DiversityRow:
+    """What a cell's training did to each measure of diversity, by its name.
+
+    ``change`` is against the pretrained model at the end; ``matched`` the value where the run's alignment first reached
+    ``Head.matched``, straight between evaluations, so that cells are compared at the same alignment.
+    """
+
+    algorithm: str
+    wrapper: str
+    label: str
+    alignment_gain: Paired
+    change: dict[str, Paired]
+    matched: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run's evaluations on test prompts, in order: reward queries, denoiser calls (nan: unknown), values."""
+
+    algorithm: str
+    wrapper: str
+    label: str
+    seed: int
+    queries: tuple[int, ...]
+    calls: tuple[float, ...]
+    values: dict[str, tuple[float, ...]]
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What a cell is made of: settings that are not every cell's, runs as (seed, run id, status, error), versions."""
+
+    algorithm: str
+    wrapper: str
+    label: str
+    settings: dict[str, str]
+    runs: tuple[tuple[int, str, str, str], ...]
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """Factorial effects of BPT and BS on an algorithm's alignment; ``missing`` says why there are none."""
+
+    algorithm: str
+    label: str
+    effects: Effects | None
+    seeds: tuple[int, ...]
+    failed: int
+    missing: str
+
+
+@dataclass(frozen=True)
+class CompatibilityCell:
+    """One wrapper under an algorithm: the verdict on its alignment against ``baseline``, paired by seed.
+
+    ``detectable``: the smallest difference that these seeds would have shown; see :mod:`b2bench.leaderboard.stats`.
+    """
+
+    wrapper: str
+    verdict: Verdict
+    delta: Paired | None
+    baseline: str
+    failed: int
+    detectable: float | None = None
+    reason: str = ""  # why the two refuse each other
+
+
+@dataclass(frozen=True)
+class CompatibilityRow:
+    """An algorithm's cells, in the order of the table's wrappers."""
+
+    algorithm: str
+    label: str
+    cells: tuple[CompatibilityCell, ...]
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    """A run that is listed and not averaged."""
+
+    run_id: str
+    algorithm: str
+    wrapper: str
+    seed: int
+    status: str
+    queries: int
+    written: str = ""  # UTC: long ago, and nobody writes it any more
+
+
+@dataclass(frozen=True)
+class HeadroomRow:
+    """A baseline's test-split numbers. The reference row is the pretrained model as runs sample it.
+
+    ``gain`` is against the pretrained model on the same noise; ``headroom`` is :func:`headroom` of the alignment;
+    ``queries_per_image`` says how many reward queries choosing an image took.
+    """
+
+    name: str
+    kind: str
+    label: str
+    config_hash: str
+    alignment: Estimate
+    gain: Paired
+    headroom: Estimate | None
+    heldout: Estimate
+    heldout_gain: Paired
+    success: Estimate
+    inception: dict[str, Estimate]
+    diversity: dict[str, Estimate]
+    seeds: tuple[int, ...]
+    queries_per_image: int
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All tables of one context. ``oracle`` is the command that gives a headroom which is None; else empty."""
+
+    head: Head
+    leaderboard: tuple[LeaderboardRow, ...]
+    headroom: tuple[HeadroomRow, ...]
+    oracle: str
+    ablation: tuple[AblationRow, ...]
+    compatibility: tuple[CompatibilityRow, ...]
+    incomplete: tuple[Incomplete, ...]
+    generalisation: tuple[GeneralisationRow, ...] = ()
+    diversity: tuple[DiversityRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    details: tuple[Detail, ...] = ()

@@ -1,0 +1,202 @@
+"""What identifies a run: its plugins' code, its backbone's source, where its prompts are."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b2bench.backbones.specs import find_backbone
+from b2bench.config.resolve import from_dict, resolve
+from b2bench.config.run import RunConfig, cell_hash
+from b2bench.errors import UserError
+from b2bench.metrics import METRICS, style_share
+from b2bench.pocket.world import WORLD
+
+LOSS = '''
+from b2bench.registry import algorithm
+
+@algorithm
+class Mine:
+    """A loss."""
+    pairs = False
+    sign: float = {sign}
+    """Which way"""
+
+    def loss(self, policy, batch):
+        return self.sign * batch.advantage.mean(), {{}}
+'''
+
+
+def config(**changes: Any) -> RunConfig:
+    choices: dict[str, Any] = {
+        "algorithm": "ddpo",
+        "wrapper": "b2",
+        "reward": "clipscore",
+        "backbone": "pocket",
+        "prompts": "template1",
+        "queries": 10,
+        "seed": 0,
+        "values": {},
+    }
+    return resolve(**{**choices, **changes})
+
+
+def test_what_a_run_was_is_found_again_from_its_row() -> None:
+    was = config(values={"lr": 2e-3, "ddpo.clip_nats": 1.0})
+    again = from_dict(was.as_dict())
+    assert again.as_dict() == was.as_dict()
+    assert again.cell_hash() == was.cell_hash()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"found": {}}, {"settings": {"lr": "fast"}}, {"algorithm": {}}, {"reward": {"name": 3}}, {"queries": "many"}],
+)
+def test_a_damaged_row_is_told_from_a_bug(damage: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        from_dict(config().as_dict() | damage)
+
+
+def test_seed_and_micro_batch_are_no_part_of_a_cell() -> None:
+    was = config()
+    assert config(seed=3, values={"micro_batch": 7}).cell_hash() == was.cell_hash()
+    assert config(values={"lr": 2e-3}).cell_hash() != was.cell_hash()
+
+
+def test_reward_noise_is_part_of_a_cell_where_there_is_any() -> None:
+    was = config()
+    before = was.as_dict()
+    assert before["settings"].pop("reward_noise") == 0  # a row of a b2bench that knew no such setting
+    assert cell_hash(before) == was.cell_hash() == config(values={"reward_noise": 0}).cell_hash()
+    assert from_dict(before).as_dict() == was.as_dict()
+    noisy = config(values={"reward_noise": "0.1"})
+    assert noisy.as_dict()["settings"]["reward_noise"] == 0.1
+    assert len({was.cell_hash(), noisy.cell_hash(), config(values={"reward_noise": 0.2}).cell_hash()}) == 3
+
+
+def test_another_loss_in_the_same_file_is_another_cell_and_does_not_resume(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(LOSS.format(sign=1.0))
+    was = config(algorithm="mine", plugins=(file,))
+    assert from_dict(was.as_dict()).cell_hash() == was.cell_hash()
+    file.write_text(LOSS.format(sign=1.0).replace("self.sign *", "-self.sign *"))
+    assert config(algorithm="mine", plugins=(file,)).cell_hash() != was.cell_hash()
+    with pytest.raises(UserError, match="algorithm mine has changed"):
+        from_dict(was.as_dict())
+
+
+def test_what_is_built_in_carries_no_code() -> None:
+    assert not any("code" in config().as_dict()[kind] for kind in ("algorithm", "wrapper", "reward"))
+
+
+@pytest.mark.parametrize("name", ["pocket", "sd14"])
+def test_a_folder_called_like_a_backbone_is_not_that_backbone(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(find_backbone("pocket").source, folder)
+    was = config(backbone=str(folder), values={"guidance": 3.0, "checkpoint": "pocket"})
+    assert was.backbone.name != name
+    again = from_dict(was.as_dict())
+    assert again.backbone.source == str(folder)
+    assert again.cell_hash() == was.cell_hash() != config(values={"guidance": 3.0}).cell_hash()
+
+
+def test_a_run_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(find_backbone("pocket").source, tmp_path / "net")
+    (tmp_path / "mine.txt").write_text("a cat riding a bike\n")
+    monkeypatch.chdir(tmp_path)
+    was = config(prompts="mine.txt", backbone="net", values={"checkpoint": "pocket"}).as_dict()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert from_dict(was).as_dict() == was
+
+
+@pytest.mark.parametrize("name", [*(name for name in METRICS if not METRICS[name].reward), style_share("flat")])
+def test_a_reward_is_not_called_like_a_metric(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "reward.py"
+    file.write_text(
+        "from b2bench.registry import reward\n\n"
+        f'@reward\nclass {name}:\n    """Mean."""\n\n'
+        "    def __call__(self, images, prompts):\n        return images.flatten(1).mean(1)\n"
+    )
+    with pytest.raises(UserError, match="metric"):
+        config(reward=name, plugins=(file,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"values": {"clip_nats": -1}}, "clip_nats"),
+        ({"algorithm": "dpo", "values": {"eps": 1.5}}, "eps"),
+        ({"algorithm": "dpo", "values": {"beta": 0}}, "beta"),
+        ({"algorithm": "dpok", "values": {"kl_weight": -1}}, "kl_weight"),
+        ({"values": {"batch": 0}}, "batch"),
+        ({"values": {"reward_noise": -0.1}}, "reward_noise"),
+        ({"values": {"reward_noise": "inf"}}, "reward_noise"),
+        ({"values": {"reward_noise": "nan"}}, "reward_noise"),
+        ({"reward": "bertscore", "values": {"max_new_tokens": 0}}, "max_new_tokens"),
+        ({"values": {"lora_rank": 10**8}}, "lora_rank"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_before_the_run(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        config(**changes)
+
+
+def test_the_hash_of_a_cell_is_that_of_its_row() -> None:
+    was = config()
+    assert cell_hash(was.as_dict()) == was.cell_hash()
+    assert cell_hash({**was.as_dict(), "seed": 9}) == was.cell_hash()
+    assert replace(was, queries=20).cell_hash() != was.cell_hash()
+
+
+def test_the_default_prompts_are_the_backbones() -> None:
+    assert config(prompts=None).prompts.name == "template1"
+
+
+def test_prompts_of_another_backbone_are_refused_with_those_that_fit() -> None:
+    with pytest.raises(UserError, match=r"not for the backbone pocket,.*pocket-template2, pocket-template3, template1"):
+        config(prompts="template2")
+
+
+@pytest.fixture
+def variant(tmp_path: Path) -> Path:
+    """What ``pocket build --variant wide --install`` leaves; the models are the default's."""
+    weights = Path(find_backbone("pocket").source).parent
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for name in ("pipeline", "scorer-training"):
+        (folder / name).symlink_to(weights / name)
+    (folder / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD}))
+    return folder
+
+
+def test_a_variant_of_pocket_brings_its_scorer_and_keeps_the_vocabulary(variant: Path) -> None:
+    was = config(backbone=str(variant))
+    assert was.backbone.name == "pocket-wide"
+    assert was.reward.checkpoint == str(variant / "scorer-training")
+    assert config(backbone=str(variant), reward="bertscore").reward.checkpoint == "pocket"
+    assert config(backbone=str(variant), reward="success").backbone.is_pocket
+    assert was.cell_hash() != config().cell_hash()
+    assert from_dict(was.as_dict()).as_dict() == was.as_dict()
+    with pytest.raises(UserError, match=r"not for the backbone pocket-wide.*template1"):
+        config(backbone=str(variant), prompts="template3")
+
+
+def test_a_variant_of_another_world_is_refused(variant: Path) -> None:
+    (variant / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD - 1}))
+    with pytest.raises(UserError, match=f"world {WORLD - 1}.*build it anew"):
+        config(backbone=str(variant))
+    (variant / "variant.json").write_text("[]")
+    with pytest.raises(UserError, match=r"variant\.json cannot be read"):
+        config(backbone=str(variant))
+
+
+def test_labels_name_no_setting_that_tells_no_cells_apart() -> None:
+    from b2bench.leaderboard.cells import NO_SETTING
+
+    from b2bench.config.settings import NO_IDENTITY
+
+    assert set(NO_SETTING) == {"seed", "found", "preset", *(f"settings.{name}" for name in NO_IDENTITY)}

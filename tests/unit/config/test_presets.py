@@ -1,0 +1,115 @@
+"""Presets: every value has a source, every one resolves, and a run records what it changed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b2bench.cli.choices import DEFAULTS
+from b2bench.config.presets import load_preset, preset_names
+from b2bench.config.resolve import from_dict, resolve_preset
+from b2bench.config.run import RunConfig
+from b2bench.config.settings import Settings
+from b2bench.errors import UserError
+
+NAMES = [
+    name for preset in preset_names() for name in (preset, *(f"{preset}:{c}" for c in load_preset(preset).choices))
+]
+
+
+def run(preset: str, values: dict[str, Any] | None = None, **given: Any) -> RunConfig:
+    return resolve_preset(preset, given=given, defaults=DEFAULTS, values=values or {})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_resolves_in_every_cell(name: str) -> None:
+    preset = load_preset(name)
+    own = {
+        part: preset.options[option]
+        for part, option in (("algorithm", "algo"), ("wrapper", "wrapper"))
+        if option in preset.options
+    }
+    for algo, wrapper in (("ddpo", "vanilla"), ("pg", "bpt"), ("dpo", "bs"), ("dpok", "b2")):
+        config = run(name, algo=algo, wrapper=wrapper)
+        assert (config.algorithm_name, config.wrapper_name) == (algo, wrapper)
+        assert config.queries % (config.settings.draws * config.settings.samples) == 0
+        assert config.preset is not None
+        changed = {row["name"] for row in config.preset["deviations"]}
+        chosen = {"algorithm": algo, "wrapper": wrapper}
+        assert changed == {part for part, asked in own.items() if chosen[part] != asked}
+
+
+def test_the_papers_preset_is_the_papers_experiment() -> None:
+    config = run("paper", algo="ddpo", wrapper="b2")
+    assert config.backbone.name == "sd14"
+    assert (config.queries, config.rounds) == (25_600, 20)
+    assert (config.settings.steps, config.settings.eta, config.settings.guidance) == (20, 1.0, 5.0)
+    assert config.settings.lora_rank == 4
+    other = run("paper:100x256", algo="ddpo", wrapper="b2")
+    assert (other.queries, other.rounds) == (25_600, 100)
+
+
+def test_the_pocket_preset_is_the_defaults() -> None:
+    assert run("pocket", algo="dpok", wrapper="b2").settings == Settings(guidance=3.0)
+    with_b2 = run("pocket", algo="dpok", wrapper="b2")
+    from b2bench.config.resolve import resolve
+
+    plain = resolve(
+        algorithm="dpok", wrapper="b2", reward="clipscore", backbone="pocket", queries=2400, seed=0, values={}
+    )
+    assert with_b2.cell_hash() == plain.cell_hash()
+
+
+def test_a_run_records_what_it_changed_and_is_found_again() -> None:
+    config = run("paper", {"lr": "2e-4", "ddpo.clip_nats": "1.64"}, algo="ddpo", queries=1280)
+    assert config.preset is not None
+    assert {row["name"]: (row["preset"], row["value"]) for row in config.preset["deviations"]} == {
+        "run.lr": (1e-4, 2e-4),
+        "algorithm.clip_nats": (1638.4, 1.64),
+        "queries": (25_600, 1280),
+    }
+    again = from_dict(config.as_dict())
+    assert again.as_dict() == config.as_dict()
+
+
+def test_a_preset_is_no_part_of_a_cell() -> None:
+    config = run("pocket", algo="ddpo")
+    assert "preset" in config.as_dict()
+    content = {key: value for key, value in config.as_dict().items() if key != "preset"}
+    assert from_dict(content).cell_hash() == config.cell_hash()
+
+
+def test_a_clip_range_keeps_its_nats_on_another_backbone() -> None:
+    config = run("ddpo-pytorch", backbone="pocket")
+    assert config.algorithm.clip_nats == pytest.approx(1e-4 * 16_384)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[set]\nsteps = 20", "source"),
+        ("[set]\nsteps = { value = 20 }", "source"),
+        ('[set]\nsteps = { value = 20, source = "open" }', "open"),
+        ('[set]\nsteps = { value = 20, source = "x", sauce = "y" }', "sauce"),
+        ('[options]\nquery = { value = 20, source = "x" }', "queries"),
+        ("[sett]", "unknown key 'sett'"),
+        ("set = 3", "table"),
+        ("notes = 3", "notes"),
+        ("[set", "no TOML"),
+        ('[set]\nstep = { value = 20, source = "x" }', "step"),
+    ],
+)
+def test_a_wrong_preset_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=reason):
+        run(str(path), algo="ddpo")
+
+
+def test_unknown_presets_and_choices_are_refused_with_the_closest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown preset 'papr'.*paper"):
+        load_preset("papr")
+    with pytest.raises(UserError, match=r"no choice '100x25'.*100x256"):
+        load_preset("paper:100x25")
+    with pytest.raises(UserError, match="leaves the algorithm open"):
+        run("paper")

@@ -1,0 +1,244 @@
+"""Estimates: calls are those that a run makes, memory grows with its rows, and what is said to fit fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from b2bench.cli.choices import DEFAULTS
+from b2bench.config.resolve import resolve, resolve_preset
+from b2bench.config.run import RunConfig
+from b2bench.errors import UserError
+from b2bench.estimate.calls import count_calls, kept_rows, loss_cost, minibatch_rows, network_parameters
+from b2bench.estimate.estimate import estimate
+from b2bench.estimate.fit import fitting, phase_bytes, resident_bytes
+from b2bench.estimate.footprint import GIB, Line, judges, measure
+from b2bench.registry import Registry
+from b2bench.store.store import Store
+from b2bench.training.trainer import Trainer
+from b2bench.update import minibatches
+
+TINY = {
+    "draws": 2,
+    "samples": 2,
+    "steps": 4,
+    "optimizer_steps": 3,
+    "lora_rank": 2,
+    "eval_points": 3,
+    "eval_images": 3,
+    "eval_train_images": 2,
+}
+
+
+def pocket(algorithm: str = "ddpo", wrapper: str = "vanilla", queries: int = 10, **values: Any) -> RunConfig:
+    return resolve(
+        algorithm=algorithm,
+        wrapper=wrapper,
+        reward="clipscore",
+        backbone="pocket",
+        queries=queries,
+        seed=0,
+        values={**TINY, **values},
+    )
+
+
+def paper(algorithm: str = "ddpo", wrapper: str = "vanilla", **values: Any) -> RunConfig:
+    return resolve_preset("paper", given={"algo": algorithm, "wrapper": wrapper}, defaults=DEFAULTS, values=values)
+
+
+# -- calls -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "wrapper"), [("ddpo", "vanilla"), ("dpok", "bpt"), ("dpo", "b2"), ("pg", "bs")])
+def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) -> None:
+    config = pocket(algorithm, wrapper)
+    assert config.rounds == 3  # the last one is shorter
+    store = Store(tmp_path / "runs.duckdb")
+    from b2bench.training.provenance import run_row
+
+    trainer = Trainer(config, "run", store, tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    store.start_run(run_row(config, "run", None, trainer.policy))
+    before = trainer.policy.calls
+    trainer.run()
+    rows = store.rounds("run")
+    calls = count_calls(config)
+    assert calls.sampling == sum(row["denoiser_calls_sampling"] for row in rows)
+    trained = sum(row["denoiser_calls_training"] for row in rows)
+    assert calls.training[0] <= trained <= calls.training[1]
+    assert calls.exact == (wrapper in ("vanilla", "bpt") and algorithm != "dpo")
+    assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
+    assert config.evaluations() == sorted({row["queries"] for row in store.evals(["run"])})
+    # a second run takes the first evaluation over, and draws its sample images
+    again = Trainer(config, "again", store, tmp_path / "again")
+    (tmp_path / "again").mkdir()
+    store.start_run(run_row(config, "again", None, again.policy))
+    before = again.policy.calls
+    again.run()
+    spent = sum(row["denoiser_calls_sampling"] + row["denoiser_calls_training"] for row in store.rounds("again"))
+    assert calls.later.evaluation == again.policy.calls - before - spent < calls.evaluation
+
+
+@pytest.mark.parametrize(("rows", "steps", "count"), [(0, 4, 3), (1, 2, 5), (2, 2, 3), (4, 4, 3), (1, 3, 3)])
+def test_minibatches_deal_as_many_rows_as_are_counted(rows: int, steps: int, count: int) -> None:
+    dealt = sum(len(part) for part, _ in minibatches(rows, steps, count, torch.Generator()))
+    assert minibatch_rows(rows * steps, count) == dealt
+
+
+def test_the_most_training_rows_need_not_be_of_the_most_kept() -> None:
+    # Of 5 optimizer steps: two pairs of two steps are 4 rows, dealt twice; three pairs are 6 rows, dealt once.
+    config = pocket("dpo", queries=6, draws=3, steps=2, optimizer_steps=5)
+    assert kept_rows(config, 0) == (0, 3)
+    assert [minibatch_rows(pairs * 2, 5) for pairs in (1, 2, 3)] == [6, 8, 6]
+    assert count_calls(config).training == (0, 4 * 8)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "with_gradient", "without"), [("ddpo", 1, 0), ("pg", 1, 0), ("dpok", 1, 1), ("dpo", 2, 2)]
+)
+def test_calls_of_a_loss(algorithm: str, with_gradient: int, without: int) -> None:
+    made = Registry("algorithm").get(algorithm)()
+    found = loss_cost(made)
+    assert (found.with_gradient, found.without) == (with_gradient, without)
+
+
+def test_a_loss_that_does_not_run_is_refused() -> None:
+    class Broken:
+        pairs = False
+
+        def loss(self, policy: Any, batch: Any) -> Any:
+            raise RuntimeError("no")
+
+    with pytest.raises(UserError, match=r"broken does not run.*no.*b2bench check"):
+        loss_cost(Broken())
+
+
+def test_the_papers_calls() -> None:
+    config = paper()
+    assert config.queries == 25_600
+    calls = count_calls(config)
+    assert calls.sampling == 25_600 * 20
+    assert calls.training == (25_600 * 20,) * 2
+    assert calls.evaluation == 5 * (1600 + 450 + 2 * 24) * 20  # the KL of 24 paths: the policy and the pretrained model
+    with_b2 = count_calls(paper(wrapper="b2"))
+    assert with_b2.sampling < calls.sampling
+    assert with_b2.training[1] < calls.training[1]
+    # a branch of five leaves at tau = 14: six shared steps, then 14 of each leaf
+    first = count_calls(replace(paper(wrapper="b2"), queries=1280))
+    assert first.sampling == 256 * (6 + 5 * 14)
+
+
+# -- memory ------------------------------------------------------------------------------------------------
+
+
+def test_a_line_and_its_inverse() -> None:
+    line = Line.through(30, 50)
+    assert (line.at(1), line.at(2), line.at(5)) == (30, 50, 110)
+    assert [line.largest(space) for space in (5, 29, 30, 109, 110)] == [0, 0, 1, 4, 5]
+
+
+def test_pocket_is_measured_from_its_own_configurations() -> None:
+    config = pocket()
+    found = measure(config)
+    assert 3.0e6 < found.parameters["UNet"] < 3.5e6
+    assert found.image_bytes == 4 * 3 * 64 * 64
+    for line in (found.sampling, found.training, found.checkpointed, found.decoding):
+        assert 0 < line.at(1) < line.at(2) < line.at(16)
+    assert found.sampling.at(4) < found.checkpointed.at(4) < found.training.at(4)
+    assert found.call_flops < found.training_flops < found.checkpointed_flops
+    assert {judge.name for judge in judges(config)[0]} == {
+        "CLIP scorer scorer-training",
+        "CLIP scorer scorer-heldout",
+        "classifier",
+    }
+
+
+@pytest.mark.parametrize("algorithm", ["ddpo", "dpo"])
+@pytest.mark.parametrize("gib", [0.4, 2.0])
+def test_what_is_said_to_fit_fits(algorithm: str, gib: float) -> None:
+    config = pocket(algorithm, queries=4800, draws=480, samples=5, eval_images=200)
+    footprint = measure(config)
+    batches = fitting(gib * GIB, config, footprint)
+    space = 0.85 * gib * GIB - resident_bytes(config, footprint, "fp32")
+    for name, taken in phase_bytes(config, footprint, batches, "fp32").items():
+        assert taken <= space, name
+    for name in ("sampling", "training", "decoding"):  # one row more does not, or has no use
+        rows = getattr(batches, name)
+        more = phase_bytes(config, footprint, replace(batches, **{name: rows + 1}), "fp32")[name]
+        assert more > space or rows in (2400, 3200, 640), name
+    half = fitting(gib * GIB, config, footprint, precision="bf16", checkpointing=batches.checkpointing)
+    assert half.sampling >= batches.sampling
+    assert half.training >= batches.training
+
+
+def test_what_cannot_fit_is_refused_with_what_it_needs() -> None:
+    config = pocket()
+    with pytest.raises(UserError, match=r"0.01 GiB are too little for pocket in fp32: .*needs 0\.\d+ GiB"):
+        fitting(0.01 * GIB, config, measure(config))
+
+
+@pytest.mark.slow
+def test_the_papers_figures() -> None:
+    config = paper()
+    found = estimate([config, paper("dpo")], vram=24 * GIB)
+    assert found.footprint.adapter == 797_184
+    assert found.footprint.parameters == {
+        "UNet": 859_520_964,
+        "text encoder": 123_060_480,
+        "autoencoder": 83_653_863,
+    }
+    assert [(judge.name, judge.parameters) for judge in found.judges] == [("CLIP ViT-H-14", 986_109_441)]
+    assert found.host["trajectories of a round"] == 1280 * 21 * 4 * 64 * 64 * 4
+    assert found.disk["LoRA weights"] == 4 * 797_184
+    full = {fit.algorithms: fit.batches for fit in found.fits if fit.precision == "fp32"}
+    ddpo, dpo = full["ddpo",], full["dpo",]
+    assert ddpo is not None
+    assert dpo is not None
+    assert ddpo.checkpointing
+    assert ddpo.training // 2 == dpo.training  # two graphs of a pair
+    assert any("96 rows" in warning for warning in found.warnings)
+
+
+# -- hours -------------------------------------------------------------------------------------------------
+
+
+def test_hours_follow_the_throughput() -> None:
+    config = pocket()
+    slow, fast = (estimate([config], throughput=speed) for speed in (10.0, 20.0))
+    assert slow.grid_hours[1] == pytest.approx(2 * fast.grid_hours[1])
+    assert not slow.assumed
+    cell = slow.cells[0]
+    three = cell.hours[0] + 2 * cell.later[0]  # the first run alone measures the pretrained model
+    assert cell.later[0] < cell.hours[0] == pytest.approx(slow.grid_hours[0])
+    assert estimate([config], throughput=10.0, seeds=3).grid_hours[0] == pytest.approx(three)
+    calls, footprint = count_calls(config), measure(config)
+    weighed = calls.sampling + calls.evaluation + calls.training[0] * footprint.backward_calls(False)
+    weighed += calls.decoded * footprint.decoding_flops / footprint.call_flops
+    assert slow.cells[0].hours[0] == pytest.approx(weighed / 10 / 3600)
+
+
+def test_a_trained_network_of_the_loss_counts() -> None:
+    plain, valued = pocket("dpok"), pocket("dpok", value_net=True)
+    footprint = measure(plain)
+    assert network_parameters(plain, footprint) == 0
+    networks = network_parameters(valued, footprint)
+    assert networks > footprint.latent_size * 256
+    grown = resident_bytes(valued, footprint, "fp32") - resident_bytes(plain, footprint, "fp32")
+    assert grown == 16 * networks
+
+
+def test_bertscore_of_the_paper_counts_its_models() -> None:
+    config = resolve_preset(
+        "paper", given={"algo": "ddpo", "reward": "bertscore"}, defaults=DEFAULTS, values={"inception": "none"}
+    )
+    found, uncounted = judges(config)
+    assert {judge.name: judge.bytes for judge in found} == {
+        "LLaVA v1.5 7B (fp16)": 2 * 7_063_427_072,
+        "DeBERTa xlarge": 4 * 757_804_032,
+    }
+    assert any("cache" in text for text in uncounted)

@@ -1,0 +1,123 @@
+"""A reward in a process of its own answers as it would here, and what goes wrong there is said here."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from b2bench.config.resolve import resolve
+from b2bench.errors import RunFailed, UserError
+from b2bench.evaluation.reward_process import RewardProcess
+from b2bench.training.setup import make_judges, ready_reward
+
+PROMPTS = ["a cat riding a bike", "a dog playing chess", "a fox playing chess"]
+CPU = torch.device("cpu")
+PLUGIN = '''
+import torch
+from b2bench.registry import reward
+
+@reward
+class Red:
+    """Mean of the red channel; raises at the prompt "a bee", and prints a lot."""
+
+    scale: float = 1.0
+    """Factor"""
+
+    def prepare(self, device):
+        if self.scale < 0:
+            raise ValueError("scale below 0")
+        print("hello " * 1000)
+
+    def __call__(self, images, prompts):
+        print("asked")
+        if "a bee" in prompts:
+            raise KeyError("no bees")
+        return self.scale * images[:, 0].mean((1, 2))
+'''
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> str:
+    path = tmp_path / "red.py"
+    path.write_text(PLUGIN)
+    return str(path)
+
+
+def run_config(**values: Any) -> Any:
+    return resolve(
+        algorithm="ddpo", wrapper="vanilla", reward="clipscore", backbone="pocket", queries=10, seed=0, values=values
+    )
+
+
+def test_the_same_scores_to_the_last_bit(images: torch.Tensor) -> None:
+    here, _ = ready_reward(run_config(), CPU)
+    there, _ = ready_reward(run_config(reward_process=True, reward_device="cpu"), CPU)
+    assert isinstance(there, RewardProcess)
+    try:
+        for _ in range(2):
+            assert torch.equal(there(images, PROMPTS), here(images, PROMPTS))
+        assert there.clip == here.scorer.name
+        expected = here.scorer.raw_features(images).softmax(1)
+        assert torch.equal(there.probabilities(images), expected)
+    finally:
+        there.close()
+
+
+def test_the_inception_score_of_the_rewards_own_clip_needs_no_second_one(images: torch.Tensor) -> None:
+    judges = make_judges(run_config(reward_process=True, inception="clip"), CPU)
+    (extractor,) = judges.inception
+    assert extractor.probabilities == judges.reward.probabilities
+    assert extractor.probabilities(images).sum(1) == pytest.approx(1)
+    judges.reward.close()
+
+
+def test_a_plugin_with_hyperparameters_that_prints(plugin: str, images: torch.Tensor) -> None:
+    reward = RewardProcess("red", {"scale": 2.0}, [plugin])
+    reward.prepare(CPU)
+    torch.testing.assert_close(reward(images, PROMPTS), 2 * images[:, 0].mean((1, 2)))
+    with pytest.raises(RunFailed, match=r"KeyError: 'no bees' \(.*red.py, line \d+\)"):
+        reward(images, ["a bee"] * 3)
+    assert reward(images, PROMPTS).shape == (3,)  # it goes on
+    reward.close()
+
+
+def test_what_cannot_be_set_up(plugin: str) -> None:
+    reward = RewardProcess("red", {"scale": -1.0}, [plugin])
+    with pytest.raises(RunFailed, match="ValueError: scale below 0"):
+        reward.prepare(CPU)
+    reward.close()
+    reward = RewardProcess("clipscore", {"checkpoint": "paper"}, [])
+    with pytest.raises(UserError, match="hf download"):
+        reward.prepare(CPU)
+    reward.close()
+
+
+def test_a_process_that_is_killed(plugin: str, images: torch.Tensor) -> None:
+    reward = RewardProcess("red", {}, [plugin])
+    with pytest.raises(RunFailed, match="not running"):
+        reward(images, PROMPTS)
+    reward.prepare(CPU)
+    assert reward._process is not None
+    os.kill(reward._process.pid, signal.SIGKILL)
+    with pytest.raises(RunFailed, match="signal 9"):
+        reward(images, PROMPTS)
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="reward_device = cuda:9"):
+        ready_reward(run_config(reward_device="cuda:9"), CPU)
+    with pytest.raises(UserError, match="reward_device = nonsense"):
+        ready_reward(run_config(reward_device="nonsense"), CPU)
+
+
+def test_neither_is_part_of_a_cells_identity() -> None:
+    plain, moved = run_config(), run_config(reward_process=True, reward_device="cuda:1")
+    assert plain.cell_hash() == moved.cell_hash()

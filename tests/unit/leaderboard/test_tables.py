@@ -1,0 +1,616 @@
+"""Tables from synthetic store rows, and how a terminal shows them."""
+
+import io
+import json
+import math
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from b2bench.leaderboard.document import document
+from b2bench.leaderboard.headroom import headroom
+from b2bench.leaderboard.rows import Tables
+from b2bench.leaderboard.selection import held, parse_where, problems, select
+from b2bench.leaderboard.tables import tables
+from b2bench.leaderboard.terminal import render, to_json
+from rich.console import Console
+from scipy import stats as scipy_stats
+from synthetic import Rows
+
+from b2bench.store.store import Store
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return Rows()
+
+
+def factorial_rows(rows: Rows, seeds: int = 4) -> None:
+    """ddpo under all wrappers: BPT is worth 0.02, BS 0.01, together 0.005 more; seeds differ a little."""
+    for seed in range(seeds):
+        base = 0.6 + 0.01 * seed
+        for place, (wrapper, gain) in enumerate({"vanilla": 0.03, "bpt": 0.05, "bs": 0.04, "b2": 0.065}.items()):
+            wobble = 0.0005 * ((seed * 3 + place * 5) % 4)
+            rows.add("ddpo", wrapper, seed, {0: base, 500: 0.9, 1000: base + gain + wobble})
+
+
+def row_of(found: Tables, algorithm: str, wrapper: str, label: str = "") -> Any:
+    (row,) = [
+        row for row in found.leaderboard if (row.algorithm, row.wrapper) == (algorithm, wrapper) and label in row.label
+    ]
+    return row
+
+
+def text_of(found: list[Tables], width: int = 100) -> str:
+    stream = io.StringIO()
+    render(found, Console(file=stream, width=width, color_system=None, highlight=False))
+    return stream.getvalue()
+
+
+def test_the_last_evaluation_counts_and_not_the_best(rows: Rows) -> None:
+    for seed, last in enumerate([0.70, 0.72, 0.71]):
+        rows.add("ddpo", "b2", seed, {0: 0.60 + 0.01 * seed, 500: 0.95, 1000: last})
+    row = row_of(rows.one(), "ddpo", "b2")
+    assert row.alignment.mean == pytest.approx(0.71)
+    assert row.gain.values == pytest.approx((0.10, 0.11, 0.09))
+    assert row.gain.p == pytest.approx(scipy_stats.ttest_1samp([0.10, 0.11, 0.09], 0).pvalue)
+    assert (row.heldout.mean, row.inception["is_style"].mean) == (0.5, 3.0)
+    assert row.diversity["style_entropy"].mean == 1.25
+    assert (row.denoiser_calls, row.queries, row.seeds) == (300, 1000, (0, 1, 2))
+    reference = row_of(rows.one(), "pretrained", "-")
+    assert reference.alignment.mean == pytest.approx(0.61)
+
+
+def test_cells_are_sorted_by_alignment_and_the_reference_is_last(rows: Rows) -> None:
+    factorial_rows(rows)
+    assert [row.wrapper for row in rows.one().leaderboard] == ["b2", "bpt", "bs", "vanilla", "-"]
+
+
+def test_contexts_are_never_mixed(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 2000: 0.8}, budget=2000)
+    rows.add("ddpo", "b2", 2, {0: 0.6, 1000: 0.9}, prompts_hash="other")
+    rows.add("ddpo", "b2", 3, {0: 0.6, 1000: 0.9}, benchmark_version="4")
+    assert [row_of(found, "ddpo", "b2").alignment.n for found in rows.tables()] == [1, 1, 1, 1]
+
+
+def test_settings_that_differ_are_rows_labelled_by_the_difference(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.7})
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.8}, config={"lr": 3e-3, "loss": {"clip": 0.2}})
+    found = rows.one()
+    assert row_of(found, "ddpo", "b2", "lr=0.001").alignment.mean == pytest.approx(0.7)
+    assert row_of(found, "ddpo", "b2", "loss.clip=0.2 lr=0.003").alignment.mean == pytest.approx(0.8)
+
+
+def test_identical_reruns_count_once_and_the_latest_done(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.8})
+    rows.add("ddpo", "b2", 0, {0: 0.6}, status="failed")
+    row = row_of(rows.one(), "ddpo", "b2")
+    assert (row.alignment.values, row.failed) == ((0.8,), 0)
+
+
+def test_a_failed_run_counts_with_its_last_value_and_is_flagged(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.8})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 500: 0.5, 750: None}, status="failed")
+    rows.add("ddpo", "b2", 2, {0: 0.62}, status="failed")
+    row = row_of(rows.one(), "ddpo", "b2")
+    assert row.alignment.values == pytest.approx((0.8, 0.5, 0.62))
+    assert row.failed == 2
+    assert "2†" in text_of(rows.tables())
+
+
+def test_a_run_that_failed_before_its_first_evaluation_has_the_pretrained_value(rows: Rows) -> None:
+    rows.add("ddpo", "vanilla", 0, {0: 0.61, 1000: 0.8})
+    rows.add("ddpo", "b2", 0, {}, status="failed")
+    assert row_of(rows.one(), "ddpo", "b2").alignment.values == (0.61,)
+
+
+def test_running_and_interrupted_runs_are_listed_and_not_averaged(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 500: 0.9}, status="running")
+    rows.add("dpok", "bs", 1, {0: 0.6, 500: 0.9}, status="interrupted")
+    found = rows.one()
+    assert row_of(found, "ddpo", "b2").alignment.values == (0.7,)
+    assert [(run.run_id, run.status, run.queries) for run in found.incomplete] == [
+        ("run1", "running", 1000),
+        ("run2", "interrupted", 1000),
+    ]
+    verdicts = {row.algorithm: {cell.wrapper: cell.verdict for cell in row.cells} for row in found.compatibility}
+    assert verdicts["dpok"]["bs"] == "incomplete"
+
+
+def test_two_seeds_give_numbers_without_interval_and_say_so(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 1000: 0.8})
+    found = rows.one()
+    assert row_of(found, "ddpo", "b2").gain.low is None
+    assert "no interval" in text_of([found])
+
+
+def test_a_null_metric_of_one_seed_leaves_no_flattering_mean(rows: Rows) -> None:
+    for seed, value in enumerate([0.7, None, 0.8]):
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: value})
+    found = rows.tables()
+    assert row_of(found[0], "ddpo", "b2").alignment.mean is None
+    assert math.isnan(row_of(found[0], "ddpo", "b2").alignment.values[1])
+    exported = json.loads(json.dumps(to_json(found), allow_nan=False))
+    assert exported[0]["leaderboard"][0]["alignment"]["values"] == [0.7, None, 0.8]
+
+
+def test_ablation_effects(rows: Rows) -> None:
+    factorial_rows(rows)
+    (row,) = rows.one().ablation
+    assert row.effects is not None
+    assert row.effects.bpt.mean == pytest.approx(0.0225, abs=1e-3)
+    assert row.effects.bs.mean == pytest.approx(0.0125, abs=1e-3)
+    assert row.effects.interaction.mean == pytest.approx(0.005, abs=1.5e-3)
+    assert row.seeds == (0, 1, 2, 3)
+    # three tests: the smallest p is tripled
+    raw, adjusted = row.effects.bpt.p, row.effects.bpt.p_adjusted
+    assert raw is not None
+    assert adjusted == pytest.approx(3 * raw)
+
+
+def test_ablation_takes_the_shared_seeds_and_names_what_is_missing(rows: Rows) -> None:
+    factorial_rows(rows)
+    rows.runs = [run for run in rows.runs if (run["wrapper"], run["seed"]) != ("bs", 2)]
+    assert rows.one().ablation[0].seeds == (0, 1, 3)
+    rows.runs = [run for run in rows.runs if run["wrapper"] != "bs"]
+    (row,) = rows.one().ablation
+    assert (row.effects, row.missing) == (None, "not run: bs")
+    assert "not run: bs" in text_of(rows.tables())
+
+
+def test_ablation_joins_cells_that_differ_in_wrapper_settings_alone(rows: Rows) -> None:
+    for seed in range(3):
+        for wrapper in ("vanilla", "bpt", "bs", "b2"):
+            for lr in (1e-3, 3e-3):
+                # where a plugin was found and the micro-batch are in the configuration, not in its hash
+                loose = {"found": {"plugins": [wrapper]}, "settings": {"micro_batch": len(wrapper), "T": 20}}
+                config: dict[str, Any] = {"lr": lr, **loose}
+                if wrapper != "vanilla":
+                    config["wrapper.best"] = 0.5
+                rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.7 + lr}, config=config)
+    assert sorted(row.label for row in rows.one().ablation) == ["lr=0.001", "lr=0.003"]
+    assert all(row.effects for row in rows.one().ablation)
+
+
+def test_wrapper_settings_with_most_seeds_stand_for_several_and_a_note_says_so(rows: Rows) -> None:
+    factorial_rows(rows)
+    for seed in range(2):
+        rows.add("ddpo", "bs", seed, {0: 0.6, 1000: 0.99}, config={"wrapper.best": 0.1})
+    found = rows.one()
+    assert found.ablation[0].seeds == (0, 1, 2, 3)
+    assert "ddpo bs stands for several in the lower tables: wrapper.best=unset" in found.head.notes
+    assert len(found.leaderboard) == 6
+
+
+def test_compatibility_verdicts(rows: Rows) -> None:
+    noise = [0.001, -0.001, 0.0005, -0.0005, 0.0]
+    for seed in range(5):
+        start, jitter = 0.6 + 0.01 * seed, noise[seed]
+        rows.add("ddpo", "vanilla", seed, {0: start, 1000: start + 0.05 + jitter})
+        rows.add("ddpo", "bpt", seed, {0: start, 1000: start + 0.09 - jitter})
+        rows.add("ddpo", "bs", seed, {0: start, 1000: start + 0.01 - jitter})
+        rows.add("ddpo", "b2", seed, {0: start, 1000: start + 0.05 + 20 * noise[seed - 1]})
+        rows.add("dpo", "bs", seed, {0: start}, status="failed")
+    rows.add("dpo", "b2", 0, {0: 0.6, 1000: 0.7})
+    found = {row.algorithm: {cell.wrapper: cell for cell in row.cells} for row in rows.one().compatibility}
+    assert {wrapper: cell.verdict for wrapper, cell in found["ddpo"].items()} == {
+        "vanilla": "gain",
+        "bpt": "gain",
+        "bs": "loss",
+        "b2": "inconclusive",
+    }
+    assert {wrapper: cell.verdict for wrapper, cell in found["dpo"].items()} == {
+        "vanilla": "not run",
+        "bpt": "not run",
+        "bs": "failed",
+        "b2": "untested",
+    }
+    assert found["ddpo"]["bs"].delta.mean == pytest.approx(-0.04)  # type: ignore[union-attr]
+    assert found["ddpo"]["bs"].baseline == "vanilla"
+    assert found["dpo"]["b2"].baseline == "pretrained"
+    shown = text_of(rows.tables())
+    for symbol in "▲▼≈✗?·":
+        assert symbol in shown
+
+
+def test_what_was_refused_is_not_not_run() -> None:
+    rows = Rows()
+    for seed in range(2):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7})
+    context = rows.one().head.context
+    here = {
+        name: getattr(context, name) for name in ("benchmark_version", "backbone", "reward", "prompts_hash", "budget")
+    }
+    reason = "takes whole [red]trajectories[/red]\x1b[31m"
+    refusals = [
+        {**here, "algorithm": "ddpo", "wrapper": "bpt", "reason": reason},
+        {**here, "algorithm": "ddpo", "wrapper": "vanilla", "reason": "a run there is says more"},
+        {**here, "algorithm": "mine", "wrapper": "bs", "reason": reason},
+        {**here, "budget": 5, "algorithm": "ddpo", "wrapper": "bs", "reason": "of another budget"},
+    ]
+    (found,) = tables(rows.runs, rows.evals, rows.rounds, refusals=refusals)
+    cells = {row.algorithm: {cell.wrapper: cell for cell in row.cells} for row in found.compatibility}
+    assert {name: cell.verdict for name, cell in cells["ddpo"].items()} == {
+        "vanilla": "untested",
+        "bpt": "refused",
+        "bs": "not run",
+        "b2": "not run",
+    }
+    assert cells["mine"]["bs"].verdict == "refused"
+    shown = text_of([found], 160)
+    assert "⊘ refused" in shown
+    assert "refused: ddpo bpt, takes whole [red]trajectories[/red]" in shown
+    assert "\x1b" not in shown
+    assert "another budget" not in shown
+    (section,) = document([found])
+    (grid,) = [grid for grid in section.grids if grid.key == "compatibility"]
+    assert "refused: ddpo bpt" in "\n".join(grid.legend)
+
+
+def test_notes_say_what_limits_the_comparison(rows: Rows) -> None:
+    rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 1, {0: 0.6, 500: 0.7})
+    notes = " | ".join(rows.one().head.notes)
+    assert "ddpo vanilla lacks seed 1" in notes
+    assert "ddpo b2 has no evaluation at the budget for seed 1" in notes
+    rows.evals[0]["n"] = 540
+    assert "different numbers of images" in " ".join(rows.one().head.notes)
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_terminal_keeps_to_its_width(rows: Rows, width: int) -> None:
+    factorial_rows(rows)
+    shown = text_of(rows.tables(), width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "is_style N=270 splits=1 (pocket classifier, style)" in " ".join(shown.split())
+    assert "Diversity" in shown
+    assert ("held-out gain" in shown.partition("wider terminal")[0]) == (width == 200)
+    assert "ddpo b2" in shown
+
+
+def test_the_terminal_says_what_the_files_say(rows: Rows) -> None:
+    factorial_rows(rows)
+    for seed in range(3):
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: 0.7 + 0.001 * seed}, heldout={0: 0.5, 1000: 0.4 + 0.001 * seed})
+    found = rows.tables()
+    shown = text_of(found, 300)
+    words = " ".join(shown.split())
+    (section,) = document(found)
+    assert [grid.key for grid in section.grids] == [
+        "leaderboard", "ablation", "compatibility", "generalisation", "diversity",
+    ]  # fmt: skip
+    for grid in section.grids:
+        assert grid.title in shown
+        for line in grid.legend:
+            assert line in words
+        for row in grid.rows:
+            assert re.search(r"\s+".join(re.escape(cell.text) for cell in row if cell.text), shown)
+    narrow = text_of(found, 80)
+    assert "over-optimised" in next(line for line in narrow.splitlines() if line.startswith(" pg vanilla"))
+    assert "area under curve: " not in narrow  # what explains a column that is not there
+
+
+def test_one_lucky_seed_is_not_the_best_of_the_table(rows: Rows) -> None:
+    factorial_rows(rows)
+    rows.add("pg", "vanilla", 0, {0: 0.6, 1000: 0.99})
+    found = rows.one()
+    assert [row.algorithm for row in found.leaderboard] == ["ddpo"] * 4 + ["pg", "pretrained"]
+    assert found.leaderboard[-2].lacking == (1, 2, 3)
+    assert re.search(r"pg vanilla .* 1 of 4 ", text_of([found], 100))
+
+
+def test_a_value_that_is_no_number_is_named(rows: Rows) -> None:
+    factorial_rows(rows)
+    for seed in range(4):
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: math.nan if seed == 2 else 0.7})
+    found = rows.tables()
+    note = "pg vanilla has no finite clipscore for seed 2, so no mean"
+    assert note in found[0].head.notes
+    assert any(note in line for line in problems(found))
+    assert row_of(found[0], "pg", "vanilla").alignment.mean is None
+
+
+def test_what_is_infinite_is_no_number(rows: Rows, recwarn: pytest.WarningsRecorder) -> None:
+    factorial_rows(rows)
+    for seed in range(3):
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: math.inf if seed else 0.7})
+    assert "pg vanilla has no finite clipscore for seed 1, 2, so no mean" in rows.one().head.notes
+    assert not recwarn.list
+
+
+def test_a_filter_that_leaves_no_cell_is_a_problem(rows: Rows) -> None:
+    factorial_rows(rows)
+    found = select(rows.tables(), parse_where(["algorithm=nope"]))
+    assert problems(found) == ["no finished run"]
+    assert "version=3; backbone=pocket" in held(rows.tables())
+
+
+def test_when_a_run_was_last_written_and_how_exact_an_evaluation_is(rows: Rows) -> None:
+    done = rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    rows.add("ddpo", "b2", 0, {0: 0.6}, status="running", heartbeat=datetime(2025, 12, 24, 18, 5))
+    found = tables(rows.runs, rows.evals, rows.rounds, errors=[{"run_id": done, "error": 0.016}])
+    assert any("is running, last written 2025-12-24 18:05 UTC" in line for line in problems(found))
+    assert "2025-12-24 18:05" in text_of(found)
+    shown = " ".join(text_of(found).split())
+    assert "270 images per evaluation" in shown
+    # before there was eval_seed each seed had its own noise, which its interval holds
+    assert "standard error of an evaluation: 0.016" in shown
+    assert "one test set" not in shown
+
+
+def test_a_cell_alone_has_no_rank(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7})
+    assert row_of(rows.one(), "ddpo", "vanilla").ranks is None
+
+
+def test_planned_seeds_are_lacking_where_no_cell_has_them(rows: Rows) -> None:
+    factorial_rows(rows)
+    found = tables(rows.runs, rows.evals, rows.rounds, planned=range(6))
+    assert {row.lacking for row in found[0].leaderboard if not row.reference} == {(4, 5)}
+    assert any("ddpo b2 lacks seed 4, 5" in line for line in problems(found))
+    assert not any("lacks seed" in line for line in problems(rows.tables()))
+
+
+def test_text_of_users_is_no_markup(rows: Rows) -> None:
+    rows.add("[red]x[/red]", "b2", 0, {0: 0.6, 1000: 0.7})
+    assert "[red]x[/red]" in text_of(rows.tables(), 160)
+
+
+def test_nothing_yet_says_what_to_do() -> None:
+    assert "b2bench run" in text_of([])
+
+
+def test_tables_read_what_a_store_gives(tmp_path: Path) -> None:
+    store = Store(tmp_path / "b.duckdb")
+    for seed in range(3):
+        run_id = f"r{seed}"
+        store.start_run(
+            {
+                "run_id": run_id,
+                "benchmark_version": "3",
+                "algorithm": "pg",
+                "wrapper": "bs",
+                "backbone": "pocket",
+                "reward": "clipscore",
+                "prompts": "template1",
+                "seed": seed,
+                "budget": 10,
+                "config": {"lr": 0.1},
+                "config_hash": "h",
+            }
+        )
+        for queries, value in ((0, 0.5), (10, 0.6 + 0.1 * seed)):
+            row = {"queries": queries, "split": "test", "metric": "clipscore", "value": value, "n": 4}
+            store.record_evals(run_id, [row])
+        store.finish_run(run_id, "done")
+    (found,) = tables(store.runs(), store.evals(), store.rounds())
+    assert row_of(found, "pg", "bs").alignment.mean == pytest.approx(0.7)
+    assert row_of(found, "pg", "bs").success.mean is None
+
+
+# -- headroom --------------------------------------------------------------------------------------
+
+SETTINGS = {"settings": {"steps": 20, "guidance": 3.0, "eval_images": 270, "eval_train_images": 90}}
+FIXED = {"settings": {**SETTINGS["settings"], "eval_seed": 0}}
+
+
+def add_baseline(rows: Rows, name: str, seed: int, value: float, **settings: Any) -> str:
+    """A baseline as ``b2bench baseline`` stores it: no budget, one evaluation at 0 queries."""
+    kind, _, number = name.rpartition("-") if name != "oracle" else (name, "", "")
+    own: dict[str, Any] = {"kind": kind}
+    if kind == "guidance":
+        own["guidance"] = float(number)
+    if kind == "best-of":
+        own |= {"candidates": int(number), "queries_per_image": int(number)}
+    chosen = {**SETTINGS["settings"], **settings}
+    if kind == "oracle":
+        chosen = {key: chosen[key] for key in ("eval_seed", "eval_images", "eval_train_images") if key in chosen}
+    run_id = rows.add("baseline", name, seed, {0: value}, config={"baseline": own, "settings": chosen}, budget=None)
+    rows.rounds = [row for row in rows.rounds if row["run_id"] != run_id]
+    return run_id
+
+
+def headroom_of(found: Tables, name: str) -> Any:
+    (row,) = [row for row in found.headroom if row.name == name]
+    return row
+
+
+def test_baselines_stand_beside_the_cells_and_are_none(rows: Rows) -> None:
+    for seed in range(3):
+        for wrapper in ("vanilla", "bpt", "bs", "b2"):
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.7 + 0.01 * seed}, config=SETTINGS)
+    before = rows.one()
+    for seed in range(3):
+        for name in ("oracle", "best-of-16", "best-of-4", "guidance-10", "guidance-3", "guidance-2"):
+            add_baseline(rows, name, seed, 0.8)
+    after = rows.one()
+    assert before.ablation == after.ablation
+    assert before.compatibility == after.compatibility
+    assert before.head == after.head
+    assert [row.algorithm for row in after.leaderboard] == ["ddpo"] * 4 + ["pretrained"]
+    names = ["guidance-3", "guidance-2", "guidance-10", "best-of-4", "best-of-16", "oracle"]
+    assert [row.name for row in after.headroom] == names
+    assert [row.reference for row in after.headroom] == [True] + [False] * 5
+    assert headroom_of(after, "best-of-16").queries_per_image == 16
+    assert headroom_of(after, "guidance-2").alignment.n == 3
+
+
+def test_alignment_is_also_a_share_of_the_way_to_the_oracle(rows: Rows) -> None:
+    for seed, (start, end) in enumerate([(0.60, 0.70), (0.50, 0.60), (0.55, 0.55)]):
+        rows.add("ddpo", "b2", seed, {0: start, 1000: end}, config=SETTINGS)
+    for seed, value in enumerate([0.78, 0.82]):
+        add_baseline(rows, "oracle", seed, value)
+    add_baseline(rows, "best-of-4", 1, 0.65)
+    found = rows.one()
+    # the oracle is 0.80, whatever the seed; the pretrained model is each run's own
+    assert row_of(found, "ddpo", "b2").headroom.values == pytest.approx((0.1 / 0.2, 0.1 / 0.3, 0.0))
+    assert row_of(found, "pretrained", "-").headroom.mean == 0
+    best = headroom_of(found, "best-of-4")
+    assert best.headroom.values == pytest.approx((0.15 / 0.3,))  # against the run of its seed
+    assert best.gain.mean == pytest.approx(0.15)
+    assert headroom_of(found, "oracle").headroom.values == pytest.approx((0.18 / 0.2, 0.32 / 0.3))
+    assert found.oracle == ""
+    shown = text_of([found], 200)
+    assert "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)" in shown
+    assert "0.28" in shown
+    exported = json.loads(json.dumps(to_json([found]), allow_nan=False))
+    assert exported[0]["leaderboard"][0]["headroom"]["mean"] == pytest.approx((0.5 + 1 / 3) / 3)
+    assert [row["name"] for row in exported[0]["headroom"]] == ["best-of-4", "oracle"]
+
+
+def test_the_pretrained_baseline_stands_for_runs_of_its_seed(rows: Rows) -> None:
+    add_baseline(rows, "guidance-3", 0, 0.6)
+    add_baseline(rows, "guidance-4", 0, 0.7)
+    add_baseline(rows, "guidance-4", 1, 0.7)
+    add_baseline(rows, "oracle", 0, 0.8)
+    found = rows.one()
+    assert found.head.context.budget is None
+    assert found.leaderboard == ()
+    row = headroom_of(found, "guidance-4")
+    assert row.headroom.values[0] == pytest.approx(0.5)
+    assert row.headroom.mean is None  # nobody measured the pretrained model of seed 1
+    assert "pretrained (guidance 3)" in text_of([found], 160)
+
+
+def test_on_one_test_set_the_pretrained_model_and_baselines_are_measured_once(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.7 + 0.01 * seed}, config=FIXED)
+    add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)
+    add_baseline(rows, "guidance-2", 0, 0.65, eval_seed=0)
+    add_baseline(rows, "guidance-2", 1, 0.75, eval_seed=1)  # other noise: it stands beside no cell
+    errors = [{"run_id": rows.runs[0]["run_id"], "error": 0.011}]
+    (found, _) = tables(rows.runs, rows.evals, rows.rounds, errors=errors)
+    assert found.head.eval_seeds == (0,)
+    reference = row_of(found, "pretrained", "-")
+    assert (reference.alignment.mean, reference.alignment.n, reference.alignment.low) == (0.6, 1, None)
+    assert row_of(found, "ddpo", "b2").headroom.values == pytest.approx((0.5, 0.55, 0.6))
+    assert headroom_of(found, "guidance-2").gain.values == pytest.approx((0.05,))
+    assert headroom_of(found, "guidance-2").headroom.mean == pytest.approx(0.25)
+    shown = text_of([found], 300)
+    assert "one test set for all runs (eval_seed 0): intervals over seeds are given it" in shown
+    assert "standard error of the test set, which is in no interval: 0.011" in shown
+    assert "no interval" not in shown.partition("Leaderboard")[2].partition("Headroom")[0]
+
+
+def test_cells_of_other_noise_are_named_and_no_oracle_of_other_noise_counts(rows: Rows) -> None:
+    for number, noise in enumerate((0, 0, 3)):
+        config = {"settings": {**SETTINGS["settings"], "eval_seed": noise}, "lr": number}
+        rows.add("ddpo", "b2", 5, {0: 0.6 + noise / 100, 1000: 0.7}, config=config)
+    rows.add("dpok", "b2", 5, {1000: 0.7}, config={"settings": {**SETTINGS["settings"], "eval_seed": 3}})
+    add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)
+    (found,) = rows.tables()
+    assert found.head.eval_seeds == (0, 3)
+    assert any("different noise (eval_seed 0, 3)" in note for note in found.head.notes)
+    assert row_of(found, "pretrained", "-").alignment.values == (0.6, 0.63)
+    # a run without a start has that of another run on its noise
+    assert row_of(found, "dpok", "b2").gain.mean == pytest.approx(0.07)
+    assert found.oracle.endswith("--prompts template1 --seed 3 --set eval_images=270")
+
+
+@pytest.mark.parametrize("start", [0.8, 0.9, math.nan])
+def test_no_way_to_go_is_no_share(start: float) -> None:
+    assert headroom([0.85, 0.7], [start, 0.6], 0.8).mean is None  # type: ignore[union-attr]
+    assert headroom([0.85], [start], None) is None
+
+
+def test_an_automatic_number_of_images_is_that_of_its_budget(rows: Rows) -> None:
+    automatic = {"settings": {**SETTINGS["settings"], "eval_images": None, "eval_seed": 0}, "queries": 1200}
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1200: 0.7}, config=automatic, budget=1200)
+    add_baseline(rows, "oracle", 0, 0.9, eval_seed=0, eval_images=540)
+    assert rows.tables()[0].oracle.endswith("--set eval_images=270")
+    add_baseline(rows, "oracle", 0, 0.8, eval_seed=0)  # of 270
+    assert row_of(rows.tables()[0], "ddpo", "b2").headroom.mean == pytest.approx(0.5)
+
+
+def half(rows: Rows, run_id: str, **of_first: float) -> None:
+    """Make the evaluation at 500 queries of a run one of 135 images, on which the start's metrics were ``of_first``."""
+    for row in rows.evals:
+        if row["run_id"] != run_id or row["split"] != "test":
+            continue
+        if row["queries"] == 500:
+            row["n"] = 135
+        if row["queries"] == 0 and row["metric"] in of_first:
+            row["settings"] = {**(row["settings"] or {}), "first": {"images": 135, "value": of_first[row["metric"]]}}
+
+
+def test_an_evaluation_of_fewer_images_counts_by_its_change_on_them(rows: Rows) -> None:
+    values = {0: 0.60, 500: 0.71, 1000: 0.70}
+    for seed in range(3):
+        run = rows.add("ddpo", "b2", seed, values, entropy={0: 1.3, 500: 1.0, 1000: 1.2}, config=FIXED)
+        half(rows, run, clipscore=0.64, style_entropy=1.25, is_style=2.9)
+    found = rows.one()
+    for curve in found.curves:
+        assert curve.values["clipscore"] == pytest.approx((0.60, 0.67, 0.70))
+        assert curve.values["style_entropy"] == pytest.approx((1.3, 1.05, 1.2))
+        assert curve.values["clipscore_heldout"] == (0.5, 0.5, 0.5)  # the start says nothing of it: as it was stored
+    assert row_of(found, "ddpo", "b2").area.mean == pytest.approx((0.635 + 0.685) / 2)
+    assert (found.head.images, found.head.between) == ((270,), (135,))
+    assert found.head.inception == ("is_style N=270 splits=1 (pocket classifier, style)",)
+    assert found.head.notes == ()
+    assert "270 images per evaluation, 135 between the first and the last" in " ".join(text_of([found]).split())
+
+
+def test_a_run_that_failed_between_has_its_change_on_the_images_of_both(rows: Rows) -> None:
+    for seed in range(3):
+        run = rows.add("ddpo", "b2", seed, {0: 0.60, 500: 0.71}, status="failed", config=FIXED)
+        half(rows, run, clipscore=0.64)
+    assert row_of(rows.one(), "ddpo", "b2").gain.mean == pytest.approx(0.07)
+
+
+def test_what_was_evaluated_otherwise_is_never_put_beside(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS)
+    for changed in ({"eval_images": 540}, {"steps": 50}, {"guidance": 5.0}):
+        add_baseline(rows, "guidance-2", 0, 0.9, **changed)
+    add_baseline(rows, "oracle", 0, 0.9, eval_images=540)
+    add_baseline(rows, "guidance-4", 0, 0.9, eval_train_images=0)  # the train split is in no table
+    trained, apart = rows.tables()
+    assert [row.name for row in trained.headroom] == ["guidance-4"]
+    assert row_of(trained, "ddpo", "b2").headroom is None
+    command = "b2bench baseline --kind oracle --reward clipscore --prompts template1 --set eval_images=270"
+    assert trained.oracle.endswith(command)
+    assert command in " ".join(text_of([trained]).split())
+    assert (apart.head.context.budget, len(apart.headroom)) == (None, 4)
+    assert {row.label for row in apart.headroom if row.name == "guidance-2"} == {
+        "settings.eval_images=270 settings.guidance=3.0 settings.steps=50",
+        "settings.eval_images=270 settings.guidance=5.0 settings.steps=20",
+        "settings.eval_images=540 settings.guidance=3.0 settings.steps=20",
+    }
+
+
+def test_every_budget_has_the_headroom_beside_it_and_other_prompts_do_not(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS)
+    rows.add("ddpo", "b2", 0, {0: 0.6, 2000: 0.7}, config=SETTINGS, budget=2000)
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS, prompts_hash="other")
+    add_baseline(rows, "oracle", 0, 0.8)
+    heads = {(found.head.context.budget, found.head.context.prompts_hash): found.headroom for found in rows.tables()}
+    assert {key: len(shown) for key, shown in heads.items()} == {
+        (1000, "abcdef0123"): 1,
+        (2000, "abcdef0123"): 1,
+        (1000, "other"): 0,
+    }
+
+
+def test_no_oracle_is_named_where_none_can_be_had(rows: Rows) -> None:
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7}, config=SETTINGS, backbone="sd14")
+    assert rows.one().oracle == ""
+    assert row_of(rows.one(), "ddpo", "b2").headroom is None
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_headroom_keeps_to_the_width_of_the_terminal(rows: Rows, width: int) -> None:
+    factorial_rows(rows)
+    for name in ("guidance-3", "guidance-2.5", "best-of-16", "oracle"):
+        for seed in range(4):
+            add_baseline(rows, name, seed, 0.7 + 0.01 * seed)
+    shown = text_of(rows.tables(), width)
+    assert max(map(len, shown.splitlines())) <= width
+    for name in ("Headroom (no training)", "pretrained (guidance 3)", "guidance 2.5", "best-of-16", "oracle"):
+        assert name in shown

@@ -1,0 +1,96 @@
+"""Runs as Parquet files: out and in again, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import duckdb
+import pytest
+from store_rows import run_row
+
+from b2bench.errors import UserError
+from b2bench.store.parquet import export_results, import_results
+from b2bench.store.schema import RUN_TABLES
+from b2bench.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = Store(tmp_path / "some.duckdb")
+    for run_id, status in (("b2", "done"), ("a1", "failed"), ("c3", "interrupted")):
+        found.start_run(run_row(run_id, config={"lr": 1e-3, "text": "$x$ <b> 'quoted'"}, algorithm=run_id))
+        queries = [
+            {"query_index": i, "round": 0, "prompt": f"a cat's {i}", "reward": 0.1 + i / 7, "scores": {"x": 1 / 3}}
+            for i in range(5)
+        ]
+        found.record_round(run_id, {"round": 0, "queries": 5, "loss": float("nan")}, queries)
+        rows = [{"queries": 0, "split": "test", "metric": "clipscore", "value": 2 / 3, "n": 5, "settings": {"n": 5}}]
+        found.record_evals(run_id, rows)
+        found.finish_run(run_id, status, "broken" if status == "failed" else None)
+    return found
+
+
+def whole(store: Store) -> dict[str, object]:
+    return {run["run_id"]: repr(store.whole_run(run["run_id"])) for run in store.runs()}  # repr: nan equals nan
+
+
+def test_out_and_in_again_is_the_same_to_the_bit(store: Store, tmp_path: Path) -> None:
+    folder, other = tmp_path / "a [folder]* of 'results'", Store(tmp_path / "other.duckdb")
+    assert sorted(export_results(store, folder)) == ["a1", "b2"]  # what may go on stays
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{table}.parquet" for table in RUN_TABLES)
+    assert sorted(import_results(other, folder)) == ["a1", "b2"]
+    assert whole(other) == {name: rows for name, rows in whole(store).items() if name != "c3"}
+    assert import_results(other, folder) == []
+    again = tmp_path / "again"
+    export_results(other, again)
+    assert all((folder / f"{t}.parquet").read_bytes() == (again / f"{t}.parquet").read_bytes() for t in RUN_TABLES)
+
+
+def test_a_filter_and_nothing_that_fits(store: Store, tmp_path: Path) -> None:
+    assert export_results(store, tmp_path / "one", {"algorithm": {"b2"}}) == ["b2"]
+    assert import_results(Store(tmp_path / "other.duckdb"), tmp_path / "one") == ["b2"]
+    with pytest.raises(UserError, match="no ended run that fits"):
+        export_results(store, tmp_path / "two", {"algorithm": {"c3"}})
+
+
+def change(folder: Path, table: str, select: str) -> None:
+    file = folder / f"{table}.parquet"
+    query = select.format(file=f"'{file}'")
+    duckdb.sql(f"COPY ({query}) TO '{file}.new' (FORMAT parquet)")
+    Path(f"{file}.new").replace(file)
+
+
+@pytest.mark.parametrize(
+    ("table", "select", "reason"),
+    [
+        ("evals", "SELECT * EXCLUDE value FROM {file}", "evals.parquet lacks the columns value"),
+        ("evals", "SELECT *, 1 AS evil FROM {file}", "has the columns evil"),
+        ("evals", "SELECT * REPLACE ('<b>' AS value) FROM {file}", "is no Parquet file of table evals"),
+        ("runs", "SELECT * REPLACE ('{{' AS config) FROM {file}", "is no Parquet file of table runs"),
+        ("runs", "SELECT * REPLACE ('perfect' AS status) FROM {file}", "is no Parquet file of table runs"),
+        ("runs", "SELECT * FROM {file} UNION ALL SELECT * FROM {file}", "is no Parquet file of table runs"),
+        ("runs", "SELECT * REPLACE ('../' || run_id AS run_id) FROM {file}", "no name of a run"),
+        ("runs", "SELECT * FROM {file} WHERE run_id = 'a1'", "rows of runs that runs.parquet lacks: b2"),
+    ],
+)
+def test_what_strangers_send_is_checked_before_anything_is_taken(
+    store: Store, tmp_path: Path, table: str, select: str, reason: str
+) -> None:
+    folder, other = tmp_path / "results", Store(tmp_path / "other.duckdb")
+    export_results(store, folder)
+    change(folder, table, select)
+    with pytest.raises(UserError, match=reason):
+        import_results(other, folder)
+    assert not other.path.exists()
+
+
+def test_files_that_are_missing_or_damaged(store: Store, tmp_path: Path) -> None:
+    folder, other = tmp_path / "results", Store(tmp_path / "other.duckdb")
+    with pytest.raises(UserError, match=r"runs\.parquet cannot be read: No such file"):
+        import_results(other, folder)
+    export_results(store, folder)
+    shutil.copyfile(__file__, folder / "rounds.parquet")
+    with pytest.raises(UserError, match=r"rounds\.parquet is no Parquet file"):
+        import_results(other, folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        export_results(store, tmp_path / "file")

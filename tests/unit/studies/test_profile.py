@@ -1,0 +1,206 @@
+"""Branches of a profile: their noise, their cost, and shares that are known in advance."""
+
+import io
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from b2bench.leaderboard.figures import COLOURS, check_png, draw_openness
+from b2bench.leaderboard.openness import Measure, Point, Profile, check_taus, openness, rows
+from b2bench.leaderboard.terminal import profile_table
+from PIL import Image, ImageColor
+from rich.console import Console
+from torch import Tensor
+
+from b2bench.errors import RunFailed, UserError
+from b2bench.plugins.toy import PROMPTS, ToyPolicy
+from b2bench.studies.profile import Leaves, branch_noise, sample_leaves
+
+T = ToyPolicy.num_steps
+OFFSETS = dict(zip(PROMPTS, (-0.2, 0.0, 0.1, 0.2), strict=True))
+
+
+@pytest.fixture
+def linear() -> ToyPolicy:
+    """A policy whose steps are x -> a_k x + s_k z: then variances are known."""
+    policy = ToyPolicy(0)
+    policy.frozen["W"].data.zero_()
+    return policy
+
+
+def latent_mean(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Linear in the final latents, with a part that the prompt decides."""
+    return images.logit().flatten(1).mean(1) + torch.tensor([OFFSETS[prompt] for prompt in prompts])
+
+
+def profiled(
+    policy: ToyPolicy, tau: int, branches: int = 6, leaves: int = 3, seed: int = 0, **options: object
+) -> Leaves:
+    arguments = {"tau": tau, "branches": branches, "leaves": leaves, "seed": seed, **options}
+    return sample_leaves(policy, latent_mean, "latent_mean", PROMPTS, **arguments)
+
+
+def true_share(policy: ToyPolicy, tau: int) -> float:
+    """From the coefficients of the steps: what the last tau add to the variance, of all of it."""
+    cond, one = policy.encode(PROMPTS[:1]), torch.ones(1, *policy.latent_shape)
+    before, after = 1.0, 0.0  # variance of a latent dimension from x_T and the first steps, and from the last tau
+    for k in range(T):
+        step = policy.transition(cond, one, torch.tensor([k]))
+        scale, noise = float(step.mean.detach().mean()) ** 2, float(step.std) ** 2
+        before, after = scale * before, scale * after
+        if k < T - tau:
+            before += noise
+        else:
+            after += noise
+    prompts = np.var(list(OFFSETS.values())) * policy.latent_size  # the reward is a mean over the latent's dimensions
+    return after / (before + after + prompts)
+
+
+@pytest.mark.parametrize("tau", range(1, T + 1))
+def test_the_share_is_found_where_it_is_known(linear: ToyPolicy, tau: int) -> None:
+    share = true_share(linear, tau)
+    found = openness(profiled(linear, tau, branches=500, leaves=4).rewards)["open_share"]
+    error = (found.high - found.low) / (2 * 1.96)
+    assert 0 < error < 0.1 * share
+    assert abs(found.value - share) < 3 * error
+
+
+def test_the_known_shares_tell_the_steps_apart(linear: ToyPolicy) -> None:
+    """Or the test above would pass with branches made anywhere; at T the initial latent and the prompt are shared."""
+    shares = [true_share(linear, tau) for tau in range(1, T + 1)]
+    assert all(b > 1.5 * a for a, b in itertools.pairwise(shares))
+    assert 0 < shares[0] < shares[-1] < 1
+
+
+def test_branches_of_every_tau_leave_the_same_path_and_no_leaf_is_drawn_twice(linear: ToyPolicy) -> None:
+    early, late = (branch_noise(linear, 0, first=2, leaves=3, tau=tau) for tau in (3, 1))
+    for step in (-1, 0):
+        assert torch.equal(early([0, 3], step), late([0, 3], step))
+    stem = [early([row], -1) for row in (0, 3)]
+    leaves = [noise([row], step) for noise in (early, late) for row in range(6) for step in range(3, T)]
+    leaves += [early([row], step) for row in range(6) for step in (1, 2)]
+    draws = [*stem, *leaves]
+    assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
+    other = branch_noise(linear, 0, first=3, leaves=3, tau=3)
+    assert torch.equal(early([3, 4], 2), other([0, 1], 2))  # of branch 3, wherever a batch begins
+    assert not torch.equal(early([0], -1), branch_noise(linear, 1, 2, 3, 3)([0], -1))
+
+
+def test_the_same_seed_gives_the_same_leaves_whatever_the_batch() -> None:
+    policy = ToyPolicy(0)
+    one = profiled(policy, 2)
+    assert one.rewards.shape == (6, 3)
+    assert torch.equal(one.rewards, profiled(policy, 2).rewards)
+    for micro_batch in (1, 3, 7):
+        again = profiled(policy, 2, micro_batch=micro_batch)
+        torch.testing.assert_close(again.rewards, one.rewards, rtol=0, atol=1e-5)
+    other = profiled(policy, 2, seed=1)
+    assert not torch.allclose(other.rewards, one.rewards, atol=1e-3)
+    assert profiled(policy, 4).prompts == one.prompts  # pairs the taus; prompts repeat, as in training
+    assert len(set(profiled(policy, 1, branches=30, leaves=2).prompts)) == len(PROMPTS)
+
+
+def test_every_leaf_is_one_query() -> None:
+    asked: list[int] = []
+    told: list[int] = []
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        asked.append(len(images))
+        return torch.arange(sum(asked) - len(images), sum(asked)).float()
+
+    found = sample_leaves(
+        ToyPolicy(0), reward, "count", PROMPTS, tau=2, branches=5, leaves=4, seed=0, micro_batch=8,
+        styles=lambda images: torch.arange(len(images)) % 4, progress=told.append,
+    )  # fmt: skip
+    assert sum(asked) == 20
+    assert asked == told
+    assert max(asked) <= 8
+    assert found.rewards.flatten().tolist() == list(range(20))  # branch by branch, as they were asked
+    assert found.styles is not None
+    assert found.styles.tolist() == [[0, 1, 2, 3]] * 5
+    assert profiled(ToyPolicy(0), 2).styles is None
+
+
+def test_a_reward_that_is_no_number_ends_the_profile() -> None:
+    with pytest.raises(RunFailed, match="reward odd returned 6 scores that are not finite"):
+        sample_leaves(
+            ToyPolicy(0), lambda images, _: images.mean((1, 2, 3)) / 0, "odd", PROMPTS,
+            tau=1, branches=2, leaves=3, seed=0,
+        )  # fmt: skip
+
+
+def test_taus_fall_and_are_steps() -> None:
+    assert check_taus([3, 14, 20, 3], 20) == [20, 14, 3]
+    for wrong in (0, 21, -1):
+        with pytest.raises(UserError, match=rf"tau = {wrong} is outside 1 to 20"):
+            check_taus([14, wrong], 20)
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def example(name: str, shares: dict[int, float], style: bool = True) -> Profile:
+    def point(tau: int, share: float) -> Point:
+        measures = {
+            "open_share": Measure(share, share - 0.05, share + 0.05),
+            "within_sd": Measure(0.125, 0.1, 0.15),
+            "total_sd": Measure(0.25, 0.2, 0.3),
+            "range": Measure(0.375, 0.3, 0.4),
+        }
+        return Point(tau, 48, 5, measures | ({"same_style": Measure(0.5, 0.25, 0.75)} if style else {}))
+
+    return Profile(name, 20, tuple(point(tau, share) for tau, share in shares.items()), 48 * 5 * len(shares))
+
+
+def printed(profile: Profile) -> list[str]:
+    screen = io.StringIO()
+    Console(file=screen, width=80, color_system=None).print(profile_table(profile, "clipscore"))
+    return screen.getvalue().splitlines()
+
+
+def test_the_table_fits_a_terminal_and_has_a_dash_for_what_is_not_there() -> None:
+    lines = printed(example("template1", {20: 0.65, 14: math.nan}))
+    assert not any("…" in line for line in lines)
+    assert "48 branches of 5 leaves" in lines[0]
+    columns = ["20", "0.65", "[0.60,", "0.70]", "0.125", "0.250", "0.375", "0.50", "[0.25,", "0.75]"]
+    assert lines[-3].split() == columns
+    assert lines[-2].split() == ["14", "-", *columns[4:]]
+    assert printed(example("template1", {20: 0.65}, style=False))[-2].split()[-2:] == ["0.375", "-"]
+
+
+def test_rows_are_one_per_tau_and_measure() -> None:
+    found = rows(example("template1", {20: 0.65, 14: 0.25}))
+    assert len(found) == 10
+    assert found[5] == {
+        "tau": 14, "metric": "open_share", "value": 0.25, "low": 0.2, "high": 0.3, "branches": 48, "leaves": 5,
+    }  # fmt: skip
+
+
+def coloured(path: Path, colour: str) -> int:
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return int((abs(pixels - ImageColor.getrgb(colour)).max(2) < 8).sum())
+
+
+def test_the_figure_shows_every_set(tmp_path: Path) -> None:
+    one, both = tmp_path / "one.png", tmp_path / "both.png"
+    first, second = example("template1", {20: 0.65, 14: 0.2, 6: math.nan}), example("template2", {20: 0.4, 3: 0.1})
+    draw_openness({"template1": first}, one, "pocket")
+    draw_openness({"template1": first, "template2": second}, both)
+    with Image.open(one) as image:
+        assert image.format == "PNG"
+        assert min(image.size) >= 500
+    assert coloured(one, COLOURS[0]) > 300
+    assert coloured(one, COLOURS[1]) == 0
+    assert min(coloured(both, COLOURS[0]), coloured(both, COLOURS[1])) > 300
+
+
+def test_a_figure_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    check_png(tmp_path / "a.PNG")
+    with pytest.raises(UserError, match=r"ends in \.png"):
+        check_png(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="does not exist"):
+        check_png(tmp_path / "gone" / "a.png")
