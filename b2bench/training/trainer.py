@@ -1,6 +1,6 @@
 """A run: rounds of rollout, reward, advantage, selection and update, with every reward query logged.
 
-It knows neither the algorithm's name nor what an image shows. One round is DESIGN section 4: interval,
+It knows neither the algorithm's name nor what an image shows. One round (docs/architecture.md): interval,
 prompts, rollout, reward, advantage, selection, update, then one transaction and one checkpoint; at
 milestones in reward queries an evaluation.
 """
