@@ -72,7 +72,9 @@ class DPOK:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
         if min(self.reward_weight, self.kl_weight) < 0:
-            raise ValueError(f"reward_weight = {self.reward_weight}, kl_weight = {self.kl_weight}: one is negative")
+            raise ValueError(
+                f"reward_weight = {self.reward_weight}, kl_weight = {self.kl_weight}: neither can be negative"
+            )
 
     def setup(self, policy: Policy, generator: torch.Generator) -> None:
         """Make the value network, where it is wanted."""

@@ -52,12 +52,12 @@ class DDIM:
         if prediction not in ("epsilon", "v_prediction"):
             raise UserError(
                 f"the scheduler predicts {prediction!r}; b2bench reads epsilon (Stable Diffusion v1) and v_prediction "
-                "(Stable Diffusion v2.1). Choose such a checkpoint."
+                "(Stable Diffusion v2.1). Try such a checkpoint."
             )
         if config.get("clip_sample") or config.get("thresholding"):
             raise UserError(
                 "the scheduler clips or thresholds x0, which has no Gaussian log-probability. "
-                "Set clip_sample and thresholding to false in scheduler_config.json."
+                "Try clip_sample and thresholding false in scheduler_config.json."
             )
         train_steps = int(config["num_train_timesteps"])
         if not 1 <= num_steps <= train_steps:
@@ -77,7 +77,7 @@ class DDIM:
             step = int((variance <= 1e-12).nonzero()[0])
             raise UserError(
                 f"the scheduler's variance is zero at step {step} of {num_steps} (timestep "
-                f"{int(self.timesteps[step])}, eta {eta:g}): its log-probability is not finite. Use eta above 0, "
+                f"{int(self.timesteps[step])}, eta {eta:g}): its log-probability is not finite. Try eta above 0, "
                 "steps_offset=1 and set_alpha_to_one=false, as in Stable Diffusion v1."
             )
         # Of a network's output and of the state in the noise: e = v sqrt(a_t) + x_t sqrt(1 - a_t) for a network that

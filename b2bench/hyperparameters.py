@@ -94,8 +94,9 @@ def parse_value(parameter: Hyperparameter, value: Any) -> Any:
         if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
             return None
         wanted = next(part for part in get_args(wanted) if part is not type(None))
+    kind = "one of" if get_origin(wanted) is Literal else "of type"
     wrong = UserError(
-        f"{parameter.name} = {value!r} is no {parameter.type_name}; its default is {parameter.default!r}. "
+        f"{parameter.name} = {value!r} is not {kind} {parameter.type_name}; try its default, {parameter.default!r}. "
         f"{parameter.doc}"
     )
     if get_origin(wanted) is Literal:
@@ -154,11 +155,11 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
     except BaseException as error:  # TypeError: a plugin's field without default; others: its __post_init__
         plain = isinstance(error, TypeError | ValueError | UserError) and str(error)
         reason = str(error) if plain else described(error)
-        raise UserError(f"{key}: {reason}. b2bench show {key} explains the settings.") from None
+        raise UserError(f"{key}: {reason}. Try b2bench show {key}, which explains the settings.") from None
     for name in known:
         value = getattr(made, name)
         if not isinstance(value, (*PLAIN, type(None))):  # its default, or what __post_init__ made of it
             raise UserError(f"{key}: {name} = {value!r} is of type {type(value).__name__}; {rule}")
         if isinstance(value, str) and not _is_text(value):
-            raise UserError(f"{key}: {name} = {value!r} is no UTF-8 text, which no store holds")
+            raise UserError(f"{key}: {name} = {value!r} is not UTF-8 text, which a store cannot hold")
     return made

@@ -32,7 +32,9 @@ def parse_where(conditions: Sequence[str]) -> dict[str, set[str]]:
     for condition in conditions:
         name, equals, values = condition.partition("=")
         if not equals or name not in known or not values:
-            raise UserError(f"--where {condition!r}: write NAME=VALUE or NAME=VALUE,VALUE with {', '.join(known)}")
+            raise UserError(
+                f"--where {condition!r} is not a condition; try NAME=VALUE or NAME=VALUE,VALUE with {', '.join(known)}"
+            )
         found.setdefault(name, set()).update(value.strip() for value in values.split(","))
     return found
 

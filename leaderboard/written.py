@@ -61,7 +61,9 @@ def between_markers(text: str, report: str) -> str:
     """
     start, stop = text.find(BEGIN), text.find(END)
     if start < 0 or stop < start:
-        raise ValueError(f"it has no line {BEGIN} followed by one {END}, between which the report is written")
+        raise ValueError(
+            f"it has no line {BEGIN} followed by a line {END}, between which the report is written; try adding them"
+        )
     return f"{text[: start + len(BEGIN)]}\n{report}{text[stop:]}"
 
 

@@ -34,7 +34,7 @@ def _load(loader: Any, source: str, size: str, **options: Any) -> Any:
         if Path(source).is_dir() or not size:
             raise UserError(f"BERTScore checkpoint {source} cannot be read: {reason}") from None
         raise UserError(
-            f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Get it with: "
+            f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Try: "
             f"hf download {source}, on a machine with access, and set HF_HOME to that cache. ({reason})"
         ) from None
 
@@ -73,7 +73,7 @@ class BERTScore:
 
     def __post_init__(self) -> None:
         if min(self.batch, self.max_new_tokens) < 1:
-            raise ValueError(f"batch = {self.batch}, max_new_tokens = {self.max_new_tokens}: each is at least 1")
+            raise ValueError(f"batch = {self.batch}, max_new_tokens = {self.max_new_tokens}: each must be at least 1")
 
     def prepare(self, device: torch.device) -> None:
         """Load captioner and BERT before the first query, so that a missing one stops nothing halfway."""

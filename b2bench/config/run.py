@@ -148,5 +148,5 @@ def check_shares(config: RunConfig, processes: int) -> None:
     if least < processes:
         raise UserError(
             f"{processes} processes are too many: the smallest round has {draws} prompt draws, the smallest evaluation "
-            f"{test} test and {train} training images; take at most {least}"
+            f"{test} test and {train} training images; try at most {least}"
         )

@@ -152,7 +152,7 @@ class Store(Database):
         the other store. Profiles come along.
 
         Raises:
-            UserError: the other store has a run whose id is no name of a folder; nothing was copied then.
+            UserError: the other store has a run whose id is not a name of a folder; nothing was copied then.
         """
         source = Store(other, self.patience)
         runs = source.runs()
@@ -264,10 +264,10 @@ class Store(Database):
                 return matches[0]
             if matches:
                 found = ", ".join(run["run_id"] for run in matches[:8]) + (", ..." if len(matches) > 8 else "")
-                raise UserError(f"run {text!r} in {self.path} is ambiguous; which of: {found}?")
+                raise UserError(f"run {text!r} in {self.path} is ambiguous; try one of {found}")
         names = {name for run in runs for name in (run["run_id"], run["name"]) if name}
         close = difflib.get_close_matches(text, sorted(names), n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "`b2bench ls runs` lists those that are"
+        hint = f"did you mean {', '.join(close)}?" if close else "try `b2bench ls runs`"
         raise UserError(f"no run {text!r} in {self.path}; {hint}")
 
     def named_run(self, name: str | None, config_hash: str, seed: int, benchmark_version: str) -> Row | None:
@@ -284,5 +284,5 @@ class Store(Database):
         if found:
             what = ("other settings", "another seed", f"benchmark version {found[-1]['benchmark_version']}")
             other = [text for text, (key, value) in zip(what, asked.items(), strict=True) if found[-1][key] != value]
-            raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; choose another name")
+            raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; try another name")
         return None

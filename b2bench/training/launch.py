@@ -33,7 +33,9 @@ def has_gpus(processes: int) -> bool:
 
     found = torch.cuda.device_count()
     if 0 < found < processes:
-        raise UserError(f"--processes {processes}: this machine has {found} GPUs, and a process takes one of its own")
+        raise UserError(
+            f"--processes {processes}: this machine has {found} GPUs, and a process needs one; try --processes {found}"
+        )
     return found > 0
 
 

@@ -114,7 +114,7 @@ class Trainer:
             reason = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
             with contextlib.suppress(UserError):  # the store may be on the same disk; it is found stale later
                 self._finish("interrupted", reason)
-            again = f"make room, then go on from the last whole round with --resume {self.run_id}"
+            again = f"try making room, then --resume {self.run_id}, which continues from the last whole round"
             raise RunFailed(f"round {self.round}: {reason}; {again}") from error
         except (RunFailed, UserError) as error:
             self._finish("failed", str(error))
@@ -142,7 +142,7 @@ class Trainer:
         """Take up the last checkpoint, and undo what the store holds beyond it.
 
         Raises:
-            UserError: the checkpoint is whole, and of another run or none.
+            UserError: the checkpoint is whole, but it is not of this run.
         """
         state = load_checkpoint(self.folder, self.listener.warned)
         self.engine.same(None)  # nobody goes on, and replaces it, before everybody has read it
@@ -154,8 +154,8 @@ class Trainer:
         except Exception as error:  # torch, peft and what is not there raise many kinds
             reason = " ".join(described(error).split())[:200]
             raise UserError(
-                f"the newest checkpoint in {self.folder} is not of run {self.run_id} ({reason}); remove it to go on "
-                "from the one before it, or start the run anew"
+                f"the newest checkpoint in {self.folder} is not of run {self.run_id} ({reason}); try removing it, "
+                "to continue from the one before it, or a new run"
             ) from None
         self._rewind(self.round, self.queries)
 

@@ -176,9 +176,9 @@ def test_runs_travel_between_stores_and_as_parquet(folder: Path, b2bench: Callab
 
 def test_what_cannot_travel_is_said(folder: Path, b2bench: Callable[..., Any]) -> None:
     for arguments, reason in (
-        (("merge", "missing.duckdb", "--into", "all.duckdb"), "there is no database missing.duckdb"),
-        (("export", "out", "--where", "algorithm=pg"), "holds no ended run that fits"),
-        (("export", "out", "--where", "colour=red"), "write NAME=VALUE"),
+        (("merge", "missing.duckdb", "--into", "all.duckdb"), "database missing.duckdb does not exist"),
+        (("export", "out", "--where", "algorithm=pg"), "holds no finished run that fits"),
+        (("export", "out", "--where", "colour=red"), "try NAME=VALUE"),
         (("import", "nowhere"), "nowhere/runs.parquet cannot be read: No such file or directory"),
     ):
         ended = b2bench(*arguments)

@@ -282,7 +282,7 @@ def test_a_checkpoint_without_log_probs_is_refused(
 
 def test_a_folder_that_is_no_pipeline_is_refused(other_pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no diffusers pipeline"):
+    with pytest.raises(UserError, match="not a diffusers pipeline"):
         find_backbone(str(tmp_path / "empty"))
     other = edited(other_pipeline, tmp_path / "xl", "model_index.json", _class_name="StableDiffusionXLPipeline")
     with pytest.raises(UserError, match="StableDiffusionXLPipeline"):

@@ -172,7 +172,7 @@ def test_find_run(started: Store, text: str, expected: str) -> None:
 
 def test_find_run_says_what_it_could_have_been(started: Store) -> None:
     started.start_run(run_row("a12"))
-    with pytest.raises(UserError, match="ambiguous; which of: a1, a12"):
+    with pytest.raises(UserError, match="ambiguous; try one of a1, a12"):
         started.find_run("ddpo")
     with pytest.raises(UserError, match="did you mean ddpo-b2-a1"):
         started.find_run("dpo-b2-a1")
@@ -444,11 +444,11 @@ def schema(kind: str, values: str) -> Callable[[Path], None]:
         (lambda path: path.write_text("hello" * 1000), "not a DuckDB file"),
         (lambda path: path.write_bytes(b""), "not a DuckDB file"),
         (newer, "schema version 99"),
-        (foreign, "no b2bench store"),
-        (schema("INTEGER", "(NULL)"), "no b2bench store"),
-        (schema("VARCHAR", "('one')"), "no b2bench store"),
-        (schema("INTEGER", "(0)"), "no b2bench store"),
-        (schema("INTEGER", f"({SCHEMA_VERSION})"), "no b2bench store"),
+        (foreign, "not a b2bench store"),
+        (schema("INTEGER", "(NULL)"), "not a b2bench store"),
+        (schema("VARCHAR", "('one')"), "not a b2bench store"),
+        (schema("INTEGER", "(0)"), "not a b2bench store"),
+        (schema("INTEGER", f"({SCHEMA_VERSION})"), "not a b2bench store"),
     ],
     ids=["text", "empty", "newer", "foreign", "null version", "text version", "version 0", "only a version"],
 )
