@@ -252,7 +252,7 @@ def test_merge_leaves_what_ended_and_names_what_differs(started: Store, tmp_path
 def test_a_run_whose_id_is_a_path_is_not_merged(run_id: str, started: Store, tmp_path: Path) -> None:
     started.start_run(run_row(run_id))
     here = Store(tmp_path / "here.duckdb")
-    with pytest.raises(UserError, match="no name of a run"):
+    with pytest.raises(UserError, match="not a name of a run"):
         here.merge(started.path)
     assert not here.path.exists()
 
