@@ -90,7 +90,7 @@ class DDIM:
         self.noise_weight = ((1 - b - variance).clamp(min=0).sqrt() - (b * (1 - a) / a).sqrt()).float()
 
     def noise(self, output: Tensor, latents: Tensor, step: Tensor) -> Tensor:
-        """The noise prediction e that follows from a network's output [B, C, H, W] at ``step`` [B]."""
+        """Return the noise prediction e that follows from a network's output [B, C, H, W] at ``step`` [B]."""
         if not self.predicts_velocity:
             return output
         of_output, of_state = (self._at(weights, latents, step) for weights in self._noise_from)
@@ -101,6 +101,6 @@ class DDIM:
         return weights[step.to("cpu")].to(latents.device).reshape(-1, *[1] * (latents.ndim - 1))
 
     def transition(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
-        """p(x_{k+1} | x_k) from a noise prediction [B, C, H, W] at ``step`` [B]; std [B]."""
+        """Return p(x_{k+1} | x_k) for a noise prediction [B, C, H, W] at ``step`` [B]; std [B]."""
         state, prediction = (self._at(weights, latents, step) for weights in (self.state_weight, self.noise_weight))
         return Gaussian(state * latents + prediction * noise, self.sigma[step.to("cpu")].to(latents.device))

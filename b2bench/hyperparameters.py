@@ -58,7 +58,7 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def hyperparameters(cls: type) -> list[Hyperparameter]:
-    """The fields of a dataclass with type, default and docstring, in order."""
+    """Return the fields of a dataclass with type, default and docstring, in order."""
     try:
         hints, docs = get_type_hints(cls), _field_docs(cls)
     except NameError as error:
@@ -83,7 +83,7 @@ def _settable(wanted: Any) -> bool:
 
 
 def parse_value(parameter: Hyperparameter, value: Any) -> Any:
-    """``value`` (text from the command line, or a TOML value) in the parameter's type.
+    """Convert ``value`` (text from the command line, or a TOML value) to the parameter's type.
 
     Raises:
         UserError: it does not fit; the message names the parameter, its type and the value.
@@ -132,7 +132,7 @@ def _is_text(value: str) -> bool:
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:
-    """An instance with the given hyperparameters, each checked against its type.
+    """Build an instance with the given hyperparameters, each checked against its type.
 
     Raises:
         UserError: an unknown name, a value of the wrong type, or one that the class itself refuses; or a

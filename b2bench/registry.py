@@ -78,7 +78,7 @@ def _marked(module: ModuleType, kind: Kind | None = None) -> list[type]:
 
 
 def place_in_plugin(error: BaseException) -> str:
-    """``file, line n`` of the deepest call of a plugin file that ``error`` went through; "" if there was none."""
+    """Return ``file, line n`` of the deepest plugin call that ``error`` went through; "" if there was none."""
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         if str(frame.f_globals.get("__name__")).startswith(_PLUGIN):
@@ -117,7 +117,7 @@ def kind_of(cls: type) -> Kind:
 
 
 def import_plugin(path: Path) -> list[type]:
-    """Every marked class of a Python file.
+    """Return every marked class of a Python file.
 
     Raises:
         UserError: no such file, it does not import (with the line), or it marks no class.
@@ -214,7 +214,7 @@ class Registry:
         return list(self.origins)
 
     def get(self, name: str) -> type:
-        """The class registered under ``name``.
+        """Return the class registered under ``name``.
 
         Raises:
             UserError: there is none; with the closest name.
@@ -228,7 +228,7 @@ class Registry:
 
 
 def load_registries(plugins: Iterable[Path] = ()) -> dict[Kind, Registry]:
-    """A registry of each kind, with the marked classes of the plugin files added; each file is run once.
+    """Make a registry of each kind, with the marked classes of the plugin files added; each file is run once.
 
     Raises:
         UserError: a file does not import or marks no class, or two plugins share a name.

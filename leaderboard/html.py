@@ -21,7 +21,7 @@ def html(
     samples: Sequence[Mapping[str, Any]] = (),
     runs: Path = Path("runs"),
 ) -> str:
-    """The whole file. Everything from the store is escaped, and figures are images, in which no script runs.
+    """Return the whole file. Everything from the store is escaped; figures are images, in which no script runs.
 
     ``samples`` are rows of ``Store.samples``; the images that they name are in the run folders under ``runs``.
     """

@@ -40,7 +40,7 @@ def parse_where(conditions: Sequence[str]) -> dict[str, set[str]]:
 
 
 def select(tables: Sequence[Tables], where: dict[str, set[str]]) -> list[Tables]:
-    """The tables and rows that fit. Rows are left out, not runs: p-values stay those of the whole table."""
+    """Select the tables and rows that fit. Rows are left out, not runs: p-values stay the whole table's."""
     found = []
     for group in tables:
         context = group.head.context
@@ -81,7 +81,7 @@ def held(tables: Sequence[Tables]) -> str:
 
 
 def problems(tables: Sequence[Tables]) -> list[str]:
-    """What keeps a report from being one comparison: missing seeds and values, unfinished and failed runs, versions."""
+    """List what keeps a report from being one comparison: missing seeds and values, runs that are not done, versions."""
     found = []
     versions = sorted({group.head.context.benchmark_version for group in tables})
     if len(versions) > 1:

@@ -31,7 +31,7 @@ def _entity(match: re.Match[str]) -> str:
 
 
 def markdown(sections: Sequence[Section], heading: str = "") -> str:
-    """All sections as GitHub's Markdown; the same text for the same rows."""
+    """Write all sections as GitHub's Markdown; the same rows give the same text."""
     parts = [f"# {markdown_text(heading)}\n"] if heading else []
     if not sections:
         parts.append(f"{NOTHING}\n")

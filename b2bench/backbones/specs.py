@@ -74,7 +74,7 @@ _BUILT_IN = (
 
 
 def backbones() -> dict[str, Backbone]:
-    """Built-in backbones, then those of the entry-point group ``b2bench.backbones``."""
+    """Return the built-in backbones, then the ones of the entry-point group ``b2bench.backbones``."""
     found = {backbone.name: backbone for backbone in _BUILT_IN}
     for entry in entry_points(group="b2bench.backbones"):
         if entry.name in found:
@@ -127,7 +127,7 @@ def _single_file(path: Path) -> Backbone:
 
 
 def find_backbone(name: str) -> Backbone:
-    """A registered backbone, or any pipeline folder, checkpoint file or pocket variant by its path, or a hub id.
+    """Find a registered backbone, a pipeline folder, checkpoint file or pocket variant by its path, or a hub id.
 
     Raises:
         UserError: the name is none of these, or the folder is not a StableDiffusionPipeline.

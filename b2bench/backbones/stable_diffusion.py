@@ -153,7 +153,7 @@ class StableDiffusion:
 
     @property
     def latent_size(self) -> int:
-        """D, the number of latent dimensions that log-probabilities average over."""
+        """Return D, the number of latent dimensions that log-probabilities average over."""
         channels, height, width = self.latent_shape
         return channels * height * width
 
@@ -222,19 +222,19 @@ class StableDiffusion:
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=self.adapter_state())
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """The adapter's weights by name."""
+        """Return the adapter's weights by name."""
         return dict(get_peft_model_state_dict(self.unet))
 
     def set_adapter_state(self, state: dict[str, Tensor]) -> None:
         set_peft_model_state_dict(self.unet, state)
 
     def parameters(self) -> list[nn.Parameter]:
-        """The adapter's parameters, the only ones that are trained."""
+        """Return the adapter's parameters, the only ones that are trained."""
         return [p for name, p in self.unet.named_parameters() if "lora_" in name]
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Embed N prompts; equal ones once.
+        """Embed N prompts; equal prompts are embedded once.
 
         Raises:
             UserError: a prompt is longer than the text encoder reads (it would be cut silently).
@@ -255,7 +255,7 @@ class StableDiffusion:
         return Conditioning(embeddings[1:], embeddings[:1], index)
 
     def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
-        """The guided noise prediction at ``step`` [B]: [B, C, H, W], float32.
+        """Return the guided noise prediction at ``step`` [B]: [B, C, H, W], float32.
 
         Guidance w: e = e_empty + w (e_prompt - e_empty), both rows in one batch; w = 1 skips the first.
         """
@@ -289,16 +289,16 @@ class StableDiffusion:
             return self.network(latents, timestep, text)
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
-        """The DDIM transition that follows from a noise prediction."""
+        """Return the DDIM transition that follows from a noise prediction."""
         return self.ddim.transition(noise, latents, step)
 
     def transition(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Gaussian:
-        """p(x_{k+1} | x_k, prompt) at ``step`` [B]."""
+        """Return p(x_{k+1} | x_k, prompt) at ``step`` [B]."""
         return self.denoise(self.noise(cond, latents, step), latents, step)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1], float32, on the CPU, ``decoded_at_once``."""
+        """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1], float32, CPU, ``decoded_at_once``."""
         scaled = latents.to(self.device) / self.vae.config.scaling_factor
 
         def run(part: Tensor) -> Tensor:
@@ -312,7 +312,7 @@ class StableDiffusion:
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        """While it is open, and without gradient, the pretrained model: the adapter is switched off."""
+        """Switch the adapter off while the context is open: the pretrained model, without gradient."""
         # Not diffusers' disable_adapters(): it looks up peft's version and walks the whole network each time,
         # which was an eighth of DPOK's update on pocket.
         layers = self._lora_layers()

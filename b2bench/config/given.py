@@ -10,7 +10,7 @@ from b2bench.errors import UserError
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """A TOML file of options (algo, wrapper, ...) and a table ``[set]`` of hyperparameters.
+    """Read a TOML file of options (algo, wrapper, ...) and a table ``[set]`` of hyperparameters.
 
     Raises:
         UserError: the file is missing or no TOML; with the line.
@@ -40,7 +40,7 @@ def check_text(what: str, text: str | None) -> None:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """``["lr=1e-3"]`` to ``{"lr": "1e-3"}``.
+    """Turn ``["lr=1e-3"]`` into ``{"lr": "1e-3"}``.
 
     Raises:
         UserError: an entry without ``=``, or a name given twice.

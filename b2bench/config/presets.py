@@ -76,12 +76,12 @@ class Preset:
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with b2bench, sorted."""
+    """Return the names of the presets that come with b2bench, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load_preset(text: str) -> Preset:
-    """``NAME``, ``NAME:CHOICE``, or the same with a path of a TOML file for the name.
+    """Load ``NAME``, ``NAME:CHOICE``, or the same with the path of a TOML file for the name.
 
     Raises:
         UserError: the preset or choice does not exist, or the file is not a preset. The message says what and where.

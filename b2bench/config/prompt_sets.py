@@ -65,7 +65,7 @@ class PromptSet:
 
 
 def prompt_set_names() -> list[str]:
-    """Names of the registered prompt sets, built-in ones first, without loading any.
+    """Return the names of the registered prompt sets, built-in ones first, without loading any.
 
     Raises UserError if two origins claim one name.
     """
@@ -73,7 +73,7 @@ def prompt_set_names() -> list[str]:
 
 
 def load_prompts(name_or_path: str | Path) -> PromptSet:
-    """The prompt set of a registered name, of a text file or of a folder like the built-in ones.
+    """Load the prompt set of a registered name, of a text file or of a folder like the built-in ones.
 
     A name goes before a path; write ``./NAME`` for a file that is called like a set. A text file is
     train and test at once (``train == test``), so its test numbers say nothing about unseen prompts;

@@ -202,7 +202,7 @@ def check_untrained_values(what: str, settings: Sequence[str], config: RunConfig
 
 
 def from_dict(content: Mapping[str, Any]) -> RunConfig:
-    """Inverse of :meth:`RunConfig.as_dict`, for resuming.
+    """Rebuild a configuration from :meth:`RunConfig.as_dict`, for resuming.
 
     Raises:
         UserError: a plugin or a prompt file is missing, or the prompts have changed since.

@@ -121,7 +121,7 @@ class Database:
         self._read(lambda _: None)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Rows of any query, on a read-only connection; JSON columns as text.
+        """Return the rows of any query, on a read-only connection; JSON columns are text.
 
         Raises :class:`UserError` with DuckDB's message where the query is wrong or would write.
         """

@@ -24,10 +24,10 @@ def is_first() -> bool:
 
 
 def has_gpus(processes: int) -> bool:
-    """Whether each of ``processes`` can have a GPU of its own; False where there is none at all.
+    """Tell whether each of ``processes`` can have a GPU of its own; False if there is no GPU at all.
 
     Raises:
-        UserError: there are some, and too few.
+        UserError: there are GPUs, but too few.
     """
     import torch
 

@@ -67,7 +67,7 @@ def load(
 
 @contextlib.contextmanager
 def plugin_errors(what: str) -> Iterator[None]:
-    """Whatever a plugin raises before the first round becomes one line that says where.
+    """Turn whatever a plugin raises before the first round into one line that says where.
 
     Raises:
         UserError: the plugin raised something.
@@ -107,7 +107,7 @@ def ready_reward(config: RunConfig, device: torch.device) -> tuple[Any, torch.de
 
 
 def known_device(name: str) -> torch.device:
-    """The device of this name.
+    """Return the device of this name.
 
     Raises:
         UserError: this machine has none.

@@ -89,7 +89,7 @@ class Trainer:
         self._warned: set[str] = set()
 
     def run(self) -> Summary:
-        """Run to the end of the budget. Whatever happens, the store says how it ended.
+        """Run to the end of the budget. In any case the store says how the run ended.
 
         Raises:
             RunFailed: the run cannot go on; status and reason are in the store.
@@ -126,7 +126,7 @@ class Trainer:
         return self.engine.alone(lambda: self._summary(seconds, self.queries - first, weights))
 
     def _fail(self, error: BaseException) -> NoReturn:
-        """End a run by an error that nobody foresaw: its place in the reason, its traceback in the folder."""
+        """End a run by an unforeseen error: its place goes into the reason, and its traceback into the folder."""
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{described(error)} ({where.filename}, line {where.lineno})"
         self._finish("failed", reason)
@@ -193,7 +193,7 @@ class Trainer:
         self.listener.evaluated(self.queries, result)
 
     def _start(self) -> Evaluation:
-        """The evaluation of the pretrained model: that of an earlier run where the store has the same, else its own."""
+        """Return the evaluation of the pretrained model: an earlier run's if the store has the same, else its own."""
         config, key = self.config, start_key(self.config, self.policy.device, self.engine.world)
         known = self.engine.alone(lambda: known_start(self.store, key, config))
         return known or marked(self._measured_now(), key)
@@ -229,7 +229,7 @@ class Trainer:
         return files
 
     def _drawn_again(self, places: Sequence[int], n: int) -> dict[int, Tensor]:
-        """Images of an evaluation of ``n`` test images that another run made: by prompt and noise they are the same."""
+        """Draw images of another run's evaluation of ``n`` test images again: prompt and noise are the same."""
         texts, settings = self.config.prompts.test, self.config.settings
         every = eval_prompts(texts, n)
         pairs = [every[place] for place in places]
@@ -238,7 +238,7 @@ class Trainer:
         return dict(zip(places, images, strict=True))
 
     def _sample(self, draws: int) -> Trajectories:
-        """This process's rollouts of a round, and the prompts and groups of all."""
+        """Sample this process's rollouts of a round, and return them with the prompts and groups of all."""
         config, settings, round = self.config, self.config.settings, self.round
         interval = config.wrapper.interval(round, config.rounds, settings.steps)
         train, samples = config.prompts.train, settings.samples
@@ -266,7 +266,7 @@ class Trainer:
         )
 
     def _measured(self, trajectories: Trajectories) -> Tensor:
-        """Scores [N] of all rollouts: each process asks its own reward for those of its own."""
+        """Score all rollouts, [N]: each process asks its own reward for its own rollouts."""
         config, n = self.config, len(trajectories.images)
         prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
         error, scores = None, torch.zeros(n)
@@ -403,12 +403,12 @@ class Trainer:
 
 
 def query_noise(seed: int, round: int, first: int, n: int) -> Tensor:
-    """Standard normal noise [n] of the reward queries ``first`` and on of a run; each has its own, resumed or not."""
+    """Draw standard normal noise [n] for the reward queries from ``first`` on; each has its own, resumed or not."""
     return normal((), seed, "reward-noise", [(round, first + i) for i in range(n)])
 
 
 def peak_mb(device: torch.device) -> float:
-    """Peak memory so far in MiB: of the GPU where there is one, else of the process."""
+    """Return peak memory so far in MiB: of the GPU if there is one, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     # Linux counts in KiB, macOS in bytes.

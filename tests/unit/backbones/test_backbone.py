@@ -192,7 +192,7 @@ def test_what_is_no_lora_of_this_backbone_is_refused(
     (tmp_path / "broken.safetensors").unlink()
     policy.save_lora(tmp_path)
     other = StableDiffusion(load_pipeline(find_backbone(str(other_pipeline))), num_steps=4, eta=1.0, guidance=5.0)
-    with pytest.raises(UserError, match="no LoRA for this backbone"):
+    with pytest.raises(UserError, match="not a LoRA for this backbone"):
         other.load_lora(tmp_path)
 
 

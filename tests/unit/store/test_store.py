@@ -471,7 +471,7 @@ def test_a_folder_and_a_missing_folder(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_text() -> None:
-    with pytest.raises(UserError, match="no UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8"):
         Store("caf\udce9.duckdb")
 
 
