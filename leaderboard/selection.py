@@ -81,7 +81,7 @@ def held(tables: Sequence[Tables]) -> str:
 
 
 def problems(tables: Sequence[Tables]) -> list[str]:
-    """List what keeps a report from being one comparison: missing seeds and values, runs that are not done, versions."""
+    """List what keeps a report from being one comparison: missing seeds or values, runs that are not done, versions."""
     found = []
     versions = sorted({group.head.context.benchmark_version for group in tables})
     if len(versions) > 1:

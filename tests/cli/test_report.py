@@ -140,11 +140,11 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     ("arguments", "reason"),
     [
         (("--where", "colour=red"), "--where 'colour=red'"),
-        (("--margin", "0"), "--margin 0 is not above 0"),
+        (("--margin", "0"), "--margin 0 is not a number above 0"),
         (("--out", "report.txt"), "--format markdown"),
         (("--format", "pdf"), "pdf"),
         (("--format", "html", "--out", "none/report.html"), "cannot be written"),
-        (("--format", "csv", "--title", "Mine"), "--title heads a page: csv"),
+        (("--format", "csv", "--title", "Mine"), "--title heads a page, and csv"),
         (("--figures", "b2bench.duckdb"), "--figures b2bench.duckdb cannot be written"),
         (("--format", "latex", "--figures", "50%"), "TeX reads characters"),
     ],

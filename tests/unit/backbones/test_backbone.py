@@ -184,7 +184,7 @@ def test_what_is_no_lora_of_this_backbone_is_refused(
     policy = make_policy()
     with pytest.raises(UserError, match="0 safetensors"):
         policy.load_lora(tmp_path)
-    with pytest.raises(UserError, match=r"no \.safetensors"):
+    with pytest.raises(UserError, match=r"not a \.safetensors"):
         policy.load_lora(tmp_path / "lora.bin")
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="no LoRA"):
