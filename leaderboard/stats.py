@@ -177,7 +177,7 @@ def rank_ranges(values: Sequence[Sequence[float]], alpha: float = 0.05) -> list[
 def area_under_curve(queries: Sequence[float], values: Sequence[float], budget: float) -> float:
     """Return the mean of a curve over [0, budget], by trapezoids; the last value holds to the end.
 
-    nan where there is no point at 0, or a value is not finite.
+    nan if there is no point at 0, or if a value is not finite.
     """
     order = np.argsort(queries)
     x, y = np.asarray(queries, dtype=np.float64)[order], np.asarray(values, dtype=np.float64)[order]
@@ -204,7 +204,7 @@ def queries_to_target(queries: Sequence[float], values: Sequence[float], target:
 def over_optimised(trained: Paired, heldout: Paired) -> bool:
     """Tell whether the trained reward rose and the held-out score fell, both beyond their intervals.
 
-    Below three seeds there is no interval, and it is the signs that tell.
+    With fewer than three seeds there is no interval, and the signs decide.
     """
     if trained.mean is None or heldout.mean is None:
         return False

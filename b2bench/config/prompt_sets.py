@@ -84,7 +84,7 @@ def load_prompts(name_or_path: str | Path) -> PromptSet:
     if name_or_path in origins:
         origin = origins[str(name_or_path)]
         return _load_folder(origin) if isinstance(origin, Path) else _load_entry_point(origin)
-    # os.path rather than Path: "" and a name that is too long for a file are no path, not an exception.
+    # os.path rather than Path: "" and a name that is too long for a file are then not a path, and raise nothing.
     path = os.path.expanduser(name_or_path)
     if os.path.isdir(path):
         return _load_folder(Path(path))

@@ -98,7 +98,7 @@ def evaluate(
 ) -> Evaluation:
     """Sample ``images[split]`` images of ``prompts[split]`` and measure them, and on ``kl_images`` of test the KL.
 
-    ``seed`` is ``eval_seed``, which is no training seed: the prompts and the noise are the same in every run and at
+    ``seed`` is ``eval_seed``, not a training seed: the prompts and the noise are the same in every run and at
     every milestone, so that differences can be paired by image. ``first`` is that of :func:`measure`.
     """
 

@@ -187,7 +187,7 @@ def test_what_is_no_lora_of_this_backbone_is_refused(
     with pytest.raises(UserError, match=r"not a \.safetensors"):
         policy.load_lora(tmp_path / "lora.bin")
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
-    with pytest.raises(UserError, match="no LoRA"):
+    with pytest.raises(UserError, match="not a LoRA"):
         policy.load_lora(tmp_path / "broken.safetensors")
     (tmp_path / "broken.safetensors").unlink()
     policy.save_lora(tmp_path)
