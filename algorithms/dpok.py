@@ -72,10 +72,12 @@ class DPOK:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
         if min(self.reward_weight, self.kl_weight) < 0:
-            raise ValueError(f"reward_weight = {self.reward_weight}, kl_weight = {self.kl_weight}: one is negative")
+            raise ValueError(
+                f"reward_weight = {self.reward_weight}, kl_weight = {self.kl_weight}: neither can be negative"
+            )
 
     def setup(self, policy: Policy, generator: torch.Generator) -> None:
-        """Make the value network, where it is wanted."""
+        """Make the value network, if it is wanted."""
         if self.value_net:
             cond = policy.encode([""])
             with torch.random.fork_rng(devices=[]):
@@ -84,7 +86,7 @@ class DPOK:
             self.value.to(cond.table.device)
 
     def networks(self) -> Iterable[tuple[nn.Module, float]]:
-        """What is trained besides the adapter, each with its learning rate."""
+        """Return the networks that are trained besides the adapter, each with its learning rate."""
         return [(self.value, self.value_lr)] if self.value is not None else []
 
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:

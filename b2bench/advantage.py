@@ -24,7 +24,7 @@ class PromptAdvantage:
         self._past: dict[str, deque[list[float]]] = defaultdict(lambda: deque(maxlen=history))
 
     def __call__(self, reward: Tensor, prompts: list[str]) -> Tensor:
-        """Advantages [N] of rewards [N]; the round then joins the history."""
+        """Return advantages [N] of rewards [N]; the round then joins the history."""
         reward = reward.double()
         groups: dict[str, list[int]] = defaultdict(list)
         for row, prompt in enumerate(prompts):
@@ -43,7 +43,7 @@ class PromptAdvantage:
         return advantage.clamp(-self.clip, self.clip).float()
 
     def state(self) -> dict[str, list[list[float]]]:
-        """The history, for a checkpoint."""
+        """Return the history, for a checkpoint."""
         return {prompt: list(values) for prompt, values in self._past.items()}
 
     def load_state(self, state: dict[str, list[list[float]]]) -> None:
@@ -53,7 +53,7 @@ class PromptAdvantage:
 
 
 def best_and_worst(trajectories: Trajectories) -> tuple[Tensor, Tensor]:
-    """Rows of the best and the worst rollout of each comparison group, [n] each; ties are skipped.
+    """Return rows of the best and the worst rollout of each comparison group, [n] each; ties are skipped.
 
     The wrapper's selection thresholds play no part: they would drop one side of a pair.
     """

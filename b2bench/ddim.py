@@ -52,12 +52,12 @@ class DDIM:
         if prediction not in ("epsilon", "v_prediction"):
             raise UserError(
                 f"the scheduler predicts {prediction!r}; b2bench reads epsilon (Stable Diffusion v1) and v_prediction "
-                "(Stable Diffusion v2.1). Choose such a checkpoint."
+                "(Stable Diffusion v2.1). Try such a checkpoint."
             )
         if config.get("clip_sample") or config.get("thresholding"):
             raise UserError(
                 "the scheduler clips or thresholds x0, which has no Gaussian log-probability. "
-                "Set clip_sample and thresholding to false in scheduler_config.json."
+                "Try clip_sample and thresholding false in scheduler_config.json."
             )
         train_steps = int(config["num_train_timesteps"])
         if not 1 <= num_steps <= train_steps:
@@ -77,7 +77,7 @@ class DDIM:
             step = int((variance <= 1e-12).nonzero()[0])
             raise UserError(
                 f"the scheduler's variance is zero at step {step} of {num_steps} (timestep "
-                f"{int(self.timesteps[step])}, eta {eta:g}): its log-probability is not finite. Use eta above 0, "
+                f"{int(self.timesteps[step])}, eta {eta:g}): its log-probability is not finite. Try eta above 0, "
                 "steps_offset=1 and set_alpha_to_one=false, as in Stable Diffusion v1."
             )
         # Of a network's output and of the state in the noise: e = v sqrt(a_t) + x_t sqrt(1 - a_t) for a network that
@@ -90,7 +90,7 @@ class DDIM:
         self.noise_weight = ((1 - b - variance).clamp(min=0).sqrt() - (b * (1 - a) / a).sqrt()).float()
 
     def noise(self, output: Tensor, latents: Tensor, step: Tensor) -> Tensor:
-        """The noise prediction e that follows from a network's output [B, C, H, W] at ``step`` [B]."""
+        """Return the noise prediction e that follows from a network's output [B, C, H, W] at ``step`` [B]."""
         if not self.predicts_velocity:
             return output
         of_output, of_state = (self._at(weights, latents, step) for weights in self._noise_from)
@@ -101,6 +101,6 @@ class DDIM:
         return weights[step.to("cpu")].to(latents.device).reshape(-1, *[1] * (latents.ndim - 1))
 
     def transition(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
-        """p(x_{k+1} | x_k) from a noise prediction [B, C, H, W] at ``step`` [B]; std [B]."""
+        """Return p(x_{k+1} | x_k) for a noise prediction [B, C, H, W] at ``step`` [B]; std [B]."""
         state, prediction = (self._at(weights, latents, step) for weights in (self.state_weight, self.noise_weight))
         return Gaussian(state * latents + prediction * noise, self.sigma[step.to("cpu")].to(latents.device))

@@ -45,25 +45,25 @@ class Engine:
             self.scale_losses()
 
     def scale_losses(self) -> None:
-        """From now on be ``scaled``."""
+        """Scale losses from now on if ``scaled``."""
         self.scaler = torch.amp.GradScaler(self.device.type)
 
     @property
     def first(self) -> bool:
-        """Whether this process writes to the store, the disk and the terminal."""
+        """Tell whether this process writes to the store, the disk and the terminal."""
         return self.rank == 0
 
     def shares(self, n: int) -> list[range]:
-        """``n`` items in order, dealt to the processes as evenly as it goes; equal for all of them."""
+        """Deal ``n`` items in order to the processes, as evenly as possible; equal on all of them."""
         bounds = [n * i // self.world for i in range(self.world + 1)]
         return [range(bounds[i], bounds[i + 1]) for i in range(self.world)]
 
     def share(self, n: int) -> range:
-        """This process's part of ``n`` items."""
+        """Return this process's part of ``n`` items."""
         return self.shares(n)[self.rank]
 
     def same(self, value: T) -> T:
-        """Rank 0's value, a plain object, on every process."""
+        """Return rank 0's value, a plain object, on every process."""
         if self.world == 1:
             return value
         values = [value]
@@ -71,18 +71,18 @@ class Engine:
         return values[0]
 
     def every(self, value: T) -> list[T]:
-        """The plain objects of all processes, by rank."""
+        """Return the plain objects of all processes, by rank."""
         if self.world == 1:
             return [value]
         found: list[T] = gather_object([value])
         return found
 
     def concatenated(self, rows: Tensor) -> Tensor:
-        """Rows of all processes, by rank, on the CPU."""
+        """Join the rows of all processes, by rank, on the CPU."""
         return torch.cat(self.every(rows.cpu())) if self.world > 1 else rows.cpu()
 
     def agreed(self, error: Exception | None) -> None:
-        """Raise on every process what one of them met, lest the others wait for it.
+        """Raise on every process the error that one of them met, so that the others do not wait for it.
 
         Raises:
             Exception: this process's own error.

@@ -1,4 +1,4 @@
-"""How many images an evaluation takes. It needs no torch: reports ask, too."""
+"""How many images an evaluation takes. It needs no torch, because reports use it too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EvalImages:
 
 
 def automatic_images(queries: int) -> EvalImages:
-    """What the first and the last evaluation of a run of so many reward queries take where its settings leave it open.
+    """Return what the first and the last evaluation of a run of so many reward queries take by default.
 
     Evaluations are to take about a seventh of a run, by denoiser work and with every rollout trained on in full: then a
     query counts as four images of an evaluation, sampled once and trained on for three times that. A wrapper that

@@ -58,7 +58,7 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def hyperparameters(cls: type) -> list[Hyperparameter]:
-    """The fields of a dataclass with type, default and docstring, in order."""
+    """Return the fields of a dataclass with type, default and docstring, in order."""
     try:
         hints, docs = get_type_hints(cls), _field_docs(cls)
     except NameError as error:
@@ -83,7 +83,7 @@ def _settable(wanted: Any) -> bool:
 
 
 def parse_value(parameter: Hyperparameter, value: Any) -> Any:
-    """``value`` (text from the command line, or a TOML value) in the parameter's type.
+    """Convert ``value`` (text from the command line, or a TOML value) to the parameter's type.
 
     Raises:
         UserError: it does not fit; the message names the parameter, its type and the value.
@@ -94,8 +94,9 @@ def parse_value(parameter: Hyperparameter, value: Any) -> Any:
         if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
             return None
         wanted = next(part for part in get_args(wanted) if part is not type(None))
+    kind = "one of" if get_origin(wanted) is Literal else "of type"
     wrong = UserError(
-        f"{parameter.name} = {value!r} is no {parameter.type_name}; its default is {parameter.default!r}. "
+        f"{parameter.name} = {value!r} is not {kind} {parameter.type_name}; try its default, {parameter.default!r}. "
         f"{parameter.doc}"
     )
     if get_origin(wanted) is Literal:
@@ -131,7 +132,7 @@ def _is_text(value: str) -> bool:
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:
-    """An instance with the given hyperparameters, each checked against its type.
+    """Build an instance with the given hyperparameters, each checked against its type.
 
     Raises:
         UserError: an unknown name, a value of the wrong type, or one that the class itself refuses; or a
@@ -154,11 +155,11 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
     except BaseException as error:  # TypeError: a plugin's field without default; others: its __post_init__
         plain = isinstance(error, TypeError | ValueError | UserError) and str(error)
         reason = str(error) if plain else described(error)
-        raise UserError(f"{key}: {reason}. b2bench show {key} explains the settings.") from None
+        raise UserError(f"{key}: {reason}. Try b2bench show {key}, which explains the settings.") from None
     for name in known:
         value = getattr(made, name)
         if not isinstance(value, (*PLAIN, type(None))):  # its default, or what __post_init__ made of it
             raise UserError(f"{key}: {name} = {value!r} is of type {type(value).__name__}; {rule}")
         if isinstance(value, str) and not _is_text(value):
-            raise UserError(f"{key}: {name} = {value!r} is no UTF-8 text, which no store holds")
+            raise UserError(f"{key}: {name} = {value!r} is not UTF-8 text, which a store cannot hold")
     return made

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def plugin_path(path: Iterable[str], name: str) -> list[str]:
-    """``path`` of package ``b2bench.NAME``, extended by the checkout's top-level folder NAME if there is one.
+    """Extend ``path`` of package ``b2bench.NAME`` by the checkout's top-level folder NAME, if there is one.
 
     A wheel maps the folders into the package, so that no generic name lands in site-packages.
     """

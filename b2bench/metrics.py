@@ -56,25 +56,25 @@ STYLE_SHARE = "style_"
 
 
 def of_kind(kind: Kind) -> tuple[str, ...]:
-    """Names of the metrics of a kind, in the order in which tables have them."""
+    """Return the names of the metrics of a kind, in the order in which tables have them."""
     return tuple(name for name, metric in METRICS.items() if metric.kind == kind)
 
 
 def label(name: str) -> str:
-    """How a table calls a metric; a plugin's reward goes by its own name."""
+    """Return how a table calls a metric; a plugin's reward keeps its own name."""
     return METRICS[name].described if name in METRICS else name
 
 
 def style_share(name: str) -> str:
-    """The metric that holds the share of a style."""
+    """Return the metric that holds the share of a style."""
     return f"{STYLE_SHARE}{name}"
 
 
 def is_style_share(name: str) -> bool:
-    """Whether a metric is the share of a style."""
+    """Tell whether a metric is the share of a style."""
     return name.startswith(STYLE_SHARE) and name not in METRICS
 
 
 def is_taken(reward: str) -> bool:
-    """Whether a reward of this name would be stored under the name of something else that is measured."""
+    """Tell whether a reward of this name would be stored under the name of something else that is measured."""
     return is_style_share(reward) or (reward in METRICS and not METRICS[reward].reward)

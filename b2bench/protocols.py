@@ -19,28 +19,28 @@ class Policy(Protocol):
 
     @property
     def latent_size(self) -> int:
-        """D, the number of latent dimensions that log-probabilities average over."""
+        """Return D, the number of latent dimensions that log-probabilities average over."""
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Embed N prompts; equal ones once."""
+        """Embed N prompts; equal prompts are embedded once."""
 
     def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
-        """The guided noise prediction at ``step`` [B]: [B, C, H, W], float32."""
+        """Return the guided noise prediction at ``step`` [B]: [B, C, H, W], float32."""
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
-        """The DDIM transition that follows from a noise prediction."""
+        """Return the DDIM transition that follows from a noise prediction."""
 
     def transition(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Gaussian:
-        """``denoise(noise(...))``."""
+        """Return ``denoise(noise(...))``."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1]."""
+        """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1]."""
 
     def reference(self) -> AbstractContextManager[None]:
-        """While it is open, and without gradient, the pretrained model: the adapter is switched off."""
+        """Switch the adapter off while the context is open: the pretrained model, without gradient."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """The adapter's parameters, the only ones that are trained."""
+        """Return the adapter's parameters, the only ones that are trained."""
 
 
 @runtime_checkable
@@ -49,15 +49,15 @@ class Algorithm(Protocol):
 
     ``pairs`` true: batches are :class:`Pair`, best and worst of a comparison group. Optional:
     ``setup(policy, generator)`` before the first round, ``networks()`` for what else is trained, and
-    ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, None where it can.
+    ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, or None if it can.
     """
 
     pairs: ClassVar[bool]
 
     def loss(self, policy: Policy, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Mean loss over the rows of the batch, and metrics of the same batch, each a scalar or [B] (pairs: or [2B]).
+        """Return the mean loss over the rows of the batch, and its metrics, each a scalar or [B] (pairs: or [2B]).
 
-        ``batch`` is Transitions, or Pair where ``pairs`` is true.
+        ``batch`` is Transitions, or Pair if ``pairs`` is true.
         """
 
 
@@ -69,13 +69,13 @@ class Wrapper(Protocol):
     """
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
-        """The trained steps of a round (0-based) of a run of ``rounds``."""
+        """Return the trained steps of a round (0-based) of a run of ``rounds``."""
 
     def leaves(self, samples: int) -> int:
-        """Leaves per branch point, given ``samples`` rollouts per prompt draw; 1 is no branching."""
+        """Return the leaves per branch point, for ``samples`` rollouts per prompt draw; 1 means no branching."""
 
     def select(self, trajectories: Trajectories) -> Tensor:
-        """Which rollouts reach the loss: bool [N]."""
+        """Choose the rollouts that reach the loss: bool [N]."""
 
 
 @runtime_checkable
@@ -83,7 +83,7 @@ class Reward(Protocol):
     """A score of images for prompts. The harness counts N queries a call on training images."""
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> float scores [N]."""
+        """Score ``images`` [N, 3, h, w] in [0, 1]: floats [N]."""
 
 
 Batch = Transitions | Pair

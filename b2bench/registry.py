@@ -78,7 +78,7 @@ def _marked(module: ModuleType, kind: Kind | None = None) -> list[type]:
 
 
 def place_in_plugin(error: BaseException) -> str:
-    """``file, line n`` of the deepest call of a plugin file that ``error`` went through; "" if there was none."""
+    """Return ``file, line n`` of the deepest plugin call that ``error`` went through; "" if there was none."""
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         if str(frame.f_globals.get("__name__")).startswith(_PLUGIN):
@@ -108,7 +108,7 @@ def check_methods(cls: type) -> None:
     # not hasattr: every class can be called itself
     missing = [name for name in NEEDED[kind] if not any(name in vars(base) for base in cls.__mro__)]
     if missing:
-        raise UserError(f"{kind} {key_of(cls)} has no method {', '.join(missing)}; b2bench check tests a plugin")
+        raise UserError(f"{kind} {key_of(cls)} has no method {', '.join(missing)}; try b2bench check")
 
 
 def kind_of(cls: type) -> Kind:
@@ -117,23 +117,25 @@ def kind_of(cls: type) -> Kind:
 
 
 def import_plugin(path: Path) -> list[type]:
-    """Every marked class of a Python file.
+    """Return every marked class of a Python file.
 
     Raises:
         UserError: no such file, it does not import (with the line), or it marks no class.
     """
     if not path.is_file():
-        raise UserError(f"plugin {path} is not a file; pass the path of a .py file (b2bench new makes one)")
+        raise UserError(f"plugin {path} is not a file; try the path of a .py file (b2bench new makes one)")
     name = f"{_PLUGIN}{path.stem}_{abs(hash(str(path.resolve()))):x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"plugin {path} is no Python file; its name must end in .py")
+        raise UserError(f"plugin {path} is not a Python file; try a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and get_type_hints look the module up there
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise UserError(f"plugin {path}, line {error.lineno or '?'}: {error.msg}. Correct it and run again.") from None
+        raise UserError(
+            f"plugin {path}, line {error.lineno or '?'}: {error.msg}. Try correcting it, and run again."
+        ) from None
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -141,7 +143,7 @@ def import_plugin(path: Path) -> list[type]:
     found = _marked(module)
     if not found:
         raise UserError(
-            f"plugin {path} defines no algorithm, wrapper or reward: mark a class with "
+            f"plugin {path} defines no algorithm, wrapper or reward; try marking a class with "
             "@algorithm, @wrapper or @reward from b2bench.registry (examples/rwr.py is one)"
         )
     return found
@@ -160,11 +162,11 @@ def _load_entry_point(entry: EntryPoint, kind: Kind) -> type:
     else:
         if inspect.isclass(cls) and vars(cls).get(_MARK) == kind:
             return cls
-        reason = f"is no class marked with @{kind}"
+        reason = f"is not a class marked with @{kind}"
     package = f" {entry.dist.name}" if entry.dist else ""
     raise UserError(
         f"entry point {entry.name} = {entry.value} of group {entry.group} {reason}. "
-        f"Correct or uninstall the package{package} that brings it."
+        f"Try correcting or uninstalling the package{package} that brings it."
     )
 
 
@@ -196,7 +198,7 @@ class Registry:
         if origin.name in self.origins:
             raise UserError(
                 f"two {self.kind}s are named {origin.name!r}: {self.origins[origin.name].where} and "
-                f"{origin.where}. Rename the class of the one that is yours."
+                f"{origin.where}. Try renaming the class of the one that is yours."
             )
         self.origins[origin.name] = origin
 
@@ -212,7 +214,7 @@ class Registry:
         return list(self.origins)
 
     def get(self, name: str) -> type:
-        """The class registered under ``name``.
+        """Return the class registered under ``name``.
 
         Raises:
             UserError: there is none; with the closest name.
@@ -220,13 +222,13 @@ class Registry:
         if name not in self.origins:
             raise UserError(
                 f"unknown {self.kind} {name!r}.{suggestion(name, self.origins)} "
-                f"Known: {', '.join(self.origins)}. Your own: --plugin FILE.py"
+                f"Known: {', '.join(self.origins)}. For your own, try --plugin FILE.py"
             )
         return self.origins[name].load()
 
 
 def load_registries(plugins: Iterable[Path] = ()) -> dict[Kind, Registry]:
-    """A registry of each kind, with the marked classes of the plugin files added; each file is run once.
+    """Make a registry of each kind, with the marked classes of the plugin files added; each file is run once.
 
     Raises:
         UserError: a file does not import or marks no class, or two plugins share a name.

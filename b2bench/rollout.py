@@ -16,7 +16,7 @@ Noise = Callable[[Sequence[int], int], Tensor]
 
 
 def round_noise(policy: Policy, seed: int, round: int, first: int = 0) -> Noise:
-    """Noise of a training round whose rows count from ``first``: row i at step k depends on (seed, round, i, k)."""
+    """Make the noise of a training round from row ``first`` on: row i at step k depends on (seed, round, i, k)."""
 
     def draw(rows: Sequence[int], step: int) -> Tensor:
         return normal(policy.latent_shape, seed, "noise", [(round, first + row, step) for row in rows])
@@ -109,7 +109,7 @@ def rollout(
 
 @torch.no_grad()
 def path_kl(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: int = 64) -> Tensor:
-    """KL of the policy's sampler from the pretrained model's over all T steps, in nats: [N], one path each.
+    """Measure the KL of the policy's sampler from the pretrained one's over all T steps, in nats: [N], one path each.
 
     Along a path of the policy, the sum of the KLs of its T transitions, over all latent dimensions: its mean over
     paths is KL(p_policy(x_0..x_T) || p_pretrained(x_0..x_T)), an upper bound of that of the images.
@@ -132,7 +132,7 @@ def path_kl(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: i
 
 @torch.no_grad()
 def sample(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: int = 64) -> Tensor:
-    """Images [N, 3, h, w] in [0, 1] of N prompts, on the CPU; nothing of the way is kept."""
+    """Sample images [N, 3, h, w] in [0, 1] of N prompts, on the CPU; intermediate states are not kept."""
     cond, rows = policy.encode(prompts), list(range(len(prompts)))
     steps = range(policy.num_steps)
     final, _, _ = _denoise(policy, cond, noise(rows, -1), rows, steps, noise, micro_batch, record=False)

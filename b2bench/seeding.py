@@ -14,16 +14,16 @@ from torch import Tensor
 
 
 def derive(seed: int, stream: str, *indices: int) -> int:
-    """A 63-bit seed from a run seed, a stream name and indices (round, trajectory, step, ...)."""
+    """Derive a 63-bit seed from a run seed, a stream name and indices (round, trajectory, step, ...)."""
     text = ":".join([str(seed), stream, *map(str, indices)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(seed: int, stream: str, *indices: int) -> torch.Generator:
-    """A CPU generator for one purpose; the same on every device, so that GPU runs draw the same noise."""
+    """Make a CPU generator for one purpose; it is the same on every device, so GPU runs draw the same noise."""
     return torch.Generator().manual_seed(derive(seed, stream, *indices))
 
 
 def normal(shape: tuple[int, ...], seed: int, stream: str, rows: Sequence[tuple[int, ...]]) -> Tensor:
-    """Standard normal noise [len(rows), *shape], float32, CPU; row i depends on (seed, stream, rows[i]) alone."""
+    """Draw standard normal noise [len(rows), *shape], float32, CPU; row i depends only on (seed, stream, rows[i])."""
     return torch.stack([torch.randn(shape, generator=generator(seed, stream, *row)) for row in rows])

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 
 def visible(text: str) -> str:
-    """``text`` without control characters, which a terminal would obey: they are written out, as in Python."""
+    """Write out the control characters of ``text``, which a terminal would obey, as Python does."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def shortened(text: str, longest: int) -> str:
-    """``text``, without its middle where it has more than ``longest`` characters."""
+    """Cut the middle out of ``text`` if it has more than ``longest`` characters."""
     if len(text) <= longest:
         return text
     kept = max(1, (longest - 40) // 2)  # of each end; 40 is room for the words between them
@@ -20,13 +20,13 @@ def shortened(text: str, longest: int) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean x?"``, or nothing where no known name is close."""
+    """Return ``" Did you mean x?"``, or nothing if no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]}?" if close else ""
 
 
 def described(error: BaseException) -> str:
-    """``KeyError: 'a'``; a plugin's error may have no text, or raise where it is asked for one."""
+    """Return ``KeyError: 'a'``; a plugin's error may have no text, or raise when asked for one."""
     try:
         text = str(error)
     except Exception:

@@ -44,7 +44,7 @@ class Gaussian:
         return self.std.reshape(-1, *[1] * (self.mean.ndim - 1))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of ``x`` [B, ...], averaged over dimensions: [B], nats per dimension.
+        """Return the log-density of ``x`` [B, ...], averaged over dimensions: [B], nats per dimension.
 
         All public code of the DDPO family averages; a sum was unstable in reports on two of them.
         """
@@ -53,7 +53,7 @@ class Gaussian:
         return density.flatten(1).mean(1)
 
     def kl(self, other: Gaussian) -> Tensor:
-        """KL(self || other), averaged over dimensions: [B], nats per dimension.
+        """Return KL(self || other), averaged over dimensions: [B], nats per dimension.
 
         With equal standard deviations this is ``|mean - other.mean|^2 / (2 std^2)``.
         """
@@ -63,7 +63,7 @@ class Gaussian:
         return value.flatten(1).mean(1)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """``mean + std * noise`` [B, ...]; the caller draws the noise."""
+        """Return ``mean + std * noise`` [B, ...]; the caller draws the noise."""
         return self.mean + self._std() * noise
 
 
@@ -82,7 +82,7 @@ class Conditioning:
         return Conditioning(self.table, self.empty, self.index[rows])
 
     def embeddings(self) -> Tensor:
-        """Embedding of each row: [N, L, E]."""
+        """Return the embedding of each row: [N, L, E]."""
         return self.table[self.index]
 
 
@@ -94,9 +94,9 @@ class Trajectories:
     led), ``log_prob`` [N, S] their log-probabilities under the behaviour policy. ``group`` [N] numbers
     the prompt draw, or the branch, that a rollout belongs to; ``leaf`` [N] its place in it. ``images``
     [N, 3, h, w] in [0, 1]. ``reward`` and ``advantage`` [N] are filled by the harness. ``calls``
-    counts denoiser calls: network evaluations in rows, where the two rows of guidance count once.
+    counts denoiser calls: network evaluations in rows, and the two rows of guidance count once.
 
-    Where several processes share a round, each knows ``prompts``, ``group``, ``leaf``, ``reward`` and ``advantage``
+    If several processes share a round, each knows ``prompts``, ``group``, ``leaf``, ``reward`` and ``advantage``
     of all N rollouts, and holds ``cond``, ``latents``, ``log_prob`` and ``images`` of its own, from row ``first`` on.
     """
 
@@ -117,7 +117,7 @@ class Trajectories:
         return len(self.prompts)
 
     def holds(self, rows: Tensor) -> Tensor:
-        """Which of ``rows`` [B] are held here: bool [B]."""
+        """Tell which of ``rows`` [B] are held here: bool [B]."""
         return (rows >= self.first) & (rows < self.first + len(self.latents))
 
 
@@ -159,7 +159,7 @@ class Pair:
 
 
 def micro_batches(rows: int, size: int) -> list[slice]:
-    """Split ``rows`` into slices of at most ``size``, as even as they go.
+    """Split ``rows`` into slices of at most ``size``, as even as possible.
 
     Even, because kernels round differently for a handful of rows: on a CPU a network's output is the
     same to the bit at any batch of eight or more, and off in the last place below.
@@ -172,5 +172,5 @@ def micro_batches(rows: int, size: int) -> list[slice]:
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
-    """One tensor of several, without a copy where there is only one."""
+    """Join several tensors into one, without a copy if there is only one."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))

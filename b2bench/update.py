@@ -18,7 +18,7 @@ from b2bench.types import Pair, Trajectories, Transitions, micro_batches
 
 
 def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions:
-    """The transitions (rows[i], interval.start + offsets[i]) on ``device``; both [B], rows that are held here."""
+    """Return the transitions (rows[i], interval.start + offsets[i]) on ``device``; both [B], rows held here."""
     assert trajectories.reward is not None
     assert trajectories.advantage is not None
     held = rows - trajectories.first
@@ -34,7 +34,7 @@ def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, devic
 
 
 def trained_steps(steps: int, fraction: float) -> int:
-    """How many of ``steps`` steps a rollout is trained on: ``fraction`` of them, rounded up."""
+    """Return how many of ``steps`` steps a rollout is trained on: ``fraction`` of them, rounded up."""
     return math.ceil(round(fraction * steps, 9))  # 0.35 * 20 is 7.000000000000001
 
 
@@ -43,9 +43,9 @@ def minibatches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffle the rows*steps items and deal them into ``count`` minibatches of (row, offset).
 
-    Below a ``fraction`` of 1 each row brings so many of its steps only, drawn without replacement (timestep_fraction
-    of ddpo-pytorch). Sizes differ by at most one. Fewer items than minibatches: items are dealt again, so that every
-    cell takes the same number of optimizer steps a round.
+    With a ``fraction`` below 1 each row brings only that share of its steps, drawn without replacement
+    (timestep_fraction of ddpo-pytorch). Sizes differ by at most one. If there are fewer items than minibatches, items
+    are dealt again, so that every cell takes the same number of optimizer steps a round.
     """
     taken = trained_steps(steps, fraction)
     if taken < steps:
@@ -63,7 +63,7 @@ def minibatches(
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """Means over a round's minibatches, weighted by rows; nan where an algorithm does not give them."""
+    """Means over a round's minibatches, weighted by rows; nan if an algorithm does not give them."""
 
     kept: Tensor  # bool [N], which rollouts reached the loss
     optimizer_steps: int
@@ -75,7 +75,7 @@ class UpdateReport:
 
 
 def _pick(algorithm: Any, trajectories: Trajectories, selected: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Rows that are trained on, [n]; for algorithms on pairs winners and losers, [n] each."""
+    """Return the trained rows, [n]; for algorithms on pairs the winners and the losers, [n] each."""
     if algorithm.pairs:
         return best_and_worst(trajectories)
     return selected.nonzero().squeeze(1), None
@@ -169,7 +169,7 @@ def update(
 
 
 def _health(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalar means of a loss's metrics; ``log_ratio`` gives ratio_mean and approx_kl = 0.5 mean(dlogp^2)."""
+    """Average a loss's metrics; ``log_ratio`` gives ratio_mean and approx_kl = 0.5 mean(dlogp^2)."""
     found = {name: float(value.detach().float().mean()) for name, value in metrics.items() if name != "log_ratio"}
     if "log_ratio" in metrics:
         log_ratio = metrics["log_ratio"].float()

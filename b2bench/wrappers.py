@@ -27,7 +27,7 @@ class FullInterval:
     """Train all T denoising steps in every round."""
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
-        """``[0, T)``."""
+        """Return ``[0, T)``."""
         return Interval(0, num_steps)
 
 
@@ -52,7 +52,7 @@ class BackwardProgressive:
             raise ValueError(f"rises = {self.rises} is below 1")
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
-        """``[T - tau, T)``."""
+        """Return ``[T - tau, T)``."""
         part = self.rises * round // rounds
         share = part / (self.rises - 1) if self.rises > 1 else 0.0
         tau = self.tau_start + (1 - self.tau_start) * min(share, 1.0)
@@ -64,17 +64,17 @@ class Independent:
     """Every rollout starts from its own noise, and every rollout is trained on."""
 
     def leaves(self, samples: int) -> int:
-        """1: no branching."""
+        """Return 1: no branching."""
         return 1
 
     def select(self, trajectories: Trajectories) -> Tensor:
-        """All: bool [N]."""
+        """Select all: bool [N]."""
         return torch.ones(len(trajectories), dtype=torch.bool)
 
 
 @dataclass(kw_only=True)
 class Branching:
-    """Copy each trajectory into K leaves where the trained interval starts; train on a branch's extremes.
+    """Copy each trajectory into K leaves at the start of the trained interval; train on a branch's extremes.
 
     The best leaf is kept if its advantage is at least ``best``, the worst if it is below ``worst``,
     independently: a branch gives 0, 1 or 2 rollouts. Differs from the paper: its equation 5 has the
@@ -89,11 +89,11 @@ class Branching:
     """Which leaves may reach the loss: the extremes of a branch by the thresholds, or all of them"""
 
     def leaves(self, samples: int) -> int:
-        """K: all rollouts of a prompt draw are leaves of one branch."""
+        """Return K: all rollouts of a prompt draw are leaves of one branch."""
         return samples
 
     def select(self, trajectories: Trajectories) -> Tensor:
-        """Extremes of each group: bool [N]."""
+        """Select the extremes of each group: bool [N]."""
         if self.keep == "all":
             return torch.ones(len(trajectories), dtype=torch.bool)
         reward, advantage = trajectories.reward, trajectories.advantage

@@ -47,7 +47,7 @@ KEEP = {
 
 
 def document(tables: Sequence[Tables], pictures: Sequence[Sequence[Picture]] = ()) -> list[Section]:
-    """A section for each context, its tables in the order in which they are read; ``pictures`` are of each section."""
+    """Make a section for each context, with its tables in reading order; ``pictures`` are of each section."""
     return [_section(group, tuple(shown)) for group, shown in zip(tables, pictures or [()] * len(tables), strict=True)]
 
 

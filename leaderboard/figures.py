@@ -30,12 +30,12 @@ def check_png(path: Path) -> None:
     """Before the work: whether a figure can be written there.
 
     Raises:
-        UserError: it is no name of a PNG file, or its folder does not exist.
+        UserError: it is not the name of a PNG file, or its folder does not exist.
     """
     if path.suffix.lower() != ".png":
-        raise UserError(f"--out {path}: the figure is a PNG file, give it a name that ends in .png")
+        raise UserError(f"--out {path}: the figure is a PNG file; try a name that ends in .png")
     if not path.parent.is_dir():
-        raise UserError(f"--out {path}: the folder {path.parent} does not exist")
+        raise UserError(f"--out {path}: the folder {path.parent} does not exist; try creating it")
 
 
 def draw_openness(profiles: Mapping[str, Profile], out: Path, title: str = "") -> None:

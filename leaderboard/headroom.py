@@ -32,8 +32,8 @@ def is_baseline(row: Mapping[str, Any]) -> bool:
 def headroom(values: Sequence[float], pretrained: Sequence[float], oracle: float | None) -> Estimate | None:
     """(x - pretrained) / (oracle - pretrained) per seed [R]: 0 is the pretrained model, 1 what the oracle scores.
 
-    None without an oracle. Where the pretrained model is unknown, or not below the oracle, there is no such number,
-    and then there is no mean.
+    None without an oracle. If the pretrained model is unknown, or not below the oracle, the number does not exist,
+    and then neither does a mean.
     """
     if oracle is None:
         return None

@@ -21,12 +21,12 @@ def html(
     samples: Sequence[Mapping[str, Any]] = (),
     runs: Path = Path("runs"),
 ) -> str:
-    """The whole file. Everything from the store is escaped, and figures are images, in which no script runs.
+    """Return the whole file. Everything from the store is escaped; figures are images, in which no script runs.
 
     ``samples`` are rows of ``Store.samples``; the images that they name are in the run folders under ``runs``.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    # Beside this file, which in a checkout is no folder of the package.
+    # Beside this file, which in a checkout is not a folder of the package.
     source = Path(__file__).with_name("templates").joinpath("report.html").read_text(encoding="utf-8")
     sections = [
         (section, _figures(group), sample_grid(group, samples, runs), [_detail(detail) for detail in group.details])

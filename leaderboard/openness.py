@@ -1,6 +1,6 @@
 """How much of a reward is still open at a denoising step: the statistics of ``b2bench profile``.
 
-The replicate is the branch: its leaves share a prompt and a past, so they are no independent draws.
+The unit of replication is the branch: its leaves share a prompt and a past, so they are not independent draws.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def openness(rewards: ArrayLike, styles: ArrayLike | None = None, seed: int = 0)
     """
     x = np.asarray(rewards, dtype=np.float64)
     if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"rewards of shape {x.shape} are no branches by leaves")
+        raise ValueError(f"rewards of shape {x.shape} are not branches by leaves")
     if not np.isfinite(x).all():
         raise ValueError("rewards that are not finite have no variance")
     branches, leaves = x.shape
@@ -142,7 +142,9 @@ def check_taus(taus: Sequence[int], num_steps: int) -> list[int]:
     """
     for tau in taus:
         if not 1 <= tau <= num_steps:
-            raise UserError(f"tau = {tau} is outside 1 to {num_steps}, the denoising steps of a rollout; see --taus")
+            raise UserError(
+                f"tau = {tau} is outside 1 to {num_steps}, the denoising steps of a rollout; try other --taus"
+            )
     return sorted(set(taus), reverse=True)
 
 

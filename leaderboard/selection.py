@@ -32,13 +32,15 @@ def parse_where(conditions: Sequence[str]) -> dict[str, set[str]]:
     for condition in conditions:
         name, equals, values = condition.partition("=")
         if not equals or name not in known or not values:
-            raise UserError(f"--where {condition!r}: write NAME=VALUE or NAME=VALUE,VALUE with {', '.join(known)}")
+            raise UserError(
+                f"--where {condition!r} is not a condition; try NAME=VALUE or NAME=VALUE,VALUE with {', '.join(known)}"
+            )
         found.setdefault(name, set()).update(value.strip() for value in values.split(","))
     return found
 
 
 def select(tables: Sequence[Tables], where: dict[str, set[str]]) -> list[Tables]:
-    """The tables and rows that fit. Rows are left out, not runs: p-values stay those of the whole table."""
+    """Select the tables and rows that fit. Rows are left out, not runs: p-values stay the whole table's."""
     found = []
     for group in tables:
         context = group.head.context
@@ -79,7 +81,7 @@ def held(tables: Sequence[Tables]) -> str:
 
 
 def problems(tables: Sequence[Tables]) -> list[str]:
-    """What keeps a report from being one comparison: missing seeds and values, unfinished and failed runs, versions."""
+    """List what keeps a report from being one comparison: missing seeds or values, runs that are not done, versions."""
     found = []
     versions = sorted({group.head.context.benchmark_version for group in tables})
     if len(versions) > 1:

@@ -1,6 +1,6 @@
 """Statistics over training seeds.
 
-The replicate is the seed: average over prompts and images first, then hand the per-seed means to this
+The unit of replication is the seed: average over prompts and images first, then hand the per-seed means to this
 module. Intervals are Student's t; below three seeds there is none, because it would say nothing.
 """
 
@@ -50,7 +50,7 @@ class Effects:
 
 
 def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Mean and t-interval, mean -+ t_{n-1} s / sqrt(n), of one value per seed [R].
+    """Return mean and t-interval, mean -+ t_{n-1} s / sqrt(n), of one value per seed [R].
 
     A value that is not finite leaves no mean: a mean over the rest would flatter.
     """
@@ -66,7 +66,7 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
 
 
 def paired(values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Paired:
-    """Differences ``values - baseline`` of the same seeds in the same order, [R] each."""
+    """Compare ``values - baseline`` of the same seeds in the same order, [R] each."""
     if len(values) != len(baseline):
         raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)}")
     delta = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
@@ -85,7 +85,7 @@ def _p(delta: Estimate) -> float | None:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Holm-adjusted p-values in the order given; None (nothing was tested) stays and counts for nothing.
+    """Return Holm-adjusted p-values in the order given; None (nothing was tested) stays and counts for nothing.
 
     The i-th smallest of m is multiplied by m - i + 1, made monotone and capped at 1. The family is what
     the caller passes: pass the whole table, also if only a part of it is shown.
@@ -100,7 +100,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 
 
 def factorial(vanilla: Sequence[float], bpt: Sequence[float], bs: Sequence[float], b2: Sequence[float]) -> Effects:
-    """Main effects and interaction of BPT and BS, per seed [R], then a paired t-test.
+    """Return main effects and interaction of BPT and BS, per seed [R], with a paired t-test.
 
     BPT = ((bpt - vanilla) + (b2 - bs)) / 2, BS = ((bs - vanilla) + (b2 - bpt)) / 2,
     interaction = (b2 - bpt) - (bs - vanilla).
@@ -117,7 +117,7 @@ def factorial(vanilla: Sequence[float], bpt: Sequence[float], bs: Sequence[float
 
 
 def equivalent(delta: Paired, margin: float, alpha: float = 0.05) -> bool | None:
-    """Whether a difference is shown to be within -+ ``margin``: its (1 - 2 alpha) t-interval lies inside.
+    """Tell whether a difference is shown to be within -+ ``margin``: its (1 - 2 alpha) t-interval lies inside.
 
     That is two one-sided t-tests at level ``alpha`` (Schuirmann 1987). None below three seeds. False is "not shown",
     and no difference at all is no reason to call two cells different.
@@ -134,7 +134,7 @@ def equivalent(delta: Paired, margin: float, alpha: float = 0.05) -> bool | None
 
 
 def detectable(delta: Paired, comparisons: int = 1, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """The smallest true difference that a two-sided paired t-test of these seeds finds in ``power`` of experiments.
+    """Return the smallest true difference that a two-sided paired t-test of these seeds finds with ``power``.
 
     With the standard deviation that the seeds had, and a level of ``alpha`` / ``comparisons``: what the hardest step of
     Holm asks. None below three seeds. An estimate, as the standard deviation is one.
@@ -153,7 +153,7 @@ def detectable(delta: Paired, comparisons: int = 1, alpha: float = 0.05, power: 
 
 
 def rank_ranges(values: Sequence[Sequence[float]], alpha: float = 0.05) -> list[tuple[int, int] | None]:
-    """Of cells with values [C][R] on the same seeds, the ranks (1 is best) that each may have.
+    """Return the ranks (1 is best) that each of the cells with values [C][R] on the same seeds may have.
 
     A cell stands behind those that are significantly better and before those that are significantly worse, by paired
     t-tests of all pairs with Holm over them. Cells that cannot be told apart share a range. None where there is no
@@ -175,9 +175,9 @@ def rank_ranges(values: Sequence[Sequence[float]], alpha: float = 0.05) -> list[
 
 
 def area_under_curve(queries: Sequence[float], values: Sequence[float], budget: float) -> float:
-    """Mean of a curve over [0, budget], by trapezoids between its points; the last value holds to the end.
+    """Return the mean of a curve over [0, budget], by trapezoids; the last value holds to the end.
 
-    nan where there is no point at 0, or a value is not finite.
+    nan if there is no point at 0, or if a value is not finite.
     """
     order = np.argsort(queries)
     x, y = np.asarray(queries, dtype=np.float64)[order], np.asarray(values, dtype=np.float64)[order]
@@ -189,7 +189,7 @@ def area_under_curve(queries: Sequence[float], values: Sequence[float], budget: 
 
 
 def queries_to_target(queries: Sequence[float], values: Sequence[float], target: float) -> float | None:
-    """Queries at which a curve, straight between its points, first reaches ``target``; None if it never does."""
+    """Return the queries at which a curve, straight between its points, first reaches ``target``, or None."""
     order = np.argsort(queries)
     x, y = np.asarray(queries, dtype=np.float64)[order], np.asarray(values, dtype=np.float64)[order]
     for place in range(len(x)):
@@ -202,9 +202,9 @@ def queries_to_target(queries: Sequence[float], values: Sequence[float], target:
 
 
 def over_optimised(trained: Paired, heldout: Paired) -> bool:
-    """Whether the trained reward rose and the held-out score fell, both beyond their intervals.
+    """Tell whether the trained reward rose and the held-out score fell, both beyond their intervals.
 
-    Below three seeds there is no interval, and it is the signs that tell.
+    With fewer than three seeds there is no interval, and the signs decide.
     """
     if trained.mean is None or heldout.mean is None:
         return False

@@ -54,7 +54,7 @@ def tables(
     planned: Iterable[int] = (),
     errors: Iterable[Row] = (),
 ) -> list[Tables]:
-    """One :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
+    """Make one :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
     ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``:
     differences of alignment that are shown to be smaller count as none. ``refusals``: rows of ``Store.refusals``.

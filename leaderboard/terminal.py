@@ -126,7 +126,7 @@ def _bounds(share: Measure | None) -> Text:
 
 
 def to_json(tables: Sequence[Tables]) -> list[dict[str, Any]]:
-    """The tables as dicts, lists, numbers and strings; what is not finite is None."""
+    """Return the tables as dicts, lists, numbers and strings; a value that is not finite is None."""
     return [finite(group) for group in tables]
 
 

@@ -31,7 +31,7 @@ def _entity(match: re.Match[str]) -> str:
 
 
 def markdown(sections: Sequence[Section], heading: str = "") -> str:
-    """All sections as GitHub's Markdown; the same text for the same rows."""
+    """Write all sections as GitHub's Markdown; the same rows give the same text."""
     parts = [f"# {markdown_text(heading)}\n"] if heading else []
     if not sections:
         parts.append(f"{NOTHING}\n")
@@ -61,7 +61,9 @@ def between_markers(text: str, report: str) -> str:
     """
     start, stop = text.find(BEGIN), text.find(END)
     if start < 0 or stop < start:
-        raise ValueError(f"it has no line {BEGIN} followed by one {END}, between which the report is written")
+        raise ValueError(
+            f"it has no line {BEGIN} followed by a line {END}, between which the report is written; try adding them"
+        )
     return f"{text[: start + len(BEGIN)]}\n{report}{text[stop:]}"
 
 

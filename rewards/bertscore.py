@@ -34,7 +34,7 @@ def _load(loader: Any, source: str, size: str, **options: Any) -> Any:
         if Path(source).is_dir() or not size:
             raise UserError(f"BERTScore checkpoint {source} cannot be read: {reason}") from None
         raise UserError(
-            f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Get it with: "
+            f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Try: "
             f"hf download {source}, on a machine with access, and set HF_HOME to that cache. ({reason})"
         ) from None
 
@@ -73,10 +73,10 @@ class BERTScore:
 
     def __post_init__(self) -> None:
         if min(self.batch, self.max_new_tokens) < 1:
-            raise ValueError(f"batch = {self.batch}, max_new_tokens = {self.max_new_tokens}: each is at least 1")
+            raise ValueError(f"batch = {self.batch}, max_new_tokens = {self.max_new_tokens}: each must be at least 1")
 
     def prepare(self, device: torch.device) -> None:
-        """Load captioner and BERT before the first query, so that a missing one stops nothing halfway."""
+        """Load captioner and BERT before the first query, so that a missing one does not stop a run halfway."""
         from transformers import AutoModel, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
         if self.checkpoint not in _CHECKPOINTS:
@@ -96,7 +96,7 @@ class BERTScore:
 
     @torch.no_grad()
     def captions(self, images: Tensor) -> list[str]:
-        """The captioner's greedy answers to images [N, 3, h, w] in [0, 1]."""
+        """Return the captioner's greedy answers to images [N, 3, h, w] in [0, 1]."""
         answers: list[str] = []
         for part in images.split(self.batch):
             pixels = (part.cpu() * 255).round().to(torch.uint8)

@@ -32,7 +32,7 @@ class CLIPScore:
             raise ValueError(f"batch = {self.batch} is below 1")
 
     def prepare(self, device: torch.device) -> None:
-        """Load the model before the first query, so that a missing one stops nothing halfway."""
+        """Load the model before the first query, so that a missing one does not stop a run halfway."""
         self.scorer = ClipScorer(self.checkpoint, device, self.batch)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

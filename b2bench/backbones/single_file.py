@@ -48,7 +48,7 @@ def load_single_file(
     ``networks`` make the networks whose shapes are meant, if not Stable Diffusion v1's; their weights are not used.
 
     Raises:
-        UserError: the file is no such checkpoint; the message says what it seems to be.
+        UserError: the file is not such a checkpoint; the message says what it seems to be.
     """
     with torch.device("meta"):
         plain = {name: make() for name, make in (networks or NETWORKS).items()}
@@ -71,7 +71,7 @@ def load_single_file(
             )
         except Exception as error:  # diffusers raises many kinds for keys and shapes that do not fit
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"backbone file {path} is no whole Stable Diffusion v1 checkpoint: {reason}") from None
+            raise UserError(f"backbone file {path} is not a whole Stable Diffusion v1 checkpoint: {reason}") from None
 
 
 def _check_width(path: Path, expected: int) -> None:
@@ -82,11 +82,11 @@ def _check_width(path: Path, expected: int) -> None:
         raise UserError(f"backbone file {path} cannot be read: {' '.join(str(error).split())[:160]}") from None
     if found is None:
         raise UserError(
-            f"backbone file {path} holds no Stable Diffusion checkpoint ({_TELLING} is missing); a LoRA file belongs "
-            "to b2bench evaluate, and a folder saved by diffusers is named as a folder"
+            f"backbone file {path} is not a Stable Diffusion checkpoint ({_TELLING} is missing). For a LoRA file try "
+            "b2bench evaluate; for a folder saved by diffusers, try --backbone with the folder itself"
         )
     if found != expected:
         raise UserError(
             f"backbone file {path} reads text {found} wide, Stable Diffusion v1 {expected}: it seems to be v2 or XL. "
-            "Convert it to a folder with diffusers' save_pretrained, then --backbone FOLDER (v1 and v2 only)."
+            "Try converting it to a folder with diffusers' save_pretrained, then --backbone FOLDER (v1 and v2 only)."
         )

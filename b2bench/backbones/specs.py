@@ -74,7 +74,7 @@ _BUILT_IN = (
 
 
 def backbones() -> dict[str, Backbone]:
-    """Built-in backbones, then those of the entry-point group ``b2bench.backbones``."""
+    """Return the built-in backbones, then the ones of the entry-point group ``b2bench.backbones``."""
     found = {backbone.name: backbone for backbone in _BUILT_IN}
     for entry in entry_points(group="b2bench.backbones"):
         if entry.name in found:
@@ -100,8 +100,8 @@ def _variant(folder: Path) -> Backbone:
         raise UserError(f"backbone folder {folder}: {VARIANT_FILE} cannot be read: {error}") from None
     if world != WORLD or not (folder / "pipeline" / "model_index.json").is_file():
         raise UserError(
-            f"backbone folder {folder} holds a pocket variant of world {world}, this version reads world {WORLD}, with "
-            "its pipeline: build it anew with b2bench pocket build --variant"
+            f"backbone folder {folder} holds a pocket variant of world {world}, and this version reads world {WORLD}; "
+            "try building it again with b2bench pocket build --variant"
         )
     folder = folder.resolve()
     return Backbone(
@@ -116,26 +116,26 @@ def _variant(folder: Path) -> Backbone:
 def _single_file(path: Path) -> Backbone:
     if path.suffix != ".safetensors":
         raise UserError(
-            f"backbone file {path} is no .safetensors file; what it holds may be a pickle, which can run code when it "
-            "is read. Get the checkpoint as .safetensors."
+            f"backbone file {path} is not a .safetensors file. It may be a pickle, which can run code when it is read; "
+            "try the checkpoint as .safetensors."
         )
     if not path.is_file():
-        raise UserError(f"backbone file {path} does not exist")
+        raise UserError(f"backbone file {path} does not exist; try another path")
     path = path.resolve()
     name = f"{path.stem} (file)" if path.stem in backbones() else path.stem
     return Backbone(name, str(path), "Stable Diffusion v1 in one file", guidance=5.0)
 
 
 def find_backbone(name: str) -> Backbone:
-    """A registered backbone, or any pipeline folder, checkpoint file or pocket variant by its path, or a hub id.
+    """Find a registered backbone, a pipeline folder, checkpoint file or pocket variant by its path, or a hub id.
 
     Raises:
-        UserError: the name is none of these, or the folder is no StableDiffusionPipeline.
+        UserError: the name is none of these, or the folder is not a StableDiffusionPipeline.
     """
     known = backbones()
     if name in known:
         if known[name].broken:
-            raise UserError(f"backbone {name}: {known[name].broken}; mend or uninstall the package")
+            raise UserError(f"backbone {name}: {known[name].broken}; try repairing or uninstalling the package")
         return known[name]
     path = Path(name)
     if (path / VARIANT_FILE).is_file():
@@ -145,8 +145,8 @@ def find_backbone(name: str) -> Backbone:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise UserError(
-                f"backbone folder {name} is no diffusers pipeline: it has no model_index.json. "
-                "Save one there with StableDiffusionPipeline.save_pretrained."
+                f"backbone folder {name} is not a diffusers pipeline: it has no model_index.json. "
+                "Try saving one there with StableDiffusionPipeline.save_pretrained."
             )
         path = path.resolve()
         name = f"{path.name} (folder)" if path.name in known else path.name
@@ -155,5 +155,5 @@ def find_backbone(name: str) -> Backbone:
         return Backbone(name, name, "a StableDiffusionPipeline on the hub", guidance=5.0, download="several GB")
     raise UserError(
         f"unknown backbone {name!r}.{suggestion(name, known)} Known: {', '.join(known)}; "
-        "a pipeline folder, a .safetensors file or a hub id owner/name works too."
+        "or try a pipeline folder, a .safetensors file or a hub id owner/name."
     )

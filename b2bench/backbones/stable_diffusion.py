@@ -45,11 +45,12 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
         kind = index.get("_class_name") if isinstance(index, dict) else None
         if kind != "StableDiffusionPipeline":
             raise UserError(
-                f"backbone folder {folder} holds a {kind!r}; b2bench reads "
-                "StableDiffusionPipeline (Stable Diffusion v1 and v2)"
+                f"backbone folder {folder} holds a {kind!r}; try a StableDiffusionPipeline (Stable Diffusion v1 and v2)"
             )
     elif backbone.name == "pocket":
-        raise UserError(f"the pocket weights are missing from {folder}: reinstall b2bench, or run b2bench pocket build")
+        raise UserError(
+            f"the pocket weights are missing from {folder}; try reinstalling b2bench, or b2bench pocket build"
+        )
     quiet_libraries()
     if folder.is_file():
         from b2bench.backbones.single_file import load_single_file
@@ -71,7 +72,7 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             raise UserError(f"backbone folder {folder} cannot be read: {reason}") from None
         raise UserError(
             f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
-            f"Get it with: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
+            f"Try: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
         ) from None
 
 
@@ -95,10 +96,10 @@ def lora_file(source: Path) -> Path:
     if source.is_dir():
         files = sorted(source.glob("*.safetensors"))
         if len(files) != 1:
-            raise UserError(f"{source} holds {len(files)} safetensors files; name the LoRA file itself")
+            raise UserError(f"{source} holds {len(files)} safetensors files; try naming the LoRA file itself")
         source = files[0]
     if source.suffix != ".safetensors" or not source.is_file():
-        raise UserError(f"{source} is no .safetensors file: b2bench loads LoRA weights in that format only")
+        raise UserError(f"{source} is not a .safetensors file; LoRA weights load from that format only")
     return source
 
 
@@ -152,7 +153,7 @@ class StableDiffusion:
 
     @property
     def latent_size(self) -> int:
-        """D, the number of latent dimensions that log-probabilities average over."""
+        """Return D, the number of latent dimensions that log-probabilities average over."""
         channels, height, width = self.latent_shape
         return channels * height * width
 
@@ -191,7 +192,7 @@ class StableDiffusion:
             self._autocast = self.dtype != torch.float32
         if checkpointing:
             if any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.unet.modules()):
-                raise UserError("this UNet has dropout, which gradient checkpointing would switch on; train without")
+                raise UserError("this UNet has dropout, which gradient checkpointing would switch on; try without it")
             self.unet.enable_gradient_checkpointing()
             self.unet.train()
 
@@ -199,21 +200,21 @@ class StableDiffusion:
         """Read a LoRA file or folder that diffusers' ``load_lora_weights`` reads, safetensors only.
 
         Raises:
-            UserError: there is no such LoRA, or it fits another network.
+            UserError: the LoRA does not exist, or it fits another network.
         """
         source = lora_file(source)
         try:
             self.pipeline.load_lora_weights(str(source.parent), weight_name=source.name)
         except Exception as error:  # diffusers and peft raise many kinds for weights that do not fit
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{source} is no LoRA for this backbone: {reason}") from None
+            raise UserError(f"{source} is not a LoRA for this backbone: {reason}") from None
         weights = [weight for name, weight in self.unet.named_parameters() if "lora_" in name]
         if not weights:
             raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
         if any(weight.is_meta for weight in weights):  # of a layer that the file has one factor of
-            raise UserError(f"{source} is no LoRA for this backbone: it lacks weights")
+            raise UserError(f"{source} is not a LoRA for this backbone: it lacks weights")
         if not all(bool(weight.isfinite().all()) for weight in weights):
-            raise UserError(f"{source} holds LoRA weights that are not finite: nothing can be drawn with them")
+            raise UserError(f"{source} holds LoRA weights that are not finite, so nothing can be drawn with them")
         self._fuse()
 
     def save_lora(self, folder: Path) -> None:
@@ -221,19 +222,19 @@ class StableDiffusion:
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=self.adapter_state())
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """The adapter's weights by name."""
+        """Return the adapter's weights by name."""
         return dict(get_peft_model_state_dict(self.unet))
 
     def set_adapter_state(self, state: dict[str, Tensor]) -> None:
         set_peft_model_state_dict(self.unet, state)
 
     def parameters(self) -> list[nn.Parameter]:
-        """The adapter's parameters, the only ones that are trained."""
+        """Return the adapter's parameters, the only ones that are trained."""
         return [p for name, p in self.unet.named_parameters() if "lora_" in name]
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Embed N prompts; equal ones once.
+        """Embed N prompts; equal prompts are embedded once.
 
         Raises:
             UserError: a prompt is longer than the text encoder reads (it would be cut silently).
@@ -244,7 +245,9 @@ class StableDiffusion:
         ids = tokenizer(distinct).input_ids
         for prompt, tokens in zip(distinct, ids, strict=True):
             if len(tokens) > limit:
-                raise UserError(f"prompt {prompt!r} has {len(tokens)} tokens, the backbone reads {limit}; shorten it")
+                raise UserError(
+                    f"prompt {prompt!r} has {len(tokens)} tokens, and the backbone reads {limit}; try a shorter one"
+                )
         padded = tokenizer(["", *distinct], padding="max_length", max_length=limit, return_tensors="pt")
         embeddings = self.text_encoder(padded.input_ids.to(self.device))[0].float()
         place = {prompt: i for i, prompt in enumerate(distinct)}
@@ -252,7 +255,7 @@ class StableDiffusion:
         return Conditioning(embeddings[1:], embeddings[:1], index)
 
     def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
-        """The guided noise prediction at ``step`` [B]: [B, C, H, W], float32.
+        """Return the guided noise prediction at ``step`` [B]: [B, C, H, W], float32.
 
         Guidance w: e = e_empty + w (e_prompt - e_empty), both rows in one batch; w = 1 skips the first.
         """
@@ -286,16 +289,16 @@ class StableDiffusion:
             return self.network(latents, timestep, text)
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
-        """The DDIM transition that follows from a noise prediction."""
+        """Return the DDIM transition that follows from a noise prediction."""
         return self.ddim.transition(noise, latents, step)
 
     def transition(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Gaussian:
-        """p(x_{k+1} | x_k, prompt) at ``step`` [B]."""
+        """Return p(x_{k+1} | x_k, prompt) at ``step`` [B]."""
         return self.denoise(self.noise(cond, latents, step), latents, step)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Final latents [N, C, H, W] to images [N, 3, h, w] in [0, 1], float32, on the CPU, ``decoded_at_once``."""
+        """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1], float32, CPU, ``decoded_at_once``."""
         scaled = latents.to(self.device) / self.vae.config.scaling_factor
 
         def run(part: Tensor) -> Tensor:
@@ -309,7 +312,7 @@ class StableDiffusion:
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        """While it is open, and without gradient, the pretrained model: the adapter is switched off."""
+        """Switch the adapter off while the context is open: the pretrained model, without gradient."""
         # Not diffusers' disable_adapters(): it looks up peft's version and walks the whole network each time,
         # which was an eighth of DPOK's update on pocket.
         layers = self._lora_layers()

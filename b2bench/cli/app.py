@@ -29,7 +29,7 @@ EMBEDDED = "The embedded world"
 
 
 class Panels(TyperGroup):
-    """Help that lists commands by panel, in plain text: Typer's own panels need the boxes, which are slow."""
+    """List commands by panel, in plain text: Typer's own panels need the boxes, which are slow."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each panel."""
@@ -48,7 +48,9 @@ app = typer.Typer(
     help="Which RL algorithm and sampling wrapper fine-tunes a text-to-image diffusion model best per reward query?",
 )
 pocket = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="The embedded model: rebuild its weights, look at its images."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Rebuild, measure or draw the embedded model.",
 )
 
 

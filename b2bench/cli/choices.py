@@ -21,12 +21,12 @@ DEFAULTS: dict[str, Any] = {
     "queries": 2400,
     "seed": 0,
 }
-"""Options of a run, and what they are if nobody says anything of them."""
+"""Options of a run, and their values if they are not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The options of a run that were given; None: nobody said anything.
+    """Hold the options of a run that were given; None is an option that was not given.
 
     ``values`` are hyperparameters by name, ``plugins`` are files, and ``preset`` stands behind all of these.
     """
@@ -60,7 +60,7 @@ def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[
     content = read_config_file(config_file) if config_file else {}
     values = content.pop("set", {})
     if not isinstance(values, dict):
-        raise UserError(f"config file {config_file}: 'set' must be a table of hyperparameters")
+        raise UserError(f"config file {config_file}: 'set' is not a table of hyperparameters; try [set]")
     for name, value in content.items():
         if name not in DEFAULTS:
             raise UserError(
@@ -69,7 +69,7 @@ def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[
             )
         wanted = int if name in ("queries", "seed") else str
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise UserError(f"config file {config_file}: {name} = {value!r} is no {wanted.__name__}")
+            raise UserError(f"config file {config_file}: {name} = {value!r} is not of type {wanted.__name__}")
     return replace(choices, **(content | choices.options), values=values | parse_assignments([*assignments]))
 
 
@@ -87,7 +87,7 @@ def resolved(choices: Choices) -> RunConfig:
         return resolve_preset(choices.preset, given=given, defaults=DEFAULTS, values=values, plugins=plugins)
     merged = DEFAULTS | given
     if merged["algo"] is None:
-        raise UserError(f"name an algorithm with --algo: {', '.join(Registry('algorithm').names())}")
+        raise UserError(f"no algorithm is named; try --algo with {', '.join(Registry('algorithm').names())}")
     return resolve(
         algorithm=merged["algo"],
         wrapper=merged["wrapper"],

@@ -17,7 +17,7 @@ def refused(error: BaseException) -> str | None:
     """What a plugin, the system or DuckDB raised and nobody said more of; None for any other error, which is a bug."""
     registry = sys.modules.get("b2bench.registry")
     if registry is not None and (place := registry.place_in_plugin(error)):
-        return f"plugin {place}: {described(error)}. Correct it and run again."
+        return f"plugin {place}: {described(error)}. Try correcting it, and run again."
     duckdb = sys.modules.get("duckdb")  # an error of DuckDB's means that it is imported
     if duckdb is not None and isinstance(error, duckdb.Error):
         return "; ".join([*getattr(error, "__notes__", []), str(error).partition("\n")[0]])

@@ -14,12 +14,12 @@ from b2bench.cli.output import print_json, stderr, stdout
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(help="algorithms, wrappers, rewards, prompts, backbones or runs")],
+    what: Annotated[str, typer.Argument(help="algorithms, wrappers, rewards, prompts, backbones, presets or runs")],
     db: Db = DEFAULT_DB,
     plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what there is, with its properties."""
+    """List algorithms, wrappers, prompts, runs and more, with their properties."""
     from b2bench.describe.listing import listing
     from b2bench.terminal.show import listing_table
 
@@ -31,12 +31,12 @@ def list_names(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An algorithm, wrapper, reward, prompt set, backbone, or a run")],
+    name: Annotated[str, typer.Argument(help="Algorithm, wrapper, reward, prompt set, backbone, run, or settings")],
     db: Db = DEFAULT_DB,
     plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one of them in full: what it is, its hyperparameters and defaults; or what a run did."""
+    """Show an algorithm, wrapper or run in full. It prints formulas and hyperparameters, or what a run did."""
     from b2bench.describe.description import description
     from b2bench.terminal.show import render_description
 
@@ -48,7 +48,7 @@ def show(
 
 
 def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
-    """What this machine has: devices, precisions, versions, checkpoints, disk. Exit 1 where something cannot work."""
+    """Check devices, precisions, versions, checkpoints and disk. The exit code is 1 if something is broken."""
     from rich import box
     from rich.table import Table
 
@@ -71,23 +71,23 @@ def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 def estimate(
-    algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, or all]")] = None,
-    wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, or all]")] = None,
+    algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, else all]")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, else all]")] = None,
     backbone: Backbone = None,
     reward: Reward = None,
-    prompts: Annotated[str | None, typer.Option(help="A prompt set, or a text file  [the backbone's]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt set or text file  [the backbone's]")] = None,
     queries: Queries = None,
     set_: Set = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file, as for run")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file, as for b2bench run")] = None,
     preset: Annotated[str | None, typer.Option(help="Published settings: paper, ... (b2bench ls presets)")] = None,
     plugin: Plugin = None,
-    vram: Annotated[float | None, typer.Option(help="GiB of a GPU: which micro-batches fit")] = None,
-    margin: Annotated[float | None, typer.Option(help="Share of --vram that stays free  [0.15]")] = None,
-    throughput: Annotated[float | None, typer.Option(help="Denoiser calls a second, in sampling  [assumed]")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell  [the preset's, or 1]")] = None,
+    vram: Annotated[float | None, typer.Option(help="GiB of a GPU; prints the micro-batches that fit")] = None,
+    margin: Annotated[float | None, typer.Option(help="Share of --vram to keep free  [0.15]")] = None,
+    throughput: Annotated[float | None, typer.Option(help="Denoiser calls a second when sampling  [assumed]")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell  [the preset's, else 1]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Memory, disk, denoiser calls and hours of a run, or of a grid, before it is started. Nothing is trained."""
+    """Estimate the cost of a run or a grid: memory, disk, denoiser calls and hours. Nothing is trained."""
     choices = Choices(
         algo=algo,
         wrapper=wrapper,

@@ -21,7 +21,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is no UTF-8
+        if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is not UTF-8
             stream.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False)

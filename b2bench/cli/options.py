@@ -16,15 +16,15 @@ class Split(Enum):
     test = "test"
 
 
-Db = Annotated[Path, typer.Option("--db", help="DuckDB file that holds the runs")]
+Db = Annotated[Path, typer.Option("--db", help="DuckDB file of the runs")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 DEFAULT_DB = Path("b2bench.duckdb")
 Backbone = Annotated[
-    str | None, typer.Option(help="pocket, sd14, a pipeline folder or .safetensors file, or a hub id  [pocket]")
+    str | None, typer.Option(help="pocket, sd14, a pipeline folder, a .safetensors file or a hub id  [pocket]")
 ]
-Reward = Annotated[str | None, typer.Option(help="clipscore, bertscore, success  [clipscore]")]
+Reward = Annotated[str | None, typer.Option(help="clipscore, bertscore, success or a plugin's  [clipscore]")]
 Queries = Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")]
-EvalSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise: eval_seed  [0]")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Any hyperparameter: name=value")]
+EvalSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise (eval_seed)  [0]")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Set any hyperparameter: name=value")]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")]

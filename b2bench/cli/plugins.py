@@ -13,7 +13,7 @@ from b2bench.cli.output import print_json, stdout
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="A plugin file, or the name of a built-in algorithm, wrapper or reward")],
+    file: Annotated[Path, typer.Argument(help="Plugin file, or the name of a built-in algorithm, wrapper or reward")],
     as_json: AsJson = False,
 ) -> None:
     """Test a plugin against the contract: finite, reaches the adapter, mutates nothing, deterministic, learns."""
@@ -35,9 +35,9 @@ def check(
 
 def new(
     kind: Annotated[str, typer.Argument(help="algorithm, wrapper or reward")],
-    name: Annotated[str, typer.Argument(help="Its name; the file becomes NAME.py in the working folder")],
+    name: Annotated[str, typer.Argument(help="Name of the plugin; the file is NAME.py in the working folder")],
 ) -> None:
-    """Write a plugin file that works, to start from."""
+    """Write a working plugin file to start from."""
     from b2bench.plugins.scaffold import write_plugin
 
     path = write_plugin(kind, name, Path.cwd())

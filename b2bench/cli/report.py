@@ -31,37 +31,38 @@ class ReportFormat(StrEnum):
 
 def report(
     db: Db = DEFAULT_DB,
-    written_as: Annotated[ReportFormat, typer.Option("--format", help="How it is written")] = ReportFormat.terminal,
+    written_as: Annotated[ReportFormat, typer.Option("--format", help="Format of the report")] = ReportFormat.terminal,
     out: Annotated[
-        Path | None, typer.Option(help="File to write; Markdown goes between the markers of one that has them")
+        Path | None, typer.Option(help="File to write; Markdown goes between the markers, if the file has them")
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="Show a part: algorithm=ddpo,pg; wrapper, prompts, reward, backbone, ...")
+        list[str] | None,
+        typer.Option(help="Show some runs only: algorithm=ddpo,pg; wrapper, prompts, reward, ..."),
     ] = None,
-    margin: Annotated[float, typer.Option(help="Differences of alignment that count as none when shown")] = 0.01,
+    margin: Annotated[float, typer.Option(help="Margin of alignment within which two cells are equivalent")] = 0.01,
     figures: Annotated[
         Path | None, typer.Option(help="Folder to write the figures into, as SVG and PDF; Markdown and LaTeX show them")
     ] = None,
-    title: Annotated[str, typer.Option(help="What the report is headed")] = "",
-    runs: Annotated[Path, typer.Option(help="Folder of the run folders, for the grids of sample images")] = Path(
-        "runs"
-    ),
+    title: Annotated[str, typer.Option(help="Title of the report")] = "",
+    runs: Annotated[Path, typer.Option(help="Folder that holds the run folders, for sample images")] = Path("runs"),
     seeds: Annotated[
-        str, typer.Option(help="Seeds that every cell should have, such as 0-4; without it those that any cell has")
+        str, typer.Option(help="Seeds that every cell should have, such as 0-4  [the seeds that any cell has]")
     ] = "",
-    check: Annotated[bool, typer.Option("--check", help="Exit code 1 where seeds are missing or versions mix")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if seeds are missing, runs failed or versions mix")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Leaderboard, ablation, compatibility, generalisation and diversity of the runs in the store."""
+    """Compare the runs in the store: leaderboard, ablation, compatibility, generalisation and diversity."""
     from b2bench.leaderboard.selection import held, parse_where, problems, select
     from b2bench.leaderboard.tables import tables
     from b2bench.store.store import Store
     from b2bench.sweep.plan import parse_seeds
 
     if not 0 < margin < math.inf:
-        raise UserError(f"--margin {margin:g} is not above 0, or no number")
+        raise UserError(f"--margin {margin:g} is not a number above 0; try 0.01")
     if as_json and written_as not in (ReportFormat.terminal, ReportFormat.json):
-        raise UserError(f"--json and --format {written_as.value} are two formats: choose one")
+        raise UserError(f"--json and --format {written_as.value} are two formats; try one of them")
     conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
     store = Store(db)
     rows = store.runs(), store.evals(), store.rounds()
@@ -84,9 +85,9 @@ def _write_report(
     from b2bench.leaderboard.terminal import render, to_json
 
     if title and written_as in (ReportFormat.json, ReportFormat.csv):
-        raise UserError(f"--title heads a page: {written_as.value} has no place for it")
+        raise UserError(f"--title heads a page, and {written_as.value} has no place for it; try without --title")
     if out is not None and written_as is ReportFormat.terminal:
-        raise UserError("--out writes files: choose --format markdown, html, json, csv or latex with it")
+        raise UserError("--out writes a file, which needs a format; try --format markdown, html, json, csv or latex")
     pictures = [] if figures is None else _write_figures(found, written_as, out, store, runs, figures)
     if written_as is ReportFormat.terminal:
         if title:
@@ -122,7 +123,7 @@ def _write_figures(
 
     beside = Path() if out is None else out.parent
     if written_as is ReportFormat.latex and re.search(r"[^\w./ -]", os.path.relpath(folder, beside)):
-        raise UserError(f"--figures {folder}: TeX reads characters of this name as commands; choose another")
+        raise UserError(f"--figures {folder}: TeX reads characters of this name as commands; try another name")
     try:
         pictures = write_figures(found, folder, store.samples(), runs, beside)
     except OSError as error:

@@ -22,38 +22,39 @@ if TYPE_CHECKING:  # --help does without it
 
 
 def run(
-    algo: Annotated[str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok, or a plugin's")] = None,
-    wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2  [vanilla]")] = None,
+    algo: Annotated[str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok or a plugin's")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2 or a plugin's  [vanilla]")] = None,
     backbone: Backbone = None,
     reward: Reward = None,
     prompts: Annotated[
-        str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file  [the backbone's: template1]")
+        str | None, typer.Option(help="Prompt set (b2bench ls prompts) or text file  [the backbone's: template1]")
     ] = None,
     queries: Queries = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random draw  [0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed  [0]")] = None,
     db: Db = DEFAULT_DB,
-    out: Annotated[Path, typer.Option(help="Folder that receives the run folder")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="A name for the run")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run folder")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the run")] = None,
     set_: Set = None,
     config: Annotated[
         Path | None,
         typer.Option(help="TOML file: algo, wrapper, backbone, reward, prompts, queries, seed, and a table [set]"),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Published settings: paper, ddpo-pytorch, ... (b2bench ls presets), or a file")
+        str | None, typer.Option(help="Published settings: paper, ddpo-pytorch, ... (b2bench ls presets) or a file")
     ] = None,
     plugin: Plugin = None,
-    resume: Annotated[str | None, typer.Option(help="Continue this run from its last checkpoint")] = None,
+    resume: Annotated[str | None, typer.Option(help="Run to continue from its last checkpoint")] = None,
     threads: Threads = None,
     vram: Annotated[
-        float | None, typer.Option(help="GiB of the GPU's memory: micro-batches and checkpointing are chosen to fit")
+        float | None, typer.Option(help="GiB of the GPU; chooses micro-batches and checkpointing that fit")
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes that share the run: one a GPU, or parts of the CPU's cores")
+        int,
+        typer.Option(min=1, help="Processes that share the run: one for each GPU, or parts of the CPU's cores"),
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a backbone with an algorithm under a wrapper, and log every reward query."""
+    """Fine-tune a model, and log every reward query. An algorithm trains the backbone under a wrapper."""
     # More than 80 lines: 31 are options, and an interrupt must find its run wherever it comes.
     from b2bench.config.given import check_text
     from b2bench.config.run import check_shares
@@ -126,7 +127,7 @@ def _refuse_beside_resume(choices: Choices, others: dict[str, Any]) -> None:
     """
     given = [f"--{option}" for option in choices.options] + [flag for flag, value in others.items() if value]
     if given:
-        raise UserError(f"--resume continues a run as it was started; leave out {', '.join(given)}")
+        raise UserError(f"--resume continues a run as it was started; try without {', '.join(given)}")
 
 
 def _how_to_go_on(run_id: str | None, db: Path, out: Path) -> str:

@@ -13,11 +13,11 @@ from b2bench.text import visible
 
 
 def merge(
-    stores: Annotated[list[Path], typer.Argument(help="DuckDB files whose runs are wanted")],
-    into: Annotated[Path, typer.Option("--into", help="DuckDB file that receives them; made where there is none")],
+    stores: Annotated[list[Path], typer.Argument(help="DuckDB files to copy runs from")],
+    into: Annotated[Path, typer.Option("--into", help="DuckDB file to copy them into; made if it does not exist")],
     as_json: AsJson = False,
 ) -> None:
-    """Copy the runs of other stores into one; those that ended in it stay as they are."""
+    """Copy the runs of other stores into one. Runs that have ended there stay as they are."""
     from b2bench.store.store import Store
 
     for path in stores:
@@ -45,11 +45,12 @@ def export(
     folder: Folder = RESULTS,
     db: Db = DEFAULT_DB,
     where: Annotated[
-        list[str] | None, typer.Option(help="Only these: algorithm=ddpo,pg; wrapper, prompts, reward, backbone, ...")
+        list[str] | None,
+        typer.Option(help="Export some runs only: algorithm=ddpo,pg; wrapper, prompts, reward, ..."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write ended runs as Parquet files, to publish or to keep beside code."""
+    """Write finished runs as Parquet files. Publish them, or keep them beside code."""
     from b2bench.leaderboard.selection import CONTEXT_KEYS, parse_where
     from b2bench.store.parquet import export_results
     from b2bench.store.store import Store
@@ -63,7 +64,7 @@ def export(
 
 
 def import_(folder: Folder = RESULTS, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
-    """Take runs that were exported into the store; those that ended in it stay as they are."""
+    """Read exported runs into the store. Runs that have ended there stay as they are."""
     from b2bench.store.parquet import import_results
     from b2bench.store.store import Store
 

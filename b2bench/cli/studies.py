@@ -24,25 +24,25 @@ ART_CACHE = Path("pocket-build") / "art"  # where `pocket build` has it too
 
 
 def evaluate(
-    lora: Annotated[Path | None, typer.Argument(help="LoRA file or folder; left out: the pretrained model")] = None,
+    lora: Annotated[Path | None, typer.Argument(help="LoRA file or folder  [none: the pretrained model]")] = None,
     backbone: Backbone = None,
     reward: Reward = None,
-    prompts: Annotated[str | None, typer.Option(help="A prompt set (b2bench ls prompts), or a text file")] = None,
-    queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, as its owner says")] = 0,
+    prompts: Annotated[str | None, typer.Option(help="Prompt set (b2bench ls prompts) or text file")] = None,
+    queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, according to its author")] = 0,
     seed: EvalSeed = None,
-    eval_images: Annotated[int | None, typer.Option(min=1, help="Images of test prompts")] = None,
+    eval_images: Annotated[int | None, typer.Option(min=1, help="Number of images of test prompts")] = None,
     db: Db = DEFAULT_DB,
-    name: Annotated[str | None, typer.Option(help="A name for the row")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the row")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure anybody's LoRA by the protocol of runs, into the store."""
+    """Evaluate any LoRA by the protocol of runs. The result goes into the store."""
     from b2bench.config.given import check_text
 
     choices = Choices(algo="ddpo", backbone=backbone, reward=reward, prompts=prompts)
     chosen = {"eval_images": eval_images, "eval_seed": seed}
     assignments = [f"{setting}={value}" for setting, value in chosen.items() if value is not None]
     if lora is not None and not lora.exists():
-        raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
+        raise UserError(f"{lora} does not exist; try a LoRA .safetensors file or its folder")
     check_text("--name", name)
     check_text("the LoRA", str(lora))
     config = resolved(with_file(choices, None, assignments))
@@ -70,24 +70,25 @@ def profile(
     backbone: Backbone = None,
     reward: Reward = None,
     prompts: Annotated[
-        list[str] | None, typer.Option(help="A prompt set or a text file; several: a,b or twice  [template1]")
+        list[str] | None,
+        typer.Option(help="Prompt set or text file; several: a,b or repeat the option  [template1]"),
     ] = None,
     split: Annotated[Split, typer.Option(help="Prompts to draw from: train, as training does, or test")] = Split.train,
     taus: Annotated[
-        str | None, typer.Option(help="Steps to go where branches are made  [20,17,14,10,6,3 of 20]")
+        str | None, typer.Option(help="Remaining steps at which branches are made  [20,17,14,10,6,3 of 20]")
     ] = None,
     leaves: Annotated[int, typer.Option(min=2, help="Leaves of a branch")] = 5,
     branches: Annotated[int, typer.Option(min=2, help="Branches at each tau")] = 48,
-    lora: Annotated[Path | None, typer.Option(help="LoRA file or folder; left out: the pretrained model")] = None,
+    lora: Annotated[Path | None, typer.Option(help="LoRA file or folder  [none: the pretrained model]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and bootstrap  [0]")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="steps, eta, guidance, ...: name=value")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Set steps, eta, guidance, ...: name=value")] = None,
     plugin: Plugin = None,
     db: Db = DEFAULT_DB,
     out: Annotated[Path | None, typer.Option(help="PNG file for the figure")] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how much of a reward is still open at several denoising steps, where branches would be made."""
+    """Measure when a reward is decided: how much of it is still open at several denoising steps."""
     from b2bench.config.given import parse_assignments
     from b2bench.config.resolve import check_profile_values
     from b2bench.leaderboard.figures import check_png, draw_openness
@@ -99,14 +100,14 @@ def profile(
     if out is not None:
         check_png(out)
     if lora is not None and not lora.exists():
-        raise UserError(f"{lora} does not exist; pass a LoRA .safetensors file or its folder")
+        raise UserError(f"{lora} does not exist; try a LoRA .safetensors file or its folder")
     choices = Choices(algo="ddpo", backbone=backbone, reward=reward, seed=seed, plugins=tuple(plugin or ()))
     choices = with_file(choices, None, set_ or [])
     configs = [resolved(replace(choices, prompts=name)) for name in prompt_names(prompts or ["template1"])]
     check_profile_values(configs[0], parse_assignments(set_ or []))
     names = [config.prompts.name for config in configs]
     if len(set(names)) < len(names):
-        raise UserError(f"--prompts {','.join(names)}: two sets have the same name; rename one, or leave it out")
+        raise UserError(f"--prompts {','.join(names)}: two sets have the same name; try renaming one")
     steps, reward_name = configs[0].settings.steps, configs[0].reward_name
     chosen = check_taus(default_taus(steps) if wanted is None else wanted, steps)
     total = len(configs) * len(chosen) * branches * leaves
@@ -168,14 +169,14 @@ def parse_taus(text: str | None) -> list[int] | None:
     """``"20,14"`` to [20, 14]; None stays None.
 
     Raises:
-        UserError: an entry is no whole number.
+        UserError: an entry is not a whole number.
     """
     if text is None:
         return None
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--taus {text!r} is no list of whole numbers such as 20,14,6") from None
+        raise UserError(f"--taus {text!r} is not a list of whole numbers; try 20,14,6") from None
 
 
 def prompt_names(given: list[str]) -> list[str]:
@@ -184,24 +185,24 @@ def prompt_names(given: list[str]) -> list[str]:
 
 
 def baseline(
-    kind: Annotated[list[str], typer.Option(help="guidance, best-of, oracle or all; several: a,b or twice")],
+    kind: Annotated[
+        list[str], typer.Option(help="guidance, best-of, oracle or all; several: a,b or repeat the option")
+    ],
     backbone: Backbone = None,
     reward: Reward = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="A prompt set, or a text file  [the backbone's: template1]")
-    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt set or text file  [the backbone's: template1]")] = None,
     seed: EvalSeed = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="eval_images, steps, guidance, ...: name=value")
+        list[str] | None, typer.Option("--set", help="Set eval_images, steps, guidance, ...: name=value")
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a reward")] = None,
     art: Annotated[
-        Path | None, typer.Option(help="Oracle: folder with the art archives; left out: fetched by npm pack")
+        Path | None, typer.Option(help="For the oracle: folder with the art archives  [fetched by npm pack]")
     ] = None,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what is to be had without training: guidance scales, best-of-N, faithful scenes; for the report."""
+    """Measure training-free baselines for the report: a guidance sweep, best-of-N and oracle scenes."""
     from b2bench.config.given import parse_assignments
     from b2bench.store.store import Store
     from b2bench.terminal.progress import baseline_table
@@ -214,7 +215,7 @@ def baseline(
 
         kinds = baselines.parse_kinds(kind)
         if art is not None and "oracle" not in kinds:
-            raise UserError("--art is for --kind oracle, whose scenes are drawn; leave it out")
+            raise UserError("--art is only used by --kind oracle; try without it")
         config = resolved(with_file(choices, None, assignments))
         baselines.check_values(config, parse_assignments(assignments))
 
@@ -228,7 +229,7 @@ def baseline(
             )
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            console.print(f"interrupted; what was measured is in {db}, the same command goes on", soft_wrap=True)
+            console.print(f"interrupted; what was measured is in {db}. The same command continues", soft_wrap=True)
             raise typer.Exit(1) from None
     evals = store.evals([result.run_id for result in results])
     if as_json:

@@ -22,33 +22,34 @@ def sweep(
     algo: Annotated[str | None, typer.Option(help="Algorithms: ddpo,dpok, or all")] = None,
     wrapper: Annotated[str | None, typer.Option(help="Wrappers: vanilla,b2, or all  [vanilla]")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4, or 0,1,7  [0]")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt sets, or text files  [the backbone's]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt sets or text files  [the backbone's]")] = None,
     reward: Annotated[str | None, typer.Option(help="Rewards  [clipscore]")] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbones  [pocket]")] = None,
     queries: Annotated[str | None, typer.Option(help="Budgets in reward queries  [2400]")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any hyperparameter, of every run: name=value")
+        list[str] | None, typer.Option("--set", help="Set any hyperparameter of every run: name=value")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file: lists algo, wrapper, seeds, prompts, ..., and a table [set]")
+        Path | None, typer.Option(help="TOML file: lists named algo, wrapper, seeds, prompts, ..., and a table [set]")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Published settings of every run, or a file")] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings (b2bench ls presets), or a file")] = None,
     plugin: Plugin = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="Runs at once, each with its part of the cores  [1; on Ray: what has room]"),
+        typer.Option(min=1, max=256, help="Runs at once, each with a part of the cores  [1; on Ray: as many as fit]"),
     ] = None,
-    ray: Annotated[str | None, typer.Option(help="Run on a Ray cluster: auto, or HOST:PORT  (docs/scale.md)")] = None,
-    cpus_per_run: Annotated[int, typer.Option(min=1, help="On Ray: CPUs, and threads, of a run")] = 1,
+    ray: Annotated[str | None, typer.Option(help="Run on a Ray cluster: auto or HOST:PORT (docs/scale.md)")] = None,
+    cpus_per_run: Annotated[int, typer.Option(min=1, help="On Ray: CPUs (and threads) of a run")] = 1,
     gpus_per_run: Annotated[
-        float | None, typer.Option(min=0, max=1, help="On Ray: GPUs of a run, or a share of one  [1 if there are any]")
+        float | None,
+        typer.Option(min=0, max=1, help="On Ray: GPUs of a run, or a share of one  [1 if there are any]"),
     ] = None,
     db: Db = DEFAULT_DB,
-    out: Annotated[Path, typer.Option(help="Folder that receives the run folders")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, its cost and each command")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the run folders")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, cost and commands; run nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do every combination of choices; finished runs are skipped, broken-off ones resumed."""
+    """Run every combination of choices. Finished runs are skipped, and interrupted ones are resumed."""
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
     from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
@@ -89,7 +90,7 @@ def sweep(
     else:
         stdout().print(f"{counted(found.progress)}; rows in {db}; next: b2bench report --db {db}", soft_wrap=True)
     if failed := logs_of(found.progress):
-        console.print(f"what the runs that failed said is in {', '.join(map(str, failed))}", soft_wrap=True)
+        console.print(f"the output of failed runs is in {', '.join(map(str, failed))}", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -119,25 +120,25 @@ def _planned(
     content = read_config_file(config) if config else {}
     values = content.pop("set", {})
     if not isinstance(values, dict):
-        raise UserError(f"config file {config}: 'set' must be a table of hyperparameters")
+        raise UserError(f"config file {config}: 'set' is not a table of hyperparameters; try [set]")
     for name, value in content.items():
         if name not in given:
             raise UserError(f"config file {config}: unknown option {name!r}.{suggestion(name, list(given))}")
         parts = value if isinstance(value, list) else [value]
         if not parts or not all(isinstance(part, str | int) and not isinstance(part, bool) for part in parts):
-            raise UserError(f"config file {config}: {name} = {value!r} is no list of names or numbers")
+            raise UserError(f"config file {config}: {name} = {value!r} is not a list of names or numbers")
         content[name] = ",".join(map(str, parts))
     texts = content | {name: value for name, value in given.items() if value is not None}
     values |= parse_assignments(assignments)
     if "algo" not in texts and preset is None:
-        raise UserError(f"name algorithms with --algo: {', '.join(Registry('algorithm').names())}, or all")
+        raise UserError(f"no algorithm is named; try --algo with {', '.join(Registry('algorithm').names())}, or all")
     everything = {"algo": Registry("algorithm").names, "wrapper": Registry("wrapper").names}
     choices: dict[str, list[Any]] = {"seed": parse_seeds(str(texts.pop("seeds", "0")))}
     for name, text in texts.items():
         choices[name] = parse_list(name, text, everything[name]() if name in everything else ())
     if "queries" in choices:
         if not all(str(number).isdecimal() for number in choices["queries"]):
-            raise UserError(f"--queries {texts['queries']!r}: write whole numbers")
+            raise UserError(f"--queries {texts['queries']!r} is not a list of whole numbers; try 2400 or 1200,2400")
         choices["queries"] = [int(number) for number in choices["queries"]]
     shared = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     shared += ["--preset", preset] if preset is not None else []

@@ -10,7 +10,7 @@ from b2bench.errors import UserError
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """A TOML file of options (algo, wrapper, ...) and a table ``[set]`` of hyperparameters.
+    """Read a TOML file of options (algo, wrapper, ...) and a table ``[set]`` of hyperparameters.
 
     Raises:
         UserError: the file is missing or no TOML; with the line.
@@ -18,11 +18,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"config file {path} does not exist") from None
+        raise UserError(f"config file {path} does not exist; try another path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {path} is no TOML: {error}") from None
+        raise UserError(f"config file {path} is not TOML: {error}") from None
     except RecursionError:
-        raise UserError(f"config file {path} is no TOML of options: it is nested too deeply") from None
+        raise UserError(f"config file {path} is not a TOML file of options: it is nested too deeply") from None
     except OSError as error:
         raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
 
@@ -31,16 +31,16 @@ def check_text(what: str, text: str | None) -> None:
     """Refuse a name that no store and no JSON file can hold, before there are rows to put it into.
 
     Raises:
-        UserError: it is no UTF-8, as file names and arguments may be.
+        UserError: the text is not UTF-8; file names and arguments may not be.
     """
     try:
         (text or "").encode()
     except UnicodeEncodeError:
-        raise UserError(f"{what} {text!r} is no UTF-8 text; rename it") from None
+        raise UserError(f"{what} {text!r} is not UTF-8 text; try another name") from None
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """``["lr=1e-3"]`` to ``{"lr": "1e-3"}``.
+    """Turn ``["lr=1e-3"]`` into ``{"lr": "1e-3"}``.
 
     Raises:
         UserError: an entry without ``=``, or a name given twice.
@@ -49,8 +49,8 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise UserError(f"--set {text!r} is not of the form name=value")
+            raise UserError(f"--set {text!r} is not of the form name=value; try --set lr=1e-3")
         if name.strip() in values:
-            raise UserError(f"--set {name.strip()} is given twice")
+            raise UserError(f"--set {name.strip()} is given twice; try it once")
         values[name.strip()] = value.strip()
     return values

@@ -76,15 +76,15 @@ class Preset:
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with b2bench, sorted."""
+    """Return the names of the presets that come with b2bench, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load_preset(text: str) -> Preset:
-    """``NAME``, ``NAME:CHOICE``, or the same with a path of a TOML file for the name.
+    """Load ``NAME``, ``NAME:CHOICE``, or the same with the path of a TOML file for the name.
 
     Raises:
-        UserError: no such preset or choice, or the file is no preset; with what and where.
+        UserError: the preset or choice does not exist, or the file is not a preset. The message says what and where.
     """
     path, choice = Path(text), ""
     if not path.is_file():
@@ -93,14 +93,14 @@ def load_preset(text: str) -> Preset:
         if "/" in given or "\\" in given or not path.is_file():
             raise UserError(
                 f"unknown preset {given!r}.{suggestion(given, preset_names())} Presets: {', '.join(preset_names())}; "
-                "or a TOML file by its path"
+                "or try a TOML file by its path"
             )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"preset {path} is no TOML: {error}") from None
+        raise UserError(f"preset {path} is not TOML: {error}") from None
     except RecursionError:
-        raise UserError(f"preset {path} is no preset: it is nested too deeply") from None
+        raise UserError(f"preset {path} is not a preset: it is nested too deeply") from None
     except OSError as error:
         raise UserError(f"preset {path} cannot be read: {error.strerror}") from None
     choices = _table(content, "choices", path)
@@ -112,7 +112,7 @@ def load_preset(text: str) -> Preset:
         found |= {(value.section, value.name): value for value in _values(_table(choices, choice, path), path)}
     about, notes, seeds = content.get("about", ""), content.get("notes", []), content.get("seeds")
     if not isinstance(about, str) or not isinstance(notes, list) or not isinstance(seeds, int | None):
-        raise UserError(f"preset {path}: about is a text, notes a list of texts, seeds a number")
+        raise UserError(f"preset {path}: about must be a text, notes a list of texts, and seeds a number")
     known_keys = {"about", "notes", "seeds", "choices", "options", "set", *PARTS}
     for key in content:
         if key not in known_keys:
@@ -146,11 +146,13 @@ def _values(content: Mapping[str, Any], path: Path) -> Iterator[Value]:
         for name, entry in entries.items():
             where = f"preset {path}: [{section}] {name}"
             if not isinstance(entry, dict) or "value" not in entry or not str(entry.get("source", "")).strip():
-                raise UserError(f'{where} must be {{ value = ..., source = "..." }}; source "open" where nothing says')
+                raise UserError(
+                    f'{where} must be {{ value = ..., source = "..." }}; try source "open" if no source says'
+                )
             if unknown := entry.keys() - {"value", "source", "why"}:
                 raise UserError(f"{where}: unknown key {sorted(unknown)[0]!r}; it has value, source and why")
             if entry["source"] == OPEN and not str(entry.get("why", "")).strip():
-                raise UserError(f"{where} is open: why says what was chosen, and for what reason")
+                raise UserError(f"{where} is open; try adding why, which says what was chosen and for what reason")
             if section == "options" and name not in OPTIONS:
                 raise UserError(f"{where}: unknown option.{suggestion(name, OPTIONS)} Options: {', '.join(OPTIONS)}")
             yield Value(section, name, entry["value"], " ".join(entry["source"].split()), entry.get("why", ""))
@@ -159,7 +161,7 @@ def _values(content: Mapping[str, Any], path: Path) -> Iterator[Value]:
 def deviations(own: Mapping[str, Any], preset: Mapping[str, Any]) -> list[dict[str, Any]]:
     """In what a run differs from its preset: ``[{"name", "preset", "value"}]``.
 
-    Both are configurations as of ``RunConfig.as_dict``. A seed is no deviation, and where one
+    Both are configurations as of ``RunConfig.as_dict``. A seed is not a deviation, and where one
     is of another algorithm, wrapper or reward, that is the deviation, not each of its hyperparameters.
     """
     found = []

@@ -65,7 +65,7 @@ class PromptSet:
 
 
 def prompt_set_names() -> list[str]:
-    """Names of the registered prompt sets, built-in ones first, without loading any.
+    """Return the names of the registered prompt sets, built-in ones first, without loading any.
 
     Raises UserError if two origins claim one name.
     """
@@ -73,7 +73,7 @@ def prompt_set_names() -> list[str]:
 
 
 def load_prompts(name_or_path: str | Path) -> PromptSet:
-    """The prompt set of a registered name, of a text file or of a folder like the built-in ones.
+    """Load the prompt set of a registered name, of a text file or of a folder like the built-in ones.
 
     A name goes before a path; write ``./NAME`` for a file that is called like a set. A text file is
     train and test at once (``train == test``), so its test numbers say nothing about unseen prompts;
@@ -84,7 +84,7 @@ def load_prompts(name_or_path: str | Path) -> PromptSet:
     if name_or_path in origins:
         origin = origins[str(name_or_path)]
         return _load_folder(origin) if isinstance(origin, Path) else _load_entry_point(origin)
-    # os.path rather than Path: "" and a name that is too long for a file are no path, not an exception.
+    # os.path rather than Path: "" and a name that is too long for a file are then not a path, and raise nothing.
     path = os.path.expanduser(name_or_path)
     if os.path.isdir(path):
         return _load_folder(Path(path))
@@ -94,8 +94,8 @@ def load_prompts(name_or_path: str | Path) -> PromptSet:
     close = difflib.get_close_matches(str(name_or_path), origins, n=1)
     guess = f" Did you mean '{close[0]}'?" if close else ""
     raise UserError(
-        f"unknown prompts '{name_or_path}': no registered set has this name and no file is there.{guess}"
-        f" Registered: {', '.join(origins)}; the path of a text file, one prompt a line, works too."
+        f"unknown prompts '{name_or_path}': no registered set has this name, and it is not a file.{guess}"
+        f" Registered: {', '.join(origins)}; or try the path of a text file with one prompt a line."
     )
 
 
@@ -108,7 +108,9 @@ def _origins() -> dict[str, Path | EntryPoint]:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         if entry.name in origins:
             first, second = (_describe(origin) for origin in (origins[entry.name], entry))
-            raise UserError(f"prompts '{entry.name}' are registered twice: by {first} and by {second}; remove one.")
+            raise UserError(
+                f"prompts '{entry.name}' are registered twice: by {first} and by {second}; try removing one."
+            )
         origins[entry.name] = entry
     return origins
 
@@ -135,7 +137,7 @@ def _load_entry_point(entry: EntryPoint) -> PromptSet:
     folder = next(iter(getattr(loaded, "__path__", [])), loaded)
     if not isinstance(folder, str | Path):
         raise UserError(
-            f"{where} gives a {type(loaded).__name__}; name a folder or a callable that returns a PromptSet."
+            f"{where} gives a {type(loaded).__name__}; try a folder, or a callable that returns a PromptSet."
         )
     return _load_folder(Path(folder), name=entry.name)
 
@@ -143,12 +145,12 @@ def _load_entry_point(entry: EntryPoint) -> PromptSet:
 def _load_folder(folder: Path, name: str | None = None) -> PromptSet:
     files = [folder / "train.txt", folder / "test.txt"]
     if missing := [file.name for file in files if not file.is_file()]:
-        raise UserError(f"{folder} has no {missing[0]}; a folder of prompts holds train.txt and test.txt.")
+        raise UserError(f"{folder} has no {missing[0]}; a folder of prompts needs train.txt and test.txt.")
     train, test = map(_read, files)
     if both := [prompt for prompt in test if prompt in set(train)]:
         raise UserError(
-            f"{folder}: '{both[0]}' is in train.txt and in test.txt; a test prompt must be unseen,"
-            " remove it from one of them."
+            f"{folder}: '{both[0]}' is in train.txt and in test.txt, and a test prompt must be unseen;"
+            " try removing it from one of them."
         )
     card = _read_card(folder / "card.toml")
     name = name or card.pop("name", folder.resolve().name)
@@ -172,7 +174,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from error
     except RecursionError:
-        raise UserError(f"{path} is no card: it is nested too deeply.") from None
+        raise UserError(f"{path} is not a card: it is nested too deeply.") from None
     known = {field.name for field in fields(PromptSet)} - {"train", "test"}
     for key, value in card.items():
         if key not in known:
@@ -191,16 +193,18 @@ def _read(path: Path) -> tuple[str, ...]:
     for number, prompt in _prompt_lines(_decode(path)):
         if len(prompt) > MAX_LENGTH:
             raise UserError(
-                f"{path}, line {number}: {len(prompt)} characters, at most {MAX_LENGTH} make a prompt;"
-                " write one prompt a line."
+                f"{path}, line {number}: {len(prompt)} characters, but a prompt has at most {MAX_LENGTH};"
+                " try one prompt a line."
             )
         if control := [character for character in prompt if unicodedata.category(character) == "Cc"]:
-            raise UserError(f"{path}, line {number}: holds the control character {control[0]!r}; remove it.")
+            raise UserError(f"{path}, line {number}: it holds the control character {control[0]!r}; try removing it.")
         if prompt in seen:
-            raise UserError(f"{path}, line {number}: '{prompt}' is on line {seen[prompt]} already; remove one of them.")
+            raise UserError(
+                f"{path}, line {number}: '{prompt}' is on line {seen[prompt]} already; try removing one of them."
+            )
         seen[prompt] = number
     if not seen:
-        raise UserError(f"{path} holds no prompt; write one prompt a line (lines that start with # are comments).")
+        raise UserError(f"{path} holds no prompt; try one prompt a line (lines that start with # are comments).")
     return tuple(seen)
 
 
@@ -223,5 +227,5 @@ def _decode(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{path} is not UTF-8: byte {error.start} (line {line}) is 0x{content[error.start]:02x};"
-            " save the file with the encoding UTF-8."
+            " try saving the file with the encoding UTF-8."
         ) from error

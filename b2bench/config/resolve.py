@@ -58,7 +58,7 @@ def resolve(
     if len(owners) < 4:  # then a hyperparameter could not say whose it is
         raise UserError(
             f"algorithm {algorithm}, wrapper {wrapper}, reward {reward}: each needs a name of its own, not 'run'; "
-            "rename the class of the one that is yours"
+            "try renaming the class of the one that is yours"
         )
     code = {kind: found for kind, cls in classes.items() if (found := code_hash(cls))}
     parts = split_values(values, owners)
@@ -70,26 +70,28 @@ def resolve(
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
     if max(queries, seed) >= 2**31 or seed < 0:
-        raise UserError(f"queries = {queries}, seed = {seed}: the seed cannot be negative, and both are below 2^31")
+        raise UserError(f"queries = {queries}, seed = {seed}: the seed cannot be negative, and both must be below 2^31")
     if queries < settings.samples:
         raise UserError(
-            f"queries = {queries}: the budget must be at least {settings.samples}, one prompt draw "
+            f"queries = {queries} is too small; try at least {settings.samples}, which is one prompt draw "
             f"of {settings.samples} samples"
         )
     if queries % settings.samples:
         raise UserError(
-            f"queries = {queries} is no multiple of samples = {settings.samples}; "
-            f"take {queries - queries % settings.samples}"
+            f"queries = {queries} is not a multiple of samples = {settings.samples}; "
+            f"try {queries - queries % settings.samples}"
         )
     if algorithm in NO_ALGORITHMS:
-        raise UserError(f"{algorithm} is the name of what b2bench measures without training; rename your algorithm")
+        raise UserError(
+            f"{algorithm} is a name that b2bench keeps for rows without training; try another name for your algorithm"
+        )
     names = {p.name for p in hyperparameters(classes["reward"])}
     if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
         parts[reward]["checkpoint"] = own_checkpoint(spec, reward)
     if is_taken(reward):
-        raise UserError(f"{reward} is the name of a metric of every evaluation; give your reward another name")
+        raise UserError(f"{reward} is the name of a metric of every evaluation; try another name for your reward")
     if reward == SUCCESS and not spec.is_pocket:
-        raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
+        raise UserError(f"reward success reads pocket scenes only, and the backbone is {spec.name}; try clipscore")
     trained: Any = build(classes["algorithm"], parts[algorithm])
     wrapping: Any = build(classes["wrapper"], parts[wrapper])
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
@@ -141,7 +143,7 @@ def _refusal(name: str, part: Any, other: Any) -> str | None:
     except Exception as error:  # a plugin may raise anything
         raise UserError(f"{name}.refuses({type(other).__name__}) raised {described(error)}") from None
     if reason is not None and not isinstance(reason, str):
-        raise UserError(f"{name}.refuses answered {reason!r}; answer with the reason as text, or None")
+        raise UserError(f"{name}.refuses answered {reason!r}; try the reason as text, or None")
     return reason or None
 
 
@@ -196,32 +198,30 @@ def check_untrained_values(what: str, settings: Sequence[str], config: RunConfig
     known = {*settings, *(p.name for p in hyperparameters(type(config.reward)))}
     for given in values:
         if given.rpartition(".")[2] not in known:
-            raise UserError(f"{what} trains nothing and has no use for {given}; it takes {', '.join(sorted(known))}")
+            raise UserError(f"{what} trains nothing and does not use {given}; try one of {', '.join(sorted(known))}")
 
 
 def from_dict(content: Mapping[str, Any]) -> RunConfig:
-    """Inverse of :meth:`RunConfig.as_dict`, for resuming.
+    """Rebuild a configuration from :meth:`RunConfig.as_dict`, for resuming.
 
     Raises:
-        UserError: a plugin or a prompt file is no longer there, or the prompts have changed since.
+        UserError: a plugin or a prompt file is missing, or the prompts have changed since.
     """
     try:
         config = _again(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"the configuration of the run is damaged, or was changed by hand ({type(error).__name__}: {error}); "
-            "start it anew"
+            "try a new run"
         ) from None
     for kind in KINDS:
         if config.code.get(kind) != content[kind].get("code"):
             raise UserError(
                 f"the file of {kind} {content[kind]['name']} has changed since the run started; "
-                "restore it, or start anew"
+                "try restoring it, or a new run"
             )
     if config.prompts.content_hash != content["prompts"].get("hash"):
-        raise UserError(
-            f"prompts {content['found']['prompts']} have changed since the run started; restore them, or start anew"
-        )
+        raise UserError(f"prompts {content['found']['prompts']} have changed since the run started; try restoring them")
     return replace(config, preset=content.get("preset"))
 
 
@@ -275,7 +275,7 @@ def resolve_preset(
         )
 
     if merged.get("algo") is None:
-        raise UserError(f"preset {preset.name} leaves the algorithm open: name it with --algo")
+        raise UserError(f"preset {preset.name} leaves the algorithm open; try naming it with --algo")
     config = run(merged, values)
     # By its own backbone and budget, with what was chosen where it leaves the choice open.
     plain = run({**merged, **preset.options}, {}).as_dict()
@@ -302,10 +302,10 @@ def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type
         if not found:
             raise UserError(
                 f"unknown hyperparameter {given!r}.{suggestion(name, known)} "
-                f"b2bench show {' or '.join(list(owners)[1:])} lists them."
+                f"Try b2bench show {' or '.join(list(owners)[1:])}."
             )
         if len(found) > 1:
             options = " or ".join(f"{owner}.{name}" for owner in found)
-            raise UserError(f"hyperparameter {name!r} is ambiguous here: say {options}")
+            raise UserError(f"hyperparameter {name!r} is ambiguous here; try {options}")
         parts[found[0]][name] = value
     return parts

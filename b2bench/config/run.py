@@ -48,12 +48,12 @@ class RunConfig:
         return -(-self.queries // per_round)
 
     def draws(self, round: int) -> int:
-        """Prompt draws of a round (0-based); the last round takes what the budget leaves."""
+        """Return the prompt draws of a round (0-based); the last round takes what the budget leaves."""
         total = self.queries // self.settings.samples
         return min(self.settings.draws, total - round * self.settings.draws)
 
     def milestone(self, queries: int) -> int:
-        """How many evaluations after the first are due once so many reward queries are made."""
+        """Return how many evaluations after the first are due after so many reward queries."""
         return queries * (self.settings.eval_points - 1) // self.queries
 
     def evaluations(self) -> list[int]:
@@ -83,7 +83,7 @@ class RunConfig:
         return self.images_at(-1)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that makes the run what it is, as plain values."""
+        """Return everything that defines the run, as plain values."""
 
         def values(kind: Kind, plugin: Any) -> dict[str, Any]:
             found = {p.name: getattr(plugin, p.name) for p in hyperparameters(type(plugin))}
@@ -148,5 +148,5 @@ def check_shares(config: RunConfig, processes: int) -> None:
     if least < processes:
         raise UserError(
             f"{processes} processes are too many: the smallest round has {draws} prompt draws, the smallest evaluation "
-            f"{test} test and {train} training images; take at most {least}"
+            f"{test} test and {train} training images; try at most {least}"
         )

@@ -27,11 +27,11 @@ class Settings:
     """Hyperparameters of the harness: equal in every cell, so that cells differ in one thing only."""
 
     draws: int = 48
-    """G, prompt draws a round; each gives `samples` rollouts, and each rollout is one reward query"""
+    """G, the number of prompt draws a round; each gives `samples` rollouts, and each rollout is one reward query"""
     samples: int = 5
-    """K, rollouts per prompt draw: separate ones, or the leaves of one branch"""
+    """K, the number of rollouts per prompt draw: separate ones, or the leaves of one branch"""
     steps: int = 20
-    """T, denoising steps (paper: 20)"""
+    """T, the number of denoising steps (paper: 20)"""
     eta: float = 1.0
     """DDIM's eta: 1 is ancestral sampling, towards 0 deterministic (paper: 1)"""
     guidance: float | None = None
@@ -39,7 +39,7 @@ class Settings:
     optimizer_steps: int = 48
     """Optimizer steps a round, the same number in every cell"""
     timestep_fraction: float = 1.0
-    """Share of the trained steps of a rollout, drawn anew each round, that its update takes; 1: all of them"""
+    """Share of a rollout's trained steps that its update uses, drawn anew each round; 1 uses all of them"""
     lr: float = 1e-3
     """AdamW's learning rate for the LoRA weights"""
     weight_decay: float = 1e-4
@@ -55,41 +55,41 @@ class Settings:
     micro_batch: int = 96
     """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
     train_micro_batch: int = 0
-    """Rows of one forward and backward pass of training, where it is not micro_batch; 0: micro_batch"""
+    """Rows of one forward and backward pass of training; 0 takes micro_batch"""
     decode_micro_batch: int = 0
-    """Images decoded at a time; 0: micro_batch, at most 32"""
+    """Images decoded at a time; 0 takes micro_batch, at most 32"""
     gradient_checkpointing: bool = False
     """Compute activations a second time in the backward pass: a sixth of the memory for a third more time"""
     guidance_split: bool = False
-    """The two rows of guidance one after the other, not as one batch: half of the memory"""
+    """Compute the two rows of guidance one after the other instead of as one batch: half of the memory"""
     attention: Literal["sdpa", "sliced"] = "sdpa"
-    """sdpa: fused, where the device has it; sliced: head by head, for little memory and older devices"""
+    """sdpa is fused if the device can do that; sliced goes head by head, for little memory and older devices"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the frozen networks; latents, log-probs, LoRA weights stay fp32. fp16: a GPU, with loss scaling"""
+    """Precision of the frozen networks. The rest stays in fp32. fp16 needs a GPU and turns on loss scaling"""
     reward_device: str = "auto"
-    """Device of the reward and of what judges evaluations: auto (that of training), cpu, cuda:1, ..."""
+    """Device of the reward and of the judges of evaluations: auto (the one of training), cpu, cuda:1, ..."""
     reward_process: bool = False
-    """The reward in a process of its own, whose memory is not that of training"""
+    """Run the reward in a process of its own, which shares no memory with training"""
     reward_noise: float = 0.0
     """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
     eval_points: int = 3
-    """Evaluations, evenly spaced in reward queries from 0 to the budget"""
+    """Number of evaluations, evenly spaced in reward queries from 0 to the budget"""
     eval_seed: int = 0
     """Seed of the evaluation's noise: one test set for every run, whatever its training seed"""
     eval_images: int | None = None
-    """Images of test prompts in each evaluation, spread over the prompts; none: by the budget, between half as many"""
+    """Images of test prompts in an evaluation; none: by the budget, with half as many between first and last"""
     eval_train_images: int | None = None
     """Images of training prompts in each evaluation; none: a sixth as many as the budget gives test prompts"""
     sample_images: int = 8
-    """Test images, of as many prompts, that every evaluation keeps as files for sample grids; 0: none"""
+    """Test images, each of another prompt, that every evaluation keeps as files for sample grids; 0 keeps none"""
     kl_images: int | None = None
     """Test images on whose paths every evaluation measures the KL from the pretrained model; none: by the budget"""
     inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
     """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: see inception.py"""
     inception_splits: int = 1
-    """Parts that an inception score is averaged over; depends on them more than on a model"""
+    """Parts that an inception score is averaged over; the score depends on them more than on a model"""
     inception_weights: str = ""
-    """File of Inception v3's weights, .safetensors or .pth; empty: torch-fidelity's are fetched"""
+    """File of Inception v3's weights, .safetensors or .pth; if empty, torch-fidelity's are fetched"""
 
     def __post_init__(self) -> None:
         for name in (
@@ -110,9 +110,9 @@ class Settings:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} = {value} is not above 0")
         if self.lora_rank > 1024:
-            raise ValueError(f"lora_rank = {self.lora_rank} is above 1024: no layer is that wide")
+            raise ValueError(f"lora_rank = {self.lora_rank} is above 1024, and no layer is that wide")
         if self.eval_points < 2:
-            raise ValueError(f"eval_points = {self.eval_points}: the start and the end are two")
+            raise ValueError(f"eval_points = {self.eval_points} is below 2: the start and the end are two")
         for name in (
             "advantage_history",
             "eval_seed",
@@ -129,7 +129,9 @@ class Settings:
         if self.eval_seed >= 2**31:
             raise ValueError(f"eval_seed = {self.eval_seed} is not below 2^31")
         if not 0 <= self.reward_noise < math.inf:
-            raise ValueError(f"reward_noise = {self.reward_noise} is no standard deviation: 0 or above, and finite")
+            raise ValueError(
+                f"reward_noise = {self.reward_noise} is not a standard deviation; it must be finite and at least 0"
+            )
         if not 0 < self.timestep_fraction <= 1:
             raise ValueError(f"timestep_fraction = {self.timestep_fraction} is outside (0, 1]")
         if not 0 <= self.eta <= 1:

@@ -64,8 +64,8 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
             return _describe_run(store, store.find_run(name), registries)
         known += sorted(own)
     raise UserError(
-        f"nothing is called {name!r}.{suggestion(name, known)} b2bench ls {'|'.join(LISTS)} lists what there is"
-        f"{'' if db.exists() else f' (there is no database {db})'}"
+        f"nothing is called {name!r}.{suggestion(name, known)} Try b2bench ls {'|'.join(LISTS)}"
+        f"{'' if db.exists() else f' (database {db} does not exist)'}"
     )
 
 

@@ -26,7 +26,7 @@ def listing(what: str, db: Path, plugins: list[Path]) -> list[Row]:
     """One row of plain values for each algorithm, wrapper, reward, prompt set, backbone or run.
 
     Raises:
-        UserError: there is no such list, a plugin does not import, or ``db`` is no store.
+        UserError: the list does not exist, a plugin does not import, or ``db`` is not a store.
     """
     if what not in LISTS:
         raise UserError(f"cannot list {what!r}.{suggestion(what, LISTS)} Lists: {', '.join(LISTS)}")

@@ -69,8 +69,7 @@ def loss_cost(algorithm: Any) -> LossCost:
         algorithm.loss(policy, batch)
     except Exception as error:  # somebody else's code may raise anything
         raise UserError(
-            f"the loss of {name} does not run on the toy policy ({type(error).__name__}: {error}); "
-            "b2bench check says more"
+            f"the loss of {name} does not run on the toy policy ({type(error).__name__}: {error}); try b2bench check"
         ) from None
     rows = len(batch)
     return LossCost(-(-policy.with_gradient // rows), -(-policy.without // rows))
@@ -92,8 +91,7 @@ def network_parameters(config: RunConfig, footprint: Footprint) -> int:
         algorithm.setup(cast(Policy, policy), generator(config.seed, "algorithm"))
     except Exception as error:
         raise UserError(
-            f"algorithm {config.algorithm_name} cannot be set up ({type(error).__name__}: {error}); "
-            "b2bench check says more"
+            f"algorithm {config.algorithm_name} cannot be set up ({type(error).__name__}: {error}); try b2bench check"
         ) from None
     return sum(p.numel() for network, _ in algorithm.networks() for p in network.parameters())
 
@@ -161,7 +159,7 @@ def count_calls(config: RunConfig) -> Calls:
             raise
         raise UserError(
             f"calls of algorithm {config.algorithm_name} under wrapper {config.wrapper_name} cannot be counted: "
-            f"{described(error)}; b2bench check tests a plugin"
+            f"{described(error)}; try b2bench check"
         ) from error
 
 

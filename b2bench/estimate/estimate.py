@@ -174,11 +174,11 @@ def estimate(
         UserError: the backbone's configurations cannot be read, or an argument is out of its range.
     """
     if vram is not None and not 0 < vram < math.inf:
-        raise UserError(f"--vram {vram / GIB:g} is no memory: GiB above 0")
+        raise UserError(f"--vram {vram / GIB:g} is not a number of GiB above 0; try 24")
     if throughput is not None and not 0 < throughput < math.inf:
-        raise UserError(f"--throughput {throughput:g} is no throughput: denoiser calls a second above 0")
+        raise UserError(f"--throughput {throughput:g} is not a number of denoiser calls a second above 0; try 40")
     if not 0 <= margin < 1:
-        raise UserError(f"--margin {margin:g} is no share: from 0 to below 1")
+        raise UserError(f"--margin {margin:g} is not a share from 0 to below 1; try 0.15")
     config = configs[0]
     footprint = measure(config)
     own = own_micro_batches(config)

@@ -98,7 +98,7 @@ def fitting(
         needed = (resident + max(phases[name] for name in short)) / (1 - margin)
         raise UserError(
             f"{vram_bytes / GIB:g} GiB are too little for {config.backbone.name} in {precision}: {' and '.join(short)} "
-            f"of one row needs {needed / GIB:.1f} GiB with a margin of {margin:.0%}. Take a larger GPU, another "
+            f"of one row needs {needed / GIB:.1f} GiB with a margin of {margin:.0%}. Try a larger GPU, another "
             "precision, or a reward with smaller models" + ("" if checkpointing else ", or gradient checkpointing")
         )
     return found

@@ -29,12 +29,12 @@ class Metric:
 
 
 def eval_prompts(prompts: Sequence[str], images: int) -> list[tuple[int, int]]:
-    """(prompt index, noise index) of ``images`` images, spread evenly: every prompt once, then again."""
+    """Spread ``images`` images evenly as (prompt index, noise index): every prompt once, then again."""
     return [(i % len(prompts), i // len(prompts)) for i in range(images)]
 
 
 def eval_noise(policy: Policy, seed: int, split: str, pairs: Sequence[tuple[int, int]]) -> Noise:
-    """Noise indexed by ``eval_seed``, the split, the prompt and the noise index: the same in every run."""
+    """Make noise indexed by ``eval_seed``, split, prompt and noise index: the same in every run."""
 
     def draw(rows: Sequence[int], step: int) -> Tensor:
         return normal(policy.latent_shape, seed, f"eval-{split}", [(*pairs[row], step) for row in rows])
@@ -59,7 +59,7 @@ class Evaluation:
         return next(m.value for m in self.metrics if (m.split, m.name) == (split, name))
 
     def metric_rows(self, queries: int) -> list[dict[str, Any]]:
-        """Rows of table ``evals``, at ``queries`` reward queries."""
+        """Return rows of table ``evals``, at ``queries`` reward queries."""
         return [
             {
                 "queries": queries,
@@ -98,7 +98,7 @@ def evaluate(
 ) -> Evaluation:
     """Sample ``images[split]`` images of ``prompts[split]`` and measure them, and on ``kl_images`` of test the KL.
 
-    ``seed`` is ``eval_seed``, which is no training seed: the prompts and the noise are the same in every run and at
+    ``seed`` is ``eval_seed``, not a training seed: the prompts and the noise are the same in every run and at
     every milestone, so that differences can be paired by image. ``first`` is that of :func:`measure`.
     """
 

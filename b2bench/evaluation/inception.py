@@ -112,8 +112,8 @@ def _read(weights: str) -> dict[str, Tensor]:
         except Exception as error:  # the network's many kinds
             file = URL_INCEPTION_V3.rpartition("/")[2]
             raise UserError(
-                f"the weights of Inception v3 (95 MB) could not be fetched ({type(error).__name__}). Get {file} from "
-                "torch-fidelity's releases, then --set inception_weights=FILE"
+                f"the weights of Inception v3 (95 MB) could not be fetched ({type(error).__name__}). Try {file} from "
+                "torch-fidelity's releases, with --set inception_weights=FILE"
             ) from None
         return found
     path = Path(weights).expanduser()
@@ -122,13 +122,13 @@ def _read(weights: str) -> dict[str, Tensor]:
             return dict(load_file(path))
         found = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
-        raise UserError(f"inception_weights {path} does not exist") from None
+        raise UserError(f"inception_weights {path} does not exist; try another path") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"inception_weights {path} cannot be read: {' '.join(str(error).split())[:160]}") from None
     except Exception as error:  # pickle's many kinds
         raise UserError(f"inception_weights {path} holds no state dict: {type(error).__name__}") from None
     if not isinstance(found, dict):
-        raise UserError(f"inception_weights {path} holds no state dict but a {type(found).__name__}")
+        raise UserError(f"inception_weights {path} holds a {type(found).__name__}, not a state dict")
     return found
 
 

@@ -29,10 +29,10 @@ from b2bench.protocols import Reward
 
 
 def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
-    """A reward's answer as float32 [n] on the CPU.
+    """Return a reward's answer as float32 [n] on the CPU, after checking it.
 
     Raises:
-        RunFailed: it is no tensor of n finite numbers.
+        RunFailed: it is not a tensor of n finite numbers.
     """
     try:
         scores = torch.as_tensor(scores).detach().float().cpu()

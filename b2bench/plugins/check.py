@@ -45,9 +45,9 @@ def _registered(file: Path) -> list[type]:
     if found:
         return found
     if file.suffix == ".py" or len(file.parts) > 1:
-        return import_plugin(file)  # which says that there is no such file
+        return import_plugin(file)  # which says that the file does not exist
     known = [known for registry in registries for known in registry.names()]
     raise UserError(
         f"{name} is neither a file nor a plugin's name.{suggestion(name, known)} "
-        f"Known: {', '.join(known)}; or pass the path of a .py file (b2bench new makes one)"
+        f"Known: {', '.join(known)}; or try the path of a .py file (b2bench new makes one)"
     )

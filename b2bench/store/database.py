@@ -67,7 +67,7 @@ def _create(path: Path) -> None:
                 if not path.exists():
                     os.rename(draft, path)
     except OSError as error:
-        raise UserError(f"database {path} cannot be created: {error.strerror}; choose another --db") from None
+        raise UserError(f"database {path} cannot be created: {error.strerror}; try another --db") from None
 
 
 def _holder(error: duckdb.Error) -> str | None:
@@ -96,7 +96,7 @@ class Database:
         try:
             str(path).encode()
         except UnicodeEncodeError:  # DuckDB takes UTF-8 alone
-            raise UserError(f"database {str(path)!r}: its name is no UTF-8 text; choose another --db") from None
+            raise UserError(f"database {str(path)!r}: its name is not UTF-8 text; try another --db") from None
         self.patience = patience
         self._released = -math.inf  # when this process had its last turn
 
@@ -109,19 +109,19 @@ class Database:
             writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
         else:
             if self.path.is_symlink():  # DuckDB would make its target, without a schema
-                raise UserError(f"database {self.path} is a link to nothing; remove it or choose another --db")
+                raise UserError(f"database {self.path} is a link to nothing; try removing it, or another --db")
             if not self.path.parent.is_dir():
-                raise UserError(f"database {self.path}: its folder does not exist; create it or choose another --db")
+                raise UserError(f"database {self.path}: its folder does not exist; try creating it, or another --db")
             writable = os.access(self.path.parent, os.W_OK)
         if not writable:
-            raise UserError(f"database {self.path}: no permission to write it and beside it; choose another --db")
+            raise UserError(f"database {self.path}: no permission to write it and beside it; try another --db")
 
     def check_exists(self) -> None:
         """Raise :class:`UserError` unless the file is a store that is there."""
         self._read(lambda _: None)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Rows of any query, on a read-only connection; JSON columns as text.
+        """Return the rows of any query, on a read-only connection; JSON columns are text.
 
         Raises :class:`UserError` with DuckDB's message where the query is wrong or would write.
         """
@@ -140,7 +140,7 @@ class Database:
 
     def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         if not self.path.exists():
-            raise UserError(f"there is no database {self.path}; `b2bench run` makes one, --db names another")
+            raise UserError(f"database {self.path} does not exist; `b2bench run` makes one, or try another --db")
         return self._transaction(work, read_only=True)
 
     def _write(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
@@ -151,7 +151,7 @@ class Database:
 
     def _transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         if self.path.is_dir():
-            raise UserError(f"database {self.path} is a folder; give --db a file")
+            raise UserError(f"database {self.path} is a folder; try --db with a file")
         new = not self._lock_path.exists()
         if new:
             self._check_kind()
@@ -168,10 +168,10 @@ class Database:
         return self.path.with_name(f"{self.path.name}.lock")
 
     def _check_kind(self) -> None:
-        """Refuse what is no DuckDB file before a lock is put beside it."""
+        """Refuse a file that is not a DuckDB file before a lock is put beside it."""
         with suppress(OSError), self.path.open("rb") as file:
             if file.read(12)[8:] != b"DUCK":
-                raise UserError(f"{self.path} is not a DuckDB file; it stays untouched, choose another --db")
+                raise UserError(f"{self.path} is not a DuckDB file, and it stays untouched; try another --db")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -198,8 +198,8 @@ class Database:
                 lock.acquire(self.patience - SILENT, poll_interval=POLL)
         except Timeout:
             raise UserError(
-                f"database {self.path} has been in use by other b2bench processes for {self.patience:g} s; wait, or "
-                "give this run another --db (b2bench merge joins the two later)"
+                f"database {self.path} has been in use by other b2bench processes for {self.patience:g} s; try later, "
+                "or with another --db (b2bench merge joins the two later)"
             ) from None
         except OSError as error:
             if os.access(self.path.parent, os.W_OK):
@@ -269,7 +269,7 @@ class Database:
         except OSError as error:
             raise UserError(
                 f"database {self.path} has an older schema and cannot be copied to {copy} before that is changed: "
-                f"{error.strerror}; make room beside it, or give this run another --db"
+                f"{error.strerror}; try making room beside it, or another --db"
             ) from None
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -289,7 +289,7 @@ class Database:
                 if time.monotonic() > started + self.patience:
                     raise UserError(
                         f"database {self.path} has been locked for {self.patience:g} s by {holder}; "
-                        "close it there, or give this run another --db (b2bench merge joins the two later)"
+                        "try closing it there, or another --db (b2bench merge joins the two later)"
                     ) from None
             # jitter, or processes that met once would keep meeting
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -299,10 +299,10 @@ class Database:
     def _unusable(self, error: duckdb.Error) -> str:
         text = str(error)
         if "not a valid DuckDB database" in text:
-            return f"{self.path} is not a DuckDB file; it stays untouched, choose another --db"
+            return f"{self.path} is not a DuckDB file, and it stays untouched; try another --db"
         if "version number" in text:
             return f"{self.path} is of another DuckDB version: {_first_line(error)}; upgrade duckdb"
-        return f"database {self.path} cannot be opened: {_first_line(error)}; check it or choose another --db"
+        return f"database {self.path} cannot be opened: {_first_line(error)}; try another --db"
 
     def _version(self, con: duckdb.DuckDBPyConnection) -> int:
         try:
@@ -314,8 +314,8 @@ class Database:
             raise self._no_store()
         if version > SCHEMA_VERSION:
             raise UserError(
-                f"{self.path} has schema version {version}, this b2bench knows up to {SCHEMA_VERSION}; "
-                "upgrade b2bench or choose another --db"
+                f"{self.path} has schema version {version}, and this b2bench knows up to {SCHEMA_VERSION}; "
+                "try a newer b2bench, or another --db"
             )
         return version
 
@@ -332,8 +332,8 @@ class Database:
                     what = "lacks column" if name not in found else "has another, or none of b2bench's, as column"
                     raise UserError(
                         f"database {self.path} is damaged, or was changed by hand: table {table} {what} {name}; "
-                        "choose another --db"
+                        "try another --db"
                     )
 
     def _no_store(self) -> UserError:
-        return _NoStore(f"{self.path} is a DuckDB file but no b2bench store; choose another --db")
+        return _NoStore(f"{self.path} is a DuckDB file but not a b2bench store; try another --db")

@@ -39,7 +39,7 @@ def export_results(store: Store, folder: Path, where: Mapping[str, Collection[st
         if run["status"] in ENDED and all(str(run[name]) in values for name, values in (where or {}).items())
     ]
     if not chosen:
-        raise UserError(f"database {store.path} holds no ended run that fits: b2bench ls runs --db {store.path}")
+        raise UserError(f"database {store.path} holds no finished run that fits; try b2bench ls runs --db {store.path}")
     try:
         with tempfile.TemporaryDirectory() as name, _scratch(Path(name)) as con:
             _create(con)
@@ -63,7 +63,7 @@ def import_results(store: Store, folder: Path) -> list[str]:
     """Take the runs of an exported ``folder`` that the store does not have, or not to their end; return their ids.
 
     Raises:
-        UserError: a file is missing, is no Parquet or has other columns; nothing was taken then.
+        UserError: a file is missing, is not Parquet or has other columns; nothing was read then.
     """
     rows = {table: _read(folder / f"{table}.parquet", table) for table in RUN_TABLES}
     ids = [row["run_id"] for row in rows["runs"]]
@@ -104,7 +104,7 @@ def _read(file: Path, table: str) -> list[dict[str, Any]]:
         raise UserError(f"{file} is damaged, or was changed by hand: {error}") from None
     except duckdb.Error as error:
         reason = re.sub(r"'[^']*read\.parquet'", repr(str(file)), str(error).strip().partition("\n")[0])[:160]
-        raise UserError(f"{file} is no Parquet file of table {table}: {reason}") from None
+        raise UserError(f"{file} is not a Parquet file of table {table}: {reason}") from None
 
 
 def _create(con: duckdb.DuckDBPyConnection) -> None:

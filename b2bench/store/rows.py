@@ -72,7 +72,7 @@ def _document(row: Row, table: str, column: str) -> Row | None:
         wrong = [f"{column}.{part}" for part in CONFIG_PARTS if not isinstance(found.get(part, {}), dict)]
     if wrong:
         of = row.get("run_id") or row.get("profile_id")
-        raise DamagedRow(f"{wrong[0]} of table {table} is no JSON object ({of})")
+        raise DamagedRow(f"{wrong[0]} of table {table} is not a JSON object ({of})")
     return found
 
 
@@ -88,7 +88,7 @@ def check_ids(ids: Iterable[str], source: str) -> None:
     """
     for run_id in ids:
         if run_id in ("", ".", "..") or re.search(r"[/\\\0]", run_id):
-            raise UserError(f"{source} has a run {run_id[:80]!r}, which is no name of a run: nothing was taken")
+            raise UserError(f"{source} has a run {run_id[:80]!r}, which is not a name of a run; nothing was copied")
 
 
 def insert_rows(

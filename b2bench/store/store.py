@@ -66,7 +66,7 @@ class Store(Database):
     ) -> bool:
         """Insert a row into ``runs`` that is done, with its one evaluation, all or none.
 
-        False, and nothing is written, where the store has its ``run_id``, which says what was measured.
+        Return False and write nothing if the store has its ``run_id``, which says what was measured.
         """
 
         def work(con: duckdb.DuckDBPyConnection) -> bool:
@@ -137,11 +137,11 @@ class Store(Database):
         self._write(lambda con: insert_rows(con, "profiles", rows))
 
     def record_refusals(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Note combinations that were refused; of one that is known already, the reason is the newer."""
+        """Note combinations that were refused; a newer reason replaces an older one."""
         self._write(lambda con: insert_rows(con, "refusals", rows, replace=True))
 
     def refusals(self) -> list[Row]:
-        """Rows of ``refusals``."""
+        """Return rows of ``refusals``."""
         return self._read(lambda con: select_rows(con, "refusals", {}))
 
     def merge(self, other: str | Path) -> list[str]:
@@ -152,7 +152,7 @@ class Store(Database):
         the other store. Profiles come along.
 
         Raises:
-            UserError: the other store has a run whose id is no name of a folder; nothing was copied then.
+            UserError: the other store has a run whose id is not a name of a folder; nothing was copied then.
         """
         source = Store(other, self.patience)
         runs = source.runs()
@@ -169,21 +169,21 @@ class Store(Database):
         return new
 
     def wanting(self, runs: Iterable[Row]) -> list[str]:
-        """Ids of those of ``runs``, rows of another store, that this one lacks or knows a shorter life of."""
+        """Return ids of ``runs`` (rows of another store) that this store lacks, or has from before they ended."""
         # without configurations: a sweep merges run by run, and those of thousands of runs take seconds to read
         rows = self.sql("SELECT run_id, status FROM runs") if self.path.exists() else []
         known = {row["run_id"]: ended(row) for row in rows}
         return [row["run_id"] for row in runs if ended(row) > known.get(row["run_id"], -1)]
 
     def differing(self, other: str | Path) -> list[str]:
-        """Ids of runs that ended here and in the other store, and not alike."""
+        """Return ids of runs that ended differently here and in the other store."""
         query = "SELECT run_id, status, finished, config_hash FROM runs WHERE status IN ('done', 'failed')"
         here = {row["run_id"]: row for row in self.sql(query)} if self.path.exists() else {}
         there = Store(other, self.patience).sql(query)
         return sorted(row["run_id"] for row in there if here.get(row["run_id"], row) != row)
 
     def whole_run(self, run_id: str) -> dict[str, list[Row]]:
-        """Everything about a run, of one moment: it may be writing."""
+        """Return everything about a run at one moment, because it may be writing."""
         return self._read(lambda con: {table: select_rows(con, table, {"run_id": run_id}) for table in RUN_TABLES})
 
     def insert_run(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -202,26 +202,26 @@ class Store(Database):
     # -- readers -----------------------------------------------------------------------------------
 
     def runs(self, **filters: Any) -> list[Row]:
-        """Rows of ``runs`` whose columns equal ``filters``, by start; JSON columns as Python objects."""
+        """Return rows of ``runs`` whose columns equal ``filters``, by start; JSON columns are Python objects."""
         return self._read(lambda con: select_rows(con, "runs", filters, order="started, run_id"))
 
     def rounds(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
-        """Rows of ``rounds`` of a run, of several, or of all."""
+        """Return rows of ``rounds`` of a run, of several, or of all."""
         return self._read(lambda con: select_rows(con, "rounds", of_runs(run_ids), order="run_id, round"))
 
     def evals(self, run_ids: str | Iterable[str] | None = None) -> list[Row]:
-        """Rows of ``evals`` of a run, of several, or of all."""
+        """Return rows of ``evals`` of a run, of several, or of all."""
         return self._read(
             lambda con: select_rows(con, "evals", of_runs(run_ids), order="run_id, queries, split, metric")
         )
 
     def evaluated_as(self, key: str) -> list[str]:
-        """Ids of runs whose evaluation at 0 queries has ``key`` in its settings."""
+        """Return ids of runs whose evaluation at 0 queries has ``key`` in its settings."""
         query = "SELECT DISTINCT run_id FROM evals WHERE queries = 0 AND contains(settings::VARCHAR, ?) ORDER BY run_id"
         return [row["run_id"] for row in self.sql(query, [key])]
 
     def evaluation(self, run_id: str, queries: int) -> tuple[list[Row], list[Row]]:
-        """Rows of ``evals`` and of ``images`` of one evaluation, of one moment; none where a row is damaged."""
+        """Return rows of ``evals`` and ``images`` of one evaluation at one moment; none if a row is damaged."""
 
         def work(con: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
             where = {"run_id": run_id, "queries": queries}
@@ -233,12 +233,12 @@ class Store(Database):
         return self._read(work)
 
     def samples(self) -> list[Row]:
-        """Rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
+        """Return rows of ``images`` that are kept as files, of all runs, in the order in which they were drawn."""
         query = "SELECT * FROM images WHERE path IS NOT NULL ORDER BY run_id, queries, length(path), path"
         return self._read(lambda con: fetched(con.execute(query)))
 
     def evaluation_errors(self) -> list[Row]:
-        """Of each run ``error``, the standard error of the last mean score that it has of all its test images."""
+        """Return for each run ``error``, the standard error of its last mean score over all its test images."""
         query = (
             "SELECT run_id, arg_max(error, queries) AS error FROM (SELECT run_id, queries, "
             "CASE WHEN count(score) > 1 AND bool_and(isfinite(score)) THEN stddev_samp(score) / sqrt(count(score)) END "
@@ -248,12 +248,12 @@ class Store(Database):
         return self._read(lambda con: fetched(con.execute(query)))
 
     def profiles(self, **filters: Any) -> list[Row]:
-        """Rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""
+        """Return rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""
         order = "started, profile_id, tau DESC, metric"
         return self._read(lambda con: select_rows(con, "profiles", filters, order=order))
 
     def find_run(self, text: str) -> Row:
-        """The run whose id or name is ``text``, or the only one whose id or name starts with it."""
+        """Return the run whose id or name is ``text``, or the only one whose id or name starts with it."""
         runs = self.runs()
         for matches in (
             [run for run in runs if run["run_id"] == text],
@@ -264,14 +264,14 @@ class Store(Database):
                 return matches[0]
             if matches:
                 found = ", ".join(run["run_id"] for run in matches[:8]) + (", ..." if len(matches) > 8 else "")
-                raise UserError(f"run {text!r} in {self.path} is ambiguous; which of: {found}?")
+                raise UserError(f"run {text!r} in {self.path} is ambiguous; try one of {found}")
         names = {name for run in runs for name in (run["run_id"], run["name"]) if name}
         close = difflib.get_close_matches(text, sorted(names), n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "`b2bench ls runs` lists those that are"
+        hint = f"did you mean {', '.join(close)}?" if close else "try `b2bench ls runs`"
         raise UserError(f"no run {text!r} in {self.path}; {hint}")
 
     def named_run(self, name: str | None, config_hash: str, seed: int, benchmark_version: str) -> Row | None:
-        """The run of exactly this name, which must be of this cell, seed and benchmark version; None: there is none.
+        """Return the run of this name, which must have this cell, seed and benchmark version; None if there is none.
 
         Raises:
             UserError: the name is another run's.
@@ -284,5 +284,5 @@ class Store(Database):
         if found:
             what = ("other settings", "another seed", f"benchmark version {found[-1]['benchmark_version']}")
             other = [text for text, (key, value) in zip(what, asked.items(), strict=True) if found[-1][key] != value]
-            raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; choose another name")
+            raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; try another name")
         return None

@@ -92,7 +92,7 @@ def parse_kinds(given: Sequence[str]) -> list[str]:
     """Kinds in their own order, of ``--kind`` options that may be given twice, hold commas, or say ``all``.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: the kind does not exist.
     """
     asked = [part.strip() for text in given for part in text.split(",")]
     for kind in asked:
@@ -212,7 +212,7 @@ def run_baselines(
     if "oracle" in kinds and not config.backbone.is_pocket:
         raise UserError(
             f"oracle is defined for pocket only, whose scenes can be drawn; the backbone is {config.backbone.name}. "
-            "Leave it out: --kind guidance,best-of"
+            "Try --kind guidance,best-of"
         )
     store.check()
     rows = plan(kinds, config)

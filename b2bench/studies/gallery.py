@@ -47,9 +47,9 @@ def draw_gallery(
     from b2bench.rollout import sample
 
     if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: the gallery is a PNG file, give it a name that ends in .png")
+        raise UserError(f"--out {out}: the gallery is a PNG file; try a name that ends in .png")
     if not out.parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist")
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist; try creating it")
     spec = find_backbone("pocket")
     chosen: list[str] = []
     for name in prompts:

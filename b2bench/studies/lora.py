@@ -38,7 +38,9 @@ def evaluate_lora(
     """
     file = None if lora is None else lora_file(lora)
     if file is not None and not queries:
-        raise UserError(f"how many reward queries did {lora} cost? --queries N; tables compare runs of equal budgets")
+        raise UserError(
+            f"the reward queries that {lora} cost are not known, and tables compare equal budgets; try --queries N"
+        )
     store.check()
     settings, budget = config.settings, queries or config.queries
     images = replace(config, queries=budget).images_at(budget)

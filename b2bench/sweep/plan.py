@@ -25,7 +25,7 @@ def parse_list(option: str, text: str, everything: Sequence[str] = ()) -> list[s
     if "all" in parts and everything:
         parts = [*everything]
     if not parts:
-        raise UserError(f"--{option} {text!r} names nothing; write NAME or NAME,NAME{', or all' if everything else ''}")
+        raise UserError(f"--{option} {text!r} names nothing; try NAME or NAME,NAME{', or all' if everything else ''}")
     return list(dict.fromkeys(parts))
 
 
@@ -33,13 +33,13 @@ def parse_seeds(text: str) -> list[int]:
     """``"0-4,7"`` to [0, 1, 2, 3, 4, 7].
 
     Raises:
-        UserError: it is no list of numbers and ranges, or of more than 10,000.
+        UserError: it is not a list of numbers and ranges, or it has more than 10,000.
     """
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or len(first) > 10 or len(last) > 10:
-            raise UserError(f"--seeds {text!r}: write numbers and ranges, such as 0-4 or 0,1,7")
+            raise UserError(f"--seeds {text!r} is not a list of numbers and ranges; try 0-4 or 0,1,7")
         numbers = range(int(first), int(last or first) + 1)
         if not numbers or len(found) + len(numbers) > 10_000:
             raise UserError(f"--seeds {text!r}: {part.strip()} holds no seed, or more than 10,000")

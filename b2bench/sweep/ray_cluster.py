@@ -32,7 +32,7 @@ class RayCluster:
         try:
             import ray
         except ImportError:
-            raise UserError("--ray needs the package ray: pip install 'b2bench[ray]'") from None
+            raise UserError("--ray needs the package ray; try pip install 'b2bench[ray]'") from None
         check_address(address)
         self.ray = ray
         # Ray tells the end of each node on stdout, which is the result's, with twenty lines of its log.
@@ -120,7 +120,9 @@ def check_address(address: str) -> None:
     if address != "auto":
         host, _, port = address.rpartition(":")
         if not host or "/" in host or not port.isdecimal():
-            raise UserError(f"--ray {address!r}: write auto, or HOST:PORT as `ray start --head` prints it")
+            raise UserError(
+                f"--ray {address!r} is not an address; try auto, or HOST:PORT as `ray start --head` prints it"
+            )
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
@@ -135,4 +137,4 @@ def check_address(address: str) -> None:
     if asked.returncode:
         lines = [line.strip() for line in asked.stderr.splitlines() if line.strip()]
         reason = lines[-1][:300] if lines else f"exit code {asked.returncode}"
-        raise UserError(f"--ray {address}: no cluster that can be used: {reason}; {hint}")
+        raise UserError(f"--ray {address}: the cluster cannot be used: {reason}; {hint}")

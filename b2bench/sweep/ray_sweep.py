@@ -81,7 +81,9 @@ def packed(arguments: Sequence[str]) -> tuple[list[str], dict[str, bytes]]:
         elif flag == "--backbone" and value not in backbones() and Path(value).exists():
             sent = os.path.abspath(value)
         elif flag == "--set" and _is_relative_path(value.partition("=")[2]):
-            raise UserError(f"--set {value}: on a cluster give an absolute path, which every node has")
+            raise UserError(
+                f"--set {value}: a path on a cluster must be absolute and on every node; try an absolute path"
+            )
         found += [flag, sent]
     return found, files
 
@@ -114,8 +116,8 @@ class RaySweep(Sweep):
         running: dict[Any, Progress] = {}
         if queue and not self.at_once and not self.cluster.room():
             raise UserError(
-                "no node of the cluster has the CPUs and GPUs that a run asks for; lower --cpus-per-run or "
-                "--gpus-per-run, or name --jobs where nodes come when they are asked for"
+                "no node of the cluster has the CPUs and GPUs that a run asks for; try a lower --cpus-per-run or "
+                "--gpus-per-run, or --jobs if the cluster starts nodes on request"
             )
         try:
             while queue or running:
@@ -160,7 +162,7 @@ class RaySweep(Sweep):
         if "refused" in result:
             raise UserError(
                 f"node {result['node']} cannot run this: {result['refused']}, "
-                f"the driver's is {b2bench.both_versions()}. Install the same on every node; the same command goes on"
+                f"the driver's is {b2bench.both_versions()}. Try the same version on every node, and the same command"
             )
         if result:
             self._keep_log(progress, result)

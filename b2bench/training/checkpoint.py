@@ -38,7 +38,7 @@ def save_checkpoint(folder: Path, round: int, state: dict[str, Any]) -> Path:
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda text: None) -> dict[str, Any] | None:
-    """The newest whole checkpoint of a run folder, or None; ``warn`` is told of each that is damaged."""
+    """Load the newest whole checkpoint of a run folder, or None; ``warn`` is told of each damaged one."""
     for path in _newest_first(folder):
         try:
             content = path.read_bytes()

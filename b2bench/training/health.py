@@ -42,14 +42,14 @@ class Finding:
 
 
 def is_stale(run: Row, now: datetime) -> bool:
-    """Whether a run that says it is running was killed, by its last write; both times are UTC."""
+    """Tell by its last write whether a run that says it is running was killed; both times are UTC."""
     return run["status"] == "running" and now - run["heartbeat"] > STALE
 
 
 def findings(
     run: Row, rounds: Sequence[Row], evals: Sequence[Row], equal: Mapping[int, float], now: datetime
 ) -> list[Finding]:
-    """What is wrong with a run, worst first. ``equal`` is the share of groups of equal rewards, by round."""
+    """List what is wrong with a run, worst first. ``equal`` is the share of groups of equal rewards, by round."""
     found: list[Finding] = []
     if run["status"] == "failed":
         found.append(Finding("failed", f"it failed: {run['error'] or 'no reason was stored'}"))
@@ -87,7 +87,7 @@ RULES: tuple[tuple[str, Callable[[Row, float], bool]], ...] = (
 
 
 def of_round(row: Row, equal: float) -> list[str]:
-    """What a round alone says, as soon as it is over."""
+    """List what a single round shows, as soon as it is over."""
     return [text for text, test in RULES if test(row, equal)]
 
 

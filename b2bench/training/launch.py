@@ -24,16 +24,18 @@ def is_first() -> bool:
 
 
 def has_gpus(processes: int) -> bool:
-    """Whether each of ``processes`` can have a GPU of its own; False where there is none at all.
+    """Tell whether each of ``processes`` can have a GPU of its own; False if there is no GPU at all.
 
     Raises:
-        UserError: there are some, and too few.
+        UserError: there are GPUs, but too few.
     """
     import torch
 
     found = torch.cuda.device_count()
     if 0 < found < processes:
-        raise UserError(f"--processes {processes}: this machine has {found} GPUs, and a process takes one of its own")
+        raise UserError(
+            f"--processes {processes}: this machine has {found} GPUs, and a process needs one; try --processes {found}"
+        )
     return found > 0
 
 

@@ -46,7 +46,7 @@ def commit() -> str | None:
 def run_row(
     config: RunConfig, run_id: str, name: str | None, policy: StableDiffusion, processes: int = 1
 ) -> dict[str, Any]:
-    """The row of table ``runs``."""
+    """Return the row of table ``runs``."""
     return {
         "run_id": run_id,
         "name": name or run_id,

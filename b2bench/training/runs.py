@@ -33,9 +33,7 @@ def make_folder(out: Path, run_id: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out"
-        ) from None
+        raise UserError(f"the run folder {folder} cannot be made ({error.strerror}); try another --out") from None
 
 
 def start(config: RunConfig, store: Store, out: Path, name: str | None, listener: Listener) -> Summary:
@@ -75,7 +73,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
     """Continue a run, found by id, name or unique prefix, from its last checkpoint.
 
     Raises:
-        UserError: no such run, it is finished, or what it needs is no longer there.
+        UserError: the run does not exist, it is finished, or something that it needs is missing.
     """
     engine = Engine()
 
@@ -84,11 +82,11 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         row = store.find_run(text)
         run_id = row["run_id"]
         if row["status"] == "done":
-            raise UserError(f"run {run_id} is finished; b2bench show {run_id} prints it")
+            raise UserError(f"run {run_id} is finished; try b2bench show {run_id}")
         if row["benchmark_version"] != b2bench.benchmark_version():
             raise UserError(
                 f"run {run_id} is of benchmark version {row['benchmark_version']}, this is b2bench "
-                f"{b2bench.both_versions()}; results of two benchmark versions do not mix. Start it anew."
+                f"{b2bench.both_versions()}; results of two benchmark versions do not mix; try a new run"
             )
         return {"run_id": run_id, "config": row["config"]}
 
@@ -98,7 +96,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         engine.scale_losses()
     folder = out / run_id
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
-        raise UserError(f"run {run_id} has no folder {folder}; name the folder that holds it with --out")
+        raise UserError(f"run {run_id} has no folder {folder}; try --out with the folder that holds it")
     with contextlib.ExitStack() as stack:
         engine.alone(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
         trainer = Trainer(config, run_id, store, folder, listener, engine)
@@ -118,7 +116,7 @@ def _only_process(folder: Path, run_id: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"run {run_id} is running in another process; wait for it, or stop it first") from None
+        raise UserError(f"run {run_id} is running in another process; try waiting for it, or stop it first") from None
     try:
         yield
     finally:

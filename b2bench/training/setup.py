@@ -67,7 +67,7 @@ def load(
 
 @contextlib.contextmanager
 def plugin_errors(what: str) -> Iterator[None]:
-    """Whatever a plugin raises before the first round becomes one line that says where.
+    """Turn whatever a plugin raises before the first round into one line that says where.
 
     Raises:
         UserError: the plugin raised something.
@@ -93,7 +93,7 @@ def ready_reward(config: RunConfig, device: torch.device) -> tuple[Any, torch.de
     """The reward, loaded, here or in a process of its own, and the device it is on; ``device`` is that of training.
 
     Raises:
-        UserError: a checkpoint is missing, or there is no such device; the message says how to get it.
+        UserError: a checkpoint is missing, or the device does not exist; the message says what to try.
     """
     settings = config.settings
     if settings.reward_device != "auto":
@@ -107,7 +107,7 @@ def ready_reward(config: RunConfig, device: torch.device) -> tuple[Any, torch.de
 
 
 def known_device(name: str) -> torch.device:
-    """The device of this name.
+    """Return the device of this name.
 
     Raises:
         UserError: this machine has none.
@@ -117,7 +117,9 @@ def known_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except Exception as error:  # torch raises RuntimeError, AssertionError, ...
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"reward_device = {name}: no such device here ({reason}); take cpu or auto") from None
+        raise UserError(
+            f"reward_device = {name}: this machine has no such device ({reason}); try cpu or auto"
+        ) from None
     return device
 
 
@@ -169,9 +171,9 @@ def check_precision(precision: str, device: torch.device) -> None:
         UserError: it has none.
     """
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision = fp16 needs a GPU, and this machine has none; take bf16, or fp32")
+        raise UserError("precision = fp16 needs a GPU, and this machine has none; try bf16 or fp32")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("precision = bf16: this GPU has no bf16 arithmetic (it takes Ampere or later); take fp16")
+        raise UserError("precision = bf16: this GPU has no bf16 arithmetic (that needs Ampere or later); try fp16")
 
 
 def check_network(config: RunConfig) -> None:

@@ -54,7 +54,7 @@ MOST_FILES = 10_000
 
 
 def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
-    """A hash of everything that the evaluation at 0 queries depends on, to the last bit.
+    """Hash everything that the evaluation at 0 queries depends on, to the last bit.
 
     Rounding differs between devices, versions of packages and numbers of processes: then each has its own. Weights go
     by the name, size and time of their files.
@@ -114,7 +114,7 @@ def marked(evaluation: Evaluation, key: str) -> Evaluation:
 
 
 def known_start(store: Store, key: str, config: RunConfig) -> Evaluation | None:
-    """The evaluation that a run of the store has under ``key``, whole, without its images; None where there is none."""
+    """Return the whole evaluation that a run of the store has under ``key``, without its images, or None."""
     for run_id in store.evaluated_as(key):
         if found := _read(config, key, run_id, *store.evaluation(run_id, 0)):
             return found

@@ -1,6 +1,6 @@
 """A run: rounds of rollout, reward, advantage, selection and update, with every reward query logged.
 
-It knows neither the algorithm's name nor what an image shows. One round is DESIGN section 4: interval,
+It knows neither the algorithm's name nor what an image shows. One round (docs/architecture.md): interval,
 prompts, rollout, reward, advantage, selection, update, then one transaction and one checkpoint; at
 milestones in reward queries an evaluation.
 """
@@ -89,7 +89,7 @@ class Trainer:
         self._warned: set[str] = set()
 
     def run(self) -> Summary:
-        """Run to the end of the budget. Whatever happens, the store says how it ended.
+        """Run to the end of the budget. In any case the store says how the run ended.
 
         Raises:
             RunFailed: the run cannot go on; status and reason are in the store.
@@ -114,7 +114,7 @@ class Trainer:
             reason = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
             with contextlib.suppress(UserError):  # the store may be on the same disk; it is found stale later
                 self._finish("interrupted", reason)
-            again = f"make room, then go on from the last whole round with --resume {self.run_id}"
+            again = f"try making room, then --resume {self.run_id}, which continues from the last whole round"
             raise RunFailed(f"round {self.round}: {reason}; {again}") from error
         except (RunFailed, UserError) as error:
             self._finish("failed", str(error))
@@ -126,7 +126,7 @@ class Trainer:
         return self.engine.alone(lambda: self._summary(seconds, self.queries - first, weights))
 
     def _fail(self, error: BaseException) -> NoReturn:
-        """End a run by an error that nobody foresaw: its place in the reason, its traceback in the folder."""
+        """End a run by an unforeseen error: its place goes into the reason, and its traceback into the folder."""
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{described(error)} ({where.filename}, line {where.lineno})"
         self._finish("failed", reason)
@@ -142,7 +142,7 @@ class Trainer:
         """Take up the last checkpoint, and undo what the store holds beyond it.
 
         Raises:
-            UserError: the checkpoint is whole, and of another run or none.
+            UserError: the checkpoint is whole, but it is not of this run.
         """
         state = load_checkpoint(self.folder, self.listener.warned)
         self.engine.same(None)  # nobody goes on, and replaces it, before everybody has read it
@@ -154,8 +154,8 @@ class Trainer:
         except Exception as error:  # torch, peft and what is not there raise many kinds
             reason = " ".join(described(error).split())[:200]
             raise UserError(
-                f"the newest checkpoint in {self.folder} is not of run {self.run_id} ({reason}); remove it to go on "
-                "from the one before it, or start the run anew"
+                f"the newest checkpoint in {self.folder} is not of run {self.run_id} ({reason}); try removing it, "
+                "to continue from the one before it, or a new run"
             ) from None
         self._rewind(self.round, self.queries)
 
@@ -193,7 +193,7 @@ class Trainer:
         self.listener.evaluated(self.queries, result)
 
     def _start(self) -> Evaluation:
-        """The evaluation of the pretrained model: that of an earlier run where the store has the same, else its own."""
+        """Return the evaluation of the pretrained model: an earlier run's if the store has the same, else its own."""
         config, key = self.config, start_key(self.config, self.policy.device, self.engine.world)
         known = self.engine.alone(lambda: known_start(self.store, key, config))
         return known or marked(self._measured_now(), key)
@@ -229,7 +229,7 @@ class Trainer:
         return files
 
     def _drawn_again(self, places: Sequence[int], n: int) -> dict[int, Tensor]:
-        """Images of an evaluation of ``n`` test images that another run made: by prompt and noise they are the same."""
+        """Draw images of another run's evaluation of ``n`` test images again: prompt and noise are the same."""
         texts, settings = self.config.prompts.test, self.config.settings
         every = eval_prompts(texts, n)
         pairs = [every[place] for place in places]
@@ -238,7 +238,7 @@ class Trainer:
         return dict(zip(places, images, strict=True))
 
     def _sample(self, draws: int) -> Trajectories:
-        """This process's rollouts of a round, and the prompts and groups of all."""
+        """Sample this process's rollouts of a round, and return them with the prompts and groups of all."""
         config, settings, round = self.config, self.config.settings, self.round
         interval = config.wrapper.interval(round, config.rounds, settings.steps)
         train, samples = config.prompts.train, settings.samples
@@ -266,7 +266,7 @@ class Trainer:
         )
 
     def _measured(self, trajectories: Trajectories) -> Tensor:
-        """Scores [N] of all rollouts: each process asks its own reward for those of its own."""
+        """Score all rollouts, [N]: each process asks its own reward for its own rollouts."""
         config, n = self.config, len(trajectories.images)
         prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
         error, scores = None, torch.zeros(n)
@@ -403,12 +403,12 @@ class Trainer:
 
 
 def query_noise(seed: int, round: int, first: int, n: int) -> Tensor:
-    """Standard normal noise [n] of the reward queries ``first`` and on of a run; each has its own, resumed or not."""
+    """Draw standard normal noise [n] for the reward queries from ``first`` on; each has its own, resumed or not."""
     return normal((), seed, "reward-noise", [(round, first + i) for i in range(n)])
 
 
 def peak_mb(device: torch.device) -> float:
-    """Peak memory so far in MiB: of the GPU where there is one, else of the process."""
+    """Return peak memory so far in MiB: of the GPU if there is one, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     # Linux counts in KiB, macOS in bytes.

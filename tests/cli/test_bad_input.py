@@ -97,8 +97,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("run", "--algo", "batched", "--plugin", "batched.py", "--set", "batch=2"),
         ("'batch' is ambiguous", "batched.batch or clipscore.batch"),
     ),
-    "word for a number": ((*RUN, "--set", "lr=fast"), ("lr = 'fast' is no float", "0.001")),
-    "fraction for a whole number": ((*RUN, "--set", "draws=2.5"), ("draws = '2.5' is no int",)),
+    "word for a number": ((*RUN, "--set", "lr=fast"), ("lr = 'fast' is not of type float", "0.001")),
+    "fraction for a whole number": ((*RUN, "--set", "draws=2.5"), ("draws = '2.5' is not of type int",)),
     "no choice": ((*RUN, "--set", "precision=fp8"), ("precision = 'fp8'", "fp32")),
     "nan": ((*RUN, "--set", "lr=nan"), ("lr = 'nan'",)),
     "infinity": ((*RUN, "--set", "guidance=inf"), ("guidance = 'inf'",)),
@@ -118,7 +118,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown choice of a preset": (("run", "--preset", "paper:1x1"), ("no choice '1x1'", "100x256")),
     "preset without an algorithm": (("run", "--preset", "paper"), ("preset paper", "--algo")),
     "preset and resume": (("run", "--preset", "paper", "--resume", "x"), ("--resume", "--preset")),
-    "uneven budget": (("run", "--algo", "ddpo", "--queries", "12"), ("no multiple of samples = 5", "take 10")),
+    "uneven budget": (("run", "--algo", "ddpo", "--queries", "12"), ("not a multiple of samples = 5", "try 10")),
     "huge budget": (("run", "--algo", "ddpo", "--queries", "5" + "0" * 30), ("2^31",)),
     "word for a budget": (("run", "--algo", "ddpo", "--queries", "many"), ("--queries", "integer", "run --help")),
     "negative seed": ((*RUN, "--seed", "-1"), ("seed = -1",)),
@@ -132,7 +132,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "template of another backbone": ((*RUN, "--prompts", "template2"), ("pocket",)),
     # plugins
     "plugin missing": ((*RUN, "--plugin", "gone.py"), ("plugin gone.py is not a file",)),
-    "plugin of no .py": ((*RUN, "--plugin", "notes.txt"), ("notes.txt is no Python file",)),
+    "plugin of no .py": ((*RUN, "--plugin", "notes.txt"), ("notes.txt is not a Python file",)),
     "plugin syntax": ((*RUN, "--plugin", "syntax.py"), ("syntax.py, line 1",)),
     "plugin null byte": ((*RUN, "--plugin", "null.py"), ("null.py",)),
     "plugin import": ((*RUN, "--plugin", "import_error.py"), ("ModuleNotFoundError", "a_module_that_is_not_there")),
@@ -144,7 +144,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "plugin like the wrapper": (("run", "--algo", "vanilla", "--plugin", "vanilla.py"), ("a name of its own",)),
     "plugin like what is stored": (
         ("run", "--algo", "baseline", "--plugin", "baseline.py", "--queries", "10"),
-        ("baseline is the name", "rename your algorithm"),
+        ("baseline is a name", "another name for your algorithm"),
     ),
     "plugin without default": (("run", "--algo", "required", "--plugin", "required.py"), ("required", "'x'")),
     "plugin with unknown type": (("run", "--algo", "untyped", "--plugin", "untyped.py"), ("untyped", "Flaot")),
@@ -165,7 +165,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("run", "--algo", "quits", "--plugin", "quits.py", "--queries", "10"),
         ("quits: SystemExit: 0",),
     ),
-    "plugin with half a letter": (("run", "--algo", "halves", "--plugin", "halves.py"), ("halves: x", "no UTF-8")),
+    "plugin with half a letter": (("run", "--algo", "halves", "--plugin", "halves.py"), ("halves: x", "not UTF-8")),
     "plugin that raises when asked": (
         ("sweep", "--algo", "ddpo", "--wrapper", "jumps", "--plugin", "jumps.py", "--dry-run"),
         ("jumps", "KeyError: 'a key'"),
@@ -181,26 +181,26 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "config missing": (("run", "--config", "gone.toml"), ("config file gone.toml does not exist",)),
     "config folder": (("run", "--config", "folder"), ("config file folder cannot be read",)),
     "config below a file": (("run", "--config", "notes.txt/a.toml"), ("notes.txt/a.toml cannot be read",)),
-    "config syntax": (("run", "--config", "broken.toml"), ("broken.toml is no TOML", "line 2")),
-    "config encoding": (("run", "--config", "latin1.toml"), ("latin1.toml is no TOML",)),
+    "config syntax": (("run", "--config", "broken.toml"), ("broken.toml is not TOML", "line 2")),
+    "config encoding": (("run", "--config", "latin1.toml"), ("latin1.toml is not TOML",)),
     "config option": (("run", "--config", "unknown.toml"), ("unknown option 'querys'", "Did you mean queries?")),
-    "config type": (("run", "--config", "type.toml"), ("queries = '10' is no int",)),
-    "config flag": (("run", "--config", "flag.toml"), ("seed = True is no int",)),
-    "config set": (("run", "--config", "flat.toml"), ("'set' must be a table",)),
-    "config value": (("run", "--config", "value.toml"), ("lr = [1, 2] is no float",)),
-    "config overflow": (("run", "--config", "huge.toml"), ("lr = 1000", "is no float")),
+    "config type": (("run", "--config", "type.toml"), ("queries = '10' is not of type int",)),
+    "config flag": (("run", "--config", "flag.toml"), ("seed = True is not of type int",)),
+    "config set": (("run", "--config", "flat.toml"), ("'set' is not a table",)),
+    "config value": (("run", "--config", "value.toml"), ("lr = [1, 2] is not of type float",)),
+    "config overflow": (("run", "--config", "huge.toml"), ("lr = 1000", "is not of type float")),
     "config hyperparameter": (("run", "--config", "misspelt.toml"), ("'stpes'", "Did you mean steps?")),
     # places
-    "pipeline": ((*RUN, "--backbone", "folder"), ("backbone folder folder is no diffusers pipeline", "model_index")),
-    "pipeline file": ((*RUN, "--backbone", "notes.txt"), ("notes.txt is no .safetensors file", "pickle")),
-    "success elsewhere": ((*RUN, "--backbone", "sd14", "--reward", "success"), ("pocket", "use clipscore")),
+    "pipeline": ((*RUN, "--backbone", "folder"), ("backbone folder folder is not a diffusers pipeline", "model_index")),
+    "pipeline file": ((*RUN, "--backbone", "notes.txt"), ("notes.txt is not a .safetensors file", "pickle")),
+    "success elsewhere": ((*RUN, "--backbone", "sd14", "--reward", "success"), ("pocket", "try clipscore")),
     "database folder": ((*RUN, "--db", "folder"), ("database folder is a folder",)),
     "database root": (("ls", "runs", "--db", "/"), ("database / is a folder",)),
     "database behind a link": ((*RUN, "--db", "dangling.duckdb"), ("dangling.duckdb is a link to nothing",)),
-    "name of half a letter": ((*RUN, "--name", "a\udcff"), ("--name 'a\\udcff' is no UTF-8",)),
+    "name of half a letter": ((*RUN, "--name", "a\udcff"), ("--name 'a\\udcff' is not UTF-8",)),
     "database nowhere": ((*RUN, "--db", "gone/x.duckdb"), ("gone/x.duckdb", "folder does not exist")),
     # the other commands
-    "report nowhere": (("report", "--db", "gone.duckdb"), ("no database gone.duckdb",)),
+    "report nowhere": (("report", "--db", "gone.duckdb"), ("database gone.duckdb does not exist",)),
     "report of text": (("report", "--db", "notes.txt"), ("notes.txt is not a DuckDB file",)),
     "evaluate missing": (("evaluate", "gone.safetensors"), ("gone.safetensors does not exist",)),
     "evaluate budget": (("evaluate", "--queries", "-1"), ("--queries",)),
@@ -213,8 +213,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "profile no split": (("profile", "--split", "dev"), ("--split", "dev")),
     "profile figure": (("profile", "--out", "figure.pdf"), ("figure.pdf", ".png")),
     "profile figure nowhere": (("profile", "--out", "gone/a.png"), ("folder gone does not exist",)),
-    "profile of a setting of training": (("profile", "--set", "lr=1e-3"), ("no use for lr", "guidance")),
-    "profile of the algorithm": (("profile", "--set", "clip_nats=1"), ("no use for clip_nats",)),
+    "profile of a setting of training": (("profile", "--set", "lr=1e-3"), ("does not use lr", "guidance")),
+    "profile of the algorithm": (("profile", "--set", "clip_nats=1"), ("does not use clip_nats",)),
     "profile twice": (("profile", "--prompts", "template1,template1"), ("two sets have the same name",)),
     "profile of no prompts": (("profile", "--prompts", "template1,tmplate2"), ("unknown prompts 'tmplate2'",)),
     "profile lora": (("profile", "--lora", "gone.safetensors"), ("gone.safetensors does not exist",)),
@@ -226,7 +226,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "oracle elsewhere": (("baseline", "--kind", "oracle", "--backbone", "sd14"), ("pocket only", "sd14")),
     "oracle without art": (("baseline", "--kind", "oracle", "--art", "gone"), ("--art gone is no folder", "npm")),
     "oracle of no art": (("baseline", "--kind", "oracle", "--art", "folder"), ("iconify", "is missing")),
-    "art without oracle": (("baseline", "--kind", "guidance", "--art", "folder"), ("--art is for --kind oracle",)),
+    "art without oracle": (
+        ("baseline", "--kind", "guidance", "--art", "folder"),
+        ("--art is only used by --kind oracle",),
+    ),
     "ls without what": (("ls",), ("what", "ls --help")),
     # texts that a terminal would obey, or that fill it
     "colour": (("profile", "--out", "\x1b[31m.pdf"), ("\\x1b[31m.pdf",)),
@@ -318,7 +321,7 @@ def test_a_file_that_is_no_database(command: str, refused: Callable[..., str]) -
 def test_a_database_of_somebody_else(command: str, refused: Callable[..., str]) -> None:
     with duckdb.connect("b2bench.duckdb") as con:
         con.execute("CREATE TABLE runs (x INTEGER)")
-    assert "no b2bench store" in refused(*COMMANDS[command])
+    assert "not a b2bench store" in refused(*COMMANDS[command])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -328,7 +331,7 @@ def test_a_newer_schema(command: str, refused: Callable[..., str]) -> None:
         con.execute('UPDATE "schema" SET version = ?', [SCHEMA_VERSION + 1])
     line = refused(*COMMANDS[command])
     assert f"schema version {SCHEMA_VERSION + 1}" in line
-    assert "upgrade b2bench" in line
+    assert "try a newer b2bench" in line
 
 
 def test_an_error_of_the_database_says_which(refused: Callable[..., str]) -> None:
@@ -421,12 +424,12 @@ def test_new_of_an_unknown_kind_or_no_name(arguments: tuple[str, ...], part: str
 def test_resume_takes_no_other_choice(option: tuple[str, str], refused: Callable[..., str]) -> None:
     Store("b2bench.duckdb").start_run(run_row("earlier"))
     line = refused("run", "--resume", "earlier", *option)
-    assert "leave out" in line
+    assert "try without" in line
     assert option[0] in line
 
 
 def test_resume_of_an_unknown_run(refused: Callable[..., str]) -> None:
-    assert "no database b2bench.duckdb" in refused("run", "--resume", "earlier")
+    assert "database b2bench.duckdb does not exist" in refused("run", "--resume", "earlier")
     Store("b2bench.duckdb").start_run(run_row("earlier"))
     assert "no run 'later'" in refused("run", "--resume", "later")
 
@@ -530,7 +533,7 @@ def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refu
         ("steps=2000", "steps = 2000 is outside"),
         ("eta=0", "eta 0"),
         ("precision=fp16", "precision = fp16 needs a GPU"),
-        ("precision=int8", "precision = 'int8' is no fp32"),
+        ("precision=int8", "precision = 'int8' is not one of fp32"),
     ],
 )
 def test_a_setting_that_the_backbone_refuses(assignment: str, part: str, refused: Callable[..., str]) -> None:
@@ -543,7 +546,7 @@ def test_an_unknown_checkpoint_of_a_reward(refused: Callable[..., str]) -> None:
 
 
 def test_an_out_folder_that_is_a_file(refused: Callable[..., str]) -> None:
-    assert "choose another with --out" in refused(*RUN, "--out", "notes.txt")
+    assert "try another --out" in refused(*RUN, "--out", "notes.txt")
 
 
 def test_a_lora_that_is_none(place: Path, refused: Callable[..., str]) -> None:
@@ -564,7 +567,7 @@ class Bomb:
 def test_a_pickle_is_never_opened(place: Path, refused: Callable[..., str]) -> None:
     (place / "lora.bin").write_bytes(pickle.dumps(Bomb()))
     shutil.copy("lora.bin", "folder/pytorch_lora_weights.bin")
-    assert "lora.bin is no .safetensors file" in refused("evaluate", "lora.bin")
+    assert "lora.bin is not a .safetensors file" in refused("evaluate", "lora.bin")
     assert "folder holds 0 safetensors files" in refused("evaluate", "folder")
     assert not Path("opened").exists()
 

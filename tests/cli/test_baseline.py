@@ -132,5 +132,5 @@ def test_a_baseline_that_is_interrupted_leaves_nothing_of_it(
     monkeypatch.setattr(baselines, "faithful_scenes", stop)
     done = b2bench("baseline", "--kind", "oracle", "--art", painted, *MEASURED)
     assert done.code == 1
-    assert "the same command goes on" in done.stderr
+    assert "The same command continues" in done.stderr
     assert not store.path.exists()

@@ -60,7 +60,7 @@ def test_a_lora_without_some_weights_is_refused(place: Path, b2bench: Callable[.
     save_file(dict([*load_file(file).items()][:3]), file)  # both factors of a layer, and one of another
     done = b2bench("evaluate", "lora1", "--queries", 100)
     assert done.code == 2
-    assert "pytorch_lora_weights.safetensors is no LoRA for this backbone: it lacks weights" in done.stderr
+    assert "pytorch_lora_weights.safetensors is not a LoRA for this backbone: it lacks weights" in done.stderr
 
 
 def test_a_lora_of_no_finite_numbers_is_refused(place: Path, b2bench: Callable[..., Any]) -> None:

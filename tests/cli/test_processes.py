@@ -126,7 +126,7 @@ def test_a_users_mistake_is_said_once_and_starts_nothing(
     assert result.stderr.count("Did you mean ddpo") == 1
     result = b2bench("run", "--algo", "ddpo", *SMALL, "--processes", "4")
     assert result.code == 2
-    assert "take at most 2" in result.stderr
+    assert "try at most 2" in result.stderr
 
 
 def test_when_one_process_is_killed_the_others_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

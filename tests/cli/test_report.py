@@ -140,11 +140,11 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     ("arguments", "reason"),
     [
         (("--where", "colour=red"), "--where 'colour=red'"),
-        (("--margin", "0"), "--margin 0 is not above 0"),
+        (("--margin", "0"), "--margin 0 is not a number above 0"),
         (("--out", "report.txt"), "--format markdown"),
         (("--format", "pdf"), "pdf"),
         (("--format", "html", "--out", "none/report.html"), "cannot be written"),
-        (("--format", "csv", "--title", "Mine"), "--title heads a page: csv"),
+        (("--format", "csv", "--title", "Mine"), "--title heads a page, and csv"),
         (("--figures", "b2bench.duckdb"), "--figures b2bench.duckdb cannot be written"),
         (("--format", "latex", "--figures", "50%"), "TeX reads characters"),
     ],
@@ -176,9 +176,9 @@ def test_runs_travel_between_stores_and_as_parquet(folder: Path, b2bench: Callab
 
 def test_what_cannot_travel_is_said(folder: Path, b2bench: Callable[..., Any]) -> None:
     for arguments, reason in (
-        (("merge", "missing.duckdb", "--into", "all.duckdb"), "there is no database missing.duckdb"),
-        (("export", "out", "--where", "algorithm=pg"), "holds no ended run that fits"),
-        (("export", "out", "--where", "colour=red"), "write NAME=VALUE"),
+        (("merge", "missing.duckdb", "--into", "all.duckdb"), "database missing.duckdb does not exist"),
+        (("export", "out", "--where", "algorithm=pg"), "holds no finished run that fits"),
+        (("export", "out", "--where", "colour=red"), "try NAME=VALUE"),
         (("import", "nowhere"), "nowhere/runs.parquet cannot be read: No such file or directory"),
     ):
         ended = b2bench(*arguments)

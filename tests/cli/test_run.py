@@ -438,9 +438,8 @@ def test_a_full_disk_stops_a_run_that_can_go_on(
     store = Store(tmp_path / "b2bench.duckdb")
     [run] = store.runs()
     assert stopped.code == 1
-    assert (
-        f"No space left on device; make room, then go on from the last whole round with --resume {run['run_id']}"
-        in (" ".join(stopped.stderr.split()))
+    assert f"No space left on device; try making room, then --resume {run['run_id']}" in (
+        " ".join(stopped.stderr.split())
     )
     assert (run["status"], "No space left" in run["error"]) == ("interrupted", True)
     resumed = b2bench("run", "--resume", run["run_id"])

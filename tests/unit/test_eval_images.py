@@ -72,7 +72,7 @@ def test_a_given_number_is_that_of_every_evaluation() -> None:
 
 def test_the_smallest_evaluation_limits_the_processes() -> None:
     check_shares(config(600, draws=60), 11)
-    with pytest.raises(UserError, match="smallest evaluation 66 test and 11 training images; take at most 11"):
+    with pytest.raises(UserError, match="smallest evaluation 66 test and 11 training images; try at most 11"):
         check_shares(config(600, draws=60), 12)
     check_shares(config(600, draws=60, eval_train_images=0), 60)
 

@@ -41,8 +41,8 @@ def entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         ("def broken(:\n", "SyntaxError"),
         ("import sys\nsys.exit()\n", "SystemExit"),
         ("Other = 1\n", "has no attribute 'Odd'"),
-        ("Odd = 1\n", "is no class marked with @algorithm"),
-        (GOOD.replace("algorithm", "reward").replace("Good", "Odd"), "is no class marked with @algorithm"),
+        ("Odd = 1\n", "is not a class marked with @algorithm"),
+        (GOOD.replace("algorithm", "reward").replace("Good", "Odd"), "is not a class marked with @algorithm"),
     ],
     ids=["import", "syntax", "exit", "attribute", "no class", "kind"],
 )

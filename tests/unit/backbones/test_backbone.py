@@ -184,15 +184,15 @@ def test_what_is_no_lora_of_this_backbone_is_refused(
     policy = make_policy()
     with pytest.raises(UserError, match="0 safetensors"):
         policy.load_lora(tmp_path)
-    with pytest.raises(UserError, match=r"no \.safetensors"):
+    with pytest.raises(UserError, match=r"not a \.safetensors"):
         policy.load_lora(tmp_path / "lora.bin")
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
-    with pytest.raises(UserError, match="no LoRA"):
+    with pytest.raises(UserError, match="not a LoRA"):
         policy.load_lora(tmp_path / "broken.safetensors")
     (tmp_path / "broken.safetensors").unlink()
     policy.save_lora(tmp_path)
     other = StableDiffusion(load_pipeline(find_backbone(str(other_pipeline))), num_steps=4, eta=1.0, guidance=5.0)
-    with pytest.raises(UserError, match="no LoRA for this backbone"):
+    with pytest.raises(UserError, match="not a LoRA for this backbone"):
         other.load_lora(tmp_path)
 
 
@@ -282,7 +282,7 @@ def test_a_checkpoint_without_log_probs_is_refused(
 
 def test_a_folder_that_is_no_pipeline_is_refused(other_pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no diffusers pipeline"):
+    with pytest.raises(UserError, match="not a diffusers pipeline"):
         find_backbone(str(tmp_path / "empty"))
     other = edited(other_pipeline, tmp_path / "xl", "model_index.json", _class_name="StableDiffusionXLPipeline")
     with pytest.raises(UserError, match="StableDiffusionXLPipeline"):

@@ -119,11 +119,11 @@ def test_what_is_no_checkpoint_is_refused(narrow: Any, file: Path, tmp_path: Pat
     with pytest.raises(UserError, match="cannot be read"):
         load_pipeline(find_backbone(str(path)))
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="no Stable Diffusion checkpoint"):
+    with pytest.raises(UserError, match="not a Stable Diffusion checkpoint"):
         load_pipeline(find_backbone(str(path)))
     state = {k: w for k, w in ldm_state(narrow).items() if not k.startswith("cond_stage_model")}
     save_file(state, path)
-    with pytest.raises(UserError, match="no whole Stable Diffusion v1 checkpoint"):
+    with pytest.raises(UserError, match="not a whole Stable Diffusion v1 checkpoint"):
         load_single_file(path, networks=NARROW)
 
 

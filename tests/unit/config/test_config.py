@@ -187,7 +187,7 @@ def test_a_variant_of_pocket_brings_its_scorer_and_keeps_the_vocabulary(variant:
 
 def test_a_variant_of_another_world_is_refused(variant: Path) -> None:
     (variant / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD - 1}))
-    with pytest.raises(UserError, match=f"world {WORLD - 1}.*build it anew"):
+    with pytest.raises(UserError, match=f"world {WORLD - 1}.*try building it again"):
         config(backbone=str(variant))
     (variant / "variant.json").write_text("[]")
     with pytest.raises(UserError, match=r"variant\.json cannot be read"):

@@ -95,7 +95,7 @@ def test_a_clip_range_keeps_its_nats_on_another_backbone() -> None:
         ("[sett]", "unknown key 'sett'"),
         ("set = 3", "table"),
         ("notes = 3", "notes"),
-        ("[set", "no TOML"),
+        ("[set", "not TOML"),
         ('[set]\nstep = { value = 20, source = "x" }', "step"),
     ],
 )

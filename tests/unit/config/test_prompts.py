@@ -189,7 +189,7 @@ def test_unknown_name():
         "template2",
         "path of a text file",
     )
-    refuse("animals/of/mine.txt", "no file is there")
+    refuse("animals/of/mine.txt", "it is not a file")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "~nobody-of-this-name/a.txt", "a\0b"])
@@ -204,7 +204,7 @@ def test_what_can_be_neither_name_nor_path(name):
         (b"\n  \n# only a comment\n", ["holds no prompt"]),
         (b"a cat\na caf\xe9\n", ["not UTF-8", "byte 11 (line 2)", "0xe9", "encoding UTF-8"]),
         ("a cat\n".encode("utf-16"), ["not UTF-8", "byte 0 (line 1)"]),
-        (b"a cat\n\na dog\n a cat\n", ["line 4", "'a cat' is on line 1 already", "remove one"]),
+        (b"a cat\n\na dog\n a cat\n", ["line 4", "'a cat' is on line 1 already", "removing one"]),
         (b"a cat\n" + b"x" * (MAX_LENGTH + 1), ["line 2", str(MAX_LENGTH + 1), f"at most {MAX_LENGTH}"]),
         (b"a\0cat\n", ["line 1", "control character '\\x00'"]),
         (b"a cat\ra dog\n", ["control character '\\r'"]),

@@ -190,7 +190,7 @@ def test_an_id_is_whole_in_a_narrow_terminal(tmp_path: Path) -> None:
 def test_no_runs_and_no_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "empty.duckdb")
     assert "b2bench run makes one" in printed(listing_table("runs", []))
-    with pytest.raises(UserError, match="no database"):
+    with pytest.raises(UserError, match="does not exist"):
         listing("runs", store.path, [])
 
 

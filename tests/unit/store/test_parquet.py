@@ -48,7 +48,7 @@ def test_out_and_in_again_is_the_same_to_the_bit(store: Store, tmp_path: Path) -
 def test_a_filter_and_nothing_that_fits(store: Store, tmp_path: Path) -> None:
     assert export_results(store, tmp_path / "one", {"algorithm": {"b2"}}) == ["b2"]
     assert import_results(Store(tmp_path / "other.duckdb"), tmp_path / "one") == ["b2"]
-    with pytest.raises(UserError, match="no ended run that fits"):
+    with pytest.raises(UserError, match="no finished run that fits"):
         export_results(store, tmp_path / "two", {"algorithm": {"c3"}})
 
 
@@ -64,11 +64,11 @@ def change(folder: Path, table: str, select: str) -> None:
     [
         ("evals", "SELECT * EXCLUDE value FROM {file}", "evals.parquet lacks the columns value"),
         ("evals", "SELECT *, 1 AS evil FROM {file}", "has the columns evil"),
-        ("evals", "SELECT * REPLACE ('<b>' AS value) FROM {file}", "is no Parquet file of table evals"),
-        ("runs", "SELECT * REPLACE ('{{' AS config) FROM {file}", "is no Parquet file of table runs"),
-        ("runs", "SELECT * REPLACE ('perfect' AS status) FROM {file}", "is no Parquet file of table runs"),
-        ("runs", "SELECT * FROM {file} UNION ALL SELECT * FROM {file}", "is no Parquet file of table runs"),
-        ("runs", "SELECT * REPLACE ('../' || run_id AS run_id) FROM {file}", "no name of a run"),
+        ("evals", "SELECT * REPLACE ('<b>' AS value) FROM {file}", "is not a Parquet file of table evals"),
+        ("runs", "SELECT * REPLACE ('{{' AS config) FROM {file}", "is not a Parquet file of table runs"),
+        ("runs", "SELECT * REPLACE ('perfect' AS status) FROM {file}", "is not a Parquet file of table runs"),
+        ("runs", "SELECT * FROM {file} UNION ALL SELECT * FROM {file}", "is not a Parquet file of table runs"),
+        ("runs", "SELECT * REPLACE ('../' || run_id AS run_id) FROM {file}", "not a name of a run"),
         ("runs", "SELECT * FROM {file} WHERE run_id = 'a1'", "rows of runs that runs.parquet lacks: b2"),
     ],
 )
@@ -89,7 +89,7 @@ def test_files_that_are_missing_or_damaged(store: Store, tmp_path: Path) -> None
         import_results(other, folder)
     export_results(store, folder)
     shutil.copyfile(__file__, folder / "rounds.parquet")
-    with pytest.raises(UserError, match=r"rounds\.parquet is no Parquet file"):
+    with pytest.raises(UserError, match=r"rounds\.parquet is not a Parquet file"):
         import_results(other, folder)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):

@@ -172,7 +172,7 @@ def test_find_run(started: Store, text: str, expected: str) -> None:
 
 def test_find_run_says_what_it_could_have_been(started: Store) -> None:
     started.start_run(run_row("a12"))
-    with pytest.raises(UserError, match="ambiguous; which of: a1, a12"):
+    with pytest.raises(UserError, match="ambiguous; try one of a1, a12"):
         started.find_run("ddpo")
     with pytest.raises(UserError, match="did you mean ddpo-b2-a1"):
         started.find_run("dpo-b2-a1")
@@ -252,7 +252,7 @@ def test_merge_leaves_what_ended_and_names_what_differs(started: Store, tmp_path
 def test_a_run_whose_id_is_a_path_is_not_merged(run_id: str, started: Store, tmp_path: Path) -> None:
     started.start_run(run_row(run_id))
     here = Store(tmp_path / "here.duckdb")
-    with pytest.raises(UserError, match="no name of a run"):
+    with pytest.raises(UserError, match="not a name of a run"):
         here.merge(started.path)
     assert not here.path.exists()
 
@@ -444,11 +444,11 @@ def schema(kind: str, values: str) -> Callable[[Path], None]:
         (lambda path: path.write_text("hello" * 1000), "not a DuckDB file"),
         (lambda path: path.write_bytes(b""), "not a DuckDB file"),
         (newer, "schema version 99"),
-        (foreign, "no b2bench store"),
-        (schema("INTEGER", "(NULL)"), "no b2bench store"),
-        (schema("VARCHAR", "('one')"), "no b2bench store"),
-        (schema("INTEGER", "(0)"), "no b2bench store"),
-        (schema("INTEGER", f"({SCHEMA_VERSION})"), "no b2bench store"),
+        (foreign, "not a b2bench store"),
+        (schema("INTEGER", "(NULL)"), "not a b2bench store"),
+        (schema("VARCHAR", "('one')"), "not a b2bench store"),
+        (schema("INTEGER", "(0)"), "not a b2bench store"),
+        (schema("INTEGER", f"({SCHEMA_VERSION})"), "not a b2bench store"),
     ],
     ids=["text", "empty", "newer", "foreign", "null version", "text version", "version 0", "only a version"],
 )
@@ -471,7 +471,7 @@ def test_a_folder_and_a_missing_folder(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_text() -> None:
-    with pytest.raises(UserError, match="no UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8"):
         Store("caf\udce9.duckdb")
 
 

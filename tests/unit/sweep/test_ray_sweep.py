@@ -158,7 +158,7 @@ def test_a_lost_node_costs_no_attempt(
 
 def test_another_version_on_a_node_stops_the_sweep(make: Callable[..., RaySweep]) -> None:
     sweep = make([0, 1, 2], {0: ["old"]})
-    with pytest.raises(UserError, match=r"node n1 .* 0\.1.* the driver's is .*Install the same on every node"):
+    with pytest.raises(UserError, match=r"node n1 .* 0\.1.* the driver's is .*Try the same version on every node"):
         sweep.run()
     assert len(sweep.cluster.cancelled) == 2
     assert not sweep.store.path.exists()
@@ -291,7 +291,7 @@ def test_a_head_node_that_does_not_answer_in_time_changes_no_room() -> None:
 
 @pytest.mark.parametrize("address", ["", "here", "ray://127.0.0.1:10001", ":1", "127.0.0.1:x"])
 def test_an_address_is_host_and_port(address: str) -> None:
-    with pytest.raises(UserError, match="write auto, or HOST:PORT"):
+    with pytest.raises(UserError, match="try auto, or HOST:PORT"):
         check_address(address)
 
 

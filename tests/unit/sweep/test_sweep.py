@@ -301,7 +301,7 @@ def test_what_algorithm_and_wrapper_refuse_is_left_out_and_noted(
     assert "picky is not trained under vanilla: learns from branches alone" in capsys.readouterr().err
 
     for body, message in (
-        ("return 3", "answer with the reason as text"),
+        ("return 3", "try the reason as text"),
         ("raise ValueError('?')", r"picky.refuses(B2) raised ValueError: ?"),
     ):
         plugin.write_text(PICKY.format(body=body))

@@ -100,7 +100,7 @@ def test_a_run_is_resumed(
         with pytest.raises(InterruptedError, match="it goes on"):
             runs.resume("a1", store, tmp_path, Silent())
         return
-    reason = r"run a1 is of benchmark version 3, this is b2bench 99\.0 \(benchmark version 4\); .* Start it anew"
+    reason = r"run a1 is of benchmark version 3, this is b2bench 99\.0 \(benchmark version 4\); .* try a new run"
     with pytest.raises(UserError, match=reason):
         runs.resume("a1", store, tmp_path, Silent())
 
@@ -113,7 +113,7 @@ def test_a_name_goes_on(
     store.start_run(row("weekend"))
     release()
     if numbers_change:
-        with pytest.raises(UserError, match="named 'weekend' already, with benchmark version 3; choose another name"):
+        with pytest.raises(UserError, match="named 'weekend' already, with benchmark version 3; try another name"):
             runs.start(config({}), store, tmp_path, "weekend", Silent())
     else:
         runs.start(config({}), store, tmp_path, "weekend", Silent())
