@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from b2bench import benchmark_version
 from b2bench.cli.choices import Choices, resolved, with_file
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import UserError
+from b2bench.version import benchmark_version
 
 if TYPE_CHECKING:  # --help does without it
     from b2bench.training.listener import Summary

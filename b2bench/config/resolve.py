@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import b2bench
 from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.config.given import check_text
 from b2bench.config.presets import deviations, load_preset
@@ -20,6 +19,7 @@ from b2bench.hyperparameters import Hyperparameter, build, hyperparameters
 from b2bench.metrics import SUCCESS, is_taken
 from b2bench.registry import KINDS, Kind, check_methods, load_registries
 from b2bench.text import described, suggestion
+from b2bench.version import benchmark_version
 
 
 def _found_again(recorded: Mapping[str, str]) -> str:
@@ -95,7 +95,7 @@ def resolve(
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
         raise Refused(
             {
-                "benchmark_version": b2bench.benchmark_version(),
+                "benchmark_version": benchmark_version(),
                 "algorithm": algorithm,
                 "wrapper": wrapper,
                 "backbone": spec.name,
