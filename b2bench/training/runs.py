@@ -16,8 +16,9 @@ from b2bench.config.run import RunConfig
 from b2bench.engine import Engine
 from b2bench.errors import UserError
 from b2bench.store.store import Store
-from b2bench.training.listener import Listener, Summary
+from b2bench.training.listener import Listener
 from b2bench.training.provenance import run_row
+from b2bench.training.summary import Summary
 from b2bench.training.trainer import Trainer, write_config
 from b2bench.version import benchmark_version, both_versions
 
