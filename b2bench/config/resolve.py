@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.config.given import check_text
@@ -20,6 +20,9 @@ from b2bench.metrics import SUCCESS, is_taken
 from b2bench.registry import KINDS, Kind, check_methods, load_registries
 from b2bench.text import described, suggestion
 from b2bench.version import benchmark_version
+
+if TYPE_CHECKING:  # torch's types
+    from b2bench.protocols import Algorithm, Wrapper
 
 
 def _found_again(recorded: Mapping[str, str]) -> str:
@@ -90,8 +93,8 @@ def resolve(
         raise UserError(f"{reward} is the name of a metric of every evaluation; give your reward another name")
     if reward == SUCCESS and not spec.is_pocket:
         raise UserError(f"reward success reads pocket scenes only, the backbone is {spec.name}; use clipscore")
-    trained: Any = build(classes["algorithm"], parts[algorithm])
-    wrapping: Any = build(classes["wrapper"], parts[wrapper])
+    trained: Algorithm = build(classes["algorithm"], parts[algorithm])
+    wrapping: Wrapper = build(classes["wrapper"], parts[wrapper])
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
         raise Refused(
             {
