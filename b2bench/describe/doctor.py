@@ -24,7 +24,7 @@ PACKAGES = (
     "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "torch-fidelity",
     "duckdb", "numpy", "scipy",
 )  # fmt: skip
-OPTIONAL = {"resvg_py": "pocket", "ray": "ray"}  # package -> extra
+OPTIONAL = {"pandas": "notebook", "resvg_py": "pocket", "ray": "ray"}  # package -> extra
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

