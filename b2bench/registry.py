@@ -144,7 +144,7 @@ def import_plugin(path: Path) -> list[type]:
     if not found:
         raise UserError(
             f"plugin {path} defines no algorithm, wrapper or reward; try marking a class with "
-            "@algorithm, @wrapper or @reward from b2bench.registry (examples/rwr.py is one)"
+            "@algorithm, @wrapper or @reward from b2bench (examples/rwr.py is one)"
         )
     return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from b2bench.advantage import best_and_worst
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
-from b2bench.protocols import Batch, Policy
+from b2bench.protocols import Algorithm, Batch, Policy
 from b2bench.types import Pair, Trajectories, Transitions, micro_batches
 
 
@@ -74,7 +73,7 @@ class UpdateReport:
     """Nats: the largest change of a transition's log-prob before the first optimizer step"""
 
 
-def _pick(algorithm: Any, trajectories: Trajectories, selected: Tensor) -> tuple[Tensor, Tensor | None]:
+def _pick(algorithm: Algorithm, trajectories: Trajectories, selected: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the trained rows, [n]; for algorithms on pairs the winners and the losers, [n] each."""
     if algorithm.pairs:
         return best_and_worst(trajectories)
@@ -83,7 +82,7 @@ def _pick(algorithm: Any, trajectories: Trajectories, selected: Tensor) -> tuple
 
 def update(
     policy: Policy,
-    algorithm: Any,
+    algorithm: Algorithm,
     optimizer: torch.optim.Optimizer,
     trajectories: Trajectories,
     selected: Tensor,

@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from b2bench.protocols import Policy
-from b2bench.registry import algorithm
-from b2bench.types import Transitions
+from b2bench import Policy, Transitions, algorithm
 
 
 @algorithm

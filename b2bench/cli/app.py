@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from b2bench import both_versions
 from b2bench.cli.look import doctor, estimate, list_names, show
 from b2bench.cli.plugins import check, new
 from b2bench.cli.pocket import build, gallery, verify
@@ -17,6 +16,7 @@ from b2bench.cli.run import run
 from b2bench.cli.stores import export, import_, merge
 from b2bench.cli.studies import baseline, evaluate, profile
 from b2bench.cli.sweep import sweep
+from b2bench.version import both_versions
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run and compare": {"run": run, "report": report, "evaluate": evaluate, "baseline": baseline, "profile": profile},

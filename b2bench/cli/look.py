@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from b2bench.cli.choices import Choices, grid, with_file
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set
 from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.config.choices import Choices, grid, with_file
 
 
 def list_names(

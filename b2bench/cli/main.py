@@ -10,8 +10,9 @@ import sys
 import typer
 
 from b2bench.cli.app import app
-from b2bench.cli.complain import complain, refused
+from b2bench.cli.complain import complain
 from b2bench.errors import RunFailed, UserError
+from b2bench.text import refused
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from enum import StrEnum
@@ -54,19 +53,16 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Compare the runs in the store: leaderboard, ablation, compatibility, generalisation and diversity."""
+    from b2bench.describe.tables import tables_of
     from b2bench.leaderboard.selection import held, parse_where, problems, select
-    from b2bench.leaderboard.tables import tables
     from b2bench.store.store import Store
     from b2bench.sweep.plan import parse_seeds
 
-    if not 0 < margin < math.inf:
-        raise UserError(f"--margin {margin:g} is not a number above 0; try 0.01")
     if as_json and written_as not in (ReportFormat.terminal, ReportFormat.json):
         raise UserError(f"--json and --format {written_as.value} are two formats; try one of them")
     conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
     store = Store(db)
-    rows = store.runs(), store.evals(), store.rounds()
-    every = tables(*rows, margin, store.refusals(), planned, store.evaluation_errors())
+    every = tables_of(store, margin, planned)
     found = select(every, conditions)
     if every and not found:
         stderr().print(f"no run fits --where; {held(every)}", soft_wrap=True, markup=False)

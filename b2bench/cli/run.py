@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from b2bench import benchmark_version
-from b2bench.cli.choices import Choices, resolved, with_file
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
-from b2bench.errors import UserError
+from b2bench.config.choices import Choices, refuse_beside_resume, resolved, with_file
 
 if TYPE_CHECKING:  # --help does without it
-    from b2bench.training.listener import Summary
+    from b2bench.training.request import Request
+    from b2bench.training.summary import Summary
 
 
 def run(
@@ -61,73 +60,46 @@ def run(
     from b2bench.terminal.progress import RunProgress
     from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
 
-    choices = Choices(
-        algo=algo,
-        wrapper=wrapper,
-        backbone=backbone,
-        reward=reward,
-        prompts=prompts,
-        queries=queries,
-        seed=seed,
-        plugins=tuple(plugin or ()),
-        preset=preset,
-    )
+    options: dict[str, Any] = {"algo": algo, "wrapper": wrapper, "backbone": backbone, "reward": reward}
+    options |= {"prompts": prompts, "queries": queries, "seed": seed}
+    choices = Choices(**options, plugins=tuple(plugin or ()), preset=preset)
     if resume is not None:
         others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
-        _refuse_beside_resume(choices, others)
+        refuse_beside_resume(choices, others)
     console, run_id = stderr(), resume
     with ExitStack() as stack:
-        try:
+        try:  # from here on an interrupt says what it left
             from b2bench.store.store import Store
+            from b2bench.training.request import to_resume, to_start
 
             store = Store(db)
             check_text("--name", name)
             if resume is not None:
-                row = store.find_run(resume)
-                run_id, budget, reward_name = row["run_id"], row["budget"], row["reward"]
+                request = to_resume(resume, store)
+                run_id = request.run_id
             else:
                 chosen = resolved(with_file(choices, config, set_ or []))
                 if vram is not None:
                     from b2bench.estimate.fit import within
 
                     chosen = within(chosen, vram)
-                store.check()
-                same = store.named_run(name, chosen.cell_hash(), chosen.seed, benchmark_version())
-                if same is not None and same["status"] == "done":
-                    _say(f"run {name} is done already, in {db}; b2bench show {same['run_id']} prints it")
-                    return
-                budget, reward_name = chosen.queries, chosen.reward_name
+                request = to_start(chosen, store, name)
+            if request.done is not None:
+                _show_again(request, out, as_json)
+                return
             if processes > 1 and not is_one_of_several():
-                if resume is None:
-                    check_shares(chosen, processes)
+                if request.config is not None:
+                    check_shares(request.config, processes)
                 raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
-            progress = stack.enter_context(RunProgress(console, budget, reward_name, quiet=not is_first()))
-            progress.stage("importing torch")
-            from b2bench.training import runs, setup
-
-            setup.limit_threads(threads)
-            if resume is not None:
-                summary = runs.resume(resume, store, out, progress)
-            else:
-                summary = runs.start(chosen, store, out, name, progress)
+            progress = RunProgress(console, request.budget, request.reward, quiet=not is_first())
+            summary = request.make(out, threads, stack.enter_context(progress))
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
             stack.close()
             _say(_how_to_go_on(stop.args[0] if stop.args else run_id, db, out))
             raise typer.Exit(1) from None
     if is_first():
-        _show(summary, db, as_json)
-
-
-def _refuse_beside_resume(choices: Choices, others: dict[str, Any]) -> None:
-    """Refuse what a run that goes on cannot have anew; ``others`` are values by flag.
-
-    Raises:
-        UserError: something is given.
-    """
-    given = [f"--{option}" for option in choices.options] + [flag for flag, value in others.items() if value]
-    if given:
-        raise UserError(f"--resume continues a run as it was started; try without {', '.join(given)}")
+        _show(summary, as_json)
 
 
 def _how_to_go_on(run_id: str | None, db: Path, out: Path) -> str:
@@ -146,18 +118,30 @@ def _say(text: str) -> None:
         stderr().print(text, soft_wrap=True)
 
 
-def _show(summary: Summary, db: Path, as_json: bool) -> None:
+def _show_again(request: Request, out: Path, as_json: bool) -> None:
+    """Say that a run was finished before; as JSON also what it was."""
+    from b2bench.training.launch import is_first
+    from b2bench.training.summary import summary_again
+
+    assert request.done is not None
+    store = request.store
+    _say(f"run {request.name} is done already, in {store.path}; b2bench show {request.done['run_id']} prints it")
+    if as_json and is_first():
+        _show(summary_again(store, request.done, out), as_json)
+
+
+def _show(summary: Summary, as_json: bool) -> None:
     """Print what a run did."""
     from b2bench.terminal.progress import summary_table
 
     if as_json:
-        print_json(vars(summary) | {"db": str(db)})
+        print_json(vars(summary))
         return
     console = stdout()
     console.print(summary_table(summary))
     console.print(
         f"{summary.queries_per_second:.1f} queries a second, {summary.seconds:.0f} s\n"
-        f"rows     {db} (run {summary.run_id})\nweights  {summary.weights}\n"
+        f"rows     {summary.db} (run {summary.run_id})\nweights  {summary.weights}\n"
         "next     b2bench report",
         soft_wrap=True,
     )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from b2bench.cli.choices import Choices, resolved, with_file
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, EvalSeed, Plugin, Reward, Split, Threads
 from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.config.choices import Choices, resolved, with_file
 from b2bench.errors import UserError
 
 if TYPE_CHECKING:  # --help does without it

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from b2bench.cli.choices import Choices, resolved
 from b2bench.cli.options import DEFAULT_DB, AsJson, Db, Plugin
 from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.config.choices import Choices, resolved
 from b2bench.errors import Refused, UserError
 
 

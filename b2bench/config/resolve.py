@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import b2bench
 from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.config.given import check_text
 from b2bench.config.presets import deviations, load_preset
@@ -20,6 +19,10 @@ from b2bench.hyperparameters import Hyperparameter, build, hyperparameters
 from b2bench.metrics import SUCCESS, is_taken
 from b2bench.registry import KINDS, Kind, check_methods, load_registries
 from b2bench.text import described, suggestion
+from b2bench.version import benchmark_version
+
+if TYPE_CHECKING:  # torch's types
+    from b2bench.protocols import Algorithm, Wrapper
 
 
 def _found_again(recorded: Mapping[str, str]) -> str:
@@ -92,12 +95,12 @@ def resolve(
         raise UserError(f"{reward} is the name of a metric of every evaluation; try another name for your reward")
     if reward == SUCCESS and not spec.is_pocket:
         raise UserError(f"reward success reads pocket scenes only, and the backbone is {spec.name}; try clipscore")
-    trained: Any = build(classes["algorithm"], parts[algorithm])
-    wrapping: Any = build(classes["wrapper"], parts[wrapper])
+    trained: Algorithm = build(classes["algorithm"], parts[algorithm])
+    wrapping: Wrapper = build(classes["wrapper"], parts[wrapper])
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
         raise Refused(
             {
-                "benchmark_version": b2bench.benchmark_version(),
+                "benchmark_version": benchmark_version(),
                 "algorithm": algorithm,
                 "wrapper": wrapper,
                 "backbone": spec.name,

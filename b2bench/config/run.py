@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from b2bench.backbones.specs import Backbone
 from b2bench.config.prompt_sets import PromptSet
@@ -17,6 +17,9 @@ from b2bench.errors import UserError
 from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.hyperparameters import hyperparameters
 from b2bench.registry import Kind
+
+if TYPE_CHECKING:  # they are written in torch's types, and a configuration can be read without torch
+    from b2bench.protocols import Algorithm, Reward, Wrapper
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class RunConfig:
     queries: int
     seed: int
     settings: Settings
-    algorithm: Any
-    wrapper: Any
-    reward: Any
+    algorithm: Algorithm
+    wrapper: Wrapper
+    reward: Reward
     prompts_argument: str = ""
     plugins: tuple[str, ...] = ()
     code: Mapping[Kind, str] = field(default_factory=dict)

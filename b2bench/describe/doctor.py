@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import nn
 
-import b2bench
 from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import Store
+from b2bench.version import both_versions
 
 PACKAGES = (
     "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "torch-fidelity",
     "duckdb", "numpy", "scipy",
 )  # fmt: skip
-OPTIONAL = {"resvg_py": "pocket", "ray": "ray"}  # package -> extra
+OPTIONAL = {"pandas": "notebook", "resvg_py": "pocket", "ray": "ray"}  # package -> extra
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -114,7 +114,7 @@ def _convolution_seconds(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _versions() -> Iterator[Finding]:
-    yield Finding("package", "b2bench", "ok", b2bench.both_versions())
+    yield Finding("package", "b2bench", "ok", both_versions())
     for package in PACKAGES:
         try:
             yield Finding("package", package, "ok", version(package))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from b2bench.errors import UserError
 from b2bench.estimate.footprint import Footprint
 from b2bench.evaluation.samples import chosen
 from b2bench.plugins.toy import ToyPolicy, toy_batch
-from b2bench.protocols import Policy
+from b2bench.protocols import Algorithm, Policy
 from b2bench.seeding import generator
 from b2bench.text import described
 from b2bench.types import Conditioning
@@ -53,7 +53,7 @@ class LossCost:
         return self.with_gradient + self.without
 
 
-def loss_cost(algorithm: Any) -> LossCost:
+def loss_cost(algorithm: Algorithm) -> LossCost:
     """Count the calls of an algorithm's loss, by running it once on the toy policy.
 
     Raises:

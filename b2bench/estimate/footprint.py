@@ -228,11 +228,12 @@ def judges(config: RunConfig) -> tuple[list[Judge], list[str]]:
         else:
             unknown.append(f"CLIP scorer {checkpoint}, which is not there")
 
-    reward, pocket = config.reward, config.backbone.is_pocket
+    pocket = config.backbone.is_pocket
+    checkpoint: str = getattr(config.reward, "checkpoint", "")  # of clipscore and bertscore
     classifier = POCKET_WEIGHTS / "classifier.safetensors"
     if config.reward_name == "clipscore":
-        scorer(reward.checkpoint)
-    elif config.reward_name == "bertscore" and reward.checkpoint == "paper":
+        scorer(checkpoint)
+    elif config.reward_name == "bertscore" and checkpoint == "paper":
         for name, (parameters, width) in _paper_bertscore().items():
             add(name, parameters, width)
         unknown.append("the captioner's attention cache, which grows with the reward's batch")
@@ -245,11 +246,7 @@ def judges(config: RunConfig) -> tuple[list[Judge], list[str]]:
         unknown.append(f"reward {config.reward_name}, a plugin")
     inception = config.settings.inception
     if inception in ("clip", "both"):
-        scorer(
-            getattr(reward, "checkpoint", "")
-            if config.reward_name == "clipscore"
-            else config.backbone.scorer or "paper"
-        )
+        scorer(checkpoint if config.reward_name == "clipscore" else config.backbone.scorer or "paper")
     if inception in ("inception", "both"):
         add("Inception v3", int(INCEPTION_GIGABYTES * 1e9 / 4))
     if pocket:

@@ -24,6 +24,7 @@ from b2bench.errors import UserError
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.evaluation.scorers import ClipScorer, Probabilities, clip_probabilities
 from b2bench.metrics import IS_CLIP, IS_INCEPTION
+from b2bench.protocols import Reward
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Extractor:
     probabilities: Probabilities
 
 
-def extractors(which: str, weights: str, backbone: Backbone, reward: Any, device: torch.device) -> list[Extractor]:
+def extractors(which: str, weights: str, backbone: Backbone, reward: Reward, device: torch.device) -> list[Extractor]:
     """The extractors of setting ``inception``: none, clip, inception, both, or auto.
 
     auto: on pocket none, whose own classifier is better; elsewhere clip where the reward is a CLIPScore, whose

@@ -20,9 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from b2bench.protocols import Policy
-from b2bench.registry import algorithm
-from b2bench.types import Transitions
+from b2bench import Policy, Transitions, algorithm
 
 
 @algorithm
@@ -58,9 +56,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from b2bench.registry import wrapper
-from b2bench.types import Interval
-from b2bench.wrappers import Independent
+from b2bench import Independent, Interval, wrapper
 
 
 @wrapper
@@ -98,7 +94,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from b2bench.registry import reward
+from b2bench import reward
 
 
 @reward

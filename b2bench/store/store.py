@@ -31,6 +31,7 @@ import duckdb
 
 from b2bench.errors import UserError
 from b2bench.store.database import Database
+from b2bench.store.frames import Library, check_library, fetch
 from b2bench.store.rows import (
     DamagedRow,
     Row,
@@ -214,6 +215,23 @@ class Store(Database):
         return self._read(
             lambda con: select_rows(con, "evals", of_runs(run_ids), order="run_id, queries, split, metric")
         )
+
+    def frames(self, library: Library) -> dict[str, Any]:
+        """Tables ``runs``, ``evals`` and ``queries`` as data frames, of one moment: {table: frame}.
+
+        Columns are those of docs/store.md; JSON columns are text, times are UTC without a zone.
+
+        Raises:
+            UserError: the library is not installed, or the store cannot be read.
+        """
+        check_library(library)
+        orders = {
+            "runs": "started, run_id",
+            "evals": "run_id, queries, split, metric",
+            "queries": "run_id, query_index",
+        }
+        queries = {table: f"SELECT * FROM {table} ORDER BY {order}" for table, order in orders.items()}
+        return self._read(lambda con: fetch(con, queries, library))
 
     def evaluated_as(self, key: str) -> list[str]:
         """Return ids of runs whose evaluation at 0 queries has ``key`` in its settings."""

@@ -25,7 +25,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-import b2bench
 from b2bench.config.resolve import check_untrained_values
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
@@ -39,6 +38,7 @@ from b2bench.store.store import Store
 from b2bench.text import suggestion
 from b2bench.training.provenance import run_row
 from b2bench.training.setup import load
+from b2bench.version import benchmark_version
 
 KINDS = ("guidance", "best-of", "oracle")
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -84,7 +84,7 @@ class Baseline:
     def run_id(self, config: RunConfig) -> str:
         """The same for the same measurement, on every machine."""
         cell = cell_hash(self.content(config))
-        key = hashlib.sha256(f"{b2bench.benchmark_version()}:{cell}".encode()).hexdigest()[:10]
+        key = hashlib.sha256(f"{benchmark_version()}:{cell}".encode()).hexdigest()[:10]
         return f"baseline-{self.name}-{key}"
 
 

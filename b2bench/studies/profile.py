@@ -18,7 +18,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-import b2bench
 from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import PROFILE_SETTINGS
@@ -34,6 +33,7 @@ from b2bench.studies.lora import lora_identity
 from b2bench.training.provenance import commit, versions
 from b2bench.training.setup import load_policy, ready_reward
 from b2bench.types import Interval, micro_batches
+from b2bench.version import benchmark_version
 
 # styles(images [N, 3, h, w]) -> class indices [N], int64
 Styles = Callable[[Tensor], Tensor]
@@ -190,7 +190,7 @@ def profile(
         shared = {
             "profile_id": profile_id,
             "started": started,
-            "benchmark_version": b2bench.benchmark_version(),
+            "benchmark_version": benchmark_version(),
             "backbone": config.backbone.name,
             "lora": label,
             "reward": config.reward_name,

@@ -22,9 +22,9 @@ from typing import Any, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
-import b2bench
 from b2bench.store.store import Store
 from b2bench.sweep.plan import Job
+from b2bench.version import benchmark_version
 
 State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "lost", "stopped"]
 ATTEMPTS = 2
@@ -101,7 +101,7 @@ class Sweep:
         if not self.store.path.exists():
             return None
         cell, seed = job.key
-        rows = self.store.runs(config_hash=cell, seed=seed, benchmark_version=b2bench.benchmark_version())
+        rows = self.store.runs(config_hash=cell, seed=seed, benchmark_version=benchmark_version())
         done = [row for row in rows if row["status"] == "done"]
         found = done or rows
         return found[-1] if found else None
@@ -113,7 +113,7 @@ class Sweep:
         rows = self.store.sql(
             "SELECT run_id, config_hash, seed, status FROM runs WHERE benchmark_version = ? "
             "ORDER BY status = 'done', started, run_id",
-            [b2bench.benchmark_version()],
+            [benchmark_version()],
         )
         last = {(row["config_hash"], row["seed"]): row for row in rows}  # as known() chooses
         for progress in self.progress:

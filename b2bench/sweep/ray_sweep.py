@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import b2bench
 from b2bench.backbones.specs import backbones
 from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.errors import UserError
 from b2bench.store.store import Store
 from b2bench.sweep.local import ATTEMPTS, Progress, Sweep, ended_by, last_line
+from b2bench.version import benchmark_version, both_versions
 
 LOSSES = 5
 """Nodes that may die under one run before it counts as failed: a run may be what kills them, by its memory."""
@@ -144,7 +144,7 @@ class RaySweep(Sweep):
         progress.attempts += 1
         self._set(progress, "running")
         return self.cluster.submit(
-            {"version": b2bench.both_versions(), "arguments": arguments, "files": files, "threads": self.threads}
+            {"version": both_versions(), "arguments": arguments, "files": files, "threads": self.threads}
         )
 
     def _collect(self, progress: Progress, handle: Any) -> bool:
@@ -162,7 +162,7 @@ class RaySweep(Sweep):
         if "refused" in result:
             raise UserError(
                 f"node {result['node']} cannot run this: {result['refused']}, "
-                f"the driver's is {b2bench.both_versions()}. Try the same version on every node, and the same command"
+                f"the driver's is {both_versions()}. Try the same version on every node, and the same command"
             )
         if result:
             self._keep_log(progress, result)
@@ -199,7 +199,7 @@ class RaySweep(Sweep):
             source = Store(Path(name) / "run.duckdb")
             rows = [row for row in source.runs() if row["status"] == status]
             made = [(row["config_hash"], row["seed"], row["benchmark_version"]) for row in rows]
-            wanted = (*progress.job.key, b2bench.benchmark_version())
+            wanted = (*progress.job.key, benchmark_version())
             if made != [wanted]:
                 return (
                     f"node {result['node']} made another run ({made}, not {wanted}): a file that the arguments name "

@@ -1,9 +1,7 @@
-"""Who watches a run, and what is said of it at its end."""
+"""Who watches a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from b2bench.evaluation.evaluate import Evaluation
@@ -33,16 +31,3 @@ class Silent:
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None: ...
     def evaluated(self, queries: int, evaluation: Evaluation) -> None: ...
     def warned(self, text: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a finished run says of itself. ``before`` and ``after`` map metric -> value on the test split."""
-
-    run_id: str
-    queries: int
-    seconds: float
-    queries_per_second: float
-    before: Mapping[str, float]
-    after: Mapping[str, float]
-    weights: str

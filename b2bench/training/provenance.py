@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import b2bench
+import b2bench.version
 from b2bench.backbones.stable_diffusion import StableDiffusion
 from b2bench.config.run import RunConfig
 
@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_c
 
 def versions() -> dict[str, str]:
     """Versions that a number may depend on, and the one of b2bench, on which none does: what is its provenance."""
-    return {"b2bench": b2bench.__version__, **numeric_versions()}
+    return {"b2bench": b2bench.version.__version__, **numeric_versions()}
 
 
 def numeric_versions() -> dict[str, str]:
@@ -50,7 +50,7 @@ def run_row(
     return {
         "run_id": run_id,
         "name": name or run_id,
-        "benchmark_version": b2bench.benchmark_version(),
+        "benchmark_version": b2bench.version.benchmark_version(),
         "algorithm": config.algorithm_name,
         "wrapper": config.wrapper_name,
         "backbone": config.backbone.name,

@@ -11,15 +11,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-import b2bench
 from b2bench.config.resolve import from_dict
 from b2bench.config.run import RunConfig
 from b2bench.engine import Engine
 from b2bench.errors import UserError
 from b2bench.store.store import Store
-from b2bench.training.listener import Listener, Summary
+from b2bench.training.listener import Listener
 from b2bench.training.provenance import run_row
+from b2bench.training.summary import Summary
 from b2bench.training.trainer import Trainer, write_config
+from b2bench.version import benchmark_version, both_versions
 
 
 def new_run_id(config: RunConfig) -> str:
@@ -51,7 +52,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
 
     def check() -> str | None:
         store.check()
-        row = store.named_run(name, config.cell_hash(), config.seed, b2bench.benchmark_version())
+        row = store.named_run(name, config.cell_hash(), config.seed, benchmark_version())
         return None if row is None else row["run_id"]
 
     if (broken_off := engine.alone(check)) is not None:
@@ -83,10 +84,10 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         run_id = row["run_id"]
         if row["status"] == "done":
             raise UserError(f"run {run_id} is finished; try b2bench show {run_id}")
-        if row["benchmark_version"] != b2bench.benchmark_version():
+        if row["benchmark_version"] != benchmark_version():
             raise UserError(
                 f"run {run_id} is of benchmark version {row['benchmark_version']}, this is b2bench "
-                f"{b2bench.both_versions()}; results of two benchmark versions do not mix; try a new run"
+                f"{both_versions()}; results of two benchmark versions do not mix; try a new run"
             )
         return {"run_id": run_id, "config": row["config"]}
 

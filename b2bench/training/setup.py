@@ -7,7 +7,6 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from b2bench.evaluation.inception import extractors
 from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.hyperparameters import hyperparameters
+from b2bench.protocols import Reward
 from b2bench.text import described
 
 
@@ -82,14 +82,14 @@ def plugin_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what} cannot be set up: {reason}") from error
 
 
-def prepare(reward: Any, name: str, device: torch.device) -> None:
+def prepare(reward: Reward, name: str, device: torch.device) -> None:
     """Let a reward load what it needs, before anything is stored."""
     with plugin_errors(f"reward {name}"):
         if hasattr(reward, "prepare"):
             reward.prepare(device)
 
 
-def ready_reward(config: RunConfig, device: torch.device) -> tuple[Any, torch.device]:
+def ready_reward(config: RunConfig, device: torch.device) -> tuple[Reward, torch.device]:
     """The reward, loaded, here or in a process of its own, and the device it is on; ``device`` is that of training.
 
     Raises:
@@ -98,7 +98,7 @@ def ready_reward(config: RunConfig, device: torch.device) -> tuple[Any, torch.de
     settings = config.settings
     if settings.reward_device != "auto":
         device = known_device(settings.reward_device)
-    reward = config.reward
+    reward: Reward = config.reward
     if settings.reward_process:
         values = {p.name: getattr(reward, p.name) for p in hyperparameters(type(reward))}
         reward = RewardProcess(config.reward_name, values, config.plugins)

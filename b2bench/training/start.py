@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import b2bench
 from b2bench.config.run import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import Store
 from b2bench.training.provenance import numeric_versions
+from b2bench.version import benchmark_version
 
 KEY, COUNT, SOURCE = "start", "start_metrics", "reused_from"
 """What settings of table ``evals`` hold at 0 queries: the key, how many rows the evaluation has, whose it was first"""
@@ -66,7 +66,7 @@ def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
     named = (str(POCKET_WEIGHTS), config.backbone.source, config.backbone.scorer, inputs.inception_weights, *texts)
     cuda = device.type == "cuda"
     content = {
-        "version": b2bench.benchmark_version(),
+        "version": benchmark_version(),
         "backbone": whole["backbone"],
         "prompts": whole["prompts"]["hash"],
         "reward": whole["reward"],

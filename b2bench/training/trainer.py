@@ -38,9 +38,10 @@ from b2bench.store.store import Store
 from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
-from b2bench.training.listener import Listener, Silent, Summary
+from b2bench.training.listener import Listener, Silent
 from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
+from b2bench.training.summary import Summary, summary
 from b2bench.types import Trajectories
 from b2bench.update import update
 
@@ -104,7 +105,7 @@ class Trainer:
                 if self.round == self.config.rounds:
                     break
                 self._round()
-            weights = self._save_weights()
+            self._save_weights()
         except KeyboardInterrupt:
             self._finish("interrupted", "interrupted by the user")
             raise
@@ -123,7 +124,10 @@ class Trainer:
             self._fail(error)
         self._finish("done")
         seconds = time.monotonic() - started
-        return self.engine.alone(lambda: self._summary(seconds, self.queries - first, weights))
+        made = self.queries - first
+        return self.engine.alone(
+            lambda: summary(self.store, self.run_id, self.folder, queries=self.queries, made=made, seconds=seconds)
+        )
 
     def _fail(self, error: BaseException) -> NoReturn:
         """End a run by an unforeseen error: its place goes into the reason, and its traceback into the folder."""
@@ -376,30 +380,12 @@ class Trainer:
             "engine": self.engine.state(),
         }
 
-    def _save_weights(self) -> Path:
+    def _save_weights(self) -> None:
         if self.engine.first:
             try:
                 self.policy.save_lora(self.folder)
             except SafetensorError as error:
                 raise NoRoom(f"the LoRA weights cannot be written to {self.folder}: {error}") from error
-        return self.folder / "pytorch_lora_weights.safetensors"
-
-    def _summary(self, seconds: float, queries: int, weights: Path) -> Summary:
-        rows = [row for row in self.store.evals([self.run_id]) if row["split"] == "test"]
-
-        def at(queries: int) -> dict[str, float]:
-            return {row["metric"]: row["value"] for row in rows if row["queries"] == queries}
-
-        points: Sequence[int] = sorted({row["queries"] for row in rows})
-        return Summary(
-            run_id=self.run_id,
-            queries=self.queries,
-            seconds=seconds,
-            queries_per_second=queries / seconds,
-            before=at(points[0]),
-            after=at(points[-1]),
-            weights=str(weights),
-        )
 
 
 def query_noise(seed: int, round: int, first: int, n: int) -> Tensor:

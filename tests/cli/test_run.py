@@ -175,10 +175,11 @@ def test_paths_and_names_are_printed_as_they_are(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from b2bench.training import runs
-    from b2bench.training.listener import Summary
+    from b2bench.training.summary import Summary
 
     def start(config: Any, store: Store, out: Path, *_: object) -> Summary:
-        return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, str(out / "weights"))
+        weights, db = str(out / "weights"), str(store.path)
+        return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, weights, db)
 
     monkeypatch.setattr(runs, "start", start)
     monkeypatch.chdir(tmp_path)

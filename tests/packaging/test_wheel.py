@@ -67,6 +67,10 @@ def test_every_file_is_in_the_wheel(unpacked):
         assert not (ROOT / folder / "__init__.py").exists()
 
 
+def test_type_checkers_read_the_types_of_the_wheel(wheel):
+    assert "b2bench/py.typed" in names(wheel)
+
+
 def test_folders_that_git_could_ignore_are_in_the_wheel(unpacked):
     package = unpacked / "b2bench" / "pocket"
     assert (package / "build" / "__init__.py").exists()  # .gitignore excludes other folders called build

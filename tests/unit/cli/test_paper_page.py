@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from b2bench.cli.app import app
-from b2bench.cli.choices import Choices, grid, with_file
+from b2bench.config.choices import Choices, grid, with_file
 
 PAGE = Path(__file__).parents[3] / "docs" / "paper.md"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from b2bench.cli.choices import DEFAULTS
+from b2bench.config.choices import DEFAULTS
 from b2bench.config.presets import load_preset, preset_names
 from b2bench.config.resolve import from_dict, resolve_preset
 from b2bench.config.run import RunConfig

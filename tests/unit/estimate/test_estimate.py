@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from b2bench.cli.choices import DEFAULTS
+from b2bench.config.choices import DEFAULTS
 from b2bench.config.resolve import resolve, resolve_preset
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError

@@ -88,7 +88,7 @@ def test_and_so_are_code_version_processes_and_files(
     plain = config()
     found = {usual, key(plain, 2), key(replace(plain, code={"reward": "a"})), key(replace(plain, code={"reward": "b"}))}
     with monkeypatch.context() as patch:
-        patch.setattr("b2bench.BENCHMARK_VERSION", 99)
+        patch.setattr("b2bench.version.BENCHMARK_VERSION", 99)
         found.add(key(plain))
     assert len(found) == 5
     assert key(replace(plain, code={"algorithm": "a"})) == usual

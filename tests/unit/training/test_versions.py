@@ -14,7 +14,7 @@ from b2bench.leaderboard.rows import Tables
 from b2bench.leaderboard.selection import problems
 from b2bench.leaderboard.tables import tables
 
-import b2bench
+from b2bench import version
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.errors import Refused, UserError
@@ -38,7 +38,7 @@ def numbers_change(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def benchmark_3(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is today."""
-    monkeypatch.setattr("b2bench.BENCHMARK_VERSION", 3)
+    monkeypatch.setattr("b2bench.version.BENCHMARK_VERSION", 3)
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def release(numbers_change: bool, monkeypatch: pytest.MonkeyPatch) -> Release:
     """Lets the release come: a new version of the package, and of the benchmark where numbers change."""
 
     def come() -> None:
-        monkeypatch.setattr("b2bench.__version__", "99.0")
+        monkeypatch.setattr("b2bench.version.__version__", "99.0")
         if numbers_change:
-            monkeypatch.setattr("b2bench.BENCHMARK_VERSION", 4)
+            monkeypatch.setattr("b2bench.version.BENCHMARK_VERSION", 4)
 
     return come
 
@@ -72,13 +72,13 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_the_benchmarks_version_is_a_whole_number_apart_from_the_packages() -> None:
-    assert type(b2bench.BENCHMARK_VERSION) is int
-    assert b2bench.benchmark_version() == str(b2bench.BENCHMARK_VERSION)
-    assert b2bench.both_versions() == f"{b2bench.__version__} (benchmark version {b2bench.BENCHMARK_VERSION})"
+    assert type(version.BENCHMARK_VERSION) is int
+    assert version.benchmark_version() == str(version.BENCHMARK_VERSION)
+    assert version.both_versions() == f"{version.__version__} (benchmark version {version.BENCHMARK_VERSION})"
 
 
 def test_a_run_records_both(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("b2bench.__version__", "99.0")
+    monkeypatch.setattr("b2bench.version.__version__", "99.0")
     store.start_run(row("a1"))
     (found,) = store.runs()
     assert (found["benchmark_version"], found["versions"]["b2bench"]) == ("3", "99.0")
@@ -192,18 +192,18 @@ def test_a_baseline_is_not_measured_again(baseline: Baseline, release: Release, 
 @pytest.mark.parametrize(("name", "value"), [("__version__", "99.0"), ("BENCHMARK_VERSION", 99)])
 def test_a_node_must_have_both_versions_alike(name: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """There code must be the same: a release of either sort on one side alone is refused."""
-    monkeypatch.setattr(b2bench, name, value)
-    found = on_node({"version": b2bench.both_versions(), "arguments": [], "files": {}, "threads": 1})
+    monkeypatch.setattr(version, name, value)
+    found = on_node({"version": version.both_versions(), "arguments": [], "files": {}, "threads": 1})
     assert found["refused"].startswith("its b2bench is ")
 
 
 def test_runs_of_before_there_was_the_number_stay_apart(store: Store, tmp_path: Path) -> None:
     """They have the package's version in its place, and no two of those mix either."""
-    for run_id, version in (("a1", "0.1.0"), ("a2", "0.2.0.dev5"), ("a3", b2bench.benchmark_version())):
-        store.start_run(row(run_id) | {"benchmark_version": version})
+    for run_id, maker in (("a1", "0.1.0"), ("a2", "0.2.0.dev5"), ("a3", version.benchmark_version())):
+        store.start_run(row(run_id) | {"benchmark_version": maker})
         store.finish_run(run_id, "interrupted")
     heads = [title(group.head.context).partition(" ·")[0] for group in report(store)]
-    assert heads == [f"b2bench, benchmark version {version}" for version in ("0.1.0", "0.2.0.dev5", "3")]
+    assert heads == [f"b2bench, benchmark version {maker}" for maker in ("0.1.0", "0.2.0.dev5", "3")]
     sweep = Sweep(plan({"seed": [0]}, [], config), store, tmp_path)
     sweep.look()
     assert [progress.run_id for progress in sweep.progress] == ["a3"]

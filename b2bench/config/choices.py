@@ -1,4 +1,4 @@
-"""What a person chose, on the command line, in a config file or by a preset, as configurations."""
+"""What a person chose, on the command line, in a notebook, a config file or by a preset, as configurations."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ class Choices:
 def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[str]) -> Choices:
     """Add what a config file says, which choices overrule, and ``name=value`` assignments, which overrule its [set].
 
+    Hyperparameters that the choices have overrule its [set], too.
+
     Raises:
         UserError: the file has something else than options and hyperparameters.
     """
@@ -67,10 +69,28 @@ def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[
                 f"config file {config_file}: unknown option {name!r}.{suggestion(name, DEFAULTS)} "
                 f"Options: {', '.join(DEFAULTS)}; hyperparameters go into [set]"
             )
-        wanted = int if name in ("queries", "seed") else str
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise UserError(f"config file {config_file}: {name} = {value!r} is not of type {wanted.__name__}")
-    return replace(choices, **(content | choices.options), values=values | parse_assignments([*assignments]))
+        if wrong := wrong_type(name, value):
+            raise UserError(f"config file {config_file}: {wrong}")
+    values = {**values, **choices.values, **parse_assignments([*assignments])}
+    return replace(choices, **(content | choices.options), values=values)
+
+
+def wrong_type(name: str, value: Any) -> str:
+    """Say that the value of an option is of another type than the option; nothing if it is not."""
+    wanted = int if name in ("queries", "seed") else str
+    fits = isinstance(value, wanted) and not isinstance(value, bool)
+    return "" if fits else f"{name} = {value!r} is not of type {wanted.__name__}"
+
+
+def refuse_beside_resume(choices: Choices, others: Mapping[str, Any]) -> None:
+    """Refuse what a run that goes on cannot have anew; ``others`` are values by flag.
+
+    Raises:
+        UserError: something is given.
+    """
+    given = [f"--{option}" for option in choices.options] + [flag for flag, value in others.items() if value]
+    if given:
+        raise UserError(f"--resume continues a run as it was started; try without {', '.join(given)}")
 
 
 def resolved(choices: Choices) -> RunConfig:
