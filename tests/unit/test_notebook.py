@@ -58,20 +58,20 @@ def test_every_option_of_the_command_is_a_keyword_with_the_same_default() -> Non
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "name an algorithm with --algo: ddpo, "),
+        ({}, "no algorithm is named; try --algo with ddpo, "),
         ({"algo": "ddpoo"}, "unknown algorithm 'ddpoo'. Did you mean ddpo?"),
-        ({"algo": "ddpo", "seed": "3"}, "seed = '3' is no int"),
-        ({"algo": "ddpo", "queries": 7.5}, "queries = 7.5 is no int"),
-        ({"algo": 3}, "algo = 3 is no str"),
-        ({"algo": "ddpo", "set": {"lr": "fast"}}, "lr = 'fast' is no float"),
+        ({"algo": "ddpo", "seed": "3"}, "seed = '3' is not of type int"),
+        ({"algo": "ddpo", "queries": 7.5}, "queries = 7.5 is not of type int"),
+        ({"algo": 3}, "algo = 3 is not of type str"),
+        ({"algo": "ddpo", "set": {"lr": "fast"}}, "lr = 'fast' is not of type float"),
         ({"algo": "ddpo", "set": {"lrr": 1.0}}, "unknown hyperparameter 'lrr'. Did you mean lr?"),
         ({"algo": "ddpo", "plugin": "gone.py"}, "plugin gone.py is not a file"),
         ({"algo": "ddpo", "config": "gone.toml"}, "config file gone.toml does not exist"),
         ({"algo": "ddpo", "prompts": Path("gone.txt")}, "unknown prompts 'gone.txt'"),
         ({"algo": "ddpo", "preset": "papr"}, "unknown preset 'papr'. Did you mean paper?"),
         ({"algo": "ddpo", "db": "gone/b2bench.duckdb"}, "its folder does not exist"),
-        ({"resume": "a1", "seed": 3, "set": {"lr": 1.0}}, "leave out --seed, --set"),
-        ({"resume": "a1"}, "there is no database b2bench.duckdb"),
+        ({"resume": "a1", "seed": 3, "set": {"lr": 1.0}}, "try without --seed, --set"),
+        ({"resume": "a1"}, "database b2bench.duckdb does not exist"),
     ],
     ids=str,
 )
@@ -222,9 +222,9 @@ def test_a_report_takes_the_commands_conditions(db: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: b2bench.report("gone.duckdb"), "there is no database gone.duckdb"),
+        (lambda: b2bench.report("gone.duckdb"), "database gone.duckdb does not exist"),
         (lambda: b2bench.report(where={"algoritm": "pg"}), "--where 'algoritm=pg'"),
-        (lambda: b2bench.report(margin=0), "--margin 0 is not above 0"),
+        (lambda: b2bench.report(margin=0), "--margin 0 is not a number above 0"),
         (lambda: b2bench.report(seeds="a-b"), "a-b"),
         (lambda: b2bench.load_results("gone.duckdb", frames="arow"), "arow"),  # type: ignore[arg-type]
     ],
