@@ -48,6 +48,18 @@ def test_type_checkers_read_the_names_that_are_imported() -> None:
     assert set(b2bench.__all__) - read.keys() == own
 
 
+def test_nothing_within_imports_the_door() -> None:
+    """What import-linter cannot see in a checkout: pyproject.toml leaves the door's own imports out of the layers."""
+    for folder in ("b2bench", "leaderboard", "algorithms", "rewards"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module == "b2bench":
+                    # a folder of the package is no name of the door
+                    assert not {alias.name for alias in node.names} & set(b2bench.__all__), path
+                if isinstance(node, ast.Import):
+                    assert "b2bench" not in [alias.name for alias in node.names], path
+
+
 def test_an_unknown_name_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="module 'b2bench' has no attribute 'algoritm'"):
         b2bench.algoritm  # type: ignore[attr-defined]  # noqa: B018
