@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from b2bench.leaderboard.selection import parse_where
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,43 +36,89 @@ toml = st.lists(
 ).map("".join)
 
 
-def refused(read: Callable[..., Any], *arguments: Any) -> None:
-    """Call it; what it refuses it refuses with words."""
+def refused(read: Callable[..., Any], *arguments: Any) -> Any:
+    """What is read of arguments; what is refused is refused with words, and None."""
     error = None
     try:
-        read(*arguments)
+        return read(*arguments)
     except UserError as met:
-        error = met
-    assert error is None or len(str(error)) > 10
+        error = str(met)
+    assert len(error) > 10
+    assert "Traceback" not in error
+    return None
 
 
 @often
 @given(text=words)
-@pytest.mark.parametrize("read", [parse_seeds, parse_taus, lambda text: parse_list("algo", text, ["ddpo"])])
-def test_a_text(read: Callable[[str], Any], text: str) -> None:
-    refused(read, text)
+def test_seeds(text: str) -> None:
+    """What is read is a list of different seeds that, written down, is read as the same list."""
+    seeds = refused(parse_seeds, text)
+    if seeds is not None:
+        assert seeds
+        assert all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+        assert len(set(seeds)) == len(seeds)
+        assert parse_seeds(",".join(map(str, seeds))) == seeds
+
+
+@often
+@given(text=words)
+def test_taus(text: str) -> None:
+    taus = refused(parse_taus, text)
+    if taus is not None:
+        assert taus
+        assert len(taus) == text.count(",") + 1
+        assert parse_taus(",".join(map(str, taus))) == taus
+
+
+@often
+@given(text=words)
+def test_a_list_of_names(text: str) -> None:
+    """The parts between the commas, each once and in order; a list of nothing is refused."""
+    read = refused(lambda: parse_list("algo", text, ["ddpo", "pg"]))
+    parts = [part.strip() for part in text.split(",")]
+    if read is None:
+        assert not any(parts)
+    elif "all" in parts:
+        assert read == ["ddpo", "pg"]
+    else:
+        assert read == [part for i, part in enumerate(parts) if part and part not in parts[:i]]
 
 
 @often
 @given(texts=st.lists(words, max_size=3))
-@pytest.mark.parametrize("read", [parse_where, parse_assignments])
-def test_texts(read: Callable[[list[str]], Any], texts: list[str]) -> None:
-    refused(read, texts)
+def test_conditions_and_assignments(texts: list[str]) -> None:
+    """As many conditions as texts; an assignment's name and value are what stands on either side of its first =."""
+    conditions = refused(parse_where, texts)
+    assert conditions is None or len(conditions) <= len(texts)
+    values_read = refused(parse_assignments, texts)
+    if values_read is not None:
+        assert all("=" in text for text in texts)
+        assert {text.partition("=")[0].strip() for text in texts} == set(values_read)
 
 
 @often
 @given(given_values=st.dictionaries(names | words, values, max_size=3))
 def test_hyperparameters(given_values: dict[str, Any]) -> None:
-    refused(build, Settings, given_values)
+    """Settings that are built hold what was given, by names that there are, and can be built from what they hold."""
+    built = refused(build, Settings, given_values)
+    if built is not None:
+        assert set(given_values) <= {parameter.name for parameter in hyperparameters(Settings)}
+        assert build(Settings, {name: getattr(built, name) for name in given_values}) == built
 
 
 @often
 @given(content=st.binary() | words.map(lambda text: text.encode(errors="ignore")) | toml.map(str.encode))
-@pytest.mark.parametrize("read", [load_prompts, read_config_file, lambda path: load_preset(str(path))])
-def test_a_file(read: Callable[[Path], Any], content: bytes, tmp_path: Path) -> None:
+def test_a_file(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(content)
-    refused(read, file)
+    prompts = refused(load_prompts, file)
+    if prompts is not None:
+        lines = [line.strip() for line in content.decode().splitlines()]
+        assert prompts.train
+        assert set(prompts.train) <= set(lines)
+        assert len(set(prompts.train)) == len(prompts.train)
+    for read in (read_config_file, lambda path: load_preset(str(path))):
+        refused(read, file)
 
 
 @often

@@ -59,4 +59,19 @@ def test_what_cannot_work_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_line_is_plain_values(tmp_path: Path) -> None:
-    json.dumps([vars(finding) for finding in examine(tmp_path / "none.duckdb")])
+    """Of each finding part, name, state and detail: words of one line, a state that is known, and each name once."""
+    findings = examine(tmp_path / "none.duckdb")
+    read = json.loads(json.dumps([vars(finding) for finding in findings]))
+    assert read == [vars(finding) for finding in findings]
+    for line in read:
+        assert set(line) == {"part", "name", "state", "detail"}
+        assert line["state"] in ("ok", "absent", "broken")
+        for word in line.values():
+            assert isinstance(word, str)
+            assert word.isprintable()
+        assert line["part"]
+        assert line["name"]
+        assert line["detail"] or line["state"] == "ok"
+    names = [(line["part"], line["name"]) for line in read]
+    assert len(set(names)) == len(names)
+    assert {"package", "device", "precision", "checkpoint", "store"} <= {line["part"] for line in read}
