@@ -42,7 +42,6 @@ class Panels(TyperGroup):
 app = typer.Typer(
     cls=Panels,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # the boxes would import rich.markdown: half of the time that --help takes
     help="Which RL algorithm and sampling wrapper fine-tunes a text-to-image diffusion model best per reward query?",

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from b2bench.cli.completion import rewards
+
 
 class Split(Enum):
     """The two parts of a prompt set."""
@@ -22,7 +24,9 @@ DEFAULT_DB = Path("b2bench.duckdb")
 Backbone = Annotated[
     str | None, typer.Option(help="pocket, sd14, a pipeline folder, a .safetensors file or a hub id  [pocket]")
 ]
-Reward = Annotated[str | None, typer.Option(help="clipscore, bertscore, success or a plugin's  [clipscore]")]
+Reward = Annotated[
+    str | None, typer.Option(help="clipscore, bertscore, success or a plugin's  [clipscore]", autocompletion=rewards)
+]
 Queries = Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")]
 EvalSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise (eval_seed)  [0]")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Set any hyperparameter: name=value")]

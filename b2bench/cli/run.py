@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from b2bench.cli.completion import algorithms, presets, prompt_sets, wrappers
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, refuse_beside_resume, resolved, with_file
@@ -21,12 +22,20 @@ if TYPE_CHECKING:  # --help does without it
 
 
 def run(
-    algo: Annotated[str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok or a plugin's")] = None,
-    wrapper: Annotated[str | None, typer.Option(help="Wrapper: vanilla, bpt, bs, b2 or a plugin's  [vanilla]")] = None,
+    algo: Annotated[
+        str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok or a plugin's", autocompletion=algorithms)
+    ] = None,
+    wrapper: Annotated[
+        str | None,
+        typer.Option(help="Wrapper: vanilla, bpt, bs, b2 or a plugin's  [vanilla]", autocompletion=wrappers),
+    ] = None,
     backbone: Backbone = None,
     reward: Reward = None,
     prompts: Annotated[
-        str | None, typer.Option(help="Prompt set (b2bench ls prompts) or text file  [the backbone's: template1]")
+        str | None,
+        typer.Option(
+            help="Prompt set (b2bench ls prompts) or text file  [the backbone's: template1]", autocompletion=prompt_sets
+        ),
     ] = None,
     queries: Queries = None,
     seed: Annotated[int | None, typer.Option(help="Training seed  [0]")] = None,
@@ -39,7 +48,10 @@ def run(
         typer.Option(help="TOML file: algo, wrapper, backbone, reward, prompts, queries, seed, and a table [set]"),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Published settings: paper, ddpo-pytorch, ... (b2bench ls presets) or a file")
+        str | None,
+        typer.Option(
+            help="Published settings: paper, ddpo-pytorch, ... (b2bench ls presets) or a file", autocompletion=presets
+        ),
     ] = None,
     plugin: Plugin = None,
     resume: Annotated[str | None, typer.Option(help="Run to continue from its last checkpoint")] = None,
@@ -54,7 +66,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model, and log every reward query. An algorithm trains the backbone under a wrapper."""
-    # More than 80 lines: 31 are options, and an interrupt must find its run wherever it comes.
+    # More than 80 lines: 40 are options, and an interrupt must find its run wherever it comes.
     from b2bench.config.given import check_text
     from b2bench.config.run import check_shares
     from b2bench.terminal.progress import RunProgress
