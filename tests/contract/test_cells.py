@@ -26,7 +26,8 @@ from b2bench.errors import RunFailed
 from b2bench.registry import Registry
 from b2bench.store.store import Store
 from b2bench.training import runs, trainer
-from b2bench.training.listener import Silent, Summary
+from b2bench.training.listener import Silent
+from b2bench.training.summary import Summary
 from b2bench.training.trainer import query_noise
 
 # Three draws of three samples in the first round, two in the second: the budget leaves no more.

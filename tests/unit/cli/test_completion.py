@@ -42,7 +42,8 @@ def test_a_shell_learns_it(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['b2bench', '--install-completion', 'bash']; from b2bench.cli.main import main; main()"
     )
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    # the shell is named instead of detected: a test has no shell for a parent
+    environment = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [script] = tmp_path.rglob("*.sh")
