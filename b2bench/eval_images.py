@@ -27,12 +27,13 @@ class EvalImages:
 def automatic_images(queries: int) -> EvalImages:
     """Return what the first and the last evaluation of a run of so many reward queries take by default.
 
-    Evaluations are to take about a seventh of a run, by denoiser work and with every rollout trained on in full: then a
-    query counts as four images of an evaluation, sampled once and trained on for three times that. A wrapper that
-    trains on less has as many, for all cells are evaluated alike. So there are nine test images for 40 queries, in
-    sixes and at most 540, which 2,400 queries have; and a sixth as many of training prompts. With the evaluation
-    between, which takes half of them, these are 1,575 images beside 9,600. A run so small that it would have fewer than
-    30 and 10 has 30 and 10. The KL varies little from path to path: 24 paths for 540 images, and at least four.
+    Evaluations are to take at most 15% of a run by the clock. On pocket a query of `ddpo` `vanilla`, which is sampled
+    once and trained on in full, takes as long as 2.7 images of an evaluation, which are also decoded and judged. So
+    there are nine test images for 40 queries, in sixes and at most 540, which 2,400 queries have; and an eighteenth as
+    many of training prompts. At the start and at the end these are 1,140 images, beside queries that take as long as
+    6,500. A wrapper that trains on less has as many, for all cells are evaluated alike. A run so small that it would
+    have fewer than 30 and 10 has 30 and 10. The KL varies little from path to path: 12 paths for 540 images, and at
+    least four.
     """
     test = min(540, max(30, 9 * queries // 240 * 6))
-    return EvalImages(test, max(10, test // 6), max(4, 2 * test // 45))
+    return EvalImages(test, max(10, test // 18), max(4, test // 45))

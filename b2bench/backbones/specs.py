@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from b2bench.errors import UserError
-from b2bench.pocket.paths import POCKET_WEIGHTS
-from b2bench.pocket.world import WORLD, parse_caption
+from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
+from b2bench.pocket.world import WORLD, caption, in_order, known_sayings, parse_caption
 from b2bench.text import suggestion
 
 VARIANT_FILE = "variant.json"
@@ -23,7 +23,8 @@ class Backbone:
     ``source`` is a folder, a .safetensors file or a hub id. ``guidance`` is the default scale; ``download`` says how
     large a hub checkpoint is. ``prompts`` are trained on by default. ``name`` is what a run records; ``broken`` says
     why a registered one cannot be used. ``scorer`` is the CLIPScore checkpoint that belongs to a pocket backbone; empty
-    for every other, which is what tells the two apart.
+    for every other, which is what tells the two apart. ``networks`` are the pipeline folders of a pocket backbone, one
+    a template; ``source`` is the first of them until :meth:`drawing` chooses.
     """
 
     name: str
@@ -34,34 +35,54 @@ class Backbone:
     prompts: str = "template1"
     scorer: str = ""
     broken: str = ""
+    networks: tuple[str, ...] = ()
 
     @property
     def is_pocket(self) -> bool:
         """Draws the pocket world: its judges read the images, and its vocabulary bounds the prompts."""
         return bool(self.scorer)
 
-    def check_prompts(self, prompts: Iterable[str]) -> None:
-        """Refuse prompts that the backbone cannot depict.
+    def drawing(self, prompts: Iterable[str]) -> Backbone:
+        """The backbone with the network that draws ``prompts``: of pocket the one of their template.
 
         Raises:
-            UserError: a prompt outside the pocket vocabulary (other backbones take any text).
+            UserError: a prompt outside the pocket vocabulary (other backbones take any text), a pair of objects said
+                otherwise than the network learned it, or prompts of several templates.
         """
         if not self.is_pocket:
-            return
+            return self
+        first: dict[int, str] = {}
         for prompt in prompts:
             try:
-                parse_caption(prompt)
+                facts = parse_caption(prompt)
             except ValueError as error:
                 raise UserError(str(error)) from None
+            if not in_order(facts):
+                known = " or ".join(repr(caption(said)) for said in known_sayings(facts.subject, facts.second or ""))
+                raise UserError(
+                    f"pocket's network has never read {prompt!r}: it knows each pair of objects named in one order and "
+                    f"standing one way round. Of these two it draws {known} (b2bench show pocket lists all pairs)."
+                )
+            first.setdefault(facts.template, prompt)
+        if len(first) > 1:
+            named = ", ".join(f"{prompt!r} (template {template})" for template, prompt in sorted(first.items()))
+            raise UserError(f"pocket has one network for each template, but these prompts mix them: {named}")
+        return replace(self, source=self.networks[min(first) - 1]) if first else self
+
+
+def pocket_networks(folder: Path) -> tuple[str, ...]:
+    """The pipeline folders of a pocket model in ``folder``, in the order of the templates."""
+    return tuple(str(folder / network) for network in NETWORKS)
 
 
 _BUILT_IN = (
     Backbone(
         "pocket",
-        str(POCKET_WEIGHTS / "pipeline"),
-        "embedded default: 64x64 emoji scenes, 3.2M-parameter UNet, runs on a CPU",
+        str(POCKET_WEIGHTS / NETWORKS[0]),
+        "embedded default: 64x64 emoji scenes, a small UNet for each template, runs on a CPU",
         guidance=3.0,
         scorer="pocket",
+        networks=pocket_networks(POCKET_WEIGHTS),
     ),
     Backbone(
         "sd14",
@@ -98,18 +119,19 @@ def _variant(folder: Path) -> Backbone:
         variant, world = found["variant"], found["world"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"backbone folder {folder}: {VARIANT_FILE} cannot be read: {error}") from None
-    if world != WORLD or not (folder / "pipeline" / "model_index.json").is_file():
+    if world != WORLD or not all((folder / network / "model_index.json").is_file() for network in NETWORKS):
         raise UserError(
-            f"backbone folder {folder} holds a pocket variant of world {world}, and this version reads world {WORLD}; "
-            "try building it again with b2bench pocket build --variant"
+            f"backbone folder {folder} holds a pocket variant of world {world}, and this version reads world {WORLD}, "
+            "with its pipelines; try building it again with b2bench pocket build --variant"
         )
     folder = folder.resolve()
     return Backbone(
         f"pocket-{variant}",
-        str(folder / "pipeline"),
+        str(folder / NETWORKS[0]),
         f"pocket with style gap {variant}",
         guidance=backbones()["pocket"].guidance,
         scorer=str(folder / "scorer-training"),
+        networks=pocket_networks(folder),
     )
 
 

@@ -50,7 +50,7 @@ def gallery(
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Prompts of each set, spread over its test split")] = 4,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale  [the backbone's default]")] = None,
-    lora: Annotated[Path | None, typer.Option(help="Draw with this LoRA")] = None,
+    lora: Annotated[Path | None, typer.Option(help="Draw with this LoRA, too, beside the pretrained model")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise")] = 0,
 ) -> None:
     """Draw prompts by seeds into a PNG."""

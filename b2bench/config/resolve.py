@@ -68,7 +68,7 @@ def resolve(
     spec = find_backbone(backbone)
     prompts = spec.prompts if prompts is None else prompts
     prompt_set = load_prompts(prompts)
-    check_depicted(spec, prompt_set)
+    spec = drawn_by(spec, prompt_set)
     settings: Settings = build(Settings, parts["run"])
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
@@ -157,14 +157,14 @@ def own_checkpoint(backbone: Backbone, reward: str) -> str:
     return backbone.scorer if reward == "clipscore" else "pocket"
 
 
-def check_depicted(backbone: Backbone, prompts: PromptSet) -> None:
-    """Refuse prompts that the backbone cannot depict; where it can depict other sets, name them.
+def drawn_by(backbone: Backbone, prompts: PromptSet) -> Backbone:
+    """The backbone with the network that draws these prompts; where it can depict other sets only, name them.
 
     Raises:
-        UserError: see :meth:`Backbone.check_prompts`.
+        UserError: see :meth:`Backbone.drawing`.
     """
     try:
-        backbone.check_prompts([*prompts.train, *prompts.test])
+        return backbone.drawing([*prompts.train, *prompts.test])
     except UserError as error:
         if prompts.name not in prompt_set_names():
             raise

@@ -72,14 +72,14 @@ class Settings:
     """Run the reward in a process of its own, which shares no memory with training"""
     reward_noise: float = 0.0
     """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
-    eval_points: int = 3
+    eval_points: int = 2
     """Number of evaluations, evenly spaced in reward queries from 0 to the budget"""
     eval_seed: int = 0
     """Seed of the evaluation's noise: one test set for every run, whatever its training seed"""
     eval_images: int | None = None
     """Images of test prompts in an evaluation; none: by the budget, with half as many between first and last"""
     eval_train_images: int | None = None
-    """Images of training prompts in each evaluation; none: a sixth as many as the budget gives test prompts"""
+    """Images of training prompts in each evaluation; none: an eighteenth of what the budget gives test prompts"""
     sample_images: int = 8
     """Test images, each of another prompt, that every evaluation keeps as files for sample grids; 0 keeps none"""
     kl_images: int | None = None

@@ -21,7 +21,7 @@ from b2bench.errors import UserError
 from b2bench.hyperparameters import hyperparameters
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.metrics import HELDOUT
-from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS
+from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS, caption, known_sayings
 from b2bench.registry import KINDS, Kind, Registry, load_registries
 from b2bench.store.store import Store
 from b2bench.text import suggestion
@@ -126,7 +126,9 @@ def _describe_backbone(backbone: Backbone) -> Row:
             "foods": list(FOODS),
             "colours": list(COLOURS),
             "relations": list(RELATIONS),
-            "pairs of objects, either first": [f"{first} and {second}" for first, second in PAIRS],
+            "pairs of objects, as pocket knows them": [
+                ", ".join(caption(said) for said in known_sayings(*pair)) for pair in PAIRS
+            ],
         }
     return found
 

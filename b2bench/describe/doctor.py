@@ -16,7 +16,7 @@ from torch import nn
 
 from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
-from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
 from b2bench.store.store import Store
 from b2bench.version import both_versions
 
@@ -130,7 +130,7 @@ def _versions() -> Iterator[Finding]:
 def _checkpoints() -> Iterator[Finding]:
     missing = [
         name
-        for name in ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
+        for name in (*NETWORKS, "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
         if not (POCKET_WEIGHTS / name).exists()
     ]
     if missing:

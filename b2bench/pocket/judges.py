@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from b2bench.pocket.world import DETAILS, OPEN, SECONDS, STYLES, SUBJECTS, parse_caption
+from b2bench.pocket.world import DETAILS, SECONDS, STYLES, SUBJECTS, parse_caption
 
 FACTS = ("subject", "detail", "second")
 HEADS = {"subject": len(SUBJECTS), "detail": len(DETAILS), "second": len(SECONDS), "style": len(STYLES)}
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(64 * width, n) for name, n in HEADS.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits by head: ``{"subject": [n, 106], "detail": [n, 16], "second": [n, 25], "style": [n, 4]}``."""
+        """Logits by head: ``{"subject": [n, 95], "detail": [n, 16], "second": [n, 13], "style": [n, 4]}``."""
         features = self.features(images * 2 - 1)
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -58,4 +58,4 @@ class Classifier(nn.Module):
         logits = self(images)
         claimed = torch.tensor([parse_caption(prompt).labels for prompt in prompts], device=images.device)
         found = torch.stack([logits[name].argmax(1) for name in FACTS], dim=1)
-        return ((found == claimed) | (claimed == OPEN)).all(dim=1).float()
+        return (found == claimed).all(dim=1).float()

@@ -33,10 +33,26 @@ def image_grid(images: Tensor, labels: Sequence[str], columns: int) -> Image.Ima
     return sheet
 
 
+def side_by_side(sheets: Sequence[Image.Image], headings: Sequence[str]) -> Image.Image:
+    """Pictures of equal height in a row, a heading above each."""
+    gap, head = 24, 22
+    font = ImageFont.load_default(size=16)
+    width = sum(sheet.width for sheet in sheets) + gap * (len(sheets) - 1)
+    wide = Image.new("RGB", (width, sheets[0].height + head), "white")
+    left = 0
+    for sheet, heading in zip(sheets, headings, strict=True):
+        ImageDraw.Draw(wide).text((left + MARGIN, 2), heading, fill="black", font=font)
+        wide.paste(sheet, (left, head))
+        left += sheet.width + gap
+    return wide
+
+
 def draw_gallery(
     out: Path, prompts: Sequence[str], seeds: int, rows: int, guidance: float | None, lora: Path | None, seed: int
 ) -> None:
     """Sample ``rows`` test prompts of each prompt set with ``seeds`` noises each and write a PNG.
+
+    With a LoRA, what the pretrained model draws stands beside what it draws with the LoRA, from the same noise.
 
     Raises:
         UserError: the file cannot be written, or the LoRA does not fit.
@@ -50,15 +66,23 @@ def draw_gallery(
         raise UserError(f"--out {out}: the gallery is a PNG file; try a name that ends in .png")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; try creating it")
-    spec = find_backbone("pocket")
-    chosen: list[str] = []
+    backbone = find_backbone("pocket")
+    labels: list[str] = []
+    drawn: dict[str, list[Tensor]] = {}
     for name in prompts:
         test = load_prompts(name).test
-        spec.check_prompts(test)
-        chosen += [test[i * len(test) // rows] for i in range(min(rows, len(test)))]
-    policy = StableDiffusion(load_pipeline(spec), num_steps=20, eta=1.0, guidance=guidance or spec.guidance)
-    if lora is not None:
-        policy.load_lora(lora)
-    pairs = [(row, noise) for row in range(len(chosen)) for noise in range(seeds)]
-    images = sample(policy, [chosen[row] for row, _ in pairs], eval_noise(policy, seed, "gallery", pairs))
-    image_grid(images, chosen, seeds).save(out)
+        chosen = [test[i * len(test) // rows] for i in range(min(rows, len(test)))]
+        spec = backbone.drawing(chosen)
+        policies = {
+            heading: StableDiffusion(load_pipeline(spec), num_steps=20, eta=1.0, guidance=guidance or spec.guidance)
+            for heading in ("pretrained", *([] if lora is None else ["with the LoRA, the same noise"]))
+        }
+        if lora is not None:
+            list(policies.values())[1].load_lora(lora)  # before anything is drawn: it may not fit
+        pairs = [(row, noise) for row in range(len(chosen)) for noise in range(seeds)]
+        for heading, policy in policies.items():
+            noise = eval_noise(policy, seed, "gallery", pairs)
+            drawn.setdefault(heading, []).append(sample(policy, [chosen[row] for row, _ in pairs], noise))
+        labels += chosen
+    sheets = [image_grid(torch.cat(parts), labels, seeds) for parts in drawn.values()]
+    (sheets[0] if lora is None else side_by_side(sheets, list(drawn))).save(out)

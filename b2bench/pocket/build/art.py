@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from b2bench.errors import UserError
-from b2bench.pocket.world import ANIMALS, COLOURS, FOODS, OBJECTS, STYLES
+from b2bench.pocket.world import ANIMALS, FOODS, OBJECTS, STYLES
 
 SPRITE_SIZE = 128
 
@@ -93,7 +93,8 @@ SPRITE_NAMES: tuple[str, ...] = (
     *("bike", "pawn", "plate", "bubbles"),
 )
 
-# RGB in [0, 1] of what a coloured food's body is painted with.
+UNPAINTED = "grey"  # how a food looks that nobody has given a colour; no caption names it
+# RGB in [0, 1] of what a food's body is painted with.
 PAINT = {
     "red": (0.86, 0.13, 0.15),
     "yellow": (0.98, 0.84, 0.15),
@@ -104,7 +105,11 @@ PAINT = {
     "blue": (0.18, 0.40, 0.88),
     "black": (0.14, 0.14, 0.15),
     "white": (0.96, 0.96, 0.95),
+    UNPAINTED: (0.60, 0.60, 0.60),
 }
+
+
+BACKING = (0.35, 0.35, 0.38)  # behind white ink
 
 
 def fetch_art(folder: Path) -> None:
@@ -172,7 +177,8 @@ def recolour(sprite: np.ndarray, style: str, colour: str) -> np.ndarray:
         body = _inside(alpha)
         if (alpha[body] > 100).mean() > 0.55:
             # a mostly black drawing: colour the ink
-            return np.concatenate([np.broadcast_to((paint * 255).astype(np.uint8), rgb.shape), sprite[..., 3:]], -1)
+            inked = np.concatenate([np.broadcast_to((paint * 255).astype(np.uint8), rgb.shape), sprite[..., 3:]], -1)
+            return fill(inked, BACKING) if colour == "white" else inked  # white ink alone would not be seen
         inked = sprite
         if colour == "black":  # black ink on black would be a blot
             inked = np.concatenate([np.full_like(sprite[..., :3], 150), sprite[..., 3:]], -1)
@@ -215,7 +221,7 @@ class Sprites(dict[tuple[str, str], np.ndarray]):
         how, _, plain = name.partition(" ")
         if how == "filled" and plain:
             self[key] = fill(self[style, plain], (0.97, 0.97, 0.97))
-        elif how in COLOURS and plain:
+        elif how in PAINT and plain:
             self[key] = recolour(self[style, plain], style, how)
         else:
             raise KeyError(key)

@@ -17,39 +17,42 @@ from rich.table import Table
 from b2bench.backbones.specs import VARIANT_FILE
 from b2bench.errors import RunFailed, UserError
 from b2bench.pocket.build.art import load_art
-from b2bench.pocket.world import WORLD
+from b2bench.pocket.paths import NETWORKS
+from b2bench.pocket.world import TEMPLATES, WORLD
 from b2bench.text import suggestion
 
 # In an order that satisfies every need, the longest chain first: with several jobs, that is also the order in
-# which stages are handed out.
+# which stages are handed out. A number at the end is that of a template.
 STAGES = (
     "latents",
-    "base_draft",
-    "base_model",
-    "base_more",
-    "base_noise",
+    "base_1",
+    "base_2",
+    "base_3",
+    "noise_1",
+    "noise_2",
+    "noise_3",
     "decoder",
     "encoder",
-    "scorer_heldout",
     "scorer_training",
-    "captioner",
     "classifier",
+    "scorer_heldout",
+    "captioner",
     "bert",
-    "pipeline",
+    "pipeline_1",
+    "pipeline_2",
+    "pipeline_3",
 )
 NEEDS = {
-    "base_draft": ["latents"],
-    "base_model": ["base_draft"],
-    "base_more": ["base_model"],
-    "base_noise": ["base_more"],
+    **{f"base_{t}": ["latents"] for t in TEMPLATES},
+    **{f"noise_{t}": [f"base_{t}"] for t in TEMPLATES},
     "decoder": ["latents"],
     "encoder": ["latents"],
-    "pipeline": ["encoder", "decoder", "base_noise"],
+    **{f"pipeline_{t}": ["encoder", "decoder", f"noise_{t}"] for t in TEMPLATES},
 }
-SHIPPED = ("pipeline", "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
+SHIPPED = (*NETWORKS, "scorer-training", "scorer-heldout", "captioner", "bert", "classifier.safetensors")
 # What depends on the style gap; the other judges learn from clean scenes, which are the same in every variant.
 VARIANT_STAGES = tuple(s for s in STAGES if s not in ("scorer_heldout", "captioner", "classifier", "bert"))
-VARIANT_SHIPPED = ("pipeline", "scorer-training")
+VARIANT_SHIPPED = (*NETWORKS, "scorer-training")
 
 
 def build_weights(
@@ -160,7 +163,9 @@ def run_stage(name: str, art: Path, work: Path, threads: int, console: Console, 
             elapsed = time.monotonic() - wall
             console.print(f"{stage:<16} step {step:>5}/{steps}  loss {loss:.4f}  {elapsed:.0f} s", highlight=False)
 
-    getattr(training, f"train_{name}")(training.Build(art, work, report, variant=variant))
+    model, _, template = name.rpartition("_") if name[-1].isdigit() else (name, "", "")
+    train = getattr(training, f"train_{model}")
+    train(training.Build(art, work, report, variant=variant), *([int(template)] if template else []))
     seconds = {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu, "resumed": resumed}
     record(work, name).write_text(json.dumps(seconds), encoding="utf-8")
     console.print(f"{name}: {seconds['wall']:.0f} s, {seconds['cpu']:.0f} s of CPU", highlight=False)

@@ -12,7 +12,7 @@ from b2bench.backbones.specs import backbones
 from b2bench.config import prompt_sets as prompts
 from b2bench.config.prompt_sets import MAX_LENGTH, PromptSet, load_prompts, prompt_set_names
 from b2bench.errors import UserError
-from b2bench.pocket.world import RELATIONS, parse_caption
+from b2bench.pocket.world import OBJECTS, PAIRS, RELATIONS, Facts, caption, in_order, known_sayings, parse_caption
 
 # Counts, first, last and one middle line of the paper's lists, and the hash of both splits in order.
 PAPER = {
@@ -71,11 +71,29 @@ def test_a_set_is_depicted_by_the_backbones_that_it_names(name):
     assert set(loaded.depicted_by) <= set(known)
     for backbone in known.values():
         if backbone.name in loaded.depicted_by:
-            backbone.check_prompts([*loaded.train, *loaded.test])
+            backbone.drawing([*loaded.train, *loaded.test])
     pocket = known["pocket"]
     if "pocket" not in loaded.depicted_by:
-        with pytest.raises(UserError, match="cannot depict"):
-            pocket.check_prompts([*loaded.train, *loaded.test])
+        with pytest.raises(UserError, match=r"cannot depict|never read"):
+            pocket.drawing([*loaded.train, *loaded.test])
+
+
+def test_pocket_draws_a_pair_of_objects_as_its_network_knows_it():
+    """The order and the side of a pair that it has never read are refused, with those that it knows."""
+    pocket = backbones()["pocket"]
+    for first, second in PAIRS:
+        known = known_sayings(first, second)
+        assert set(known) == set(known_sayings(second, first))
+        pocket.drawing([caption(facts) for facts in known])
+        for facts in known:
+            turned = Facts(3, facts.subject, RELATIONS[facts.detail or ""], facts.second)
+            for other in (replace(facts, subject=facts.second or "", second=facts.subject), turned):
+                with pytest.raises(UserError, match=f"never read {caption(other)!r}.*{caption(facts)}"):
+                    pocket.drawing([caption(other)])
+    # every object is named first, and each relation is said of as many pairs
+    said = [facts for pair in PAIRS for facts in known_sayings(*pair)]
+    assert Counter(facts.subject for facts in said) == dict.fromkeys(OBJECTS, 6)
+    assert Counter(facts.detail for facts in said) == dict.fromkeys(RELATIONS, 12)
 
 
 def test_the_default_prompts_of_a_backbone_are_ones_it_can_depict():
@@ -107,11 +125,14 @@ def test_relations_of_pocket_template3():
     """Four relations in training and two more in the test, and no test picture is a training picture in other words."""
     ours = load_prompts("pocket-template3")
     train, test = ([parse_caption(prompt) for prompt in split] for split in (ours.train, ours.test))
-    assert Counter(facts.detail for facts in train) == dict.fromkeys(list(RELATIONS)[:4], 10)
-    assert Counter(facts.detail for facts in test) == dict.fromkeys(RELATIONS, 5)
+    seen, new = list(RELATIONS)[:4], list(RELATIONS)[4:]
+    assert Counter(facts.detail for facts in train) == dict.fromkeys(seen, 10)
+    assert Counter(facts.detail for facts in test) == {**dict.fromkeys(seen, 2), **dict.fromkeys(new, 11)}
     pictures = [facts.labels for facts in (*train, *test)]
     assert len(set(pictures)) == 70
-    assert len({frozenset((facts.subject, facts.second)) for facts in train}) == 40
+    assert all(in_order(facts) for facts in (*train, *test))
+    for split in (train, test):
+        assert {name for facts in split for name in (facts.subject, facts.second)} == set(OBJECTS)
 
 
 def test_names_are_listed_without_torch():

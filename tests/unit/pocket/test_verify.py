@@ -10,38 +10,80 @@ from store_rows import run_row
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.pocket.build.command import STAGES
-from b2bench.pocket.build.verify import build_bars, run_bars
+from b2bench.pocket.build.learning import learning_bars, time_bars
+from b2bench.pocket.build.verify import build_bars
 from b2bench.store.store import Store
 
-
-def evals(values: dict[int, tuple[float, float]]) -> list[dict[str, object]]:
-    """Test rows of {queries: (clipscore, style entropy)}."""
-    return [
-        {"queries": queries, "split": "test", "metric": metric, "value": value, "n": 9, "settings": {}}
-        for queries, pair in values.items()
-        for metric, value in zip(("clipscore", "style_entropy"), pair, strict=True)
-    ]
+USUAL = asdict(Settings(guidance=3.0))
 
 
-def test_collapse_is_alignment_gained_and_style_entropy_lost(tmp_path: Path) -> None:
+def add_run(
+    store: Store, seed: int, gain: float, *, queries: int = 2_400, nats: float = 4.0, **settings: object
+) -> None:
+    """A finished run of ddpo vanilla whose every score rises by about ``gain``, and whose style entropy is halved."""
+    run = f"{seed}-{queries}-{len(settings)}"
+    config = {"settings": {**USUAL, **settings}}
+    store.start_run(run_row(run, wrapper="vanilla", seed=seed, budget=queries, config=config, threads=2))
+    store.record_round(run, {"round": 0, "queries": queries, "kept": 1, "seconds": 0.0}, [])
+    for point, more, entropy, kl in ((0, 0.0, 1.2, 0.0), (queries, gain, 0.6, nats)):
+        values = {
+            "clipscore": 0.5 + more,
+            "clipscore_heldout": 0.4 + more,
+            "success": 0.3 + more,
+            "style_entropy": entropy,
+            "kl_pretrained": kl,
+        }
+        rows = [
+            {"queries": point, "split": "test", "metric": metric, "value": value, "n": 9, "settings": {}}
+            for metric, value in values.items()
+        ]
+        images = [
+            {"queries": point, "prompt": "a cat", "noise_index": i, "score": 0.5 + more * (i % 2), "path": None}
+            for i in range(9)
+        ]
+        store.record_evals(run, rows, images)
+    store.finish_run(run, "done")
+
+
+def test_learning_is_the_least_gain_of_all_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.duckdb")
-    store.start_run(run_row("a", wrapper="vanilla"))
-    store.record_evals("a", evals({0: (0.6, 1.2), 100: (0.9, 0.1), 200: (0.7, 1.14)}))
-    store.finish_run("a", "done")
-    gain, lost = run_bars(store)
-    assert (gain.value, lost.value) == (pytest.approx(0.1), pytest.approx(0.05))
-    assert gain.reached
-    assert not lost.reached
+    add_run(store, 0, 0.2)
+    add_run(store, 1, 0.1)
+    add_run(store, 2, 0.9, queries=240)  # another budget is another setting
+    add_run(store, 3, 0.9, lora_rank=2)
+    found = {bar.name: bar for bar in learning_bars(store)["template 1"]}
+    assert learning_bars(store)["template 2"] == []
+    least = found["ddpo vanilla: success gained, least of all seeds"]
+    assert least.value == pytest.approx(0.1)
+    assert not least.reached
+    assert least.note == "seeds 0, 1"
+    assert found["ddpo vanilla: held-out CLIPScore gained, least of all seeds"].value == pytest.approx(0.1)
+    # four of nine images gained all, five nothing
+    mean, deviation = 4 / 9, (20 / 81 * 9 / 8) ** 0.5
+    paired = found["ddpo vanilla: CLIPScore gained, in paired standard errors, least of all seeds"]
+    assert paired.value == pytest.approx(mean / (deviation / 3))
+    spread = found["ddpo vanilla: success gained, SD over seeds / mean"]
+    assert spread.value == pytest.approx(0.5**0.5 * 0.1 / 0.15)
+    assert not spread.reached
+    assert found["ddpo vanilla: KL from pretrained, nats"].value == 4.0
+    assert found["ddpo vanilla: CLIPScore gained per sqrt(nat)"].value == pytest.approx(0.15 / 2)
+
+
+def test_collapse_is_looked_for_where_the_rate_or_the_budget_is_three_times_as_large(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a.duckdb")
+    add_run(store, 0, 0.2)
+    assert "all" not in learning_bars(store)
+    add_run(store, 0, 0.2, lr=3 * Settings().lr)
+    (lost,) = learning_bars(store)["all"]
+    assert lost.value == pytest.approx(0.5)
+    assert lost.reached
 
 
 def test_only_the_default_run_is_timed(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.duckdb")
-    usual = asdict(Settings(guidance=3.0))
-    for name, settings in (("a", usual), ("b", {**usual, "eval_images": 540})):
-        store.start_run(run_row(name, algorithm="dpok", threads=2, config={"settings": settings}))
-        store.record_round(name, {"round": 0, "queries": 1, "kept": 1, "seconds": 0.0}, [])
-        store.finish_run(name, "done")
-    minutes, share = run_bars(store)
+    add_run(store, 0, 0.1)
+    add_run(store, 1, 0.1, eval_images=540)
+    minutes, share = time_bars(store)
     assert minutes.value < 1
     assert share.value == 1.0
     assert not share.reached
