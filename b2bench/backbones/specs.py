@@ -119,11 +119,17 @@ def _variant(folder: Path) -> Backbone:
         variant, world = found["variant"], found["world"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"backbone folder {folder}: {VARIANT_FILE} cannot be read: {error}") from None
-    if world != WORLD or not all((folder / network / "model_index.json").is_file() for network in NETWORKS):
+    if world != WORLD:
         raise UserError(
-            f"backbone folder {folder} holds a pocket variant of world {world}, and this version reads world {WORLD}, "
-            "with its pipelines; try building it again with b2bench pocket build --variant"
+            f"backbone folder {folder} holds a pocket variant of world {world}, and this version reads world {WORLD}; "
+            "try building it again with b2bench pocket build --variant"
         )
+    for network in NETWORKS:
+        if not (folder / network / "model_index.json").is_file():
+            raise UserError(
+                f"backbone folder {folder} holds a pocket variant without {network}/model_index.json; try building it "
+                "again with b2bench pocket build --variant"
+            )
     folder = folder.resolve()
     return Backbone(
         f"pocket-{variant}",

@@ -525,9 +525,15 @@ def _read_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 def train_pipeline(build: Build, template: int) -> None:
-    """Put a base model and the finished autoencoder together: the folder that ships, in float16."""
+    """Put a base model and the finished autoencoder together: the folder that ships, with the precision of float16.
+
+    The text encoder's file is in float32 all the same. transformers loads a model in the type that its file has, and
+    diffusers in float32: in plain diffusers the two would not fit together.
+    """
     pipeline = _read_pipeline(build.work / f"noise-{template}")
     encoder, decoder = (AutoencoderKL.from_pretrained(build.work / name) for name in ("encoder", "decoder"))
     pipeline.vae.encoder, pipeline.vae.quant_conv = encoder.encoder, encoder.quant_conv
     pipeline.vae.decoder, pipeline.vae.post_quant_conv = decoder.decoder, decoder.post_quant_conv
-    pipeline.to(torch.float16).save_pretrained(build.work / NETWORKS[template - 1])
+    pipeline.to(torch.float16)
+    pipeline.text_encoder.to(torch.float32)
+    pipeline.save_pretrained(build.work / NETWORKS[template - 1])

@@ -13,6 +13,7 @@ from b2bench.config.resolve import from_dict, resolve
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
 from b2bench.metrics import METRICS, style_share
+from b2bench.pocket.paths import NETWORKS
 from b2bench.pocket.world import WORLD
 
 LOSS = '''
@@ -167,7 +168,7 @@ def variant(tmp_path: Path) -> Path:
     weights = Path(find_backbone("pocket").source).parent
     folder = tmp_path / "wide"
     folder.mkdir()
-    for name in ("pipeline", "scorer-training"):
+    for name in (*NETWORKS, "scorer-training"):
         (folder / name).symlink_to(weights / name)
     (folder / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD}))
     return folder
@@ -188,6 +189,10 @@ def test_a_variant_of_pocket_brings_its_scorer_and_keeps_the_vocabulary(variant:
 def test_a_variant_of_another_world_is_refused(variant: Path) -> None:
     (variant / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD - 1}))
     with pytest.raises(UserError, match=f"world {WORLD - 1}.*try building it again"):
+        config(backbone=str(variant))
+    (variant / "variant.json").write_text(json.dumps({"variant": "wide", "world": WORLD}))
+    (variant / NETWORKS[1]).unlink()
+    with pytest.raises(UserError, match=f"without {NETWORKS[1]}/model_index.json"):
         config(backbone=str(variant))
     (variant / "variant.json").write_text("[]")
     with pytest.raises(UserError, match=r"variant\.json cannot be read"):
