@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,14 +38,26 @@ def trained_steps(steps: int, fraction: float) -> int:
     return math.ceil(round(fraction * steps, 9))  # 0.35 * 20 is 7.000000000000001
 
 
+def minibatch_count(items: int, width: int, *, transitions_per_step: int, optimizer_steps: int | None = None) -> int:
+    """Return how many minibatches an epoch deals ``items`` into; an item is ``width`` transitions, two of a pair.
+
+    As many as bring the transitions of one nearest to ``transitions_per_step``, and one at least; or
+    ``optimizer_steps`` where it is given. Never more than there are items, and 0 for none.
+    """
+    wanted = optimizer_steps
+    if wanted is None:
+        wanted = max(1, math.floor(items * width / transitions_per_step + 0.5))
+    return min(wanted, items)
+
+
 def minibatches(
     rows: int, steps: int, count: int, generator: torch.Generator, fraction: float = 1.0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffle the rows*steps items and deal them into ``count`` minibatches of (row, offset).
 
     With a ``fraction`` below 1 each row brings only that share of its steps, drawn without replacement
-    (timestep_fraction of ddpo-pytorch). Sizes differ by at most one. If there are fewer items than minibatches, items
-    are dealt again, so that every cell takes the same number of optimizer steps a round.
+    (timestep_fraction of ddpo-pytorch). Each item is dealt once, and sizes differ by at most one: fewer items than
+    ``count`` are as many minibatches of one.
     """
     taken = trained_steps(steps, fraction)
     if taken < steps:
@@ -53,9 +66,7 @@ def minibatches(
         order = items[torch.randperm(len(items), generator=generator)]
     else:
         order = torch.randperm(rows * steps, generator=generator)
-    if 0 < len(order) < count:
-        order = order.repeat(-(-count // len(order)))
-    for part in order.tensor_split(count):
+    for part in order.tensor_split(max(1, count)):
         if len(part):
             yield part // steps, part % steps
 
@@ -87,7 +98,9 @@ def update(
     trajectories: Trajectories,
     selected: Tensor,
     *,
-    optimizer_steps: int,
+    transitions_per_step: int = 100,
+    epochs: int = 1,
+    optimizer_steps: int | None = None,
     micro_batch: int,
     max_grad_norm: float,
     generator: torch.Generator,
@@ -96,6 +109,10 @@ def update(
     progress: Callable[[], None] = lambda: None,
 ) -> UpdateReport:
     """Take a round's optimizer steps on the ``selected`` rollouts (bool [N]), or on the pairs of the round.
+
+    The transitions that they bring are dealt anew in each of ``epochs``, into minibatches of about
+    ``transitions_per_step`` (a pair is two), or into ``optimizer_steps`` of them where that is given
+    (:func:`minibatch_count`).
 
     A minibatch is split into micro-batches whose gradients are summed with weights rows / minibatch, so
     that the split changes the result by rounding only, and so does the split over the processes of ``engine``: each
@@ -117,8 +134,14 @@ def update(
     sums: dict[str, float] = {}
     total, taken, loss_sum, norm_sum, off_policy = 0, 0, 0.0, 0.0, math.nan
     steps = len(trajectories.interval)
-    dealt = minibatches(len(first), steps, optimizer_steps, generator, timestep_fraction)
-    for number, (rows, offsets) in enumerate(dealt):
+    count = minibatch_count(
+        len(first) * trained_steps(steps, timestep_fraction),
+        1 if second is None else 2,
+        transitions_per_step=transitions_per_step,
+        optimizer_steps=optimizer_steps,
+    )
+    dealt = (minibatches(len(first), steps, count, generator, timestep_fraction) for _ in range(epochs))
+    for number, (rows, offsets) in enumerate(itertools.chain.from_iterable(dealt)):
         optimizer.zero_grad(set_to_none=True)
         here = trajectories.holds(first[rows])
         mine, where = rows[here], offsets[here]

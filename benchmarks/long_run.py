@@ -52,6 +52,7 @@ def main() -> None:
         values={
             "draws": PER_ROUND // 5,
             "steps": STEPS,
+            "equal": "steps",
             "optimizer_steps": 2,
             "eval_images": 4,
             "eval_train_images": 0,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from b2bench.backbones.specs import Backbone
 from b2bench.config.prompt_sets import PromptSet
-from b2bench.config.settings import NO_IDENTITY, Settings
+from b2bench.config.settings import NO_IDENTITY, OF_EQUAL, Settings
 from b2bench.errors import UserError
 from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.hyperparameters import hyperparameters
@@ -119,6 +119,9 @@ def cell_hash(content: Mapping[str, Any]) -> str:
         kept["settings"].pop("reward_noise", None)
     if kept["settings"].get("timestep_fraction") == 1:  # and so with all steps
         kept["settings"].pop("timestep_fraction")
+    for equal, names in OF_EQUAL.items():
+        if kept["settings"].get("equal", equal) != equal:  # runs before benchmark version 3 do not say
+            kept["settings"] = {name: value for name, value in kept["settings"].items() if name not in names}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

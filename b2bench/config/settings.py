@@ -36,10 +36,16 @@ class Settings:
     """DDIM's eta: 1 is ancestral sampling, towards 0 deterministic (paper: 1)"""
     guidance: float | None = None
     """Classifier-free guidance scale; none takes the backbone's default"""
+    equal: Literal["transitions", "steps"] = "transitions"
+    """What is equal in every cell: the transitions of an optimizer step, or the optimizer steps of a round"""
+    transitions_per_step: int = 100
+    """Transitions of an optimizer step, a pair being two; steps follow from what is kept. With equal=transitions"""
+    epochs: int = 1
+    """Passes over the kept transitions of a round, each shuffled anew. With equal=transitions"""
     optimizer_steps: int = 48
-    """Optimizer steps a round, the same number in every cell"""
+    """Optimizer steps a round, whatever is kept of it; fewer where fewer items are kept. With equal=steps"""
     timestep_fraction: float = 1.0
-    """Share of a rollout's trained steps that its update uses, drawn anew each round; 1 uses all of them"""
+    """Share of a rollout's trained steps that its update uses, drawn anew each epoch; 1 uses all of them"""
     lr: float = 1e-3
     """AdamW's learning rate for the LoRA weights"""
     weight_decay: float = 1e-4
@@ -96,6 +102,8 @@ class Settings:
             "draws",
             "samples",
             "steps",
+            "transitions_per_step",
+            "epochs",
             "optimizer_steps",
             "lora_rank",
             "micro_batch",
@@ -105,6 +113,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} = {value} is below 1")
+        if self.equal == "transitions" and self.optimizer_steps != Settings.optimizer_steps:
+            raise ValueError(
+                f"optimizer_steps = {self.optimizer_steps} counts with equal=steps alone, and steps follow from "
+                "transitions_per_step here; set one or the other"
+            )
         for name in ("lr", "max_grad_norm", "advantage_clip", "guidance"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -137,6 +150,19 @@ class Settings:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta = {self.eta} is outside [0, 1]")
 
+    @property
+    def fixed_steps(self) -> int | None:
+        """Return the optimizer steps of a round where they are what is equal, else None: they follow."""
+        return self.optimizer_steps if self.equal == "steps" else None
+
+    @property
+    def passes(self) -> int:
+        """Return how often a round's kept transitions are dealt: ``epochs``, or once where steps are equal."""
+        return 1 if self.equal == "steps" else self.epochs
+
+
+OF_EQUAL = {"transitions": ("transitions_per_step", "epochs"), "steps": ("optimizer_steps",)}
+"""Settings that count for one value of ``equal`` alone."""
 
 NO_IDENTITY = (
     "micro_batch",

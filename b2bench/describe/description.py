@@ -149,6 +149,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "queries": sum(found["n"] for found in rewards if found["round"] <= row["round"]),
             "reward": by_round.get(row["round"], {}).get("reward"),
             "kept": row["kept"],
+            "updates": row["optimizer_steps"],
             "equal": equal.get(row["round"]),
             "loss": row["loss"],
             "steps": f"{row['interval_start']}-{row['interval_stop']}",

@@ -19,7 +19,7 @@ from b2bench.protocols import Algorithm, Policy
 from b2bench.seeding import generator
 from b2bench.text import described
 from b2bench.types import Conditioning
-from b2bench.update import trained_steps
+from b2bench.update import minibatch_count, trained_steps
 from b2bench.wrappers import Branching, Independent
 
 ASSUMED_FLOPS = {"gpu": 20e12, "cpu": 40e9}
@@ -100,7 +100,8 @@ def network_parameters(config: RunConfig, footprint: Footprint) -> int:
 class Calls:
     """Denoiser calls of a run, as table ``rounds`` counts them: network evaluations in images, guidance once.
 
-    ``training`` is the least and the most: what a wrapper keeps of a round depends on the rewards. ``gradient`` is the
+    ``training`` and ``optimizer_steps`` are the least and the most: what a wrapper keeps of a round depends on the
+    rewards, and how many steps are taken on what it keeps. ``gradient`` is the
     share of training calls that has a backward pass; the others are of the reference. ``decoded`` counts images.
     ``saved`` are calls of evaluations, and ``saved_images``, that a run takes over from the store where another has
     measured the pretrained model: all of its first evaluation but the sample images.
@@ -108,6 +109,7 @@ class Calls:
 
     sampling: int
     training: tuple[int, int]
+    optimizer_steps: tuple[int, int]
     evaluation: int
     gradient: float
     decoded: int
@@ -139,9 +141,15 @@ def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
     return 0, n
 
 
-def minibatch_rows(items: int, count: int) -> int:
-    """Rows that :func:`b2bench.update.minibatches` deals for ``items`` in all: fewer than ``count`` are dealt again."""
-    return items * -(-count // items) if 0 < items < count else items
+def round_steps(config: RunConfig, rows: int, steps: int) -> int:
+    """Optimizer steps of an epoch on ``rows`` rollouts or pairs, each with so many trained ``steps``."""
+    settings = config.settings
+    return minibatch_count(
+        rows * trained_steps(steps, settings.timestep_fraction),
+        2 if config.algorithm.pairs else 1,
+        transitions_per_step=settings.transitions_per_step,
+        optimizer_steps=settings.fixed_steps,
+    )
 
 
 def count_calls(config: RunConfig) -> Calls:
@@ -165,7 +173,7 @@ def count_calls(config: RunConfig) -> Calls:
 
 def _counted(config: RunConfig) -> Calls:
     settings, cost = config.settings, loss_cost(config.algorithm)
-    sampling, least, most = 0, 0, 0
+    sampling, least, most, fewest, largest = 0, 0, 0, 0, 0
     for round in range(config.rounds):
         interval = config.wrapper.interval(round, config.rounds, settings.steps)
         n = config.draws(round) * settings.samples
@@ -173,17 +181,17 @@ def _counted(config: RunConfig) -> Calls:
         roots = n // config.wrapper.leaves(settings.samples)
         sampling += roots * interval.start + n * (settings.steps - interval.start)
         low, high = kept_rows(config, round)
-        # a few rows are dealt several times, so that the most rows need not be of the most that is kept
-        few = range(low, min(high, settings.optimizer_steps) + 1)
-        steps = trained_steps(len(interval), settings.timestep_fraction)
-        rows = [minibatch_rows(kept * steps, settings.optimizer_steps) for kept in {low, high, *few}]
-        least, most = least + cost.calls * min(rows), most + cost.calls * max(rows)
+        each = cost.calls * trained_steps(len(interval), settings.timestep_fraction) * settings.passes
+        least, most = least + each * low, most + each * high
+        fewest += settings.passes * round_steps(config, low, len(interval))
+        largest += settings.passes * round_steps(config, high, len(interval))
     images = [config.images_at(queries) for queries in config.evaluations()]
     start = images[0]
     samples = len(chosen(len(config.prompts.test), start.test, settings.sample_images))
     return Calls(
         sampling=sampling,
         training=(least, most),
+        optimizer_steps=(fewest, largest),
         evaluation=sum(each.samplings for each in images) * settings.steps,
         gradient=cost.with_gradient / cost.calls if cost.calls else 0.0,
         decoded=config.queries + sum(each.test + each.train for each in images),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.calls import kept_rows, loss_cost, network_parameters
+from b2bench.estimate.calls import kept_rows, loss_cost, network_parameters, round_steps
 from b2bench.estimate.footprint import GIB, WIDTH, Footprint, Line, judges, measure
 from b2bench.training.checkpoint import KEPT
 from b2bench.update import trained_steps
@@ -75,12 +75,13 @@ def fitting(
     space = vram_bytes * (1 - margin) - resident
     narrow, graphs = WIDTH[precision] / 4, loss_cost(config.algorithm).with_gradient
     rollouts = config.draws(0) * config.settings.samples
-    items = kept_rows(config, 0)[1] * trained_steps(config.settings.steps, config.settings.timestep_fraction)
+    rows, steps = kept_rows(config, 0)[1], config.settings.steps
+    items = rows * trained_steps(steps, config.settings.timestep_fraction)
 
     def most(line: Line, left: float, useful: int, graphs: int = 1) -> int:
         return min(useful, line.largest(left / narrow) // graphs)
 
-    minibatch = max(1, -(-items // config.settings.optimizer_steps))
+    minibatch = max(1, -(-items // max(1, round_steps(config, rows, steps))))
     if checkpointing is None:
         plain = most(footprint.training, space, minibatch, graphs)
         checkpointing = plain < min(ENOUGH_ROWS, minibatch)

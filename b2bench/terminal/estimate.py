@@ -112,11 +112,16 @@ def room_table(found: Estimate) -> Table:
 
 def calls_table(found: Estimate) -> Table:
     """Denoiser calls and hours of each cell."""
-    headings = ("algorithm", "wrapper", "sampling", "training", "evaluation", "hours a run")
+    headings = ("algorithm", "wrapper", "sampling", "training", "evaluation", "optimizer steps", "hours a run")
     table = _table("Denoiser calls of a run, and hours by the throughput below", *headings, words=2)
     for cell in found.cells:
         calls = cell.calls
-        counts = (f"{calls.sampling:,}", _up_to(*calls.training, ","), f"{calls.evaluation:,}")
+        counts = (
+            f"{calls.sampling:,}",
+            _up_to(*calls.training, ","),
+            f"{calls.evaluation:,}",
+            _up_to(*calls.optimizer_steps, ","),
+        )
         table.add_row(cell.algorithm, cell.wrapper, *counts, _up_to(*cell.hours, ",.2f"))
     return table
 

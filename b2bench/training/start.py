@@ -32,6 +32,9 @@ KEY, COUNT, SOURCE = "start", "start_metrics", "reused_from"
 OF_TRAINING = (
     "draws",
     "samples",
+    "equal",
+    "transitions_per_step",
+    "epochs",
     "optimizer_steps",
     "timestep_fraction",
     "lr",

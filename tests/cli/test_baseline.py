@@ -14,7 +14,7 @@ from b2bench.store.store import Store
 from b2bench.studies import baselines
 
 MEASURED = ("--set", "steps=2", "--set", "eval_images=4", "--set", "eval_train_images=3")
-TRAINED = ("--set", "draws=1", "--set", "optimizer_steps=1", "--set", "eval_points=2")
+TRAINED = ("--set", "draws=1", "--set", "transitions_per_step=1000", "--set", "eval_points=2")
 SCORES = "SELECT prompt, noise_index, score FROM images WHERE run_id = ? AND queries = 0 ORDER BY ALL"
 
 

@@ -12,7 +12,7 @@ import b2bench as door
 from b2bench.files import finite
 from b2bench.store.store import Store
 
-SETTINGS = {"draws": 1, "samples": 5, "steps": 2, "optimizer_steps": 1, "eval_points": 2, "eval_images": 4}
+SETTINGS = {"draws": 1, "samples": 5, "steps": 2, "transitions_per_step": 1000, "eval_points": 2, "eval_images": 4}
 SETTINGS |= {"eval_train_images": 0, "lr": 5e-4}
 CLOCK = ("run_id", "name", "started", "finished", "heartbeat", "seconds", "peak_mb")
 

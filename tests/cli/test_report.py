@@ -13,7 +13,8 @@ from b2bench.store.store import Store
 
 TINY = (
     "run", "--algo", "ddpo", "--queries", "10", "--set", "draws=1", "--set", "samples=5", "--set", "steps=3",
-    "--set", "optimizer_steps=1", "--set", "eval_points=2", "--set", "eval_images=4", "--set", "eval_train_images=2",
+    "--set", "transitions_per_step=1000", "--set", "eval_points=2", "--set", "eval_images=4",
+    "--set", "eval_train_images=2",
 )  # fmt: skip
 
 

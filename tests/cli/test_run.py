@@ -33,7 +33,7 @@ PYTHON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
 CLI = (sys.executable, "-m", "b2bench")
 ROUNDS, PER_ROUND = 6, 5
 BUDGET = ROUNDS * PER_ROUND
-SMALL = ("draws=1", f"samples={PER_ROUND}", "steps=3", "optimizer_steps=1")
+SMALL = ("draws=1", f"samples={PER_ROUND}", "steps=3", "transitions_per_step=1000")
 SMALL += ("eval_points=2", "eval_images=4", "eval_train_images=0")
 SET = tuple(word for text in SMALL for word in ("--set", text))
 TINY = ("run", "--algo", "ddpo", "--queries", str(BUDGET), *SET)
@@ -165,7 +165,7 @@ def test_the_command_line_goes_before_the_config_file(
     assert run["reward"] == "clipscore"
     assert run["config"]["settings"]["lr"] == 5e-4
     assert run["config"]["settings"]["steps"] == 2
-    assert run["config"]["settings"]["optimizer_steps"] == 1
+    assert run["config"]["settings"]["transitions_per_step"] == 1000
     assert run["config"]["wrapper"]["best"] == 0.25
     assert run["run_id"] in done.stdout
     assert "pytorch_lora_weights.safetensors" in done.stdout

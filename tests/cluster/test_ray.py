@@ -32,7 +32,7 @@ whole = pytest.mark.skipif(
 
 ROUNDS, PER_ROUND = 4, 5
 QUERIES = ROUNDS * PER_ROUND
-SMALL = ("draws=1", f"samples={PER_ROUND}", "steps=3", "optimizer_steps=1")
+SMALL = ("draws=1", f"samples={PER_ROUND}", "steps=3", "transitions_per_step=1000")
 SMALL += ("eval_points=2", "eval_images=4", "eval_train_images=0", "kl_images=0", "sample_images=2")
 TINY = ("--algo", "ddpo", "--queries", str(QUERIES), *(word for text in SMALL for word in ("--set", text)))
 

@@ -31,12 +31,12 @@ from b2bench.training.summary import Summary
 from b2bench.training.trainer import query_noise
 
 # Three draws of three samples in the first round, two in the second: the budget leaves no more.
-DRAWS, SAMPLES, STEPS, OPTIMIZER_STEPS, QUERIES = 3, 3, 4, 2, 15
+DRAWS, SAMPLES, STEPS, TRANSITIONS, QUERIES = 3, 3, 4, 18, 15
 SETTINGS = {
     "draws": DRAWS,
     "samples": SAMPLES,
     "steps": STEPS,
-    "optimizer_steps": OPTIMIZER_STEPS,
+    "transitions_per_step": TRANSITIONS,
     "lora_rank": 2,
     "eval_points": 2,
     "eval_images": 2,
@@ -167,9 +167,10 @@ def test_cell(
     for row in rounds:
         kept = [query for query in queries if query["round"] == row["round"] and query["kept"]]
         assert row["kept"] == len(kept)
-        assert row["optimizer_steps"] == (OPTIMIZER_STEPS if kept else 0)
         interval = config.wrapper.interval(row["round"], 2, STEPS)
         assert (row["interval_start"], row["interval_stop"]) == (interval.start, interval.stop)
+        steps = max(1, round(len(kept) * len(interval) / TRANSITIONS))
+        assert row["optimizer_steps"] == (steps if kept else 0)
         assert row["denoiser_calls_sampling"] == expected_calls(wrapper, config, row["round"])
         assert (row["denoiser_calls_training"] > 0) == bool(kept)
     if wrapper in ("vanilla", "bpt") and algorithm != "dpo":

@@ -38,7 +38,7 @@ SMALL = {
     "draws": 1,
     "samples": 2,
     "steps": 2,
-    "optimizer_steps": 1,
+    "transitions_per_step": 1000,
     "lora_rank": 4,
     "lr": 1e-4,
     "guidance": 5,

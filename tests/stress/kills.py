@@ -49,7 +49,14 @@ OTHERWISE = {
 
 def config() -> RunConfig:
     """Four rounds of DPOK with B2: an adapter, an optimizer, a history of advantages, and branches to restore."""
-    values = {"draws": 2, "steps": 3, "optimizer_steps": 3, "eval_points": 3, "eval_images": 4, "eval_train_images": 2}
+    values = {
+        "draws": 2,
+        "steps": 3,
+        "transitions_per_step": 10,
+        "eval_points": 3,
+        "eval_images": 4,
+        "eval_train_images": 2,
+    }
     return resolve(
         algorithm="dpok",
         wrapper="b2",

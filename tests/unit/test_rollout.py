@@ -74,7 +74,7 @@ def test_log_probs_are_reproduced_exactly_by_default(behaviour: Any, default_rol
     assert len(trajectories) == settings.micro_batch
     assert len(trajectories.interval) == settings.steps
     seen = 0
-    dealt = minibatches(len(trajectories), settings.steps, settings.optimizer_steps, torch.Generator().manual_seed(0))
+    dealt = minibatches(len(trajectories), settings.steps, 48, torch.Generator().manual_seed(0))
     for rows, offsets in list(dealt)[:16]:
         items = rows * settings.steps + offsets
         assert offsets.unique().numel() > 5  # steps are mixed, as in training and unlike in the rollout

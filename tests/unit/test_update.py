@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from b2bench.config.settings import Settings
 from b2bench.errors import RunFailed
 from b2bench.types import micro_batches
-from b2bench.update import UpdateReport, minibatches, transitions, update
+from b2bench.update import UpdateReport, minibatch_count, minibatches, transitions, update
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -42,13 +43,34 @@ def test_minibatches_are_shuffled_by_their_generator() -> None:
 
 
 @pytest.mark.parametrize(("rows", "steps", "count"), [(1, 2, 5), (2, 3, 24), (1, 1, 4)])
-def test_few_items_are_dealt_again_so_that_every_cell_takes_the_same_steps(rows: int, steps: int, count: int) -> None:
+def test_fewer_items_than_minibatches_are_as_many_minibatches(rows: int, steps: int, count: int) -> None:
     parts = dealt(rows, steps, count)
-    assert len(parts) == count
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    times = Counter(item for part in parts for item in part)
-    assert len(times) == rows * steps
-    assert len(set(times.values())) == 1
+    assert [len(part) for part in parts] == [1] * (rows * steps)
+    assert len({item for part in parts for item in part}) == rows * steps
+
+
+@pytest.mark.parametrize(
+    ("items", "width", "count"),
+    [(4800, 1, 48), (3360, 1, 34), (960, 2, 19), (50, 1, 1), (149, 1, 1), (150, 1, 2), (1, 1, 1), (0, 1, 0), (0, 2, 0)],
+)
+def test_steps_follow_from_the_transitions(items: int, width: int, count: int) -> None:
+    assert minibatch_count(items, width, transitions_per_step=100) == count
+
+
+@pytest.mark.parametrize(("items", "count"), [(4800, 48), (30, 30), (0, 0)])
+def test_steps_may_be_given_instead(items: int, count: int) -> None:
+    assert minibatch_count(items, 1, transitions_per_step=100, optimizer_steps=48) == count
+
+
+def test_a_default_round_of_ddpo_under_vanilla_is_dealt_as_before_transitions_were_equal() -> None:
+    """One permutation of 240 rollouts x 20 steps, in 48 parts: what benchmark version 2 dealt."""
+    settings = Settings()
+    items = settings.draws * settings.samples * settings.steps
+    count = minibatch_count(items, 1, transitions_per_step=settings.transitions_per_step)
+    expected = torch.randperm(4800, generator=seeded()).tensor_split(48)
+    found = [rows * 20 + offsets for rows, offsets in minibatches(240, 20, count, seeded())]
+    assert len(found) == len(expected)
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize(("fraction", "each"), [(0.3, 6), (0.31, 7), (0.35, 7), (0.01, 1), (1.0, 20)])
@@ -147,8 +169,29 @@ def test_only_selected_rollouts_reach_the_loss(
     assert torch.equal(adapter_vector(policy), adapter_vector(other))
 
 
-@pytest.mark.parametrize("kept", [1, 3, 8])
-def test_every_round_takes_the_same_number_of_steps(kept: int, make_policy: Any, roll: Any, algorithm: Any) -> None:
+def test_an_epoch_deals_every_item_once_more_and_otherwise(make_policy: Any, roll: Any) -> None:
+    trajectories, seen = roll(make_policy(num_steps=2), draws=4, samples=2), []
+
+    class Watching:
+        pairs: ClassVar[bool] = False
+
+        def loss(self, policy: Any, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+            seen.append(batch.log_prob.tolist())
+            return next(iter(policy.parameters())).sum() * 0.0, {}
+
+    report = learn(
+        make_policy(num_steps=2), Watching(), trajectories, optimizer_steps=None, transitions_per_step=4, epochs=3
+    )
+    assert report.optimizer_steps == len(seen) == 4 * 3
+    epochs = [[item for part in seen[i : i + 4] for item in part] for i in (0, 4, 8)]
+    assert all(sorted(epoch) == sorted(trajectories.log_prob.flatten().tolist()) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize("kept", [3, 4, 8])
+def test_steps_that_are_given_do_not_depend_on_what_is_kept(
+    kept: int, make_policy: Any, roll: Any, algorithm: Any
+) -> None:
     policy = make_policy(num_steps=2)
     trajectories, told = roll(policy, draws=4, samples=2), []
     report = learn(

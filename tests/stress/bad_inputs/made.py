@@ -25,8 +25,8 @@ class Input:
 
 
 TINY = (
-    "draws=1", "samples=1", "steps=1", "optimizer_steps=1", "eval_points=2", "eval_images=1", "eval_train_images=0",
-    "kl_images=0", "sample_images=0",
+    "draws=1", "samples=1", "steps=1", "transitions_per_step=1000", "eval_points=2", "eval_images=1",
+    "eval_train_images=0", "kl_images=0", "sample_images=0",
 )  # fmt: skip
 """Settings of the shortest run that there is."""
 

@@ -78,6 +78,22 @@ def test_reward_noise_is_part_of_a_cell_where_there_is_any() -> None:
     assert len({was.cell_hash(), noisy.cell_hash(), config(values={"reward_noise": 0.2}).cell_hash()}) == 3
 
 
+def test_what_is_equal_in_cells_is_part_of_a_cell_and_what_does_not_count_is_not() -> None:
+    was, steps = config(), config(values={"equal": "steps"})
+    hashes = [steps.cell_hash(), *(config(values=v).cell_hash() for v in (
+        {"transitions_per_step": 50}, {"epochs": 2}, {"equal": "steps", "optimizer_steps": 8}
+    ))]  # fmt: skip
+    assert len({was.cell_hash(), *hashes}) == 5
+    assert config(values={"equal": "steps", "epochs": 2, "transitions_per_step": 7}).cell_hash() == steps.cell_hash()
+    before = was.as_dict()
+    assert [before["settings"].pop(name) for name in ("equal", "transitions_per_step", "epochs")] == [
+        "transitions", 100, 1,
+    ]  # fmt: skip
+    assert cell_hash(before) not in (was.cell_hash(), steps.cell_hash())  # a row of an earlier benchmark version
+    with pytest.raises(UserError, match="optimizer_steps = 8 counts with equal=steps alone"):
+        config(values={"optimizer_steps": 8})
+
+
 def test_another_loss_in_the_same_file_is_another_cell_and_does_not_resume(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(LOSS.format(sign=1.0))

@@ -7,26 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from b2bench.config.choices import DEFAULTS
 from b2bench.config.resolve import resolve, resolve_preset
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.calls import count_calls, kept_rows, loss_cost, minibatch_rows, network_parameters
+from b2bench.estimate.calls import count_calls, kept_rows, loss_cost, network_parameters
 from b2bench.estimate.estimate import estimate
 from b2bench.estimate.fit import fitting, phase_bytes, resident_bytes
 from b2bench.estimate.footprint import GIB, Line, judges, measure
 from b2bench.registry import Registry
 from b2bench.store.store import Store
 from b2bench.training.trainer import Trainer
-from b2bench.update import minibatches
 
 TINY = {
     "draws": 2,
     "samples": 2,
     "steps": 4,
-    "optimizer_steps": 3,
+    "transitions_per_step": 5,
     "lora_rank": 2,
     "eval_points": 3,
     "eval_images": 3,
@@ -71,6 +69,7 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert calls.sampling == sum(row["denoiser_calls_sampling"] for row in rows)
     trained = sum(row["denoiser_calls_training"] for row in rows)
     assert calls.training[0] <= trained <= calls.training[1]
+    assert calls.optimizer_steps[0] <= sum(row["optimizer_steps"] for row in rows) <= calls.optimizer_steps[1]
     assert calls.exact == (wrapper in ("vanilla", "bpt") and algorithm != "dpo")
     assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
     assert config.evaluations() == sorted({row["queries"] for row in store.evals(["run"])})
@@ -84,18 +83,15 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert calls.later.evaluation == again.policy.calls - before - spent < calls.evaluation
 
 
-@pytest.mark.parametrize(("rows", "steps", "count"), [(0, 4, 3), (1, 2, 5), (2, 2, 3), (4, 4, 3), (1, 3, 3)])
-def test_minibatches_deal_as_many_rows_as_are_counted(rows: int, steps: int, count: int) -> None:
-    dealt = sum(len(part) for part, _ in minibatches(rows, steps, count, torch.Generator()))
-    assert minibatch_rows(rows * steps, count) == dealt
-
-
-def test_the_most_training_rows_need_not_be_of_the_most_kept() -> None:
-    # Of 5 optimizer steps: two pairs of two steps are 4 rows, dealt twice; three pairs are 6 rows, dealt once.
-    config = pocket("dpo", queries=6, draws=3, steps=2, optimizer_steps=5)
+def test_optimizer_steps_follow_from_what_is_kept() -> None:
+    config = pocket("dpo", queries=6, draws=3, steps=2, transitions_per_step=5, epochs=3)
     assert kept_rows(config, 0) == (0, 3)
-    assert [minibatch_rows(pairs * 2, 5) for pairs in (1, 2, 3)] == [6, 8, 6]
-    assert count_calls(config).training == (0, 4 * 8)
+    calls = count_calls(config)
+    assert calls.training == (0, 4 * 6 * 3)
+    assert calls.optimizer_steps == (0, 2 * 3)  # three pairs of two steps are 12 transitions
+    assert count_calls(pocket("ddpo", queries=6, draws=3, steps=2, transitions_per_step=5)).optimizer_steps == (2, 2)
+    fixed = pocket("dpo", queries=6, draws=3, steps=2, equal="steps", optimizer_steps=4, epochs=3)
+    assert (count_calls(fixed).training, count_calls(fixed).optimizer_steps) == ((0, 4 * 6), (0, 4))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +119,8 @@ def test_the_papers_calls() -> None:
     assert config.queries == 25_600
     calls = count_calls(config)
     assert calls.sampling == 25_600 * 20
-    assert calls.training == (25_600 * 20,) * 2
+    assert calls.training == (2 * 25_600 * 20,) * 2
+    assert calls.optimizer_steps == (20 * 20,) * 2
     assert calls.evaluation == 5 * (1600 + 450 + 2 * 24) * 20  # the KL of 24 paths: the policy and the pretrained model
     with_b2 = count_calls(paper(wrapper="b2"))
     assert with_b2.sampling < calls.sampling
@@ -161,7 +158,8 @@ def test_pocket_is_measured_from_its_own_configurations() -> None:
 @pytest.mark.parametrize("algorithm", ["ddpo", "dpo"])
 @pytest.mark.parametrize("gib", [0.4, 2.0])
 def test_what_is_said_to_fit_fits(algorithm: str, gib: float) -> None:
-    config = pocket(algorithm, queries=4800, draws=480, samples=5, eval_images=200)
+    size = {"ddpo": 3200, "dpo": 2 * 640}[algorithm]  # a third of a round
+    config = pocket(algorithm, queries=4800, draws=480, samples=5, eval_images=200, transitions_per_step=size)
     footprint = measure(config)
     batches = fitting(gib * GIB, config, footprint)
     space = 0.85 * gib * GIB - resident_bytes(config, footprint, "fp32")

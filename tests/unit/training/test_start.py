@@ -50,7 +50,7 @@ def usual() -> str:
     "same",
     [
         {"algorithm": "dpok", "wrapper": "b2", "seed": 3},
-        {"lr": 0.1, "lora_rank": 2, "optimizer_steps": 3, "draws": 7, "reward_noise": 0.1},
+        {"lr": 0.1, "lora_rank": 2, "transitions_per_step": 3, "epochs": 2, "draws": 7, "reward_noise": 0.1},
         {"queries": 1200, "kl_images": 5},  # as many images
         {"eval_points": 5, "sample_images": 0},
     ],

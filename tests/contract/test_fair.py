@@ -1,0 +1,115 @@
+"""What is equal in every cell: the transitions of an optimizer step, whatever a wrapper keeps.
+
+A new plugin is tested with no new line here. The rewards are random and no network is asked, but what is kept,
+paired and dealt is decided by the code of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from b2bench.advantage import PromptAdvantage
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
+from b2bench.registry import Registry
+from b2bench.seeding import generator
+from b2bench.types import Conditioning, Trajectories
+from b2bench.update import update
+
+ALGORITHMS, WRAPPERS = Registry("algorithm").names(), Registry("wrapper").names()
+
+
+class Policy:
+    """One weight, which nothing moves."""
+
+    latent_size = 1
+
+    def __init__(self) -> None:
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [self.weight]
+
+
+class Counting:
+    """An algorithm that counts the transitions that it is given."""
+
+    pairs: ClassVar[bool] = False
+
+    def __init__(self, pairs: bool) -> None:
+        self.pairs, self.seen = pairs, 0  # type: ignore[misc]
+
+    def loss(self, policy: Policy, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        self.seen += len(batch) * (2 if self.pairs else 1)
+        return policy.weight * 0.0, {}
+
+
+def rolled(config: RunConfig, round: int) -> Trajectories:
+    """The rollouts of a round, with rewards that differ between prompts as much as within one."""
+    settings, wrapper = config.settings, config.wrapper
+    draws, samples, interval = (
+        config.draws(round),
+        settings.samples,
+        wrapper.interval(round, config.rounds, settings.steps),
+    )
+    n, leaves = draws * samples, wrapper.leaves(samples)
+    train, draw = config.prompts.train, generator(0, "fair", round)
+    chosen = torch.randint(len(train), (draws,), generator=draw).repeat_interleave(samples)
+    return Trajectories(
+        prompts=[train[i] for i in chosen],
+        cond=Conditioning(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(n, dtype=torch.long)),
+        latents=torch.zeros(n, len(interval) + 1, 1, 1, 1),
+        log_prob=torch.zeros(n, len(interval)),
+        group=torch.arange(n) // (leaves if leaves > 1 else samples),
+        leaf=torch.arange(n) % samples,
+        interval=interval,
+        images=torch.zeros(n, 3, 1, 1),
+        calls=0,
+        reward=chosen / len(train) + torch.randn(n, generator=draw),
+    )
+
+
+def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
+    """Transitions per optimizer step of a run, and its optimizer steps."""
+    config = resolve(
+        algorithm=algorithm, wrapper=wrapper, reward="clipscore", backbone="pocket", queries=2400, seed=0, values=values
+    )
+    settings, counting, policy = config.settings, Counting(config.algorithm.pairs), Policy()
+    advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
+    steps = 0
+    for round in range(config.rounds):
+        found = rolled(config, round)
+        assert found.reward is not None
+        found.advantage = advantage(found.reward, found.prompts)
+        steps += update(
+            policy,  # type: ignore[arg-type]
+            counting,
+            torch.optim.SGD(policy.parameters(), lr=0.0),
+            found,
+            config.wrapper.select(found),
+            transitions_per_step=settings.transitions_per_step,
+            epochs=settings.passes,
+            optimizer_steps=settings.fixed_steps,
+            micro_batch=10_000,
+            max_grad_norm=1.0,
+            generator=generator(0, "minibatches", round),
+        ).optimizer_steps
+    return counting.seen / steps, steps
+
+
+def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
+    sizes = {(algorithm, wrapper): run(algorithm, wrapper)[0] for algorithm in ALGORITHMS for wrapper in WRAPPERS}
+    assert sizes["ddpo", "vanilla"] == 100
+    assert max(sizes.values()) < 1.1 * min(sizes.values()), sizes
+
+
+@pytest.mark.parametrize("algorithm", ["ddpo", "dpo"])
+def test_with_equal_steps_it_is_the_steps_that_are_equal_and_the_transitions_that_are_not(algorithm: str) -> None:
+    found = {wrapper: run(algorithm, wrapper, equal="steps") for wrapper in ("vanilla", "bpt", "bs", "b2")}
+    assert {steps for _, steps in found.values()} == {480}
+    assert max(size for size, _ in found.values()) > 1.1 * min(size for size, _ in found.values())
