@@ -1,16 +1,22 @@
-"""BPT and BS as two independent switches: the four wrappers are their 2x2 factorial.
+"""BPT and BS as two independent switches: the four wrappers are their 2x2 factorial, and two controls stand beside it.
 
 | wrapper | trained steps | leaves of a branch | reaches the loss |
 | vanilla | all | 1 | all |
 | bpt | backward-progressive | 1 | all |
 | bs | all | K | extremes of a branch |
 | b2 | backward-progressive | K | extremes of a branch |
+| spread (control) | all | 1 | extremes of a prompt draw |
+| random2 (control) | backward-progressive | K | as many as b2's rule keeps, at random |
+
+A control takes the place of one part of a wrapper, so that what the part does can be told from what comes with it:
+selection from keeping less, and from branching. Reports set controls apart.
 
 Source: B2-DiffuRL (arXiv 2503.11240), sections 4.1 (BPT) and 4.2 (BS), and its public code.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,6 +24,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from b2bench.protocols import Wrapper
 from b2bench.registry import wrapper
 from b2bench.types import Interval, Trajectories
 
@@ -73,11 +80,11 @@ class Independent:
 
 
 @dataclass(kw_only=True)
-class Branching:
-    """Copy each trajectory into K leaves at the start of the trained interval; train on a branch's extremes.
+class Extremes:
+    """Train on the extremes of each group, which is a prompt draw, or a branch where there are any.
 
-    The best leaf is kept if its advantage is at least ``best``, the worst if it is below ``worst``,
-    independently: a branch gives 0, 1 or 2 rollouts. Differs from the paper: its equation 5 has the
+    The best rollout is kept if its advantage is at least ``best``, the worst if it is below ``worst``,
+    independently: a group gives 0, 1 or 2 rollouts. Differs from the paper: its equation 5 has the
     threshold 0, its public code +-0.5; the code's is the default here.
     """
 
@@ -87,10 +94,6 @@ class Branching:
     """The worst leaf of a branch is trained on if its advantage is below this"""
     keep: Literal["extremes", "all"] = "extremes"
     """Which leaves may reach the loss: the extremes of a branch by the thresholds, or all of them"""
-
-    def leaves(self, samples: int) -> int:
-        """Return K: all rollouts of a prompt draw are leaves of one branch."""
-        return samples
 
     def select(self, trajectories: Trajectories) -> Tensor:
         """Select the extremes of each group: bool [N]."""
@@ -106,6 +109,25 @@ class Branching:
             kept[best] |= bool(advantage[best] >= self.best)
             kept[worst] |= bool(advantage[worst] < self.worst)
         return kept
+
+
+@dataclass(kw_only=True)
+class Branching(Extremes):
+    """Copy each trajectory into K leaves at the start of the trained interval; train on a branch's extremes."""
+
+    def leaves(self, samples: int) -> int:
+        """Return K: all rollouts of a prompt draw are leaves of one branch."""
+        return samples
+
+
+def selected(wrapper: Wrapper, trajectories: Trajectories, generator: torch.Generator) -> Tensor:
+    """Return what a wrapper selects: bool [N]. A ``select`` that takes a ``generator`` is given this one.
+
+    It is the generator of (seed, "selection", round), so that what is drawn from it depends on these alone.
+    """
+    if "generator" in inspect.signature(wrapper.select).parameters:
+        return wrapper.select(trajectories, generator=generator)  # type: ignore[call-arg]
+    return wrapper.select(trajectories)
 
 
 @wrapper
@@ -146,3 +168,47 @@ class B2(BackwardProgressive, Branching):
         "leaves": "K",
         "trained on": "best and worst leaf of a branch",
     }
+
+
+@wrapper
+class Spread(FullInterval, Extremes, Independent):
+    """Control: best and worst of K rollouts that share nothing but their prompt.
+
+    Against bs it shows what branching does, against vanilla what selection does.
+    """
+
+    control: ClassVar[str] = "selection without branching"
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "all T",
+        "leaves": "1",
+        "trained on": "best and worst of a prompt draw",
+    }
+
+
+@wrapper
+class Random2(BackwardProgressive, Branching):
+    """Control: b2 with its choice taken away. As many rollouts of a round as b2's rule would keep, chosen at random.
+
+    They are the first of a permutation of all of the round's rollouts. The permutation depends on (seed, round) alone,
+    and how many are taken on the rewards, as in b2. Against b2 it shows what selection does beyond keeping less.
+    """
+
+    control: ClassVar[str] = "keeping less without selection"
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "last tau, growing to T",
+        "leaves": "K",
+        "trained on": "as many as b2 keeps, at random",
+    }
+
+    def select(self, trajectories: Trajectories, generator: torch.Generator | None = None) -> Tensor:
+        """Select at random as many rollouts as b2 would: bool [N].
+
+        Raises:
+            ValueError: there is no generator to draw from.
+        """
+        if generator is None:
+            raise ValueError("random2 draws what it keeps and needs a generator; try b2bench.wrappers.selected")
+        count = int(super().select(trajectories).sum())
+        kept = torch.zeros(len(trajectories), dtype=torch.bool)
+        kept[torch.randperm(len(trajectories), generator=generator)[:count]] = True
+        return kept

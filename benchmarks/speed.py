@@ -50,11 +50,13 @@ from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
+from b2bench.seeding import generator
 from b2bench.store.store import Store
 from b2bench.training import trainer as trainer_module
 from b2bench.training.trainer import Trainer
 from b2bench.types import Trajectories
 from b2bench.update import trained_steps, update
+from b2bench.wrappers import selected
 
 QUERIES = 48  # of a round
 SAMPLES = 6  # of a prompt draw; trl draws a prompt for each, which costs as much
@@ -152,7 +154,7 @@ class Ours:
             self.algorithm,
             self.optimizer,
             trajectories,
-            self.policies.select(trajectories),
+            selected(self.policies, trajectories, generator(0, "selection", self.round)),
             optimizer_steps=QUERIES // MINIBATCH,
             micro_batch=self.trained_at_once or self.sampled_at_once,
             max_grad_norm=1.0,

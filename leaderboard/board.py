@@ -22,10 +22,13 @@ from b2bench.leaderboard.stats import (
 from b2bench.metrics import HELDOUT, SUCCESS
 
 
-def place(row: LeaderboardRow) -> tuple[bool, float]:
-    """What rows are ordered by. Those of too few seeds for an interval stand below: one lucky seed is not the best."""
+def place(row: LeaderboardRow) -> tuple[bool, bool, float]:
+    """What rows are ordered by. Those of too few seeds for an interval stand below: one lucky seed is not the best.
+
+    Controls stand below all others.
+    """
     mean = row.alignment.mean
-    return row.alignment.high is not None, -math.inf if mean is None else mean
+    return not row.control, row.alignment.high is not None, -math.inf if mean is None else mean
 
 
 def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float | None]:
@@ -130,6 +133,7 @@ def leaderboard_row(
         to_target=None if target is None else estimate([(context.budget or 0) if q is None else q for q in reached]),
         reached=sum(queries is not None for queries in reached),
         over_optimised=over_optimised(trained, heldout),
+        control=cell.control,
     )
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from b2bench.text import visible
 
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
+CONTROLS = ("spread", "random2")
+"""Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
 NO_SETTING = (
     "seed",
     "found",
@@ -98,6 +100,10 @@ class Cell:
         return tuple(sorted(self.runs))
 
     @property
+    def control(self) -> bool:
+        return self.wrapper in CONTROLS
+
+    @property
     def failed(self) -> int:
         return sum(run.failed for run in self.runs.values())
 
@@ -160,6 +166,8 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[int, Mapping[str, float]])
 
 
 def wrapper_order(wrapper: str) -> tuple[int, str]:
+    if wrapper in CONTROLS:
+        return len(WRAPPERS) + 1 + CONTROLS.index(wrapper), wrapper
     return (WRAPPERS.index(wrapper) if wrapper in WRAPPERS else len(WRAPPERS), wrapper)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from b2bench.leaderboard.cells import CONTROLS
 from b2bench.leaderboard.grid import (
     ALWAYS,
     MEASURES,
@@ -68,8 +69,12 @@ def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
 
 
 def _name(row: Any) -> Cell:
-    parts = [row.algorithm, "" if row.wrapper == "-" else row.wrapper, row.label]
+    parts = [row.algorithm, "" if row.wrapper == "-" else _wrapper(row.wrapper), row.label]
     return Cell(" ".join(filter(None, parts)), kind="reference" if getattr(row, "reference", False) else "")
+
+
+def _wrapper(name: str) -> str:
+    return f"{name} (control)" if name in CONTROLS else name
 
 
 def _algorithm(row: Any) -> Cell:
@@ -165,6 +170,8 @@ def _leaderboard(group: Tables) -> Grid:
     legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model on the same images"]
     if any(len(row.seeds) < MIN_SEEDS for row in rows if not row.reference):
         legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
+    if any(row.control for row in rows):
+        legend.append("control: stands in for a part of a wrapper; it has no rank, and no say in targets")
     if any(row.ranks for row in rows):
         legend.append("rank: cells that cannot be told apart (paired t-tests, Holm over all pairs) share a range")
     if head.target is not None:
@@ -257,7 +264,10 @@ def _compatibility(group: Tables) -> Grid:
 
         return cell
 
-    columns = [("algorithm", _algorithm), *((cell.wrapper, verdict(i)) for i, cell in enumerate(rows[0].cells))]
+    columns = [
+        ("algorithm", _algorithm),
+        *((_wrapper(cell.wrapper), verdict(i)) for i, cell in enumerate(rows[0].cells)),
+    ]
     cells = [cell for row in rows for cell in row.cells]
     shown = {cell.verdict for cell in cells}
     legend = [", ".join(f"{symbol} {name}" for name, symbol in SYMBOLS.items() if name in shown)]

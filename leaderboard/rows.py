@@ -72,7 +72,8 @@ class LeaderboardRow:
     ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
     budget; ``to_target`` the reward queries at which a run first had ``Head.target``, or the budget for one of those
     that never had, which all but ``reached`` are: then it is a lower bound. A cell is
-    ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says.
+    ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says. A
+    ``control`` is of a wrapper that stands in for a part of another; it has no rank.
     """
 
     algorithm: str
@@ -98,6 +99,7 @@ class LeaderboardRow:
     reached: int = 0
     over_optimised: bool = False
     lacking: tuple[int, ...] = ()
+    control: bool = False
 
 
 @dataclass(frozen=True)

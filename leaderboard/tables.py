@@ -191,8 +191,9 @@ def _tables(
     cells = cells_of(finished, pretrained)
     beside = cells_of(baselines, {})
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
-    target, matched = levels(context, cells)
-    ranks = ranks_of(context, cells)
+    compared = [cell for cell in cells if not cell.control]
+    target, matched = levels(context, compared)
+    ranks = ranks_of(context, compared)
     wanted = planned.union(*(cell.seeds for cell in cells))
     rows = [
         replace(

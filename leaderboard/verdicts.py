@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, labels, names_of, wrapper_order
+from b2bench.leaderboard.cells import CONTROLS, WRAPPERS, Cell, Run, labels, names_of, wrapper_order
 from b2bench.leaderboard.rows import ALPHA, AblationRow, CompatibilityCell, CompatibilityRow, Context, Verdict
 from b2bench.leaderboard.stats import Effects, Paired, detectable, equivalent, factorial, holm, paired
 
@@ -91,7 +91,8 @@ def compatibility(
 ) -> tuple[CompatibilityRow, ...]:
     """Each wrapper against vanilla of the same algorithm and settings, vanilla against the pretrained model.
 
-    Where vanilla was not run, all are against the pretrained model.
+    Where vanilla was not run, all are against the pretrained model. Controls are a family of comparisons of their own,
+    so that running them changes no verdict of the others.
     """
     started = {names_of(run.row) for run in incomplete}
     others = {name for variant in variants for name in variant.cells} | {name for _, name in (*started, *refused)}
@@ -126,13 +127,22 @@ def compatibility(
                 )
             )
         rows.append(row)
-    family = [cell.delta for row in rows for cell in row if cell.delta]
-    tested, adjusted = sum(delta.p is not None for delta in family), iter(_adjusted(family))
+    families = {
+        control: [cell.delta for row in rows for cell in row if cell.delta and (cell.wrapper in CONTROLS) == control]
+        for control in (False, True)
+    }
+    tested = {control: sum(delta.p is not None for delta in family) for control, family in families.items()}
+    adjusted = {control: iter(_adjusted(family)) for control, family in families.items()}
+
+    def judged(cell: CompatibilityCell) -> CompatibilityCell:
+        control = cell.wrapper in CONTROLS
+        return _judged(cell, next(adjusted[control]), tested[control], margin) if cell.delta else cell
+
     return tuple(
         CompatibilityRow(
             variant.algorithm,
             variant.label,
-            tuple(_judged(cell, next(adjusted), tested, margin) if cell.delta else cell for cell in row),
+            tuple(judged(cell) for cell in row),
         )
         for variant, row in zip(variants, rows, strict=True)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 
 from b2bench.cli.options import DEFAULT_DB, AsJson, Db, Plugin
 from b2bench.cli.output import print_json, stderr, stdout
-from b2bench.config.choices import Choices, resolved
+from b2bench.config.choices import Choices, resolved, uncontrolled
 from b2bench.errors import Refused, UserError
 
 
@@ -132,7 +132,10 @@ def _planned(
     values |= parse_assignments(assignments)
     if "algo" not in texts and preset is None:
         raise UserError(f"no algorithm is named; try --algo with {', '.join(Registry('algorithm').names())}, or all")
-    everything = {"algo": Registry("algorithm").names, "wrapper": Registry("wrapper").names}
+    everything: dict[str, Callable[[], list[str]]] = {
+        "algo": Registry("algorithm").names,
+        "wrapper": lambda: uncontrolled(Registry("wrapper")),
+    }
     choices: dict[str, list[Any]] = {"seed": parse_seeds(str(texts.pop("seeds", "0")))}
     for name, text in texts.items():
         choices[name] = parse_list(name, text, everything[name]() if name in everything else ())

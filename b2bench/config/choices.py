@@ -11,6 +11,7 @@ from b2bench.errors import UserError
 
 if TYPE_CHECKING:  # --help does without it
     from b2bench.config.run import RunConfig
+    from b2bench.registry import Registry
 
 DEFAULTS: dict[str, Any] = {
     "algo": None,
@@ -121,6 +122,11 @@ def resolved(choices: Choices) -> RunConfig:
     )
 
 
+def uncontrolled(registry: Registry) -> list[str]:
+    """Return the names of a registry without controls: what *all* stands for."""
+    return [name for name in registry.names() if not getattr(registry.get(name), "control", "")]
+
+
 def grid(choices: Choices) -> tuple[list[RunConfig], int | None]:
     """Resolve a run of every cell, where an algorithm or wrapper that nobody names is all; and a preset's seeds."""
     from b2bench.config.presets import load_preset
@@ -132,6 +138,6 @@ def grid(choices: Choices) -> tuple[list[RunConfig], int | None]:
     cells = [
         replace(choices, algo=algo, wrapper=wrapper)
         for algo in ([named["algo"]] if named.get("algo") else registries["algorithm"].names())
-        for wrapper in ([named["wrapper"]] if named.get("wrapper") else registries["wrapper"].names())
+        for wrapper in ([named["wrapper"]] if named.get("wrapper") else uncontrolled(registries["wrapper"]))
     ]
     return [resolved(cell) for cell in cells], known.seeds if known else None

@@ -47,6 +47,8 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
         if name in registry.origins:
             cls = registry.get(name)
             properties = dict(getattr(cls, "properties", {}))
+            if control := getattr(cls, "control", ""):
+                properties["control of"] = control
             origin = registry.origins[name].where
             return {"kind": kind, "name": name, "from": origin, "properties": properties, **_explained(cls)}
         known += registry.names()

@@ -50,6 +50,8 @@ def _plugin_row(registry: Registry, name: str) -> Row:
         return {"name": name, "summary": f"does not load: {_one_line(error)}", "from": origin.where}
     settings = {p.name: p.default for p in hyperparameters(cls)}
     row = {"name": name, "summary": _summary(cls), **getattr(cls, "properties", {})}
+    if control := getattr(cls, "control", ""):
+        row["control of"] = control
     return {**row, "hyperparameters": settings, "from": origin.where}
 
 

@@ -20,7 +20,7 @@ from b2bench.seeding import generator
 from b2bench.text import described
 from b2bench.types import Conditioning
 from b2bench.update import minibatch_count, trained_steps
-from b2bench.wrappers import Branching, Independent
+from b2bench.wrappers import Extremes, Independent
 
 ASSUMED_FLOPS = {"gpu": 20e12, "cpu": 40e9}
 """Operations a second that hours are estimated by where no throughput is given. Of a GPU assumed, measured on none. Of
@@ -134,9 +134,9 @@ def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
     groups = n // (leaves if leaves > 1 else settings.samples)
     if config.algorithm.pairs:  # one of each group, unless all its rewards are equal
         return 0, groups if settings.samples > 1 else 0
-    if isinstance(config.wrapper, Branching) and config.wrapper.keep == "extremes":
+    if isinstance(config.wrapper, Extremes) and config.wrapper.keep == "extremes":
         return 0, min(2, settings.samples) * groups
-    if isinstance(config.wrapper, Independent | Branching):
+    if isinstance(config.wrapper, Independent | Extremes):
         return n, n
     return 0, n
 

@@ -13,6 +13,7 @@ from b2bench.plugins.contract import Checker, changes, check_hyperparameters, co
 from b2bench.plugins.toy import PROMPTS
 from b2bench.seeding import generator
 from b2bench.types import Conditioning, Interval, Trajectories
+from b2bench.wrappers import selected
 
 LENGTHS = ((1, 1), (1, 4), (3, 2), (10, 20), (100, 20), (7, 50))  # rounds, T
 
@@ -43,6 +44,9 @@ def check_wrapper(cls: type, checker: Checker) -> None:
     checker.run("can be made with its defaults", lambda: cls() and None, needed=True)
     wrapper: Any = cls()
 
+    def choose(found: Trajectories) -> Any:
+        return selected(wrapper, found, generator(0, "selection"))
+
     def intervals() -> None:
         for rounds, steps in LENGTHS:
             for number in range(rounds):
@@ -67,7 +71,7 @@ def check_wrapper(cls: type, checker: Checker) -> None:
 
     def select() -> None:
         for name, found in cases():
-            kept = wrapper.select(found)
+            kept = choose(found)
             expect(isinstance(kept, Tensor), f"select is a {type(kept).__name__} on {name}; return a bool tensor")
             good = kept.dtype == torch.bool and kept.shape == (len(found),)
             shape = f"{kept.dtype} {tuple(kept.shape)}"
@@ -75,12 +79,12 @@ def check_wrapper(cls: type, checker: Checker) -> None:
 
     def keeps() -> None:
         name, found = next(cases())
-        expect(bool(wrapper.select(found).any()), f"select keeps none of {name}: nothing would be trained on")
+        expect(bool(choose(found).any()), f"select keeps none of {name}: nothing would be trained on")
 
     def mutation() -> None:
         for name, found in cases():
             given = copy_of(found)
-            wrapper.select(given)
+            choose(given)
             changed = changes(found, given)
             expect(not changed, f"select changed trajectories.{', trajectories.'.join(changed)} on {name}")
 
@@ -88,9 +92,12 @@ def check_wrapper(cls: type, checker: Checker) -> None:
         def once(seed: int) -> list[Any]:
             with global_seed(seed):
                 found = [wrapper.interval(i, rounds, steps) for rounds, steps in LENGTHS for i in range(rounds)]
-                return [*found, *(wrapper.select(made).tolist() for _, made in cases())]
+                return [*found, *(choose(made).tolist() for _, made in cases())]
 
-        expect(once(1) == once(2), "two calls gave two answers; a wrapper draws no random numbers and keeps no state")
+        expect(
+            once(1) == once(2),
+            "two calls gave two answers; a wrapper keeps no state, and draws from the generator that its select takes",
+        )
 
     sound = checker.run("interval lies within the steps", intervals)
     checker.run("leaves divide the samples", leaves, needed=True)

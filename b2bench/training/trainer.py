@@ -44,6 +44,7 @@ from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
 from b2bench.types import Trajectories
 from b2bench.update import update
+from b2bench.wrappers import selected
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
@@ -294,7 +295,7 @@ class Trainer:
             )
         trajectories.reward = reward
         trajectories.advantage = self.advantage(reward, trajectories.prompts)
-        selected = config.wrapper.select(trajectories)
+        kept = selected(config.wrapper, trajectories, generator(config.seed, "selection", self.round))
         self.listener.stage(f"round {self.round + 1}: optimising")
         calls = self.policy.calls
         report = update(
@@ -302,7 +303,7 @@ class Trainer:
             config.algorithm,
             self.optimizer,
             trajectories,
-            selected,
+            kept,
             transitions_per_step=settings.transitions_per_step,
             epochs=settings.passes,
             optimizer_steps=settings.fixed_steps,

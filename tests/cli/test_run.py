@@ -409,7 +409,7 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
     monkeypatch.chdir(tmp_path)
     for what, names in {
         "algorithms": {"ddpo", "pg", "dpo", "dpok"},
-        "wrappers": {"vanilla", "bpt", "bs", "b2"},
+        "wrappers": {"vanilla", "bpt", "bs", "b2", "spread", "random2"},
         "rewards": {"clipscore", "bertscore", "success"},
         "prompts": {"template1", "template2", "template3", "pocket-template2", "pocket-template3"},
         "backbones": {"pocket", "sd14"},

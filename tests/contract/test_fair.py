@@ -20,6 +20,7 @@ from b2bench.registry import Registry
 from b2bench.seeding import generator
 from b2bench.types import Conditioning, Trajectories
 from b2bench.update import update
+from b2bench.wrappers import selected
 
 ALGORITHMS, WRAPPERS = Registry("algorithm").names(), Registry("wrapper").names()
 
@@ -91,7 +92,7 @@ def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
             counting,
             torch.optim.SGD(policy.parameters(), lr=0.0),
             found,
-            config.wrapper.select(found),
+            selected(config.wrapper, found, generator(0, "selection", round)),
             transitions_per_step=settings.transitions_per_step,
             epochs=settings.passes,
             optimizer_steps=settings.fixed_steps,

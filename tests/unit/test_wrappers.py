@@ -1,14 +1,17 @@
-"""The four wrappers: which steps they train, where they branch, and what they let through to the loss."""
+"""The four wrappers and two controls: which steps they train, where they branch, and what reaches the loss."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from b2bench.leaderboard.cells import CONTROLS, WRAPPERS
 
+from b2bench.registry import Registry
+from b2bench.seeding import generator
 from b2bench.types import Interval, Trajectories
 from b2bench.update import update
-from b2bench.wrappers import B2, BPT, BS, Vanilla
+from b2bench.wrappers import B2, BPT, BS, Random2, Spread, Vanilla, selected
 
 Scored = Callable[..., Trajectories]
 
@@ -120,3 +123,65 @@ def test_nothing_kept_is_a_round_without_a_step(
     assert report.optimizer_steps == 0
     assert report.kept.tolist() == [False] * 4
     assert torch.equal(adapter_vector(policy), before)
+
+
+# -- controls ----------------------------------------------------------------------------------------------
+
+
+def made_up(scored: Scored, round: int, draws: int = 48, samples: int = 5) -> Trajectories:
+    n = draws * samples
+    rewards = torch.randn(n, generator=generator(0, "made up", round))
+    return scored(rewards.tolist(), [i // samples for i in range(n)])
+
+
+def test_random2_keeps_as_many_as_b2_would_and_others(scored: Scored) -> None:
+    for round in range(5):
+        found, rule = made_up(scored, round), B2(best=0.3, worst=-0.7)
+        kept = selected(Random2(best=0.3, worst=-0.7), found, generator(0, "selection", round))
+        assert kept.sum() == rule.select(found).sum() > 0
+        assert not torch.equal(kept, rule.select(found))
+    assert selected(Random2(keep="all"), found, generator(0, "selection", 0)).all()
+
+
+def test_what_random2_chooses_depends_on_seed_and_round_alone(scored: Scored) -> None:
+    def kept(rewards: int, seed: int, round: int, **values: float) -> set[int]:
+        found = selected(Random2(**values), made_up(scored, rewards), generator(seed, "selection", round))
+        return set(found.nonzero().flatten().tolist())
+
+    assert kept(0, 0, 0) == kept(0, 0, 0)
+    one, other = sorted((kept(0, 0, 0), kept(1, 0, 0)), key=len)  # other rewards: only how many are kept differs
+    assert one <= other
+    assert kept(0, 0, 0, best=2.0) < kept(0, 0, 0)
+    assert len({frozenset(kept(0, seed, round)) for seed in (0, 1) for round in (0, 1)}) == 4
+
+
+def test_random2_branches_and_trains_as_b2_and_spread_selects_as_bs_without_branching(scored: Scored) -> None:
+    assert (Random2().leaves(5), Spread().leaves(5)) == (5, 1)
+    assert [Random2().interval(i, 10, 20) for i in range(10)] == [B2().interval(i, 10, 20) for i in range(10)]
+    assert Spread().interval(0, 10, 20) == Interval(0, 20)
+    found = made_up(scored, 0)
+    assert torch.equal(Spread().select(found), BS().select(found))
+    assert 0 < Spread().select(found).sum() < len(found)
+    with pytest.raises(ValueError, match="generator"):
+        Random2().select(found)
+
+
+def test_a_select_that_takes_no_generator_goes_on_working(scored: Scored) -> None:
+    class Old:
+        def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
+            return Interval(0, num_steps)
+
+        def leaves(self, samples: int) -> int:
+            return 1
+
+        def select(self, trajectories: Trajectories) -> torch.Tensor:
+            return torch.ones(len(trajectories), dtype=torch.bool)
+
+    assert selected(Old(), made_up(scored, 0), generator(0, "selection")).all()
+
+
+def test_a_report_knows_the_controls() -> None:
+    registry = Registry("wrapper")
+    controls = [name for name in registry.names() if getattr(registry.get(name), "control", "")]
+    assert sorted(controls) == sorted(CONTROLS)
+    assert sorted(WRAPPERS) == sorted(set(registry.names()) - set(controls))

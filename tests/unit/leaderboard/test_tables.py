@@ -49,6 +49,26 @@ def text_of(found: list[Tables], width: int = 100) -> str:
     return stream.getvalue()
 
 
+def test_controls_stand_below_the_others_without_a_rank(rows: Rows) -> None:
+    factorial_rows(rows)
+    alone = rows.one()
+    for seed in range(4):
+        rows.add("ddpo", "random2", seed, {0: 0.6 + 0.01 * seed, 500: 0.9, 1000: 0.9 + 0.01 * seed})
+    found = rows.one()
+    assert [row.wrapper for row in found.leaderboard] == ["b2", "bpt", "bs", "vanilla", "random2", "-"]
+    control = row_of(found, "ddpo", "random2")
+    assert (control.control, control.ranks) == (True, None)
+    assert [row.ranks for row in found.leaderboard[:4]] == [row.ranks for row in alone.leaderboard[:4]]
+    assert (found.head.target, found.head.matched) == (alone.head.target, alone.head.matched)
+    assert found.ablation == alone.ablation
+    assert found.compatibility[0].cells[:4] == alone.compatibility[0].cells
+    assert found.compatibility[0].cells[4].delta is not None
+    text = " ".join(text_of([found], 200).split())
+    assert "ddpo random2 (control)" in text
+    assert "control: stands in for a part of a wrapper" in text
+    assert "control" not in text_of([alone], 200)
+
+
 def test_the_last_evaluation_counts_and_not_the_best(rows: Rows) -> None:
     for seed, last in enumerate([0.70, 0.72, 0.71]):
         rows.add("ddpo", "b2", seed, {0: 0.60 + 0.01 * seed, 500: 0.95, 1000: last})
