@@ -16,6 +16,8 @@ from b2bench.text import visible
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
 CONTROLS = ("spread", "random2")
 """Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
+PAIRED = ("dpo",)
+"""Algorithms that learn from the best and worst of each group, whatever a wrapper selects."""
 NO_SETTING = (
     "seed",
     "found",

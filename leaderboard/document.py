@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from b2bench.leaderboard.cells import CONTROLS
+from b2bench.leaderboard.cells import CONTROLS, PAIRED
 from b2bench.leaderboard.grid import (
     ALWAYS,
     MEASURES,
@@ -239,6 +239,7 @@ def _ablation(group: Tables) -> Grid:
     ]
     legend = ["effect on alignment of BPT, of BS, and of both beyond their sum"]
     legend.append("p: paired t-test over seeds, Holm over the table")
+    legend += [f"{text}; its BS effect is that of the shared prefix alone" for text in _unselective(rows)]
     return _grid("ablation", "Ablation", columns, rows, [*(legend if rows else ()), *absent])
 
 
@@ -284,8 +285,15 @@ def _compatibility(group: Tables) -> Grid:
         legend.append("† failed runs, counted with their last evaluation")
     if any(cell.baseline == "pretrained" and cell.wrapper != "vanilla" for cell in cells):
         legend.append("* against the pretrained model, for want of vanilla")
+    legend += [f"{text}, under every wrapper" for text in _unselective(rows)]
     legend += refusals(group)
     return _grid("compatibility", "Compatibility", columns, rows, legend)
+
+
+def _unselective(rows: Iterable[Any]) -> list[str]:
+    """Say of each algorithm on pairs that it ignores what a wrapper selects."""
+    names = sorted({row.algorithm for row in rows} & {*PAIRED})
+    return [f"{name} ignores selection: it trains on the best and worst of each group" for name in names]
 
 
 def refusals(group: Tables) -> list[str]:

@@ -16,7 +16,7 @@ from b2bench.config.presets import Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.resolve import own_checkpoint
 from b2bench.config.settings import Settings
-from b2bench.describe.listing import LISTS, Row, docstring, plain, utc_now
+from b2bench.describe.listing import LISTS, Row, docstring, plain, properties_of, utc_now
 from b2bench.errors import UserError
 from b2bench.hyperparameters import hyperparameters
 from b2bench.leaderboard.evaluations import comparable
@@ -46,11 +46,8 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
     for kind, registry in registries.items():
         if name in registry.origins:
             cls = registry.get(name)
-            properties = dict(getattr(cls, "properties", {}))
-            if control := getattr(cls, "control", ""):
-                properties["control of"] = control
             origin = registry.origins[name].where
-            return {"kind": kind, "name": name, "from": origin, "properties": properties, **_explained(cls)}
+            return {"kind": kind, "name": name, "from": origin, "properties": properties_of(cls), **_explained(cls)}
         known += registry.names()
     if name in (names := prompt_set_names()):
         return _describe_prompts(load_prompts(name))

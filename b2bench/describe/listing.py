@@ -49,10 +49,18 @@ def _plugin_row(registry: Registry, name: str) -> Row:
     except Exception as error:  # one broken plugin hides no other
         return {"name": name, "summary": f"does not load: {_one_line(error)}", "from": origin.where}
     settings = {p.name: p.default for p in hyperparameters(cls)}
-    row = {"name": name, "summary": _summary(cls), **getattr(cls, "properties", {})}
-    if control := getattr(cls, "control", ""):
-        row["control of"] = control
+    row = {"name": name, "summary": _summary(cls), **properties_of(cls)}
     return {**row, "hyperparameters": settings, "from": origin.where}
+
+
+def properties_of(cls: type) -> dict[str, str]:
+    """Return the properties that a plugin names, and what follows from its class: control of what, no selection."""
+    found = dict(getattr(cls, "properties", {}))
+    if control := getattr(cls, "control", ""):
+        found["control of"] = control
+    if getattr(cls, "pairs", False):
+        found["selection"] = "ignored: pairs of every group"
+    return found
 
 
 def _prompts_row(name: str) -> Row:

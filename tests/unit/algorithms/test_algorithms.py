@@ -288,6 +288,30 @@ def test_dpos_loss_stays_within_its_bounds(shift: float, sign: int, pairs: Pair,
     assert metrics["accuracy"].tolist() == [float(shift > 0)] * 8
 
 
+@pytest.mark.parametrize(("nats", "eps"), [(0.1, 0.1), (10_000.0, 0.001)])
+def test_dpos_clamp_in_nats_takes_the_place_of_the_one_per_dimension(
+    nats: float, eps: float, policy: Any, pairs: Pair, algorithm: Any
+) -> None:
+    """The least of these ratios lies outside of 0.1 nats and the greatest inside of 10,000, whatever eps is."""
+    with torch.no_grad():
+        loss, metrics = algorithm("dpo", beta=2.0, eps=eps, clip_nats=nats).loss(policy, pairs)
+        log_rho = []
+        for rows in pairs_of(pairs):
+            ours = policy.transition(rows.cond, rows.latents, rows.step).log_prob(rows.next_latents)
+            with policy.reference():
+                theirs = policy.transition(rows.cond, rows.latents, rows.step).log_prob(rows.next_latents)
+            log_rho.append((ours - theirs) * policy.latent_size)
+    margin = 2.0 * (log_rho[0].clamp(-nats, nats) - log_rho[1].clamp(-nats, nats)) / policy.latent_size
+    assert float(loss) == pytest.approx(float(-torch.nn.functional.logsigmoid(margin).mean()), rel=1e-5)
+    assert metrics["clipped"].tolist() == [float(nats < 1)] * 8
+
+
+@pytest.mark.parametrize("nats", [0.0, -1.0])
+def test_dpo_refuses_a_clamp_that_lets_nothing_through(nats: float, algorithm: Any) -> None:
+    with pytest.raises(ValueError, match=r"clip_nats = .* try none"):
+        algorithm("dpo", clip_nats=nats)
+
+
 def test_dpos_gradient_points_to_the_winner(pairs: Pair, algorithm: Any) -> None:
     for x in (0.01, -0.01):
         ends = Pair(

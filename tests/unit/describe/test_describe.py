@@ -102,6 +102,12 @@ def test_a_wrong_list_suggests_the_right_one() -> None:
         listing("algorithm", NOWHERE, [])
 
 
+def test_an_algorithm_on_pairs_says_that_it_ignores_selection() -> None:
+    found = {name: description(name, NOWHERE, [])["properties"] for name in Registry("algorithm").names()}
+    assert [name for name, properties in found.items() if "selection" in properties] == ["dpo"]
+    assert "ignored" in printed(description("dpo", NOWHERE, []))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_has_every_hyperparameter(kind: Any) -> None:
     for name in Registry(kind).names():

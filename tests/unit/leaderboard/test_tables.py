@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.rows import Tables
@@ -19,6 +20,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 from synthetic import Rows
 
+from b2bench.registry import Registry
 from b2bench.store.store import Store
 
 
@@ -67,6 +69,21 @@ def test_controls_stand_below_the_others_without_a_rank(rows: Rows) -> None:
     assert "ddpo random2 (control)" in text
     assert "control: stands in for a part of a wrapper" in text
     assert "control" not in text_of([alone], 200)
+
+
+def test_an_algorithm_on_pairs_is_said_to_ignore_selection(rows: Rows) -> None:
+    factorial_rows(rows)
+    assert "ignores selection" not in text_of([rows.one()], 300)
+    for run in rows.runs:
+        run["algorithm"] = "dpo"
+    text = " ".join(text_of([rows.one()], 300).split())
+    assert "best and worst of each group; its BS effect is that of the shared prefix alone" in text  # ablation
+    assert "best and worst of each group, under every wrapper" in text  # compatibility
+
+
+def test_a_report_knows_the_algorithms_on_pairs() -> None:
+    registry = Registry("algorithm")
+    assert [name for name in registry.names() if registry.get(name).pairs] == [*PAIRED]  # type: ignore[attr-defined]
 
 
 def test_the_last_evaluation_counts_and_not_the_best(rows: Rows) -> None:
