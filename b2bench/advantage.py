@@ -13,9 +13,13 @@ from b2bench.types import Trajectories
 class PromptAdvantage:
     """Per-prompt z-score over this round and up to ``history`` earlier rounds of the same prompt.
 
-    A = clip((r - mean) / (std + 1e-8), +-clip), population std over the prompt's rewards of these rounds;
-    with fewer than two of them the statistics of the whole round serve. Source: B2-DiffuRL's public code
-    (this round and up to 8 earlier). Differs from ddpo-pytorch, which buffers 16 or 32 rewards.
+    A = clip((r - mean) / (std + epsilon), +-clip), population std over the prompt's rewards of these rounds;
+    with fewer than two of them the statistics of the whole round serve. epsilon = min(1e-8, 1e-5 std), so that
+    an advantage changes by 1e-5 of itself at most if rewards are given in another unit. ``history`` counts the
+    earlier rounds that drew the prompt.
+    Source: B2-DiffuRL (arXiv 2503.11240), appendix D.1, and its public code. Differs from that code, whose
+    standard deviation divides by n - 1, and whose history is the last 8 rounds, whether or not they drew the
+    prompt; and from ddpo-pytorch, which buffers 16 or 32 rewards.
     """
 
     def __init__(self, history: int, clip: float) -> None:
@@ -36,8 +40,9 @@ class PromptAdvantage:
             known = torch.tensor([*now, *past], dtype=torch.float64)
             if len(known) < 2:
                 known = reward
-            std = known.std(correction=0)
-            advantage[rows] = (reward[rows] - known.mean()) / (std + 1e-8) if std > 0 else 0.0
+            if known.min() < known.max():  # not std > 0: rounding gives equal rewards one, of some 1e-17
+                std = known.std(correction=0)
+                advantage[rows] = (reward[rows] - known.mean()) / (std + min(1e-8, 1e-5 * float(std)))
             if self.history:
                 self._past[prompt].append(now)
         return advantage.clamp(-self.clip, self.clip).float()

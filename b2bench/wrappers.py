@@ -11,7 +11,7 @@
 A control takes the place of one part of a wrapper, so that what the part does can be told from what comes with it:
 selection from keeping less, and from branching. Reports set controls apart.
 
-Source: B2-DiffuRL (arXiv 2503.11240), sections 4.1 (BPT) and 4.2 (BS), and its public code.
+Source: B2-DiffuRL (arXiv 2503.11240), sections 3.2 (BPT) and 3.3 (BS), and its public code.
 """
 
 from __future__ import annotations

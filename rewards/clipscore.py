@@ -1,4 +1,4 @@
-"""CLIPScore: cosine similarity of image and prompt under a CLIP model (paper section 5.1)."""
+"""CLIPScore: cosine similarity of image and prompt under a CLIP model (paper, section 4.1)."""
 
 from __future__ import annotations
 

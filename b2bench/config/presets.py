@@ -6,7 +6,7 @@ A preset is a TOML file in the folder ``b2bench/presets``, or any file by its pa
     [options]                        # what the command line calls --backbone, --queries, ...
     queries = { value = 25600, source = "paper, table 1" }
     [set]                            # the harness's settings
-    steps = { value = 20, source = "paper, section 5.1" }
+    steps = { value = 20, source = "paper, section 4.1" }
     [algorithm.ddpo]                 # taken where this algorithm runs; the same for [wrapper.X], [reward.X]
     clip_nats = { value = 1.64, source = "open", why = "what no source says, and what was chosen instead" }
     [choices.100x256.set]            # another named choice, taken by --preset NAME:100x256

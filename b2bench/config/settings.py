@@ -57,7 +57,7 @@ class Settings:
     advantage_clip: float = 5.0
     """Advantages are clipped to plus and minus this many standard deviations"""
     advantage_history: int = 8
-    """Earlier rounds of a prompt that count in its z-score"""
+    """Earlier rounds that drew a prompt and count in its z-score"""
     micro_batch: int = 96
     """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
     train_micro_batch: int = 0

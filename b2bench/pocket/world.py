@@ -1,6 +1,6 @@
 """What can be true in a pocket scene, and how it is said.
 
-The vocabulary of the paper's three prompt templates (section 5.1): an animal and what it does, a coloured fruit
+The vocabulary of the paper's three prompt templates (section 4.1): an animal and what it does, a coloured fruit
 or vegetable, two objects in a spatial relation. A scene is drawn in one of four styles and on a background;
 no caption names either. What a caption leaves open is therefore measurable, which is what makes style collapse
 a number here.

@@ -62,6 +62,21 @@ def test_equal_rewards_have_no_advantage() -> None:
         assert found.tolist() == [0.0] * 5  # not nan
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1e-9, 1e-6, 1e6])
+def test_advantages_do_not_depend_on_the_unit_of_the_reward(unit: float) -> None:
+    rewards, prompts = torch.rand(12, generator=torch.Generator().manual_seed(0)), ["a", "b"] * 6
+    plain, other = PromptAdvantage(8, 5.0)(rewards, prompts), PromptAdvantage(8, 5.0)(rewards * unit, prompts)
+    np.testing.assert_allclose(other, plain, rtol=2e-5)
+    assert plain.abs().min() > 0.01
+
+
+def test_equal_rewards_whose_mean_rounds_have_no_advantage() -> None:
+    equal = torch.tensor([0.1] * 11)
+    known = equal.double()
+    assert PromptAdvantage(8, 5.0)(equal, ["a"] * 11).tolist() == [0.0] * 11
+    assert PromptAdvantage(8, 5.0)(known + 1e-12 * torch.arange(11), ["a"] * 11).abs().max() > 1  # next to equal
+
+
 def test_advantages_are_clipped_on_both_sides() -> None:
     rewards = torch.tensor([0.0] * 99 + [1.0])
     assert PromptAdvantage(0, 5.0)(rewards, ["a"] * 100).max() == 5.0  # sqrt(99) without
