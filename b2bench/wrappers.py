@@ -44,26 +44,41 @@ class BackwardProgressive:
 
     tau = tau_start T + floor(rises i / rounds) (1 - tau_start) T / (rises - 1), in round i: the published
     code's 14 + floor(7 i / 100) of T = 20, written as a fraction of training. It reaches T in the last
-    of the ``rises`` equal parts.
+    of the ``rises`` equal parts. With ``schedule_rounds`` it is the schedule of a run of so many rounds, of which
+    this run does the first: the public code's is 100 rounds long.
     """
 
     tau_start: float = 0.7
     """Share of the T steps that is trained in the first round (0 < tau_start <= 1)"""
     rises: int = 7
     """Number of equal parts of training; the trained share grows from one to the next"""
+    schedule_rounds: int | None = None
+    """Rounds that the whole schedule takes, of which a shorter run does the first; none: the rounds of the run"""
 
     def __post_init__(self) -> None:
         if not 0 < self.tau_start <= 1:
             raise ValueError(f"tau_start = {self.tau_start} is outside (0, 1]")
         if self.rises < 1:
             raise ValueError(f"rises = {self.rises} is below 1")
+        if self.schedule_rounds is not None and self.schedule_rounds < 1:
+            raise ValueError(f"schedule_rounds = {self.schedule_rounds} is below 1; try none, the rounds of the run")
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
         """Return ``[T - tau, T)``."""
-        part = self.rises * round // rounds
+        part = self.rises * round // (self.schedule_rounds or rounds)
         share = part / (self.rises - 1) if self.rises > 1 else 0.0
         tau = self.tau_start + (1 - self.tau_start) * min(share, 1.0)
         return Interval(num_steps - max(1, int(tau * num_steps + 1e-9)), num_steps)
+
+    def notice(self, rounds: int, num_steps: int) -> str | None:
+        """Say that a run of so many rounds ends before tau reaches T, unless a longer schedule was asked for."""
+        trained = len(self.interval(rounds - 1, rounds, num_steps))
+        if trained == num_steps or self.schedule_rounds is not None:
+            return None
+        return (
+            f"tau never reaches T: the last of {rounds} rounds trains {trained} of {num_steps} steps; "
+            f"try at least {self.rises} rounds, by more --queries or fewer draws"
+        )
 
 
 @dataclass(kw_only=True)
@@ -86,6 +101,9 @@ class Extremes:
     The best rollout is kept if its advantage is at least ``best``, the worst if it is below ``worst``,
     independently: a group gives 0, 1 or 2 rollouts. Differs from the paper: its equation 5 has the
     threshold 0, its public code +-0.5; the code's is the default here.
+    A threshold says little in the first round that draws a prompt: there an advantage rests on the K rewards of
+    one group, and of five the best is never below +0.5 nor the worst above -0.5, so all extremes are kept. The
+    public code has some 28 rewards of a prompt there (1,280 images of 45 prompts).
     """
 
     best: float = 0.5
@@ -161,7 +179,11 @@ class BS(FullInterval, Branching):
 
 @wrapper
 class B2(BackwardProgressive, Branching):
-    """BPT + BS: the paper's B2-DiffuRL."""
+    """BPT + BS: the paper's B2-DiffuRL.
+
+    In the first round that draws a prompt, its extremes are kept whatever the thresholds: with one branch of five
+    leaves the best is never below +0.5. From the second on, earlier rounds count.
+    """
 
     properties: ClassVar[Mapping[str, str]] = {
         "steps": "last tau, growing to T",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from b2bench.leaderboard.cells import CONTROLS, WRAPPERS
 
+from b2bench.advantage import PromptAdvantage
 from b2bench.registry import Registry
 from b2bench.seeding import generator
 from b2bench.types import Interval, Trajectories
@@ -103,6 +104,37 @@ def test_ties(scored: Scored) -> None:
 
 
 @pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("wrapper", [BPT, B2, Random2])
+def test_too_few_rounds_for_the_schedule_are_said(wrapper: type[B2]) -> None:
+    for rounds in range(1, 30):
+        reached = wrapper().interval(rounds - 1, rounds, 20) == Interval(0, 20)
+        assert reached == (rounds >= 7) == (wrapper().notice(rounds, 20) is None)
+    text = wrapper().notice(6, 20) or ""
+    assert "the last of 6 rounds trains 19 of 20 steps; try at least 7 rounds" in text
+    assert wrapper(tau_start=1.0).notice(1, 20) is None
+    assert wrapper(schedule_rounds=100).notice(1, 20) is None  # as asked for
+
+
+def test_the_first_draw_of_a_prompt_keeps_all_extremes(scored: Scored) -> None:
+    """What the docstring says: with five rewards the thresholds of the public code hold nothing back."""
+    for round in range(20):
+        n, draw = 240, generator(0, "heavy tails", round)
+        rewards = torch.randn(n, generator=draw) ** 3
+        prompts = [str(i // 5) for i in range(n)]
+        found = scored(rewards.tolist(), [i // 5 for i in range(n)])
+        found.advantage = PromptAdvantage(8, 5.0)(rewards, prompts)
+        assert B2().select(found).sum() == 2 * n // 5
+
+
+def test_a_longer_schedule_is_done_in_part() -> None:
+    for rounds in (1, 20, 100):
+        whole = [B2().interval(i, 100, 20) for i in range(rounds)]
+        assert [B2(schedule_rounds=100).interval(i, rounds, 20) for i in range(rounds)] == whole
+    assert B2(schedule_rounds=3).interval(90, 100, 20) == Interval(0, 20)  # beyond its end it stays at T
+    with pytest.raises(ValueError, match="schedule_rounds = 0 is below 1; try none"):
+        B2(schedule_rounds=0)
+
+
 def test_nothing_kept_is_a_round_without_a_step(
     pairs: bool, make_policy: Any, roll: Any, adapter_vector: Any, algorithm: Any
 ) -> None:

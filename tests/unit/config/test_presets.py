@@ -11,6 +11,7 @@ from b2bench.config.resolve import from_dict, resolve_preset
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
+from b2bench.estimate.calls import count_calls
 
 NAMES = [
     name for preset in preset_names() for name in (preset, *(f"{preset}:{c}" for c in load_preset(preset).choices))
@@ -47,6 +48,43 @@ def test_the_papers_preset_is_the_papers_experiment() -> None:
     assert config.settings.lora_rank == 4
     other = run("paper:100x256", algo="ddpo", wrapper="b2")
     assert (other.queries, other.rounds) == (25_600, 100)
+
+
+FIGURES = {
+    # preset, algorithm: images a round, optimizer steps of the run, queries a step, wrapper, samples, weight decay
+    ("paper", "ddpo"): (1280, 400, 64, "vanilla", 5, 1e-4),  # run_process.sh: 32 x 8 x 5 images; 128 a step, twice
+    ("paper:first20", "ddpo"): (1280, 400, 64, "vanilla", 5, 1e-4),
+    ("paper:100x256", "ddpo"): (256, 400, 64, "vanilla", 4, 1e-4),
+    ("ddpo-pytorch", "ddpo"): (256, 200, 128, "vanilla", 4, 1e-4),  # two gradient updates a round of 256
+    ("d3po", "dpo"): (40, 12_800, 2, "bs", 2, 1e-4),  # config/base.py: 2 x 10 pairs an epoch, one pair a step
+    ("dpok", "dpok"): (10, 12_800, 2, "vanilla", 2, 0.0),  # README: --g_batch_size 10; p_step 5, adam_weight_decay 0
+    ("pocket", "ddpo"): (240, 480, 5, "vanilla", 5, 1e-4),  # docs/pocket.md
+}
+
+
+def test_every_preset_has_its_figures() -> None:
+    assert {name for name, _ in FIGURES} == set(NAMES)
+
+
+@pytest.mark.parametrize(("name", "algo"), FIGURES)
+def test_a_preset_has_the_figures_of_its_source(name: str, algo: str) -> None:
+    images, steps, queries_per_step, wrapper, samples, weight_decay = FIGURES[name, algo]
+    config = run(name, algo=algo)
+    settings = config.settings
+    assert settings.draws * settings.samples == images
+    assert count_calls(config).optimizer_steps[1] == steps
+    assert config.queries / steps == queries_per_step
+    assert (config.wrapper_name, settings.samples, settings.weight_decay) == (wrapper, samples, weight_decay)
+
+
+def test_the_papers_schedule_is_compressed_and_its_first_twenty_rounds_are_not() -> None:
+    def taus(preset: str, wrapper: str) -> list[int]:
+        config = run(preset, algo="ddpo", wrapper=wrapper)
+        return [len(config.wrapper.interval(i, config.rounds, config.settings.steps)) for i in range(config.rounds)]
+
+    for wrapper in ("bpt", "b2", "random2"):
+        assert taus("paper:first20", wrapper) == [14] * 15 + [15] * 5
+        assert taus("paper", wrapper) == [14 + 7 * i // 20 for i in range(20)]
 
 
 def test_the_pocket_preset_is_the_defaults() -> None:
