@@ -66,8 +66,9 @@ class Wrapper(Protocol):
     """Three small policies: which steps are trained, how many leaves a branch has, what reaches the loss.
 
     Optional: ``refuses(algorithm) -> str | None``, why an algorithm cannot be trained under it; a second argument
-    ``generator`` of ``select``, if it draws: a CPU generator of (seed, round); and a class attribute ``control``, a
-    text, which says what the wrapper is a control of: ``b2bench show`` prints it, and ``--wrapper all`` leaves it out.
+    ``generator`` of ``select``, if it draws: a CPU generator of (seed, round); ``notice(rounds, num_steps) -> str |
+    None``, what whoever starts a run of so many rounds should be told; and a class attribute ``control``, a text,
+    which says what the wrapper is a control of: ``b2bench show`` prints it, and ``--wrapper all`` leaves it out.
     """
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:

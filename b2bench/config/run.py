@@ -55,6 +55,13 @@ class RunConfig:
         total = self.queries // self.settings.samples
         return min(self.settings.draws, total - round * self.settings.draws)
 
+    @property
+    def notices(self) -> list[str]:
+        """What whoever starts the run should know of it: that its wrapper needs more rounds, say."""
+        notice = getattr(self.wrapper, "notice", None)
+        text = notice(self.rounds, self.settings.steps) if notice else None
+        return [f"{self.wrapper_name}: {text}"] if text else []
+
     def milestone(self, queries: int) -> int:
         """Return how many evaluations after the first are due after so many reward queries."""
         return queries * (self.settings.eval_points - 1) // self.queries

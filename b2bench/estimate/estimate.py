@@ -194,6 +194,7 @@ def estimate(
         for precision in ("fp32", "bf16"):
             fits += [_fit(members, footprint, vram, precision, margin) for members in alike.values()]
         warnings = _warnings([members[0] for members in alike.values()], footprint, own, vram * (1 - margin))
+    warnings += dict.fromkeys(text for one in configs for text in one.notices)
     precision = config.settings.precision
     needed = [fit.batches.checkpointing for fit in fits if fit.batches and fit.precision == precision]
     checkpointing = any(needed) or own.checkpointing

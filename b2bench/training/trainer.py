@@ -100,6 +100,10 @@ class Trainer:
         started = time.monotonic()
         first = self.queries
         try:
+            if not first:
+                with plugin_errors(f"wrapper {self.config.wrapper_name}"):
+                    for text in self.config.notices:
+                        self.listener.warned(text)
             while True:
                 if self._evaluation_due():
                     self._evaluate()

@@ -29,6 +29,7 @@ from b2bench.training import runs, trainer
 from b2bench.training.listener import Silent
 from b2bench.training.summary import Summary
 from b2bench.training.trainer import query_noise
+from b2bench.wrappers import B2
 
 # Three draws of three samples in the first round, two in the second: the budget leaves no more.
 DRAWS, SAMPLES, STEPS, TRANSITIONS, QUERIES = 3, 3, 4, 18, 15
@@ -89,6 +90,16 @@ class Finished:
             table: [{name: repr(value) for name, value in row.items() if name not in own} for row in rows]
             for table, rows in tables.items()
         }
+
+
+class Hearing(Silent):
+    """A listener that keeps what it is warned of."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def warned(self, text: str) -> None:
+        self.heard.append(text)
 
 
 def choose(
@@ -224,7 +235,11 @@ def test_wrappers_that_are_switched_off_train_as_vanilla_bit_for_bit(finish: Cal
 def test_cells_differ_in_one_thing(finish: Callable[..., Finished]) -> None:
     """Prompts are the same in every cell of a seed; evaluation noise and the pretrained model in every run."""
     cells = (("ddpo", "vanilla", 0), ("dpo", "b2", 0), ("dpo", "b2", 1))
-    runs = [finish(choose(*cell, queries=9, steps=3)) for cell in cells]
+    hearing = Hearing()
+    runs = [finish(choose(*cell, queries=9, steps=3), hearing) for cell in cells]
+    assert [text for text in hearing.heard if "tau" in text] == 2 * [
+        f"b2: {B2().notice(choose('dpo', 'b2', queries=9).rounds, 3)}"
+    ]
     prompts = [[row["prompt"] for row in run.queries] for run in runs]
     assert prompts[0] == prompts[1] != prompts[2]
     for table in ("evals", "images"):

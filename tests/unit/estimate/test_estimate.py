@@ -13,7 +13,7 @@ from b2bench.config.resolve import resolve, resolve_preset
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.estimate.calls import count_calls, kept_rows, loss_cost, network_parameters
-from b2bench.estimate.estimate import estimate
+from b2bench.estimate.estimate import Estimate, estimate
 from b2bench.estimate.fit import fitting, phase_bytes, resident_bytes
 from b2bench.estimate.footprint import GIB, Line, judges, measure
 from b2bench.registry import Registry
@@ -203,6 +203,16 @@ def test_the_papers_figures() -> None:
 
 
 # -- hours -------------------------------------------------------------------------------------------------
+
+
+def test_too_few_rounds_are_said() -> None:
+    def of(queries: int) -> Estimate:
+        return estimate([pocket("ddpo", wrapper, queries, draws=1) for wrapper in ("vanilla", "bpt", "bs", "b2")])
+
+    few, enough = of(6 * pocket().settings.samples), of(7 * pocket().settings.samples)
+    assert not enough.warnings
+    assert [text.partition(":")[0] for text in few.warnings] == ["bpt", "b2"]
+    assert "at least 7 rounds" in few.warnings[0]
 
 
 def test_hours_follow_the_throughput() -> None:
