@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+FORWARD_AND_BACKWARD = 3
+"""As how many calls of sampling one with a backward pass counts: forward, and back through activations for two more"""
+
+
+def forward_equivalents(without: int, with_gradient: int) -> int:
+    """Return the cost of denoiser calls as one number of calls of sampling, those without a backward pass."""
+    return without + FORWARD_AND_BACKWARD * with_gradient
+
+
+def equivalents_of(round: Mapping[str, int | None]) -> int | None:
+    """Return the forward-equivalents of a row of table ``rounds``; None of one that does not say them."""
+    names = ("denoiser_calls_sampling", "denoiser_calls_training", "denoiser_calls_gradient")
+    sampling, training, gradient = (round.get(name) for name in names)
+    if sampling is None or training is None or gradient is None:
+        return None
+    return forward_equivalents(sampling + training - gradient, gradient)
+
 
 Kind = Literal["score", "inception", "diversity", "divergence"]
 """Of each image; of a set of images, by a classifier; of their spread; of the policy from the pretrained model."""

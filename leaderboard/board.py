@@ -108,6 +108,7 @@ def leaderboard_row(
 
     measures = measures_of({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
     calls = [run.calls for run in cell.runs.values() if run.calls is not None]
+    equivalents = [run.equivalents for run in cell.runs.values() if run.equivalents is not None]
     curves = [cell.runs[seed].curve(context.reward) for seed in seeds]
     reached = [] if target is None else [queries_to_target(*curve, target) for curve in curves]
     trained, heldout = gain(context.reward), gain(HELDOUT)
@@ -134,6 +135,7 @@ def leaderboard_row(
         reached=sum(queries is not None for queries in reached),
         over_optimised=over_optimised(trained, heldout),
         control=cell.control,
+        forward_equivalents=sum(equivalents) / len(equivalents) if len(equivalents) == len(cell.runs) else None,
     )
 
 
@@ -170,4 +172,5 @@ def reference_row(
         0.0,
         0.0,
         reference=True,
+        forward_equivalents=0.0,
     )

@@ -48,6 +48,7 @@ class Run:
     queries: int
     seen: dict[int, dict[str, float]] = field(default_factory=dict)
     calls_at: dict[int, int] = field(default_factory=dict)
+    equivalents: int | None = None
 
     @property
     def failed(self) -> bool:

@@ -165,6 +165,7 @@ def _leaderboard(group: Tables) -> Grid:
         ("seeds", _seeds),
         ("queries", lambda row: Cell(count(row.queries), sort=row.queries)),
         ("denoiser calls", lambda row: Cell(count(row.denoiser_calls), sort=row.denoiser_calls)),
+        ("forward-equivalents", lambda row: Cell(count(row.forward_equivalents), sort=row.forward_equivalents)),
         ("warning", _warning),
     ]
     legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model on the same images"]
@@ -181,6 +182,8 @@ def _leaderboard(group: Tables) -> Grid:
         )
         if not any(row.gain and row.gain.low is not None and row.gain.low > 0 for row in rows):
             legend.append("queries to target: no gain is beyond its interval")
+    if any(row.forward_equivalents for row in rows):
+        legend.append("forward-equivalents: denoiser calls, of which one with a backward pass counts as three")
     if any(row.area and row.area.mean is not None for row in rows):
         legend.append("area under curve: mean over the budget")
     if any(row.headroom for row in rows):

@@ -67,7 +67,8 @@ class LeaderboardRow:
     ``gain`` is against the pretrained model on the same images; ``headroom`` is (alignment - pretrained) / (oracle -
     pretrained), None where the oracle was not measured (``b2bench baseline``). ``failed`` counts failed runs among
     ``seeds``; ``lacking`` are the seeds that it should have and has not. ``queries`` is per run where its numbers
-    were taken, ``denoiser_calls`` per run (sampling and training); both are means over seeds.
+    were taken, ``denoiser_calls`` per run (sampling and training); both are means over seeds, and so are
+    ``forward_equivalents``, the calls where one with a backward pass counts as three.
 
     ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
     budget; ``to_target`` the reward queries at which a run first had ``Head.target``, or the budget for one of those
@@ -100,6 +101,7 @@ class LeaderboardRow:
     over_optimised: bool = False
     lacking: tuple[int, ...] = ()
     control: bool = False
+    forward_equivalents: float | None = None
 
 
 @dataclass(frozen=True)

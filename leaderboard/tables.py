@@ -37,6 +37,7 @@ from b2bench.leaderboard.headroom import rows as headroom_rows
 from b2bench.leaderboard.rows import INCEPTION, MARGIN, Context, Curve, Detail, Head, Incomplete, Tables
 from b2bench.leaderboard.verdicts import Variant, ablation, compatibility, variants_of
 
+from b2bench.metrics import equivalents_of
 from b2bench.text import visible
 
 FINISHED = ("done", "failed")
@@ -76,10 +77,12 @@ def tables(
     calls: dict[str, int] = defaultdict(int)
     queries: dict[str, int] = defaultdict(int)
     spent: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    equivalents: dict[str, list[int | None]] = defaultdict(list)
     for row in rounds:
         parts = (row["denoiser_calls_sampling"], row["denoiser_calls_training"])
         calls[row["run_id"]] += sum(part or 0 for part in parts)
         queries[row["run_id"]] = max(queries[row["run_id"]], row["queries"])
+        equivalents[row["run_id"]].append(equivalents_of(row))
         spent[row["run_id"]].append((row["queries"], sum(part or 0 for part in parts)))
 
     contexts: dict[Context, list[Run]] = defaultdict(list)
@@ -88,7 +91,16 @@ def tables(
         name = row["run_id"]
         mine = dict(values.get(name, {}))
         reached = max(queries.get(name, 0), max(mine, default=0))
-        run = Run(row, mine, calls.get(name), reached, dict(seen.get(name, {})), cumulative(spent.get(name, [])))
+        cost = [part for part in equivalents[name] if part is not None]
+        run = Run(
+            row,
+            mine,
+            calls.get(name),
+            reached,
+            dict(seen.get(name, {})),
+            cumulative(spent.get(name, [])),
+            sum(cost) if cost and len(cost) == len(equivalents[name]) else None,
+        )
         if is_baseline(row):
             baselines[replace(_context(row), budget=None)].append(run)
         else:

@@ -78,6 +78,7 @@ class Rows:
                 "queries": 500 * (number + 1),
                 "denoiser_calls_sampling": 100,
                 "denoiser_calls_training": 50,
+                "denoiser_calls_gradient": 30,
             }
             for number in range(2)
         ]

@@ -138,6 +138,7 @@ class StableDiffusion:
         self._autocast = False
         self.threads = threads or Threads()
         self.calls = 0  # network evaluations so far, in rows; guidance counts once
+        self.gradient_calls = 0  # those of them that a backward pass can follow
         self.ddim = DDIM(pipeline.scheduler, num_steps, eta, stochastic=stochastic)
         self.timesteps = self.ddim.timesteps.to(self.device)
         self.num_steps = num_steps
@@ -260,6 +261,7 @@ class StableDiffusion:
         Guidance w: e = e_empty + w (e_prompt - e_empty), both rows in one batch; w = 1 skips the first.
         """
         self.calls += len(latents)
+        self.gradient_calls += len(latents) if torch.is_grad_enabled() else 0
         timestep = self.timesteps[step.to(self.device)]
         text = cond.embeddings()
         if self.guidance == 1:

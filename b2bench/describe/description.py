@@ -20,7 +20,7 @@ from b2bench.describe.listing import LISTS, Row, docstring, plain, properties_of
 from b2bench.errors import UserError
 from b2bench.hyperparameters import hyperparameters
 from b2bench.leaderboard.evaluations import comparable
-from b2bench.metrics import HELDOUT
+from b2bench.metrics import HELDOUT, equivalents_of
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS, caption, known_sayings
 from b2bench.registry import KINDS, Kind, Registry, load_registries
 from b2bench.store.store import Store
@@ -157,6 +157,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "kl": row["approx_kl"],
             "grad": row["grad_norm"],
             "calls": _sum(row["denoiser_calls_sampling"], row["denoiser_calls_training"]),
+            "equivalents": equivalents_of(row),
             "seconds": row["seconds"],
         }
         for row in stored

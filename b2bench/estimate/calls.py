@@ -14,6 +14,7 @@ from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.estimate.footprint import Footprint
 from b2bench.evaluation.samples import chosen
+from b2bench.metrics import forward_equivalents
 from b2bench.plugins.toy import ToyPolicy, toy_batch
 from b2bench.protocols import Algorithm, Policy
 from b2bench.seeding import generator
@@ -120,6 +121,16 @@ class Calls:
     def later(self) -> Calls:
         """Those of a run that takes its first evaluation over."""
         return replace(self, evaluation=self.evaluation - self.saved, decoded=self.decoded - self.saved_images)
+
+    @property
+    def equivalents(self) -> tuple[int, int]:
+        """The least and the most forward-equivalents of sampling and training, without evaluations."""
+        gradients = [round(training * self.gradient) for training in self.training]
+        least, most = (
+            forward_equivalents(self.sampling + training - gradient, gradient)
+            for training, gradient in zip(self.training, gradients, strict=True)
+        )
+        return least, most
 
     @property
     def exact(self) -> bool:

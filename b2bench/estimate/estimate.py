@@ -91,6 +91,7 @@ class Estimate:
                 "wrapper": cell.wrapper,
                 "denoiser_calls_sampling": cell.calls.sampling,
                 "denoiser_calls_training": list(cell.calls.training),
+                "forward_equivalents": list(cell.calls.equivalents),
                 "optimizer_steps": list(cell.calls.optimizer_steps),
                 "denoiser_calls_evaluation": cell.calls.evaluation,
                 "denoiser_calls_evaluation_later": cell.calls.later.evaluation,

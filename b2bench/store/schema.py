@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # table -> column -> (type and constraints, comment, with units)
 TABLES: dict[str, dict[str, tuple[str, str]]] = {
@@ -82,6 +82,10 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
             "DOUBLE",
             "nats: the largest change of a transition's log-prob before the first optimizer step of the round"
             ", which only rounding should make differ from 0",
+        ),
+        "denoiser_calls_gradient": (
+            "BIGINT",
+            "those of denoiser_calls_training that have a backward pass, as much work as three calls without",
         ),
     },
     "evals": {

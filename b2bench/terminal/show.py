@@ -149,11 +149,12 @@ def _render_run(found: Mapping[str, Any], console: Console) -> None:
         console.print(Text("none yet", style="dim"))
     _section("Rounds", console)
     if found["rounds"]:
-        left_out = ("loss",) if console.width >= 100 else ("loss", "kl", "calls", "updates")
+        left_out = ("loss",) if console.width >= 110 else ("loss", "kl", "calls", "equivalents", "updates")
         rounds = [{name: value for name, value in row.items() if name not in left_out} for row in found["rounds"]]
         console.print(_rows_table(rounds, right=tuple(rounds[0])))
         note = (
-            "updates: optimizer steps; equal: share of prompt draws whose rewards are all equal; "
+            "updates: optimizer steps; equivalents: calls, those with a backward pass counted as three; "
+            "equal: share of prompt draws whose rewards are all equal; "
             "steps: trained interval, first and after last; "
             "ratio, clipped, kl, grad: means of the round"
         )

@@ -301,7 +301,7 @@ class Trainer:
         trajectories.advantage = self.advantage(reward, trajectories.prompts)
         kept = selected(config.wrapper, trajectories, generator(config.seed, "selection", self.round))
         self.listener.stage(f"round {self.round + 1}: optimising")
-        calls = self.policy.calls
+        calls, gradient_calls = self.policy.calls, self.policy.gradient_calls
         report = update(
             self.policy,
             config.algorithm,
@@ -317,7 +317,8 @@ class Trainer:
             timestep_fraction=settings.timestep_fraction,
             engine=self.engine,
         )
-        spent = self.engine.every((sampling_calls, self.policy.calls - calls, peak_mb(self.policy.device)))
+        training_calls, gradient_calls = self.policy.calls - calls, self.policy.gradient_calls - gradient_calls
+        spent = self.engine.every((sampling_calls, training_calls, gradient_calls, peak_mb(self.policy.device)))
         round_row = {
             "round": self.round,
             "queries": self.queries + len(trajectories),
@@ -330,10 +331,11 @@ class Trainer:
             "approx_kl": report.metrics.get("approx_kl", math.nan),
             "clip_fraction": report.metrics.get("clipped", math.nan),
             "grad_norm": report.grad_norm,
-            "denoiser_calls_sampling": sum(sampling for sampling, _, _ in spent),
-            "denoiser_calls_training": sum(training for _, training, _ in spent),
+            "denoiser_calls_sampling": sum(sampling for sampling, *_ in spent),
+            "denoiser_calls_training": sum(training for _, training, *_ in spent),
+            "denoiser_calls_gradient": sum(gradient for *_, gradient, _ in spent),
             "seconds": time.monotonic() - started,
-            "peak_mb": max(peak for _, _, peak in spent),  # of the process that takes most
+            "peak_mb": max(peak for *_, peak in spent),  # of the process that takes most
             "off_policy": report.off_policy,
         }
         if self.engine.first:

@@ -103,7 +103,6 @@ def test_ties(scored: Scored) -> None:
     assert BS().select(scored([2.0, 2.0, -2.0, -2.0], [0] * 4)).sum() == 2
 
 
-@pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("wrapper", [BPT, B2, Random2])
 def test_too_few_rounds_for_the_schedule_are_said(wrapper: type[B2]) -> None:
     for rounds in range(1, 30):
@@ -135,6 +134,7 @@ def test_a_longer_schedule_is_done_in_part() -> None:
         B2(schedule_rounds=0)
 
 
+@pytest.mark.parametrize("pairs", [False, True])
 def test_nothing_kept_is_a_round_without_a_step(
     pairs: bool, make_policy: Any, roll: Any, adapter_vector: Any, algorithm: Any
 ) -> None:

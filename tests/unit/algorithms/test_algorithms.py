@@ -303,7 +303,7 @@ def test_dpos_clamp_in_nats_takes_the_place_of_the_one_per_dimension(
             log_rho.append((ours - theirs) * policy.latent_size)
     margin = 2.0 * (log_rho[0].clamp(-nats, nats) - log_rho[1].clamp(-nats, nats)) / policy.latent_size
     assert float(loss) == pytest.approx(float(-torch.nn.functional.logsigmoid(margin).mean()), rel=1e-5)
-    assert metrics["clipped"].tolist() == [float(nats < 1)] * 8
+    assert metrics["clipped"].tolist() == [float(nats < 1)] * 16
 
 
 @pytest.mark.parametrize("nats", [0.0, -1.0])

@@ -69,6 +69,9 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert calls.sampling == sum(row["denoiser_calls_sampling"] for row in rows)
     trained = sum(row["denoiser_calls_training"] for row in rows)
     assert calls.training[0] <= trained <= calls.training[1]
+    with_gradient = sum(row["denoiser_calls_gradient"] for row in rows)
+    assert with_gradient == round(calls.gradient * trained) > 0
+    assert calls.equivalents[0] <= calls.sampling + trained + 2 * with_gradient <= calls.equivalents[1]
     assert calls.optimizer_steps[0] <= sum(row["optimizer_steps"] for row in rows) <= calls.optimizer_steps[1]
     assert calls.exact == (wrapper in ("vanilla", "bpt") and algorithm != "dpo")
     assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
@@ -121,6 +124,9 @@ def test_the_papers_calls() -> None:
     assert calls.sampling == 25_600 * 20
     assert calls.training == (2 * 25_600 * 20,) * 2
     assert calls.optimizer_steps == (20 * 20,) * 2
+    assert calls.equivalents == ((1 + 3 * 2) * 25_600 * 20,) * 2
+    dpok = count_calls(paper("dpok"))  # as many calls of the reference, without a backward pass
+    assert dpok.equivalents == ((1 + (3 + 1) * 2) * 25_600 * 20,) * 2
     assert calls.evaluation == 5 * (1600 + 450 + 2 * 24) * 20  # the KL of 24 paths: the policy and the pretrained model
     with_b2 = count_calls(paper(wrapper="b2"))
     assert with_b2.sampling < calls.sampling

@@ -96,6 +96,9 @@ def test_the_last_evaluation_counts_and_not_the_best(rows: Rows) -> None:
     assert (row.heldout.mean, row.inception["is_style"].mean) == (0.5, 3.0)
     assert row.diversity["style_entropy"].mean == 1.25
     assert (row.denoiser_calls, row.queries, row.seeds) == (300, 1000, (0, 1, 2))
+    assert row.forward_equivalents == 2 * (100 + 50 + 2 * 30)
+    rows.rounds[0]["denoiser_calls_gradient"] = None  # a run from before they were counted
+    assert row_of(rows.one(), "ddpo", "b2").forward_equivalents is None
     reference = row_of(rows.one(), "pretrained", "-")
     assert reference.alignment.mean == pytest.approx(0.61)
 

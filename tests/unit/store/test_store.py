@@ -361,6 +361,7 @@ RELEASED = {
     2: "769d9ecceead1782",
     3: "5f576b69c17b7aa2",
     4: "eb23d8b78c4465cb",
+    5: "0cace1b04c091333",
 }
 """Hash of each migration as it was first used. A new one is added here; an old one never changes."""
 
