@@ -127,7 +127,7 @@ def test_the_gaussian_kl_is_the_squared_distance_of_diffusers_means(
         ours = policy.noise(batch.cond, batch.latents, batch.step)
         with policy.reference():
             reference = policy.noise(batch.cond, batch.latents, batch.step)
-        _, metrics = algorithm("dpok").loss(policy, batch)
+        _, metrics = algorithm("dpok", kl="gaussian").loss(policy, batch)
         _, stand_in = algorithm("dpok", kl="eps_mse").loss(policy, batch)
     for row, k in enumerate(batch.step.tolist()):
         timestep = scheduler.timesteps[k]
@@ -146,6 +146,23 @@ def test_the_gaussian_kl_is_the_squared_distance_of_diffusers_means(
         assert float(metrics["kl"][row]) == pytest.approx(float(expected), rel=1e-3)
         assert float(stand_in["kl"][row]) == pytest.approx(float((ours[row] - reference[row]).square().mean()))
     assert metrics["kl"].min() > 0
+
+
+def price(num_steps: int, make_policy: Any) -> Tensor:
+    """Of eps_mse at weight 1 for a nat of Gaussian KL, at each step: noise predictions that differ by 1 everywhere."""
+    policy = make_policy(num_steps=num_steps)
+    latents, step = torch.zeros(num_steps, *policy.latent_shape), torch.arange(num_steps)
+    noise = torch.zeros_like(latents)
+    return 1 / policy.denoise(noise, latents, step).kl(policy.denoise(noise + 1, latents, step))
+
+
+def test_the_default_penalty_costs_what_the_published_one_costs(make_policy: Any, algorithm: Any) -> None:
+    """In standard deviations of advantage a nat: DPOK's code has weights 10 and 0.01 at 50 steps."""
+    default, published = algorithm("dpok"), 0.01 / 10 * price(50, make_policy)
+    assert default.kl == "gaussian"
+    assert float(published.mean()) == pytest.approx(default.kl_weight / default.reward_weight, rel=0.1)
+    assert float(published.mean()) == pytest.approx(0.0105, rel=0.01)  # as the documentation says
+    assert float(1e-3 * price(20, make_policy).mean()) == pytest.approx(0.0037, rel=0.01)
 
 
 @pytest.mark.parametrize("kl", ["gaussian", "eps_mse"])
@@ -196,6 +213,16 @@ def test_the_value_network_is_drawn_from_its_generator_alone(policy: Any, algori
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_value_network_starts_as_the_published_one(policy: Any, algorithm: Any) -> None:
+    dpok = algorithm("dpok", value_net=True)
+    dpok.setup(policy, torch.Generator().manual_seed(0))
+    for time in dpok.value.times:
+        assert 0 <= time.weight.min() < 0.05 < 0.95 < time.weight.max() < 1
+    for layer in (*dpok.value.layers, dpok.value.head):
+        outs, ins = layer.weight.shape
+        assert float(layer.weight.std()) == pytest.approx(math.sqrt(2 / (ins + outs)), rel=0.2)
 
 
 def test_with_a_value_network_the_advantage_is_reward_minus_value(
