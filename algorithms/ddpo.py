@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class DDPO:
         "reference model": "none",
         "source": "Black et al. 2023",
     }
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     clip_nats: float = 1.64
     """Clip range of the ratio as a joint log-ratio in nats; divided by the latent size D"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ class DPO:
         "reference model": "adapter off",
         "source": "Yang et al. 2024 (D3PO)",
     }
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     beta: float = 0.1
     """Temperature of the preference model; log-probabilities are per dimension, so D scales it too"""

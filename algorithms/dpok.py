@@ -68,6 +68,7 @@ class DPOK:
         "reference model": "KL to adapter off",
         "source": "Fan et al. 2023",
     }
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     reward_weight: float = 1.0
     """Weight of the policy gradient"""

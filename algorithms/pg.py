@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,19 +14,22 @@ from b2bench.types import Transitions
 
 @algorithm
 class PG:
-    """L = -mean(A log_prob). No importance ratio: only a round's first optimizer step is unbiased.
+    """L = -mean(A log_prob). No importance ratio, so it is right on samples of the current policy alone.
 
-    The harness takes as many optimizer steps a round here as in every other cell, which biases the later
-    ones; ``--set optimizer_steps=1`` is the unbiased estimator, where PG coincides with DDPO.
+    So it names its own update protocol, ``updates_per_round`` = 1: one optimizer step, then the policy is sampled
+    anew. A stored round holds many such updates, of as many transitions each as a step has in every other cell, from
+    as many reward queries in all. At a single step its gradient is DDPO's. ``--set updates_per_round=none`` takes all
+    steps of a round on the same rollouts, which biases all but the first: with 48 of them training collapses.
     """
 
     pairs: ClassVar[bool] = False
     properties: ClassVar[Mapping[str, str]] = {
         "learns from": "advantage",
-        "importance ratio": "none (biased after the first step)",
+        "importance ratio": "none (on-policy: a step, then new samples)",
         "reference model": "none",
         "source": "Black et al. 2023",
     }
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "updates_per_round": 1}
 
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean of -A log_prob; metric ``log_ratio`` [B], by which the bias can be watched."""

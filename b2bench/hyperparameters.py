@@ -20,6 +20,29 @@ PLAIN = (bool, int, float, str)
 """Types that the command line can give and JSON can hold."""
 
 
+DECLARABLE = ("lr", "updates_per_round")
+"""Settings that an algorithm may have defaults of its own for, in a class attribute ``defaults``. All others are equal
+in every cell unless somebody asks for another value."""
+
+
+def declared(cls: type) -> dict[str, Any]:
+    """Return the defaults of settings that an algorithm declares for itself.
+
+    Raises:
+        UserError: it declares one that is not its to declare.
+    """
+    found = getattr(cls, "defaults", {})
+    if not isinstance(found, Mapping):
+        raise UserError(f"{cls.__name__}.defaults is a {type(found).__name__}; try a dict, as {{'lr': 1e-3}}")
+    for name in found:
+        if name not in DECLARABLE:
+            raise UserError(
+                f"{cls.__name__}.defaults has {name!r}, which is equal in every cell; an algorithm may declare "
+                f"{' and '.join(DECLARABLE)}"
+            )
+    return dict(found)
+
+
 @dataclass(frozen=True)
 class Hyperparameter:
     """One field of a plugin or of the run: its default and its one-line docstring, written once."""

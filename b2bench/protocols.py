@@ -48,8 +48,9 @@ class Algorithm(Protocol):
     """A loss. A keyword-only dataclass whose fields are its hyperparameters.
 
     ``pairs`` true: batches are :class:`Pair`, best and worst of a comparison group. Optional:
-    ``setup(policy, generator)`` before the first round, ``networks()`` for what else is trained, and
-    ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, or None if it can.
+    ``setup(policy, generator)`` before the first round, ``networks()`` for what else is trained,
+    ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, or None if it can; and a class
+    attribute ``defaults``, its own defaults of the settings ``lr`` and ``updates_per_round``, as ``{"lr": 3e-4}``.
     """
 
     pairs: ClassVar[bool]

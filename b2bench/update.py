@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,29 @@ class UpdateReport:
     grad_norm: float
     off_policy: float
     """Nats: the largest change of a transition's log-prob before the first optimizer step"""
+
+
+def merged(reports: Sequence[UpdateReport]) -> UpdateReport:
+    """Return the report of several updates of a round, of the rollouts of one after those of the other."""
+    if len(reports) == 1:
+        return reports[0]
+    rows = [int(report.kept.sum()) for report in reports]  # each brings as many transitions
+    names = {name for report in reports for name in report.metrics}
+    offs = [report.off_policy for report in reports if not math.isnan(report.off_policy)]
+
+    def mean(values: Sequence[float], weights: Sequence[int]) -> float:
+        counted = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
+        total = sum(weight for _, weight in counted)
+        return sum(value * weight for value, weight in counted) / total if total else math.nan
+
+    return UpdateReport(
+        kept=torch.cat([report.kept for report in reports]),
+        optimizer_steps=sum(report.optimizer_steps for report in reports),
+        loss=mean([report.loss for report in reports], rows),
+        metrics={name: mean([report.metrics.get(name, 0.0) for report in reports], rows) for name in sorted(names)},
+        grad_norm=mean([report.grad_norm for report in reports], [report.optimizer_steps for report in reports]),
+        off_policy=max(offs, default=math.nan),
+    )
 
 
 def _pick(algorithm: Algorithm, trajectories: Trajectories, selected: Tensor) -> tuple[Tensor, Tensor | None]:

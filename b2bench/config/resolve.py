@@ -15,7 +15,7 @@ from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, source_name
 from b2bench.config.settings import NO_ALGORITHMS, PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
-from b2bench.hyperparameters import Hyperparameter, build, hyperparameters
+from b2bench.hyperparameters import Hyperparameter, build, declared, hyperparameters
 from b2bench.metrics import SUCCESS, is_taken
 from b2bench.registry import KINDS, Kind, check_methods, load_registries
 from b2bench.text import described, suggestion
@@ -69,7 +69,7 @@ def resolve(
     prompts = spec.prompts if prompts is None else prompts
     prompt_set = load_prompts(prompts)
     spec = drawn_by(spec, prompt_set)
-    settings: Settings = build(Settings, parts["run"])
+    settings: Settings = build(Settings, declared(classes["algorithm"]) | parts["run"])
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
     if max(queries, seed) >= 2**31 or seed < 0:

@@ -126,6 +126,8 @@ def cell_hash(content: Mapping[str, Any]) -> str:
         kept["settings"].pop("reward_noise", None)
     if kept["settings"].get("timestep_fraction") == 1:  # and so with all steps
         kept["settings"].pop("timestep_fraction")
+    if kept["settings"].get("updates_per_round") is None:  # all of a round on its rollouts, as before
+        kept["settings"].pop("updates_per_round", None)
     for equal, names in OF_EQUAL.items():
         if kept["settings"].get("equal", equal) != equal:  # runs before benchmark version 3 do not say
             kept["settings"] = {name: value for name, value in kept["settings"].items() if name not in names}
@@ -155,6 +157,13 @@ def check_shares(config: RunConfig, processes: int) -> None:
         UserError: a process would stand idle, and what it computes on nothing has no shape.
     """
     draws = config.draws(config.rounds - 1)
+    together = config.settings.draws_per_update // 2  # an update may take fewer than planned
+    if config.settings.updates_per_round is not None and 1 < processes > together:
+        raise UserError(
+            f"{processes} processes are too many for {config.algorithm_name}, which samples anew every "
+            f"{config.settings.draws_per_update} prompt draws or so; try at most {max(1, together)}, or more "
+            "transitions_per_step"
+        )
     images = [config.images_at(queries) for queries in config.evaluations()]
     test, train = min(each.test for each in images), min(each.train for each in images)
     least = min(draws, test, train or processes)

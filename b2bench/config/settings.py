@@ -44,6 +44,8 @@ class Settings:
     """Passes over the kept transitions of a round, each shuffled anew. With equal=transitions"""
     optimizer_steps: int = 48
     """Optimizer steps a round, whatever is kept of it; fewer where fewer items are kept. With equal=steps"""
+    updates_per_round: int | None = None
+    """Optimizer steps on samples of one policy, before it is sampled again; none: all of a round on its rollouts"""
     timestep_fraction: float = 1.0
     """Share of a rollout's trained steps that its update uses, drawn anew each epoch; 1 uses all of them"""
     lr: float = 1e-3
@@ -105,6 +107,7 @@ class Settings:
             "transitions_per_step",
             "epochs",
             "optimizer_steps",
+            "updates_per_round",
             "lora_rank",
             "micro_batch",
             "eval_images",
@@ -157,8 +160,18 @@ class Settings:
 
     @property
     def passes(self) -> int:
-        """Return how often a round's kept transitions are dealt: ``epochs``, or once where steps are equal."""
-        return 1 if self.equal == "steps" else self.epochs
+        """Return how often kept transitions are dealt: ``epochs``, or once where steps are equal or few by choice."""
+        return 1 if self.equal == "steps" or self.updates_per_round is not None else self.epochs
+
+    @property
+    def draws_per_update(self) -> int:
+        """Return the prompt draws that an update samples if all rollouts and steps are kept: the fewest it can."""
+        if self.updates_per_round is None:
+            return self.draws
+        if self.equal == "steps":
+            return max(1, self.draws * self.updates_per_round // self.optimizer_steps)
+        wanted = self.updates_per_round * self.transitions_per_step
+        return min(self.draws, max(1, round(wanted / (self.samples * self.steps))))
 
 
 OF_EQUAL = {"transitions": ("transitions_per_step", "epochs"), "steps": ("optimizer_steps",)}

@@ -7,6 +7,7 @@ class's ``properties``, a hyperparameter from its field. Runs, prompts and backb
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from b2bench.config.resolve import own_checkpoint
 from b2bench.config.settings import Settings
 from b2bench.describe.listing import LISTS, Row, docstring, plain, properties_of, utc_now
 from b2bench.errors import UserError
-from b2bench.hyperparameters import hyperparameters
+from b2bench.hyperparameters import DECLARABLE, declared, hyperparameters
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.metrics import HELDOUT, equivalents_of
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS, caption, known_sayings
@@ -39,15 +40,16 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
     Raises:
         UserError: nothing has that name, with the closest; or several runs have.
     """
-    if name in ("settings", "run"):
-        return {"kind": "settings", "name": "run", **_explained(Settings)}
-    known = ["settings"]
     registries = load_registries(plugins)
+    if name in ("settings", "run"):
+        return _describe_settings(registries["algorithm"])
+    known = ["settings"]
     for kind, registry in registries.items():
         if name in registry.origins:
             cls = registry.get(name)
             origin = registry.origins[name].where
-            return {"kind": kind, "name": name, "from": origin, "properties": properties_of(cls), **_explained(cls)}
+            found = {"kind": kind, "name": name, "from": origin, "properties": properties_of(cls), **_explained(cls)}
+            return found | ({"settings": _own_settings(cls)} if kind == "algorithm" else {})
         known += registry.names()
     if name in (names := prompt_set_names()):
         return _describe_prompts(load_prompts(name))
@@ -75,6 +77,26 @@ def _explained(cls: type) -> Row:
             {"name": p.name, "type": p.type_name, "default": p.default, "doc": p.doc} for p in hyperparameters(cls)
         ],
     }
+
+
+def _describe_settings(algorithms: Registry) -> Row:
+    """The harness's settings; ``algorithms`` of a setting are those with a default of their own, and which."""
+    own: dict[str, dict[str, Any]] = {}
+    for name in algorithms.names():
+        with suppress(Exception):  # a broken plugin hides no setting; b2bench ls algorithms says what is wrong with it
+            own[name] = declared(algorithms.get(name))
+    rows = _explained(Settings)["hyperparameters"]
+    for row in rows:
+        if row["name"] in DECLARABLE:
+            row["algorithms"] = {name: found[row["name"]] for name, found in own.items() if row["name"] in found}
+    return {"kind": "settings", "name": "run", "doc": docstring(Settings), "hyperparameters": rows}
+
+
+def _own_settings(cls: type) -> list[Row]:
+    """The settings of the harness that an algorithm has its own default of, as :func:`_explained` has them."""
+    own = declared(cls)
+    rows = _explained(Settings)["hyperparameters"]
+    return [row | {"default": own[row["name"]]} for row in rows if row["name"] in own]
 
 
 def _describe_prompts(prompts: PromptSet) -> Row:
@@ -239,6 +261,9 @@ def _differences(config: Mapping[str, Any], registries: Mapping[Kind, Registry])
     if name in backbones():
         harness["guidance"] = backbones()[name].guidance
     parts: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
+    trained = config.get("algorithm")
+    if isinstance(trained, Mapping) and trained.get("name") in registries["algorithm"].origins:
+        harness |= declared(registries["algorithm"].get(str(trained["name"])))
     if isinstance(config.get("settings"), Mapping):
         parts.append(("run", config["settings"], harness))
     for kind in KINDS:

@@ -12,7 +12,7 @@ from b2bench.config.presets import OPEN, Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import load_prompts, prompt_set_names
 from b2bench.errors import UserError
 from b2bench.files import finite
-from b2bench.hyperparameters import hyperparameters
+from b2bench.hyperparameters import declared, hyperparameters
 from b2bench.registry import KINDS, Registry, load_registries
 from b2bench.store.store import Store
 from b2bench.text import suggestion
@@ -50,7 +50,8 @@ def _plugin_row(registry: Registry, name: str) -> Row:
         return {"name": name, "summary": f"does not load: {_one_line(error)}", "from": origin.where}
     settings = {p.name: p.default for p in hyperparameters(cls)}
     row = {"name": name, "summary": _summary(cls), **properties_of(cls)}
-    return {**row, "hyperparameters": settings, "from": origin.where}
+    own = {"settings": declared(cls)} if registry.kind == "algorithm" else {}
+    return {**row, "hyperparameters": settings, **own, "from": origin.where}
 
 
 def properties_of(cls: type) -> dict[str, str]:

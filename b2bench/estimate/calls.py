@@ -155,12 +155,15 @@ def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
 def round_steps(config: RunConfig, rows: int, steps: int) -> int:
     """Optimizer steps of an epoch on ``rows`` rollouts or pairs, each with so many trained ``steps``."""
     settings = config.settings
-    return minibatch_count(
+    count = minibatch_count(
         rows * trained_steps(steps, settings.timestep_fraction),
         2 if config.algorithm.pairs else 1,
         transitions_per_step=settings.transitions_per_step,
         optimizer_steps=settings.fixed_steps,
     )
+    if settings.updates_per_round is None:
+        return count
+    return min(count, settings.draws * settings.updates_per_round)  # each update samples one draw at least
 
 
 def count_calls(config: RunConfig) -> Calls:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
+from b2bench.errors import UserError
+from b2bench.hyperparameters import declared
 from b2bench.plugins.contract import Checker, Failed, changes, check_hyperparameters, copy_of, expect, global_seed
 from b2bench.plugins.toy import PROMPTS, ToyPolicy, toy_batch, toy_reward, toy_rollout
 from b2bench.protocols import Batch
@@ -79,7 +81,17 @@ def check_algorithm(cls: type, checker: Checker) -> None:
         expect(callable(getattr(cls, "loss", None)), "it has no method loss(self, policy, batch)")
         _Subject(cls)
 
+    def own_settings() -> None:
+        try:
+            own = declared(cls)
+        except UserError as error:
+            raise Failed(str(error)) from None
+        for name, value in own.items():
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+            expect(fits or value is None, f"defaults has {name} = {value!r}; it must be a number above 0")
+
     checker.run("has pairs and loss, and can be set up", shape, needed=True)
+    checker.run("declares defaults of settings that are its to declare", own_settings)
 
     def behaving() -> _Subject:
         """A fresh one at the behaviour policy, which is not the pretrained one: a ratio to the wrong one shows."""

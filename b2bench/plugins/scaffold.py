@@ -38,6 +38,7 @@ class {title}:
         "source": "yours",
     }}
 
+    # If it needs another learning rate than the default: defaults: ClassVar[Mapping[str, float]] = {{"lr": 3e-4}}
     # A hyperparameter is a field with a default and one line of text: b2bench run --set negative_weight=0.2
     negative_weight: float = 0.5
     """Weight of rollouts with a negative advantage"""

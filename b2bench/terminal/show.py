@@ -24,7 +24,7 @@ def listing_table(what: str, rows: Sequence[Row]) -> RenderableType:
     if what == "runs":
         return _runs_table(rows)
     plugins = what in ("algorithms", "wrappers", "rewards")
-    left_out = {"hyperparameters"} | ({"summary"} if plugins else set())
+    left_out = {"hyperparameters", "settings"} | ({"summary"} if plugins else set())
     if all(row.get("from") == "built in" for row in rows):
         left_out.add("from")
     table = _rows_table([{key: value for key, value in row.items() if key not in left_out} for row in rows])
@@ -87,6 +87,9 @@ def render_description(found: Mapping[str, Any], console: Console) -> None:
             console.print(Text(f"set one with --set {example['name']}={_value(example['default'])}", style="dim"))
         else:
             console.print(Text("none", style="dim"))
+    if found["kind"] == "algorithm" and found.get("settings"):
+        _section("Settings that it has its own default of", console)
+        console.print(_hyperparameter_table(found["settings"]))
     for split in ("train", "test"):
         if split in found:
             _prompt_list(split, found[split], console)
@@ -192,7 +195,9 @@ def _prompt_list(split: str, prompts: Sequence[str], console: Console) -> None:
 def _hyperparameter_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(("name", "type", "default", "what it is"), right=("default",))
     for row in rows:
-        table.add_row(*map(_text, (row["name"], row["type"], row["default"], row["doc"])))
+        own = ", ".join(f"{name} {_value(value)}" for name, value in row.get("algorithms", {}).items())
+        doc = f"{row['doc']}. Default of an algorithm: {own}" if own else row["doc"]
+        table.add_row(*map(_text, (row["name"], row["type"], row["default"], doc)))
     return table
 
 

@@ -36,6 +36,7 @@ OF_TRAINING = (
     "transitions_per_step",
     "epochs",
     "optimizer_steps",
+    "updates_per_round",
     "timestep_fraction",
     "lr",
     "weight_decay",

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,15 +39,31 @@ from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
 from b2bench.training.listener import Listener, Silent
+from b2bench.training.pace import pace_of
 from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
 from b2bench.types import Trajectories
-from b2bench.update import update
+from b2bench.update import UpdateReport, merged, trained_steps, update
 from b2bench.wrappers import selected
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What was sampled and updated together, the whole round or a part of it.
+
+    ``first`` is the index of its first reward query; ``calls`` of the denoiser here: for sampling, for training, and
+    those of training that have a backward pass.
+    """
+
+    trajectories: Trajectories
+    measured: Tensor
+    report: UpdateReport
+    first: int
+    calls: tuple[int, int, int]
 
 
 class Trainer:
@@ -86,6 +102,7 @@ class Trainer:
             decay = settings.weight_decay
             self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
         self.advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
+        self.pace = pace_of(config)
         self.round = 0
         self.queries = 0
         self._warned: set[str] = set()
@@ -181,6 +198,7 @@ class Trainer:
         for network, weights in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(weights)
         self.advantage.load_state(state["advantage"])
+        self.pace.kept = float(state.get("kept_per_draw", self.pace.kept))
         self.engine.load_state(state.get("engine", {}))
         self.round, self.queries = round, queries
 
@@ -246,32 +264,33 @@ class Trainer:
         images = sample(self.policy, [texts[prompt] for prompt, _ in pairs], noise, settings.micro_batch)
         return dict(zip(places, images, strict=True))
 
-    def _sample(self, draws: int) -> Trajectories:
-        """Sample this process's rollouts of a round, and return them with the prompts and groups of all."""
+    def _sample(self, drawn: Sequence[str], start: int) -> Trajectories:
+        """Sample this process's rollouts of the prompts ``drawn``, and return them with prompts and groups of all.
+
+        ``start`` is the number of draws of the round that were sampled before.
+        """
         config, settings, round = self.config, self.config.settings, self.round
         interval = config.wrapper.interval(round, config.rounds, settings.steps)
-        train, samples = config.prompts.train, settings.samples
+        samples = settings.samples
         leaves = config.wrapper.leaves(samples)
-        chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", round))
-        self.listener.stage(f"round {round + 1}: sampling {draws * samples} images")
-        prompts, mine = [train[i] for i in chosen], self.engine.share(draws)
-        first = mine.start * samples
+        self.listener.stage(f"round {round + 1}: sampling {len(drawn) * samples} images")
+        mine = self.engine.share(len(drawn))
         found = rollout(
             self.policy,
-            prompts[mine.start : mine.stop],
+            drawn[mine.start : mine.stop],
             samples=samples,
             leaves=leaves,
             interval=interval,
-            noise=round_noise(self.policy, config.seed, round, first),
+            noise=round_noise(self.policy, config.seed, round, (start + mine.start) * samples),
             micro_batch=settings.micro_batch,
         )
         per_draw = 1 if leaves == 1 else samples // leaves
         return replace(
             found,
-            prompts=[prompt for prompt in prompts for _ in range(samples)],
-            group=self.engine.concatenated(found.group + mine.start * per_draw),
+            prompts=[prompt for prompt in drawn for _ in range(samples)],
+            group=self.engine.concatenated(found.group + mine.start * per_draw) + start * per_draw,
             leaf=self.engine.concatenated(found.leaf),
-            first=first,
+            first=mine.start * samples,
         )
 
     def _measured(self, trajectories: Trajectories) -> Tensor:
@@ -287,43 +306,30 @@ class Trainer:
         return self.engine.concatenated(scores)
 
     def _round(self) -> None:
+        """Sample, score, select and update: once, or for as many parts of the round as its algorithm asks for."""
         config, settings = self.config, self.config.settings
-        started, calls = time.monotonic(), self.policy.calls
-        trajectories = self._sample(config.draws(self.round))
-        sampling_calls = self.policy.calls - calls
-        self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
-        reward = measured = self._measured(trajectories)
-        if settings.reward_noise:
-            reward = measured + settings.reward_noise * query_noise(
-                config.seed, self.round, self.queries, len(measured)
-            )
-        trajectories.reward = reward
-        trajectories.advantage = self.advantage(reward, trajectories.prompts)
-        kept = selected(config.wrapper, trajectories, generator(config.seed, "selection", self.round))
-        self.listener.stage(f"round {self.round + 1}: optimising")
-        calls, gradient_calls = self.policy.calls, self.policy.gradient_calls
-        report = update(
-            self.policy,
-            config.algorithm,
-            self.optimizer,
-            trajectories,
-            kept,
-            transitions_per_step=settings.transitions_per_step,
-            epochs=settings.passes,
-            optimizer_steps=settings.fixed_steps,
-            micro_batch=settings.train_micro_batch or settings.micro_batch,
-            max_grad_norm=settings.max_grad_norm,
-            generator=generator(config.seed, "minibatches", self.round),
-            timestep_fraction=settings.timestep_fraction,
-            engine=self.engine,
-        )
-        training_calls, gradient_calls = self.policy.calls - calls, self.policy.gradient_calls - gradient_calls
-        spent = self.engine.every((sampling_calls, training_calls, gradient_calls, peak_mb(self.policy.device)))
+        started = time.monotonic()
+        interval = config.wrapper.interval(self.round, config.rounds, settings.steps)
+        draws, train = config.draws(self.round), config.prompts.train
+        chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", self.round))
+        prompts = [train[i] for i in chosen]
+        parts: list[_Part] = []
+        self.pace.begin(draws, trained_steps(len(interval), settings.timestep_fraction))
+        while size := self.pace.next():
+            start = draws - self.pace.left
+            part = self._part(prompts[start : start + size], start, () if size == draws else (len(parts),))
+            self.pace.took(size, int(part.report.kept.sum()), part.report.optimizer_steps)
+            parts.append(part)
+        report = merged([part.report for part in parts])
+        calls = (sum(kind) for kind in zip(*(part.calls for part in parts), strict=True))
+        spent = self.engine.every((*calls, peak_mb(self.policy.device)))
+        rewards = torch.cat([part.trajectories.reward for part in parts if part.trajectories.reward is not None])
+        queries = self.queries + len(rewards)
         round_row = {
             "round": self.round,
-            "queries": self.queries + len(trajectories),
-            "interval_start": trajectories.interval.start,
-            "interval_stop": trajectories.interval.stop,
+            "queries": queries,
+            "interval_start": interval.start,
+            "interval_stop": interval.stop,
             "kept": int(report.kept.sum()),
             "optimizer_steps": report.optimizer_steps,
             "loss": report.loss,
@@ -339,18 +345,58 @@ class Trainer:
             "off_policy": report.off_policy,
         }
         if self.engine.first:
-            self.store.record_round(self.run_id, round_row, self._query_rows(trajectories, measured, report.kept))
+            self.store.record_round(self.run_id, round_row, [row for part in parts for row in self._query_rows(part)])
         self.round += 1
-        self.queries += len(trajectories)
+        self.queries = queries
         if self.engine.first:
             save_checkpoint(self.folder, self.round, self._state())
-        self.listener.round_done(self.round, config.rounds, self.queries, float(reward.mean()), report)
-        for text in of_round(round_row, _equal_share(trajectories)):
+        self.listener.round_done(self.round, config.rounds, self.queries, float(rewards.mean()), report)
+        for text in of_round(round_row, _equal_share([part.trajectories for part in parts])):
             if (kind := text.partition(":")[0]) not in self._warned:  # once: b2bench show lists all rounds
                 self._warned.add(kind)
                 self.listener.warned(f"round {self.round}: {text}")
 
-    def _query_rows(self, trajectories: Trajectories, measured: Tensor, kept: Tensor) -> list[dict[str, Any]]:
+    def _part(self, drawn: Sequence[str], start: int, part: tuple[int, ...]) -> _Part:
+        """Sample ``drawn`` by the policy as it is, score the rollouts, and update the policy on what is selected.
+
+        ``start`` is the number of draws of the round before; ``part`` names the part in what it draws, unless it is
+        the whole round.
+        """
+        config, settings, samples = self.config, self.config.settings, self.config.settings.samples
+        calls = self.policy.calls
+        trajectories = self._sample(drawn, start)
+        sampling = self.policy.calls - calls
+        self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
+        reward = measured = self._measured(trajectories)
+        first = self.queries + start * samples
+        if settings.reward_noise:
+            reward = measured + settings.reward_noise * query_noise(config.seed, self.round, first, len(measured))
+        trajectories.reward = reward
+        trajectories.advantage = self.advantage(reward, trajectories.prompts)
+        kept = selected(config.wrapper, trajectories, generator(config.seed, "selection", self.round, *part))
+        self.listener.stage(f"round {self.round + 1}: optimising")
+        calls, gradient_calls = self.policy.calls, self.policy.gradient_calls
+        report = update(
+            self.policy,
+            config.algorithm,
+            self.optimizer,
+            trajectories,
+            kept,
+            transitions_per_step=settings.transitions_per_step,
+            epochs=settings.passes,
+            optimizer_steps=settings.updates_per_round or settings.fixed_steps,
+            micro_batch=settings.train_micro_batch or settings.micro_batch,
+            max_grad_norm=settings.max_grad_norm,
+            generator=generator(config.seed, "minibatches", self.round, *part),
+            timestep_fraction=settings.timestep_fraction,
+            engine=self.engine,
+        )
+        training, gradient = self.policy.calls - calls, self.policy.gradient_calls - gradient_calls
+        trajectories.latents = trajectories.images = torch.empty(0)  # of no use any more, and most of the memory
+        return _Part(trajectories, measured, report, first, (sampling, training, gradient))
+
+    def _query_rows(self, part: _Part) -> list[dict[str, Any]]:
+        trajectories, measured, kept = part.trajectories, part.measured, part.report.kept
         assert trajectories.reward is not None
         assert trajectories.advantage is not None
         columns = zip(
@@ -365,7 +411,7 @@ class Trainer:
         )
         return [
             {
-                "query_index": self.queries + i,
+                "query_index": part.first + i,
                 "round": self.round,
                 "prompt": prompt,
                 "group_id": group,
@@ -386,6 +432,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "networks": [network.state_dict() for network in self.networks],
             "advantage": self.advantage.state(),
+            "kept_per_draw": self.pace.kept,
             "engine": self.engine.state(),
         }
 
@@ -417,11 +464,12 @@ def write_config(config: RunConfig, folder: Path) -> None:
         temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def _equal_share(trajectories: Trajectories) -> float:
+def _equal_share(parts: Sequence[Trajectories]) -> float:
     """The share of groups, of those of several rollouts, whose rewards are all equal: no advantage comes of them."""
-    assert trajectories.reward is not None
     rewards: dict[int, list[float]] = {}
-    for group, reward in zip(trajectories.group.tolist(), trajectories.reward.tolist(), strict=True):
-        rewards.setdefault(group, []).append(reward)
+    for trajectories in parts:
+        assert trajectories.reward is not None
+        for group, reward in zip(trajectories.group.tolist(), trajectories.reward.tolist(), strict=True):
+            rewards.setdefault(group, []).append(reward)
     several = [len(set(found)) == 1 for found in rewards.values() if len(found) > 1]
     return sum(several) / len(several) if several else 0.0

@@ -18,6 +18,7 @@ from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.registry import Registry
 from b2bench.seeding import generator
+from b2bench.training.pace import pace_of
 from b2bench.types import Conditioning, Trajectories
 from b2bench.update import update
 from b2bench.wrappers import selected
@@ -50,16 +51,12 @@ class Counting:
         return policy.weight * 0.0, {}
 
 
-def rolled(config: RunConfig, round: int) -> Trajectories:
-    """The rollouts of a round, with rewards that differ between prompts as much as within one."""
+def rolled(config: RunConfig, round: int, start: int, draws: int) -> Trajectories:
+    """The rollouts of some draws of a round, with rewards that differ between prompts as much as within one."""
     settings, wrapper = config.settings, config.wrapper
-    draws, samples, interval = (
-        config.draws(round),
-        settings.samples,
-        wrapper.interval(round, config.rounds, settings.steps),
-    )
+    samples, interval = settings.samples, wrapper.interval(round, config.rounds, settings.steps)
     n, leaves = draws * samples, wrapper.leaves(samples)
-    train, draw = config.prompts.train, generator(0, "fair", round)
+    train, draw = config.prompts.train, generator(0, "fair", round, start)
     chosen = torch.randint(len(train), (draws,), generator=draw).repeat_interleave(samples)
     return Trajectories(
         prompts=[train[i] for i in chosen],
@@ -82,30 +79,38 @@ def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
     )
     settings, counting, policy = config.settings, Counting(config.algorithm.pairs), Policy()
     advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
-    steps = 0
+    pace = pace_of(config)
+    steps = queries = 0
     for round in range(config.rounds):
-        found = rolled(config, round)
-        assert found.reward is not None
-        found.advantage = advantage(found.reward, found.prompts)
-        steps += update(
-            policy,  # type: ignore[arg-type]
-            counting,
-            torch.optim.SGD(policy.parameters(), lr=0.0),
-            found,
-            selected(config.wrapper, found, generator(0, "selection", round)),
-            transitions_per_step=settings.transitions_per_step,
-            epochs=settings.passes,
-            optimizer_steps=settings.fixed_steps,
-            micro_batch=10_000,
-            max_grad_norm=1.0,
-            generator=generator(0, "minibatches", round),
-        ).optimizer_steps
+        pace.begin(config.draws(round), len(config.wrapper.interval(round, config.rounds, settings.steps)))
+        while size := pace.next():
+            start = config.draws(round) - pace.left
+            found = rolled(config, round, start, size)
+            assert found.reward is not None
+            found.advantage = advantage(found.reward, found.prompts)
+            report = update(
+                policy,  # type: ignore[arg-type]
+                counting,
+                torch.optim.SGD(policy.parameters(), lr=0.0),
+                found,
+                selected(config.wrapper, found, generator(0, "selection", round, start)),
+                transitions_per_step=settings.transitions_per_step,
+                epochs=settings.passes,
+                optimizer_steps=settings.updates_per_round or settings.fixed_steps,
+                micro_batch=10_000,
+                max_grad_norm=1.0,
+                generator=generator(0, "minibatches", round, start),
+            )
+            assert config.algorithm_name != "pg" or report.optimizer_steps <= 1  # on-policy
+            pace.took(size, int(report.kept.sum()), report.optimizer_steps)
+            steps, queries = steps + report.optimizer_steps, queries + len(found)
+    assert queries == config.queries
     return counting.seen / steps, steps
 
 
 def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
     sizes = {(algorithm, wrapper): run(algorithm, wrapper)[0] for algorithm in ALGORITHMS for wrapper in WRAPPERS}
-    assert sizes["ddpo", "vanilla"] == 100
+    assert sizes["ddpo", "vanilla"] == sizes["pg", "vanilla"] == 100
     assert max(sizes.values()) < 1.1 * min(sizes.values()), sizes
 
 

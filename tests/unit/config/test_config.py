@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from b2bench.backbones.specs import find_backbone
-from b2bench.config.resolve import from_dict, resolve
+from b2bench.config.choices import DEFAULTS
+from b2bench.config.resolve import from_dict, resolve, resolve_preset
 from b2bench.config.run import RunConfig, cell_hash
+from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.metrics import METRICS, style_share
 from b2bench.pocket.paths import NETWORKS
@@ -92,6 +94,51 @@ def test_what_is_equal_in_cells_is_part_of_a_cell_and_what_does_not_count_is_not
     assert cell_hash(before) not in (was.cell_hash(), steps.cell_hash())  # a row of an earlier benchmark version
     with pytest.raises(UserError, match="optimizer_steps = 8 counts with equal=steps alone"):
         config(values={"optimizer_steps": 8})
+
+
+def own(tmp_path: Path, defaults: str) -> dict[str, Any]:
+    """Choices of a run of an algorithm that declares ``defaults``."""
+    path = tmp_path / "mine.py"
+    path.write_text(LOSS.format(sign=1.0).replace("pairs = False", f"pairs = False\n    defaults = {defaults}"))
+    return {"algorithm": "mine", "plugins": (path,)}
+
+
+def test_an_algorithms_default_stands_behind_presets_and_set(tmp_path: Path) -> None:
+    mine = own(tmp_path, "{'lr': 7e-3, 'updates_per_round': 2}")
+    assert config().settings.lr == Settings.lr
+    assert (config(**mine).settings.lr, config(**mine).settings.updates_per_round) == (7e-3, 2)
+    given = config(**mine, values={"lr": 2e-3, "updates_per_round": "none"})
+    assert (given.settings.lr, given.settings.updates_per_round) == (2e-3, None)
+    assert from_dict(given.as_dict()).as_dict() == given.as_dict()
+    assert from_dict(config(**mine).as_dict()).settings == config(**mine).settings
+    options = {"algo": "mine", "wrapper": "b2"}
+    paper = resolve_preset("paper", given=options, defaults=DEFAULTS, values={}, plugins=mine["plugins"])
+    assert (paper.settings.lr, paper.settings.updates_per_round) == (1e-4, 2)
+    assert paper.preset is not None
+    assert paper.preset["deviations"] == []
+
+
+def test_the_update_protocol_is_part_of_a_cell() -> None:
+    pg, many = config(algorithm="pg"), config(algorithm="pg", values={"updates_per_round": "none"})
+    assert (pg.settings.updates_per_round, many.settings.updates_per_round) == (1, None)
+    assert pg.cell_hash() != many.cell_hash()
+    row = config().as_dict()
+    row["settings"] = {name: value for name, value in row["settings"].items() if name != "updates_per_round"}
+    assert cell_hash(row) == config().cell_hash()  # as before there was the setting
+
+
+@pytest.mark.parametrize(
+    ("defaults", "reason"),
+    [
+        ("{'draws': 3}", "'draws', which is equal in every cell; an algorithm may declare lr and updates_per_round"),
+        ("3", "defaults is a int; try a dict"),
+        ("{'lr': 'fast'}", "lr = 'fast' is not of type float"),
+        ("{'updates_per_round': 0}", "updates_per_round = 0 is below 1"),
+    ],
+)
+def test_what_an_algorithm_cannot_declare_is_refused(defaults: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        config(**own(tmp_path, defaults))
 
 
 def test_another_loss_in_the_same_file_is_another_cell_and_does_not_resume(tmp_path: Path) -> None:

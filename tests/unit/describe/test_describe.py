@@ -17,6 +17,7 @@ from b2bench.config.settings import Settings
 from b2bench.describe.description import description
 from b2bench.describe.listing import LISTS, listing
 from b2bench.errors import UserError
+from b2bench.hyperparameters import declared
 from b2bench.registry import KINDS, Registry
 from b2bench.store.store import Store
 from b2bench.terminal.show import listing_table, render_description
@@ -100,6 +101,30 @@ def test_a_plugin_is_listed_with_its_file() -> None:
 def test_a_wrong_list_suggests_the_right_one() -> None:
     with pytest.raises(UserError, match=r"Did you mean algorithms\?"):
         listing("algorithm", NOWHERE, [])
+
+
+def test_settings_that_an_algorithm_has_its_own_default_of() -> None:
+    for name in Registry("algorithm").names():
+        own = declared(Registry("algorithm").get(name))
+        found = description(name, NOWHERE, [])
+        assert {row["name"]: row["default"] for row in found["settings"]} == own
+        assert "lr" in own
+        assert "its own default" in printed(found)
+    rows = {row["name"]: row for row in description("settings", NOWHERE, [])["hyperparameters"]}
+    assert rows["updates_per_round"]["algorithms"] == {"pg": 1}
+    assert set(rows["lr"]["algorithms"]) == set(Registry("algorithm").names())
+    assert "algorithms" not in rows["draws"]
+    assert "Default of an algorithm: pg 1" in " ".join(printed(description("settings", NOWHERE, []), 300).split())
+
+
+def test_a_runs_differences_are_from_its_algorithms_defaults(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.duckdb")
+    for name, updates in (("usual", 1), ("other", None)):
+        config = {"algorithm": {"name": "pg"}, "settings": asdict(Settings()) | {"updates_per_round": updates}}
+        store.start_run(run_row(name, name=name, algorithm="pg", config=config))
+    assert description("usual", store.path, [])["differences"] == []
+    [row] = description("other", store.path, [])["differences"]
+    assert (row["name"], row["value"], row["default"]) == ("run.updates_per_round", None, 1)
 
 
 def test_an_algorithm_on_pairs_says_that_it_ignores_selection() -> None:

@@ -1,0 +1,57 @@
+"""How a round is cut into updates: one on all of its rollouts, or small ones of samples of the policy as it is."""
+
+from __future__ import annotations
+
+import math
+
+from b2bench.config.run import RunConfig
+
+
+class Pace:
+    """How many prompt draws of a round are sampled before the next update: all, unless an update is to be on-policy.
+
+    With ``updates`` (setting ``updates_per_round``) the policy is sampled anew after as many optimizer steps. Each of
+    them then takes about ``transitions``: by what a draw has brought to the loss so far, as many draws are sampled as
+    bring the round's transitions to the next multiple of updates * transitions. Where the optimizer steps of a round
+    are ``fixed``, the draws are split evenly instead. What is left of a round joins its last update if it is less than
+    half of one.
+
+    ``kept`` are the rollouts of a draw that reach the loss, in the mean: a guess, then that of the latest round.
+    """
+
+    def __init__(self, updates: int | None, transitions: int, fixed: int | None, kept: float) -> None:
+        self.updates, self.transitions, self.fixed, self.kept = updates, transitions, fixed, kept
+
+    def begin(self, draws: int, steps: int) -> None:
+        """Begin a round of so many prompt draws, whose kept rollouts bring so many ``steps`` each."""
+        self.left, self.steps = draws, steps
+        self._sampled = self._kept = self._parts = self._updated = 0
+
+    def next(self) -> int:
+        """Return the draws to sample for the next update; 0 at the end of the round."""
+        if self.updates is None:
+            return self.left
+        if self.fixed is not None:
+            wanted, each = self.left, max(1, self.fixed // self.updates - self._parts)
+            size = math.floor(wanted / each + 0.5)
+        else:
+            missing = (self._updated + 1) * self.updates * self.transitions - self._kept * self.steps
+            size = math.floor(missing / (self.kept * self.steps) + 0.5) if self.kept else 1
+        size = max(1, size)
+        return self.left if self.left - size < max(1, size / 2) else size
+
+    def took(self, draws: int, kept: int, optimizer_steps: int) -> None:
+        """Count an update: the draws sampled for it, the rollouts of them that were kept, and the steps it took."""
+        self.left -= draws
+        self._sampled += draws
+        self._kept += kept
+        self._parts += 1
+        self._updated += optimizer_steps > 0
+        self.kept = self._kept / self._sampled
+
+
+def pace_of(config: RunConfig) -> Pace:
+    """Return the pace of a run, which begins with the guess that all rollouts, or all pairs, are kept."""
+    settings = config.settings
+    most = min(2, settings.samples) if config.algorithm.pairs else settings.samples
+    return Pace(settings.updates_per_round, settings.transitions_per_step, settings.fixed_steps, most)
