@@ -128,10 +128,17 @@ def cell_hash(content: Mapping[str, Any]) -> str:
         kept["settings"].pop("timestep_fraction")
     if kept["settings"].get("updates_per_round") is None:  # all of a round on its rollouts, as before
         kept["settings"].pop("updates_per_round", None)
+    for part in ADDED.keys() & kept.keys():  # and so with these, where they leave everything as it was
+        later = ADDED[part]
+        kept[part] = {name: value for name, value in kept[part].items() if name not in later or value is not None}
     for equal, names in OF_EQUAL.items():
         if kept["settings"].get("equal", equal) != equal:  # runs before benchmark version 3 do not say
             kept["settings"] = {name: value for name, value in kept["settings"].items() if name not in names}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+ADDED = {"wrapper": ("schedule_rounds",), "algorithm": ("clip_nats",)}
+"""Hyperparameters that came later, and change nothing where they are None."""
 
 
 def code_hash(cls: type) -> str | None:

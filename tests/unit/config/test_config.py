@@ -127,6 +127,14 @@ def test_the_update_protocol_is_part_of_a_cell() -> None:
     assert cell_hash(row) == config().cell_hash()  # as before there was the setting
 
 
+def test_what_came_later_is_part_of_a_cell_where_it_is_used() -> None:
+    was = config(algorithm="dpo").as_dict()
+    del was["wrapper"]["schedule_rounds"], was["algorithm"]["clip_nats"]
+    assert cell_hash(was) == config(algorithm="dpo").cell_hash()
+    for values in ({"schedule_rounds": 100}, {"dpo.clip_nats": 1.0}):
+        assert config(algorithm="dpo", values=values).cell_hash() != cell_hash(was)
+
+
 @pytest.mark.parametrize(
     ("defaults", "reason"),
     [
