@@ -350,6 +350,20 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_rows_and_weights(
 
 
 @pytest.mark.slow
+def test_a_run_of_many_updates_a_round_resumes_to_the_same_rows_and_weights(
+    finish: Callable[..., Finished], tmp_path: Path
+) -> None:
+    """What a draw brings, by which the next round is cut, is in the checkpoint."""
+    values = {name: value for name, value in RESUMED.items() if name != "value_net"} | {"transitions_per_step": 5}
+    whole = finish(choose("pg", "b2", **values))
+    with pytest.raises(KeyboardInterrupt):
+        finish(choose("pg", "b2", **values), Interrupting())
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = [row for row in store.runs() if row["status"] == "interrupted"]
+    check_resumed(store, run["run_id"], tmp_path, (whole.results(), whole.weights.read_bytes()))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before the first checkpoint", "between a round's rows and its checkpoint"])
 def test_a_run_that_is_killed_at_a_bad_moment_writes_no_row_twice(
     when: str, uninterrupted: Any, finish: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
