@@ -141,7 +141,8 @@ class Branching(Extremes):
 def selected(wrapper: Wrapper, trajectories: Trajectories, generator: torch.Generator) -> Tensor:
     """Return what a wrapper selects: bool [N]. A ``select`` that takes a ``generator`` is given this one.
 
-    It is the generator of (seed, "selection", round), so that what is drawn from it depends on these alone.
+    It is the generator of (seed, "selection", round), so that what is drawn from it depends on these alone; where a
+    round has several updates, as with ``pg``, of the update's place in it, too.
     """
     if "generator" in inspect.signature(wrapper.select).parameters:
         return wrapper.select(trajectories, generator=generator)  # type: ignore[call-arg]

@@ -12,7 +12,7 @@ from torch import Tensor
 from b2bench.config.settings import Settings
 from b2bench.errors import RunFailed
 from b2bench.types import micro_batches
-from b2bench.update import UpdateReport, minibatch_count, minibatches, transitions, update
+from b2bench.update import UpdateReport, merged, minibatch_count, minibatches, transitions, update
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -252,3 +252,25 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run(
     with pytest.raises(RunFailed, match=reason):
         learn(policy, Broken(loss, factor), trajectories)
     assert torch.equal(adapter_vector(policy), before)
+
+
+# -- several updates of a round ----------------------------------------------------------------------------
+
+
+def report(kept: list[bool], steps: int, **values: Any) -> UpdateReport:
+    given = {"loss": math.nan, "metrics": {}, "grad_norm": math.nan, "off_policy": math.nan} | values
+    return UpdateReport(kept=torch.tensor(kept), optimizer_steps=steps, **given)
+
+
+def test_updates_of_a_round_are_reported_as_one() -> None:
+    first = report([True, True, True], 1, loss=1.0, metrics={"ratio_mean": 1.0}, grad_norm=2.0, off_policy=0.1)
+    none = report([False, False], 0)
+    last = report([True, False], 2, loss=3.0, metrics={"ratio_mean": 1.4}, grad_norm=5.0, off_policy=0.3)
+    assert merged([first]) is first
+    found = merged([first, none, last])
+    assert found.kept.tolist() == [True] * 3 + [False] * 2 + [True, False]
+    assert (found.optimizer_steps, found.off_policy) == (3, 0.3)
+    assert found.loss == pytest.approx((3 * 1.0 + 1 * 3.0) / 4)  # by the rollouts that were kept
+    assert found.metrics == {"ratio_mean": pytest.approx((3 * 1.0 + 1.4) / 4)}
+    assert found.grad_norm == pytest.approx((1 * 2.0 + 2 * 5.0) / 3)  # by optimizer steps
+    assert math.isnan(merged([none, none]).loss)
