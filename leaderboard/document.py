@@ -33,6 +33,7 @@ KEEP = {
     "style entropy (nats), change": 7,
     "style entropy (nats), matched": 7,
     "denoiser calls": 6,
+    "forward-equivalents": 5,
     "success": 6,
     "distance within a prompt": 5,
     "distance within a prompt, change": 5,
