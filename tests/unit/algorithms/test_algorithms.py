@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from b2bench.ddim import DDIM, stable_diffusion_schedule
 from b2bench.types import Gaussian, Pair, Transitions
 from b2bench.update import transitions
 
@@ -148,21 +149,24 @@ def test_the_gaussian_kl_is_the_squared_distance_of_diffusers_means(
     assert metrics["kl"].min() > 0
 
 
-def price(num_steps: int, make_policy: Any) -> Tensor:
-    """Of eps_mse at weight 1 for a nat of Gaussian KL, at each step: noise predictions that differ by 1 everywhere."""
-    policy = make_policy(num_steps=num_steps)
-    latents, step = torch.zeros(num_steps, *policy.latent_shape), torch.arange(num_steps)
+def price(num_steps: int) -> Tensor:
+    """Of eps_mse at weight 1 for a nat of Gaussian KL, at each step: noise predictions that differ by 1 everywhere.
+
+    By the schedule of Stable Diffusion, on which DPOK's weights were published; pocket's is another.
+    """
+    ddim = DDIM(stable_diffusion_schedule(), num_steps, 1.0)
+    latents, step = torch.zeros(num_steps, 4, 8, 8), torch.arange(num_steps)
     noise = torch.zeros_like(latents)
-    return 1 / policy.denoise(noise, latents, step).kl(policy.denoise(noise + 1, latents, step))
+    return 1 / ddim.transition(noise, latents, step).kl(ddim.transition(noise + 1, latents, step))
 
 
-def test_the_default_penalty_costs_what_the_published_one_costs(make_policy: Any, algorithm: Any) -> None:
+def test_the_default_penalty_costs_what_the_published_one_costs(algorithm: Any) -> None:
     """In standard deviations of advantage a nat: DPOK's code has weights 10 and 0.01 at 50 steps."""
-    default, published = algorithm("dpok"), 0.01 / 10 * price(50, make_policy)
+    default, published = algorithm("dpok"), 0.01 / 10 * price(50)
     assert default.kl == "gaussian"
     assert float(published.mean()) == pytest.approx(default.kl_weight / default.reward_weight, rel=0.1)
     assert float(published.mean()) == pytest.approx(0.0105, rel=0.01)  # as the documentation says
-    assert float(1e-3 * price(20, make_policy).mean()) == pytest.approx(0.0037, rel=0.01)
+    assert float(1e-3 * price(20).mean()) == pytest.approx(0.0037, rel=0.01)
 
 
 @pytest.mark.parametrize("kl", ["gaussian", "eps_mse"])
@@ -222,7 +226,7 @@ def test_the_value_network_starts_as_the_published_one(policy: Any, algorithm: A
         assert 0 <= time.weight.min() < 0.05 < 0.95 < time.weight.max() < 1
     for layer in (*dpok.value.layers, dpok.value.head):
         outs, ins = layer.weight.shape
-        assert float(layer.weight.std()) == pytest.approx(math.sqrt(2 / (ins + outs)), rel=0.2)
+        assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / (ins + outs)), rel=0.2)
 
 
 def test_with_a_value_network_the_advantage_is_reward_minus_value(
@@ -315,11 +319,11 @@ def test_dpos_loss_stays_within_its_bounds(shift: float, sign: int, pairs: Pair,
     assert metrics["accuracy"].tolist() == [float(shift > 0)] * 8
 
 
-@pytest.mark.parametrize(("nats", "eps"), [(0.1, 0.1), (10_000.0, 0.001)])
+@pytest.mark.parametrize(("nats", "eps"), [(1e-3, 0.1), (10_000.0, 0.001)])
 def test_dpos_clamp_in_nats_takes_the_place_of_the_one_per_dimension(
     nats: float, eps: float, policy: Any, pairs: Pair, algorithm: Any
 ) -> None:
-    """The least of these ratios lies outside of 0.1 nats and the greatest inside of 10,000, whatever eps is."""
+    """The least of these ratios lies outside of 0.001 nats and the greatest inside of 10,000, whatever eps is."""
     with torch.no_grad():
         loss, metrics = algorithm("dpo", beta=2.0, eps=eps, clip_nats=nats).loss(policy, pairs)
         log_rho = []
