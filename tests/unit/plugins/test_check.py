@@ -146,7 +146,7 @@ def test_the_frame_of_the_broken_ones_passes(tmp_path: Path) -> None:
         (
             "noise = 1 + 0.1 * torch.randn(len(batch))\nreturn -(noise * batch.advantage * log_prob(batch)).mean(), {}",
             "loss is deterministic",
-            "draws from the generator that its select takes",
+            "draws no random numbers",
         ),
         (
             "x = log_prob(batch)\nkeep = torch.rand(len(batch)) < 0.5\n"
