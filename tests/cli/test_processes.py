@@ -76,7 +76,7 @@ def test_two_processes_end_where_one_does(algorithm: str, tmp_path: Path) -> Non
 def test_two_processes_take_the_first_evaluation_over(tmp_path: Path) -> None:
     for seed in ("0", "1"):
         ended = b2bench(
-            "run", "--algo", "pg", "--wrapper", "vanilla", *SMALL, "--seed", seed, "--name", f"seed {seed}",
+            "run", "--algo", "ddpo", "--wrapper", "vanilla", *SMALL, "--seed", seed, "--name", f"seed {seed}",
             "--processes", "2", cwd=tmp_path,
         )  # fmt: skip
         assert ended.returncode == 0, ended.stderr
