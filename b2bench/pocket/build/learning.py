@@ -148,7 +148,8 @@ def time_bars(store: Store) -> list[Bar]:
     bars = []
     usual = asdict(Settings(guidance=find_backbone("pocket").guidance))
     for row in store.runs(algorithm="ddpo", wrapper="vanilla", backbone="pocket", status="done"):
-        if row["config"]["settings"] != usual or row["budget"] != QUERIES:  # more images cost more
+        changed = any(value != usual.get(name) for name, value in row["config"]["settings"].items())
+        if changed or row["budget"] != QUERIES:  # more images cost more
             continue
         minutes = (row["finished"] - row["started"]).total_seconds() / 60
         training = sum(r["seconds"] for r in store.rounds(row["run_id"])) / 60

@@ -5,13 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from store_rows import run_row
 
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.pocket.build.command import STAGES
 from b2bench.pocket.build.learning import learning_bars, time_bars
-from b2bench.pocket.build.verify import build_bars
+from b2bench.pocket.build.verify import Swept, build_bars, guidance_bar
 from b2bench.store.store import Store
 
 USUAL = asdict(Settings(guidance=3.0))
@@ -99,3 +100,19 @@ def test_a_build_is_its_longest_stage_and_half_of_its_cpu_hours(tmp_path: Path) 
     (tmp_path / "bert.done.json").unlink()
     with pytest.raises(UserError, match=f"{len(STAGES) - 1} of {len(STAGES)} stages"):
         build_bars(tmp_path)
+
+
+def test_a_guidance_falls_short_where_another_is_better_beyond_the_noise_of_images() -> None:
+    """Two templates of 100 images; what a guidance changes in an image varies by 0.05."""
+    draws = torch.Generator().manual_seed(0)
+    base = [torch.rand(100, generator=draws) for _ in range(2)]
+    noise = [0.05 * torch.randn(100, generator=draws) for _ in range(2)]
+
+    def bar(better: float) -> float:
+        changed = [scores + each - each.mean() + better for scores, each in zip(base, noise, strict=True)]
+        sweeps = [[Swept(3.0, {}, a), Swept(4.0, {}, b)] for a, b in zip(base, changed, strict=True)]
+        return guidance_bar(sweeps, 3.0).value
+
+    assert bar(-0.01) == 0.0  # the default is the best
+    assert bar(0.01) == pytest.approx(0.01 / (0.05 / 200**0.5), rel=0.1)
+    assert bar(0.01) > 2 > bar(0.005) > 0
