@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -153,9 +153,7 @@ def update(
         kept[second] = True
     engine = engine or Engine()
     parameters = list(policy.parameters())
-    device = parameters[0].device
-    sums: dict[str, float] = {}
-    total, taken, loss_sum, norm_sum, off_policy = 0, 0, 0.0, 0.0, math.nan
+    sums, taken, norm_sum = _Sums(), 0, 0.0
     steps = len(trajectories.interval)
     count = minibatch_count(
         len(first) * trained_steps(steps, timestep_fraction),
@@ -170,21 +168,16 @@ def update(
         mine, where = rows[here], offsets[here]
         broken: float | None = None
         for part in micro_batches(len(mine), micro_batch):
-            winners = transitions(trajectories, first[mine[part]], where[part], device)
+            winners = transitions(trajectories, first[mine[part]], where[part], parameters[0].device)
             batch: Batch = winners
             if second is not None:
-                batch = Pair(winners, transitions(trajectories, second[mine[part]], where[part], device))
+                losers = transitions(trajectories, second[mine[part]], where[part], parameters[0].device)
+                batch = Pair(winners, losers)
             loss, metrics = algorithm.loss(policy, batch)
             value = float(loss.detach())
             broken = broken if math.isfinite(value) else value
             engine.backward(loss * (len(batch) / len(rows)))
-            total += len(batch)
-            loss_sum += value * len(batch)
-            if number == 0 and "log_ratio" in metrics:
-                change = float(metrics["log_ratio"].detach().abs().max()) * policy.latent_size
-                off_policy = max(change, off_policy)  # in this order: of nan and a number, the number
-            for name, mean in _health(metrics).items():
-                sums[name] = sums.get(name, 0.0) + mean * len(batch)
+            sums.add(len(batch), value, metrics, policy.latent_size if number == 0 else None)
         for found in engine.every(broken):
             if found is not None:
                 raise RunFailed(f"the loss of {type(algorithm).__name__} is {found} at optimizer step {number}")
@@ -199,18 +192,42 @@ def update(
             taken += 1
         progress()
     optimizer.zero_grad(set_to_none=True)
-    shares = engine.every((total, loss_sum, sums, off_policy))
-    total, loss_sum = sum(share[0] for share in shares), sum(share[1] for share in shares)
-    names = {name for share in shares for name in share[2]}
-    means = {name: sum(share[2].get(name, 0.0) for share in shares) / total for name in sorted(names)}
-    return UpdateReport(
-        kept=kept,
-        optimizer_steps=taken,
-        loss=loss_sum / total if total else math.nan,
-        metrics=means,
-        grad_norm=norm_sum / taken if taken else math.nan,
-        off_policy=max((share[3] for share in shares if not math.isnan(share[3])), default=math.nan),
-    )
+    return sums.report(engine, kept, taken, norm_sum)
+
+
+@dataclass
+class _Sums:
+    """What the micro-batches of a round come to on this process: sums over rows."""
+
+    rows: int = 0
+    loss: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    off_policy: float = math.nan
+
+    def add(self, rows: int, loss: float, metrics: Mapping[str, Tensor], latent_size: int | None) -> None:
+        """Add a micro-batch. ``latent_size`` is given at the first optimizer step alone, where log-ratios are 0."""
+        self.rows += rows
+        self.loss += loss * rows
+        if latent_size is not None and "log_ratio" in metrics:
+            change = float(metrics["log_ratio"].detach().abs().max()) * latent_size
+            self.off_policy = max(change, self.off_policy)  # in this order: of nan and a number, the number
+        for name, mean in _health(metrics).items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + mean * rows
+
+    def report(self, engine: Engine, kept: Tensor, taken: int, norm_sum: float) -> UpdateReport:
+        """Return the report of a round whose optimizer steps are taken, over the processes of ``engine``."""
+        shares = engine.every((self.rows, self.loss, self.metrics, self.off_policy))
+        total, loss = sum(share[0] for share in shares), sum(share[1] for share in shares)
+        names = {name for share in shares for name in share[2]}
+        means = {name: sum(share[2].get(name, 0.0) for share in shares) / total for name in sorted(names)}
+        return UpdateReport(
+            kept=kept,
+            optimizer_steps=taken,
+            loss=loss / total if total else math.nan,
+            metrics=means,
+            grad_norm=norm_sum / taken if taken else math.nan,
+            off_policy=max((share[3] for share in shares if not math.isnan(share[3])), default=math.nan),
+        )
 
 
 def _health(metrics: Mapping[str, Tensor]) -> dict[str, float]:

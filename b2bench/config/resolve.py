@@ -67,34 +67,15 @@ def resolve(
     parts = split_values(values, owners)
     spec = find_backbone(backbone)
     prompts = spec.prompts if prompts is None else prompts
-    prompt_set = load_prompts(prompts)
-    spec = drawn_by(spec, prompt_set)
+    spec = drawn_by(spec, prompt_set := load_prompts(prompts))
     settings: Settings = build(Settings, declared(classes["algorithm"]) | parts["run"])
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
-    if max(queries, seed) >= 2**31 or seed < 0:
-        raise UserError(f"queries = {queries}, seed = {seed}: the seed cannot be negative, and both must be below 2^31")
-    if queries < settings.samples:
-        raise UserError(
-            f"queries = {queries} is too small; try at least {settings.samples}, which is one prompt draw "
-            f"of {settings.samples} samples"
-        )
-    if queries % settings.samples:
-        raise UserError(
-            f"queries = {queries} is not a multiple of samples = {settings.samples}; "
-            f"try {queries - queries % settings.samples}"
-        )
-    if algorithm in NO_ALGORITHMS:
-        raise UserError(
-            f"{algorithm} is a name that b2bench keeps for rows without training; try another name for your algorithm"
-        )
-    names = {p.name for p in hyperparameters(classes["reward"])}
-    if "checkpoint" in names and parts[reward].get("checkpoint", "auto") == "auto":
+    _check_budget(queries, seed, settings.samples)
+    _check_names(algorithm, reward, spec)
+    takes_checkpoint = any(p.name == "checkpoint" for p in hyperparameters(classes["reward"]))
+    if takes_checkpoint and parts[reward].get("checkpoint", "auto") == "auto":
         parts[reward]["checkpoint"] = own_checkpoint(spec, reward)
-    if is_taken(reward):
-        raise UserError(f"{reward} is the name of a metric of every evaluation; try another name for your reward")
-    if reward == SUCCESS and not spec.is_pocket:
-        raise UserError(f"reward success reads pocket scenes only, and the backbone is {spec.name}; try clipscore")
     trained: Algorithm = build(classes["algorithm"], parts[algorithm])
     wrapping: Wrapper = build(classes["wrapper"], parts[wrapper])
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
@@ -130,6 +111,32 @@ def resolve(
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
+
+
+def _check_budget(queries: int, seed: int, samples: int) -> None:
+    """Refuse a budget that is no whole number of prompt draws, and numbers that the store cannot hold."""
+    if max(queries, seed) >= 2**31 or seed < 0:
+        raise UserError(f"queries = {queries}, seed = {seed}: the seed cannot be negative, and both must be below 2^31")
+    if queries < samples:
+        raise UserError(
+            f"queries = {queries} is too small; try at least {samples}, which is one prompt draw of {samples} samples"
+        )
+    if queries % samples:
+        raise UserError(
+            f"queries = {queries} is not a multiple of samples = {samples}; try {queries - queries % samples}"
+        )
+
+
+def _check_names(algorithm: str, reward: str, spec: Backbone) -> None:
+    """Refuse names that mean something else in the store, and a reward that cannot read what the backbone draws."""
+    if algorithm in NO_ALGORITHMS:
+        raise UserError(
+            f"{algorithm} is a name that b2bench keeps for rows without training; try another name for your algorithm"
+        )
+    if is_taken(reward):
+        raise UserError(f"{reward} is the name of a metric of every evaluation; try another name for your reward")
+    if reward == SUCCESS and not spec.is_pocket:
+        raise UserError(f"reward success reads pocket scenes only, and the backbone is {spec.name}; try clipscore")
 
 
 def _refusal(name: str, part: Any, other: Any) -> str | None:

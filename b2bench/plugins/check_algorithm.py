@@ -72,6 +72,150 @@ class _Subject:
         return loss.item(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
 
+class _LossChecks:
+    """The checks of a loss, each on fresh subjects and the same toy batch; one that fails raises."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.batch = toy_batch(self.behaving().policy, bool(getattr(cls, "pairs", None)))
+
+    def behaving(self) -> _Subject:
+        """A fresh one at the behaviour policy, which is not the pretrained one: a ratio to the wrong one shows."""
+        subject = _Subject(self.cls)
+        subject.policy.move(0.05, "behaviour")
+        return subject
+
+    def moved(self) -> _Subject:
+        """A fresh one after a small update, where the ratio is not 1."""
+        subject = self.behaving()
+        subject.policy.move(0.01, "update")
+        return subject
+
+    def finite(self) -> None:
+        """A scalar that is finite on every kind of batch that a round can bring."""
+        batch = self.batch
+        inputs = {
+            "a round's first batch (ratio 1)": (self.behaving, batch),
+            "the same batch after a small update of the policy": (self.moved, batch),
+            "a batch of one row": (self.behaving, batch[:1]),
+            "a batch whose advantages are all 0": (self.behaving, _with_advantage(batch, torch.zeros_like)),
+            "a batch whose advantages are all -5": (
+                self.behaving,
+                _with_advantage(batch, lambda a: torch.full_like(a, -5.0)),
+            ),
+            "a batch whose advantages are all 5": (
+                self.behaving,
+                _with_advantage(batch, lambda a: torch.full_like(a, 5.0)),
+            ),
+        }
+        for name, (subject, given) in inputs.items():
+            loss, _ = subject().loss(given)
+            expect(bool(torch.isfinite(loss)), f"the loss is {loss.item()} on {name}")
+
+    def requires_grad(self) -> None:
+        """It depends on the adapter."""
+        batch = self.batch
+        loss, _ = self.behaving().loss(batch)
+        expect(
+            loss.requires_grad,
+            "the loss has no gradient: it does not depend on the adapter. Take log-probabilities from "
+            "policy.transition(...), outside policy.reference() and torch.no_grad()",
+        )
+
+    def reaches(self) -> None:
+        """Its gradient is finite and reaches the adapter."""
+        batch = self.batch
+        here = self.behaving()
+        _, found = here.gradients(batch)
+        adapter = found[: len(here.policy.parameters())]
+        expect(all(bool(torch.isfinite(grad).all()) for grad in found), "the gradient of the loss is not finite")
+        expect(
+            any(bool(grad.any()) for grad in adapter),
+            "the gradient by every weight of the adapter is zero: the loss ignores the adapter. Take "
+            "log-probabilities from policy.transition(...) and do not detach them",
+        )
+
+    def only(self) -> None:
+        """It changes and trains nothing but the adapter, and leaves it on."""
+        batch = self.batch
+        here = self.behaving()
+        weights = {**here.policy.frozen, "adapter A": here.policy.down, "adapter B": here.policy.up}
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        here.gradients(batch)
+        for name, weight in here.policy.frozen.items():
+            expect(not weight.requires_grad, f"the loss switched on the gradient of the frozen weight {name}")
+            expect(weight.grad is None, f"the frozen weight {name} received a gradient")
+        for name, weight in weights.items():
+            expect(torch.equal(weight, before[name]), f"the loss changed the weight {name}; only the optimizer may")
+        expect(here.policy.enabled, "the adapter is off after the loss; use `with policy.reference():`")
+
+    def ratio(self) -> None:
+        """Where it names its log-ratio, that is 0 on a round's first batch."""
+        batch = self.batch
+        _, metrics = self.behaving().loss(batch)
+        if "log_ratio" in metrics:
+            largest = float(metrics["log_ratio"].abs().max())
+            expect(
+                largest < 1e-5,
+                f"log_ratio is up to {largest:.3g} on a round's first batch, expected 0: it is the log-probability "
+                "now minus batch.log_prob, of the same transition",
+            )
+
+    def mutation(self) -> None:
+        """It changes nothing in the batch."""
+        batch = self.batch
+        here, given = self.behaving(), copy_of(batch)
+        here.algorithm.loss(here.policy, given)
+        changed = changes(batch, given)
+        expect(not changed, f"the loss changed batch.{', batch.'.join(changed)} in place; work on a copy")
+
+    def deterministic(self) -> None:
+        """The same batch gives the same loss and gradient, whatever the seed."""
+        batch = self.batch
+        here = self.behaving()
+        with global_seed(1):
+            first, first_gradients = here.gradients(batch)
+        with global_seed(2):
+            second, second_gradients = here.gradients(batch)
+        advice = "a loss draws no random numbers and keeps no state between calls"
+        expect(first == second, f"the same batch gave the loss {first:.9g}, then {second:.9g}: {advice}")
+        same = all(map(torch.equal, first_gradients, second_gradients))
+        expect(same, f"the same batch gave two different gradients: {advice}")
+
+    def metrics_finite(self) -> None:
+        """Metrics are finite tensors: a scalar, or one value a row."""
+        batch, rows = self.batch, len(self.batch)
+        # Metrics of pairs may hold the winners' rows and then the losers'.
+        shapes = {(), (rows,), (2 * rows,)} if isinstance(batch, Pair) else {(), (rows,)}
+        for subject in (self.behaving, self.moved):
+            for name, value in subject().loss(batch)[1].items():
+                expect(isinstance(value, Tensor), f"metric {name} is a {type(value).__name__}; make it a tensor")
+                shape = tuple(value.shape)
+                expect(shape in shapes, f"metric {name} has shape {shape}; a scalar or ({rows},), one per row")
+                expect(bool(torch.isfinite(value.float()).all()), f"metric {name} is not finite")
+
+    def mean_over_rows(self) -> None:
+        """Micro-batches do not change it."""
+        batch, rows = self.batch, len(self.batch)
+        subject, cut = self.moved(), rows // 3
+        whole, *parts = [subject.loss(part)[0].item() for part in (batch, batch[:cut], batch[cut:])]
+        expected = (cut * parts[0] + (rows - cut) * parts[1]) / rows
+        expect(
+            abs(whole - expected) <= 1e-5 * max(1.0, abs(whole)),
+            f"the loss of {rows} rows is {whole:.6g}, but its parts average to {expected:.6g}: micro-batches would "
+            "change the result. Take the mean over rows, of terms that each depend on their own row alone",
+        )
+
+    def on_pairs(self) -> None:
+        """It tells winner from loser."""
+        batch = self.batch
+        assert isinstance(batch, Pair)
+        _, straight = self.behaving().gradients(batch)
+        _, swapped = self.behaving().gradients(Pair(batch.loser, batch.winner))
+        same = all(map(torch.equal, straight, swapped))
+        expect(not same, "swapping winner and loser changes no gradient: the loss does not tell them apart")
+
+
 def check_algorithm(cls: type, checker: Checker) -> None:
     checker.run("hyperparameters have defaults and docs", lambda: check_hyperparameters(cls), needed=True)
     pairs = getattr(cls, "pairs", None)
@@ -93,133 +237,18 @@ def check_algorithm(cls: type, checker: Checker) -> None:
     checker.run("has pairs and loss, and can be set up", shape, needed=True)
     checker.run("declares defaults of settings that are its to declare", own_settings)
 
-    def behaving() -> _Subject:
-        """A fresh one at the behaviour policy, which is not the pretrained one: a ratio to the wrong one shows."""
-        subject = _Subject(cls)
-        subject.policy.move(0.05, "behaviour")
-        return subject
-
-    def moved() -> _Subject:
-        """A fresh one after a small update, where the ratio is not 1."""
-        subject = behaving()
-        subject.policy.move(0.01, "update")
-        return subject
-
-    batch = toy_batch(behaving().policy, bool(pairs))
-    rows = len(batch)
-
-    def finite() -> None:
-        inputs = {
-            "a round's first batch (ratio 1)": (behaving, batch),
-            "the same batch after a small update of the policy": (moved, batch),
-            "a batch of one row": (behaving, batch[:1]),
-            "a batch whose advantages are all 0": (behaving, _with_advantage(batch, torch.zeros_like)),
-            "a batch whose advantages are all -5": (
-                behaving,
-                _with_advantage(batch, lambda a: torch.full_like(a, -5.0)),
-            ),
-            "a batch whose advantages are all 5": (behaving, _with_advantage(batch, lambda a: torch.full_like(a, 5.0))),
-        }
-        for name, (subject, given) in inputs.items():
-            loss, _ = subject().loss(given)
-            expect(bool(torch.isfinite(loss)), f"the loss is {loss.item()} on {name}")
-
-    def requires_grad() -> None:
-        loss, _ = behaving().loss(batch)
-        expect(
-            loss.requires_grad,
-            "the loss has no gradient: it does not depend on the adapter. Take log-probabilities from "
-            "policy.transition(...), outside policy.reference() and torch.no_grad()",
-        )
-
-    def reaches() -> None:
-        here = behaving()
-        _, found = here.gradients(batch)
-        adapter = found[: len(here.policy.parameters())]
-        expect(all(bool(torch.isfinite(grad).all()) for grad in found), "the gradient of the loss is not finite")
-        expect(
-            any(bool(grad.any()) for grad in adapter),
-            "the gradient by every weight of the adapter is zero: the loss ignores the adapter. Take "
-            "log-probabilities from policy.transition(...) and do not detach them",
-        )
-
-    def only() -> None:
-        here = behaving()
-        weights = {**here.policy.frozen, "adapter A": here.policy.down, "adapter B": here.policy.up}
-        before = {name: weight.detach().clone() for name, weight in weights.items()}
-        here.gradients(batch)
-        for name, weight in here.policy.frozen.items():
-            expect(not weight.requires_grad, f"the loss switched on the gradient of the frozen weight {name}")
-            expect(weight.grad is None, f"the frozen weight {name} received a gradient")
-        for name, weight in weights.items():
-            expect(torch.equal(weight, before[name]), f"the loss changed the weight {name}; only the optimizer may")
-        expect(here.policy.enabled, "the adapter is off after the loss; use `with policy.reference():`")
-
-    def ratio() -> None:
-        _, metrics = behaving().loss(batch)
-        if "log_ratio" in metrics:
-            largest = float(metrics["log_ratio"].abs().max())
-            expect(
-                largest < 1e-5,
-                f"log_ratio is up to {largest:.3g} on a round's first batch, expected 0: it is the log-probability "
-                "now minus batch.log_prob, of the same transition",
-            )
-
-    def mutation() -> None:
-        here, given = behaving(), copy_of(batch)
-        here.algorithm.loss(here.policy, given)
-        changed = changes(batch, given)
-        expect(not changed, f"the loss changed batch.{', batch.'.join(changed)} in place; work on a copy")
-
-    def deterministic() -> None:
-        here = behaving()
-        with global_seed(1):
-            first, first_gradients = here.gradients(batch)
-        with global_seed(2):
-            second, second_gradients = here.gradients(batch)
-        advice = "a loss draws no random numbers and keeps no state between calls"
-        expect(first == second, f"the same batch gave the loss {first:.9g}, then {second:.9g}: {advice}")
-        same = all(map(torch.equal, first_gradients, second_gradients))
-        expect(same, f"the same batch gave two different gradients: {advice}")
-
-    def metrics_finite() -> None:
-        # Metrics of pairs may hold the winners' rows and then the losers'.
-        shapes = {(), (rows,), (2 * rows,)} if pairs else {(), (rows,)}
-        for subject in (behaving, moved):
-            for name, value in subject().loss(batch)[1].items():
-                expect(isinstance(value, Tensor), f"metric {name} is a {type(value).__name__}; make it a tensor")
-                shape = tuple(value.shape)
-                expect(shape in shapes, f"metric {name} has shape {shape}; a scalar or ({rows},), one per row")
-                expect(bool(torch.isfinite(value.float()).all()), f"metric {name} is not finite")
-
-    def mean_over_rows() -> None:
-        subject, cut = moved(), rows // 3
-        whole, *parts = [subject.loss(part)[0].item() for part in (batch, batch[:cut], batch[cut:])]
-        expected = (cut * parts[0] + (rows - cut) * parts[1]) / rows
-        expect(
-            abs(whole - expected) <= 1e-5 * max(1.0, abs(whole)),
-            f"the loss of {rows} rows is {whole:.6g}, but its parts average to {expected:.6g}: micro-batches would "
-            "change the result. Take the mean over rows, of terms that each depend on their own row alone",
-        )
-
-    def on_pairs() -> None:
-        assert isinstance(batch, Pair)
-        _, straight = behaving().gradients(batch)
-        _, swapped = behaving().gradients(Pair(batch.loser, batch.winner))
-        same = all(map(torch.equal, straight, swapped))
-        expect(not same, "swapping winner and loser changes no gradient: the loss does not tell them apart")
-
-    checker.run("loss is a finite scalar", finite, needed=True)
-    checker.run("loss requires grad", requires_grad, needed=True)
-    checker.run("gradient reaches the adapter", reaches)
-    checker.run("gradient reaches nothing but the adapter", only)
-    checker.run("ratio is 1 at the behaviour policy", ratio)
-    checker.run("batch is not mutated", mutation)
-    checker.run("loss is deterministic", deterministic)
-    checker.run("metrics are finite", metrics_finite)
-    checker.run("loss is a mean over rows", mean_over_rows)
+    loss = _LossChecks(cls)
+    checker.run("loss is a finite scalar", loss.finite, needed=True)
+    checker.run("loss requires grad", loss.requires_grad, needed=True)
+    checker.run("gradient reaches the adapter", loss.reaches)
+    checker.run("gradient reaches nothing but the adapter", loss.only)
+    checker.run("ratio is 1 at the behaviour policy", loss.ratio)
+    checker.run("batch is not mutated", loss.mutation)
+    checker.run("loss is deterministic", loss.deterministic)
+    checker.run("metrics are finite", loss.metrics_finite)
+    checker.run("loss is a mean over rows", loss.mean_over_rows)
     if pairs:
-        checker.run("works on pairs", on_pairs)
+        checker.run("works on pairs", loss.on_pairs)
     if all(result.passed for result in checker.results):  # what a faulty loss learns means nothing
         checker.run("improves a toy task", lambda: _check_toy_task(cls))
 

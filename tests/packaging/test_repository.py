@@ -1,5 +1,6 @@
 """What holds for the files of the repository themselves."""
 
+import ast
 import re
 import runpy
 import subprocess
@@ -63,6 +64,26 @@ def test_pins_are_the_whole_resolved_set():
         pytest.skip("no uv.lock: not run by uv")
     pins = runpy.run_path(str(ROOT / "tools" / "pin.py"))["pins"]
     assert pins(tomllib.loads(lock.read_text())) == PYPROJECT["tool"]["uv"]["constraint-dependencies"]
+
+
+LONGEST_FUNCTION, LONGEST_FILE = 80, 600
+
+
+def test_functions_and_files_are_short_or_say_why():
+    """A function beyond 80 lines has a comment in it that says why, and begins "More than 80 lines"."""
+    long = []
+    for folder in ("b2bench", "algorithms", "rewards", "leaderboard"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            lines = text.splitlines()
+            if len(lines) > LONGEST_FILE:
+                long.append(f"{path.relative_to(ROOT)}: {len(lines)} lines")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    own = lines[node.lineno - 1 : node.end_lineno]
+                    if len(own) > LONGEST_FUNCTION and "# More than 80 lines: " not in "\n".join(own):
+                        long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {len(own)} lines")
+    assert not long
 
 
 @pytest.mark.lint

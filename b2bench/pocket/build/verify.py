@@ -7,7 +7,7 @@ trained on are drawn for it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -384,6 +384,24 @@ def verify(
     ]
     for heading, group in (learning_bars(Store(db)) if db else {}).items():
         bars[heading] += group
+    text = _tables(bars, sweeps, sweep_images, result)
+    if card:
+        fill_card(card, text)
+    everything = [(heading, bar) for heading, group in bars.items() for bar in group]
+    if out:
+        written = [{"part": heading, **vars(bar), "reached": bar.reached} for heading, bar in everything]
+        curves = {t: [{"guidance": at.guidance, **at.metrics} for at in sweep] for t, sweep in sweeps.items()}
+        content = json.dumps({"bars": written, "guidance_sweep": curves}, indent=1, default=str)
+        out.write_text(content.replace("-Infinity", "null").replace("Infinity", "null") + "\n", encoding="utf-8")
+    short = [f"{heading}, {bar.name}" for heading, bar in everything if not bar.reached]
+    if short:
+        raise RunFailed(f"{len(short)} of {len(everything)} bars fall short: {'; '.join(short)}")
+
+
+def _tables(
+    bars: Mapping[str, Sequence[Bar]], sweeps: Mapping[int, Sequence[Swept]], sweep_images: int, result: Console
+) -> str:
+    """Print the tables of the bars and of the sweeps; as Markdown they go into the model card."""
     text = []
     for heading, group in bars.items():
         lines = [bar.row() for bar in group]
@@ -397,17 +415,7 @@ def verify(
         rows = [[f"{value:.3f}" for value in (at.guidance, *(at.metrics[name] for name in measured))] for at in sweep]
         _show(result, title, columns, rows)
         text.append(f"{title}, T=20, eta=1:\n\n{markdown(columns, rows)}")
-    if card:
-        fill_card(card, "\n\n".join(text))
-    everything = [(heading, bar) for heading, group in bars.items() for bar in group]
-    if out:
-        written = [{"part": heading, **vars(bar), "reached": bar.reached} for heading, bar in everything]
-        curves = {t: [{"guidance": at.guidance, **at.metrics} for at in sweep] for t, sweep in sweeps.items()}
-        content = json.dumps({"bars": written, "guidance_sweep": curves}, indent=1, default=str)
-        out.write_text(content.replace("-Infinity", "null").replace("Infinity", "null") + "\n", encoding="utf-8")
-    short = [f"{heading}, {bar.name}" for heading, bar in everything if not bar.reached]
-    if short:
-        raise RunFailed(f"{len(short)} of {len(everything)} bars fall short: {'; '.join(short)}")
+    return "\n\n".join(text)
 
 
 def _show(console: Console, title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
