@@ -99,7 +99,8 @@ class RunProgress:
     def evaluated(self, queries: int, evaluation: Any) -> None:
         """A line per evaluation: every metric that has a mean over the test images."""
         shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith(STYLE_SHARE)]
-        text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown)
+        # of so few images that no two share a prompt there is no distance within one
+        text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown if math.isfinite(m.value))
         source = next((m.settings["reused_from"] for m in shown if "reused_from" in m.settings), None)
         whose = "" if source is None else f" (measured by run {source})"
         self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries{whose}  {text}"))

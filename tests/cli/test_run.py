@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import resource
 import shlex
@@ -200,10 +201,12 @@ def test_a_terminal_shows_names_as_they_are() -> None:
         progress.progress.refresh()
         report = SimpleNamespace(metrics={}, kept=np.ones(5), optimizer_steps=1)
         progress.round_done(1, 2, 5, 0.5, report)
-        progress.evaluated(5, SimpleNamespace(metrics=[metric]))
+        none = SimpleNamespace(name="distance", split="test", value=math.nan, settings={})
+        progress.evaluated(5, SimpleNamespace(metrics=[metric, none]))
         progress.evaluated(0, SimpleNamespace(metrics=[taken]))
     for text in ("loading a[/b]", "5 queries  odd[/b] 0.500", "evaluation at 5 queries  odd[/b] 0.500"):
         assert text in screen.getvalue()
+    assert "distance" not in screen.getvalue()  # a metric without a value is left out
     assert "evaluation at 0 queries (measured by run mine[/b])  odd[/b] 0.250" in screen.getvalue()
 
 
