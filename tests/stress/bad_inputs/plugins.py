@@ -10,6 +10,7 @@ from bad_inputs.made import Input, damage_bytes, misplace, tiny
 
 HEAD = "from b2bench.registry import algorithm, reward, wrapper\n"
 
+# What made-up plugins raise, as source text: every kind of exception must end in one line, NotImplementedError too.
 RAISED = (
     "RuntimeError('two\\nlines')", "ValueError()", "KeyError('k')", "SystemExit(0)", "SystemExit('words')",
     "KeyboardInterrupt()",
