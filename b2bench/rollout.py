@@ -108,14 +108,17 @@ def rollout(
 
 
 @torch.no_grad()
-def path_kl(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: int = 64) -> Tensor:
-    """Measure the KL of the policy's sampler from the pretrained one's over all T steps, in nats: [N], one path each.
+def sample_with_kl(
+    policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Sample images as :func:`sample` does, and measure the KL of the policy's sampler from the pretrained one's.
 
-    Along a path of the policy, the sum of the KLs of its T transitions, over all latent dimensions: its mean over
-    paths is KL(p_policy(x_0..x_T) || p_pretrained(x_0..x_T)), an upper bound of that of the images.
+    Returns the images [N, 3, h, w] and the KL over all T steps of each one's path, in nats: [N]. Along a path of the
+    policy it is the sum of the KLs of its T transitions, over all latent dimensions: its mean over paths is
+    KL(p_policy(x_0..x_T) || p_pretrained(x_0..x_T)), an upper bound of that of the images.
     """
     cond, rows = policy.encode(prompts), list(range(len(prompts)))
-    device, found = cond.table.device, []
+    device, finals, found = cond.table.device, [], []
     for part in micro_batches(len(rows), micro_batch):
         x = noise(rows[part], -1).to(device)
         total = torch.zeros(len(x), device=device)
@@ -126,8 +129,9 @@ def path_kl(policy: Policy, prompts: Sequence[str], noise: Noise, micro_batch: i
                 pretrained = policy.transition(cond[part], x, step)
             total += gaussian.kl(pretrained) * policy.latent_size
             x = gaussian.sample(noise(rows[part], k).to(device))
+        finals.append(x)
         found.append(total.cpu())
-    return torch.cat(found)
+    return policy.decode(torch.cat(finals)).cpu(), torch.cat(found)
 
 
 @torch.no_grad()

@@ -87,7 +87,7 @@ class Settings:
     eval_images: int | None = None
     """Images of test prompts in an evaluation; none: by the budget, with half as many between first and last"""
     eval_train_images: int | None = None
-    """Images of training prompts in each evaluation; none: an eighteenth of what the budget gives test prompts"""
+    """Images of training prompts in each evaluation; none: ten, or five between first and last"""
     sample_images: int = 8
     """Test images, each of another prompt, that every evaluation keeps as files for sample grids; 0 keeps none"""
     kl_images: int | None = None

@@ -206,10 +206,10 @@ def _counted(config: RunConfig) -> Calls:
         sampling=sampling,
         training=(least, most),
         optimizer_steps=(fewest, largest),
-        evaluation=sum(each.samplings for each in images) * settings.steps,
+        evaluation=(start.pretrained_samplings + sum(each.samplings for each in images[1:])) * settings.steps,
         gradient=cost.with_gradient / cost.calls if cost.calls else 0.0,
         decoded=config.queries + sum(each.test + each.train for each in images),
-        saved=(start.samplings - samples) * settings.steps,
+        saved=(start.pretrained_samplings - samples) * settings.steps,
         saved_images=start.test + start.train - samples,
     )
 

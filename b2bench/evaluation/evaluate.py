@@ -13,7 +13,7 @@ from b2bench.engine import Engine
 from b2bench.evaluation.judges import Judges
 from b2bench.metrics import KL
 from b2bench.protocols import Policy
-from b2bench.rollout import Noise, path_kl, sample
+from b2bench.rollout import Noise, sample, sample_with_kl
 from b2bench.seeding import normal
 
 
@@ -95,28 +95,37 @@ def evaluate(
     engine: Engine | None = None,
     kl_images: int = 0,
     first: Mapping[str, int] | None = None,
+    pretrained: bool = False,
 ) -> Evaluation:
-    """Sample ``images[split]`` images of ``prompts[split]`` and measure them, and on ``kl_images`` of test the KL.
+    """Sample ``images[split]`` images of ``prompts[split]`` and measure them, and on the first of test the KL.
 
     ``seed`` is ``eval_seed``, not a training seed: the prompts and the noise are the same in every run and at
-    every milestone, so that differences can be paired by image. ``first`` is that of :func:`measure`.
+    every milestone, so that differences can be paired by image. The KL is that of the first ``kl_images`` test images;
+    ``pretrained`` says that the policy is the pretrained model still, whose KL is 0 and not measured. ``first`` is
+    that of :func:`measure`.
     """
+    engine = engine or Engine()
+    measured = min(kl_images, images.get("test", 0))
+    paths: list[Tensor] = []
 
     def draw(split: str, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
-        return sample(policy, names, eval_noise(policy, seed, split, pairs), micro_batch)
+        start = engine.share(images[split]).start
+        n = 0 if pretrained or split != "test" else min(len(pairs), max(0, measured - start))
+        parts = []
+        if n:
+            pictures, kl = sample_with_kl(policy, names[:n], eval_noise(policy, seed, split, pairs[:n]), micro_batch)
+            parts.append(pictures)
+            paths.append(kl)
+        if n < len(pairs):
+            parts.append(sample(policy, names[n:], eval_noise(policy, seed, split, pairs[n:]), micro_batch))
+        return torch.cat(parts)
 
     found = measure(judges, prompts, images, draw, progress, engine, first)
-    pairs = eval_prompts(prompts.get("test", ()), min(kl_images, images.get("test", 0)))
-    if pairs:
-        engine = engine or Engine()
-        mine = engine.share(len(pairs))
-        here = pairs[mine.start : mine.stop]
-        names = [prompts["test"][prompt] for prompt, _ in here]
-        drawn = path_kl(policy, names, eval_noise(policy, seed, "test", here), micro_batch) if here else torch.zeros(0)
-        values = engine.concatenated(drawn).double()
-        error = float(values.std() / len(pairs) ** 0.5) if len(pairs) > 1 else None
-        settings = {"images": len(pairs), "standard_error": error, "unit": "nats a path"}
-        found.metrics.append(Metric("test", KL, float(values.mean()), len(pairs), settings))
+    if measured:
+        values = torch.zeros(measured) if pretrained else engine.concatenated(torch.cat([torch.zeros(0), *paths]))
+        error = float(values.double().std() / measured**0.5) if measured > 1 else None
+        settings = {"images": measured, "standard_error": error, "unit": "nats a path"}
+        found.metrics.append(Metric("test", KL, float(values.double().mean()), measured, settings))
     return found
 
 
@@ -155,13 +164,14 @@ def measure(
         pictures = draw(split, names[here], pairs[here])
         error: Exception | None = None
         found: dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
         try:
-            found = judges.scores(pictures, names[here])
+            found, seen = judges.look(pictures, names[here])
         except Exception as met:  # a plugin may raise anything
             error = met
         engine.agreed(error)
         scores = {name: engine.concatenated(values) for name, values in found.items()}
-        features = {name: engine.concatenated(rows) for name, rows in judges.features(pictures).items()}
+        features = {name: engine.concatenated(rows) for name, rows in seen.items()}
         groups, few = [prompt for prompt, _ in pairs], (first or {}).get(split, n)
         among = _numbers(judges, scores, features, groups, few) if few < n else {}
         for name, (value, settings) in _numbers(judges, scores, features, groups, n).items():

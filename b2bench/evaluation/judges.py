@@ -74,30 +74,36 @@ class Judges:
             self.heldout = ClipScorer("pocket-heldout", device)
             self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
 
-    def scores(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Score of every image, by metric: each float32 [N].
+    def look(self, images: Tensor, prompts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Judge every image once: its scores by metric, each float32 [N], and what :meth:`statistics` needs of it.
+
+        The second is by name, each [N, ...]. Both are on the CPU.
 
         Raises:
             RunFailed: the reward answers with something else than N finite numbers.
         """
         scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
-        if self.pocket:
-            if CLIPSCORE not in scores:
-                scores[CLIPSCORE] = self.training(images, prompts)
-            scores[HELDOUT] = self.heldout(images, prompts)
-            scores.setdefault(SUCCESS, self.classifier.success(images.to(self.device), list(prompts)).cpu())
-        return scores
+        with torch.no_grad():
+            features = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
+            if self.pocket:
+                self._look_as_pocket(images, prompts, scores, features)
+        return scores, features
 
-    @torch.no_grad()
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """What :meth:`statistics` needs to know of every image, by name: each [N, ...], on the CPU."""
-        found = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
-        if self.pocket:
-            logits = [self.classifier(part.to(self.device)) for part in images.split(128)]
-            for head in ("style", "subject"):
-                found[head] = torch.cat([part[head] for part in logits]).softmax(1).cpu()
-            found["heldout"] = self.heldout.image_features(images).cpu()
-        return found
+    def _look_as_pocket(
+        self, images: Tensor, prompts: Sequence[str], scores: dict[str, Tensor], features: dict[str, Tensor]
+    ) -> None:
+        """Add what the embedded world's judges see, in one pass each."""
+        from b2bench.pocket.judges import agreement
+
+        if CLIPSCORE not in scores:
+            scores[CLIPSCORE] = self.training(images, prompts)
+        embedded = self.heldout.image_features(images)
+        scores[HELDOUT] = (embedded * self.heldout.text_features(prompts)).sum(-1).cpu()
+        parts = [self.classifier(part.to(self.device)) for part in images.split(128)]
+        logits = {head: torch.cat([part[head] for part in parts]) for head in parts[0]}
+        scores.setdefault(SUCCESS, agreement(logits, prompts).cpu())
+        features |= {head: logits[head].softmax(1).cpu() for head in ("style", "subject")}
+        features["heldout"] = embedded.cpu()
 
     def statistics(
         self, features: Mapping[str, Tensor], groups: Sequence[int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -55,7 +56,17 @@ class Classifier(nn.Module):
         Raises:
             ValueError: a prompt is no sentence of the pocket world.
         """
-        logits = self(images)
-        claimed = torch.tensor([parse_caption(prompt).labels for prompt in prompts], device=images.device)
-        found = torch.stack([logits[name].argmax(1) for name in FACTS], dim=1)
-        return (found == claimed).all(dim=1).float()
+        return agreement(self(images), prompts)
+
+
+def agreement(logits: Mapping[str, Tensor], prompts: Sequence[str]) -> Tensor:
+    """1.0 where what a :class:`Classifier` saw is all that the prompt says, else 0.0: float32 ``[n]``.
+
+    ``logits`` are its answer, by head.
+
+    Raises:
+        ValueError: a prompt is no sentence of the pocket world.
+    """
+    found = torch.stack([logits[name].argmax(1) for name in FACTS], dim=1)
+    claimed = torch.tensor([parse_caption(prompt).labels for prompt in prompts], device=found.device)
+    return (found == claimed).all(dim=1).float()

@@ -54,6 +54,7 @@ def evaluate_lora(
         settings.micro_batch,
         lambda split: progress(f"evaluating on {split} prompts"),
         kl_images=images.kl,
+        pretrained=file is None,
     )
     label, code = "pretrained", None
     if lora is not None and file is not None:

@@ -239,6 +239,7 @@ class Trainer:
             self.engine,
             images.kl,
             config.images_between.splits,
+            pretrained=self.queries == 0,
         )
 
     def _keep_samples(self, result: Evaluation) -> dict[int, str]:

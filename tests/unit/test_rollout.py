@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from b2bench.config.settings import Settings
-from b2bench.rollout import path_kl, rollout, round_noise, sample
+from b2bench.rollout import rollout, round_noise, sample, sample_with_kl
 from b2bench.seeding import normal
 from b2bench.types import Interval, Trajectories, micro_batches
 from b2bench.update import minibatches, transitions
@@ -348,7 +348,7 @@ def test_noise_depends_on_seed_round_row_and_step(free: Any) -> None:
 def test_the_kl_of_a_path_is_that_of_its_transitions(make_policy: Any) -> None:
     policy = make_policy()
     noise, names = round_noise(policy, 0, 0), [CAT, DOG, FOX]
-    found = path_kl(policy, names, noise)
+    images, found = sample_with_kl(policy, names, noise)
     cond, x, total = policy.encode(names), noise([0, 1, 2], -1), torch.zeros(3)
     for k in range(policy.num_steps):
         step = torch.full((3,), k)
@@ -362,4 +362,5 @@ def test_the_kl_of_a_path_is_that_of_its_transitions(make_policy: Any) -> None:
         x = ours.sample(noise([0, 1, 2], k))
     assert (found > 0.01).all()
     torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-4)
-    assert not path_kl(make_policy(moved=0.0), names, noise).any()
+    assert torch.equal(images, sample(policy, names, noise))
+    assert not sample_with_kl(make_policy(moved=0.0), names, noise)[1].any()

@@ -127,7 +127,7 @@ def test_the_papers_calls() -> None:
     assert calls.equivalents == ((1 + 3 * 2) * 25_600 * 20,) * 2
     dpok = count_calls(paper("dpok"))  # as many calls of the reference, without a backward pass
     assert dpok.equivalents == ((1 + (3 + 1) * 2) * 25_600 * 20,) * 2
-    assert calls.evaluation == 5 * (1600 + 450 + 2 * 12) * 20  # the KL of 12 paths: the policy and the pretrained model
+    assert calls.evaluation == (5 * (1600 + 450) + 4 * 12) * 20  # after the first, the pretrained model on 12 paths
     with_b2 = count_calls(paper(wrapper="b2"))
     assert with_b2.sampling < calls.sampling
     assert with_b2.training[1] < calls.training[1]

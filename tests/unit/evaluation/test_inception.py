@@ -108,7 +108,7 @@ def test_an_evaluation_says_extractor_images_and_splits() -> None:
     config.reward.prepare(torch.device("cpu"))
     found = extractors("clip", "", config.backbone, config.reward, torch.device("cpu"))
     judges = Judges(config.reward, "clipscore", config.backbone, torch.device("cpu"), found, splits=2)
-    value, settings = judges.statistics(judges.features(images(8, 64)), [0] * 8)["is_clip"]
+    value, settings = judges.statistics(judges.look(images(8, 64), ["a dog washing dishes"] * 8)[1], [0] * 8)["is_clip"]
     assert value >= 1
     assert settings["splits"] == 2
     assert "CLIP" in settings["extractor"]
