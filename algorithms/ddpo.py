@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from b2bench.protocols import Policy
@@ -32,12 +33,8 @@ class DDPO:
     }
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
-    clip_nats: float = 1.64
+    clip_nats: Annotated[float, Gt(0)] = 1.64
     """Clip range of the ratio as a joint log-ratio in nats; divided by the latent size D"""
-
-    def __post_init__(self) -> None:
-        if self.clip_nats <= 0:
-            raise ValueError(f"clip_nats = {self.clip_nats} is not above 0")
 
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean clipped surrogate; metrics ``log_ratio`` [B] and ``clipped`` [B]."""

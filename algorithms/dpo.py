@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Lt
 from torch import Tensor
 
 from b2bench.protocols import Policy
@@ -38,20 +39,12 @@ class DPO:
     }
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
-    beta: float = 0.1
+    beta: Annotated[float, Gt(0)] = 0.1
     """Temperature of the preference model; log-probabilities are per dimension, so D scales it too"""
-    eps: float = 0.1
+    eps: Annotated[float, Gt(0), Lt(1)] = 0.1
     """Clamp of the ratio to the reference, per dimension, as in D3PO's code; clip_nats takes its place"""
-    clip_nats: float | None = None
+    clip_nats: Annotated[float | None, Gt(0)] = None
     """Clamp of the ratio to the reference as a joint log-ratio in nats, divided by the latent size D; none: eps"""
-
-    def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta = {self.beta} is not above 0")
-        if not 0 < self.eps < 1:
-            raise ValueError(f"eps = {self.eps} is outside (0, 1)")
-        if self.clip_nats is not None and self.clip_nats <= 0:
-            raise ValueError(f"clip_nats = {self.clip_nats} is not above 0; try none, which leaves the clamp to eps")
 
     def _range(self, policy: Policy) -> tuple[float, float]:
         """The least and the greatest log rho, in nats per dimension."""

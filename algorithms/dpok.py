@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from b2bench.protocols import Policy
@@ -70,28 +71,19 @@ class DPOK:
     }
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
-    reward_weight: float = 1.0
+    reward_weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the policy gradient"""
-    kl_weight: float = 0.01
+    kl_weight: Annotated[float, Ge(0)] = 0.01
     """Weight of the KL to the pretrained model; gaussian, reward_weight 1: standard deviations of advantage a nat"""
     kl: Literal["gaussian", "eps_mse"] = "gaussian"
     """Exact Gaussian KL of the transition, or the published code's squared noise difference"""
-    clip_nats: float = 1.64
+    clip_nats: Annotated[float, Gt(0)] = 1.64
     """Clip range of the ratio as a joint log-ratio in nats; divided by the latent size D"""
     value_net: bool = False
     """Learn V(x, text, step) and use reward - V as the advantage"""
-    value_lr: float = 1e-4
+    value_lr: Annotated[float, Gt(0)] = 1e-4
     """Learning rate of the value network"""
     value: Any = field(default=None, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for name in ("clip_nats", "value_lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
-        if min(self.reward_weight, self.kl_weight) < 0:
-            raise ValueError(
-                f"reward_weight = {self.reward_weight}, kl_weight = {self.kl_weight}: neither can be negative"
-            )
 
     def setup(self, policy: Policy, generator: torch.Generator) -> None:
         """Make the value network, if it is wanted."""

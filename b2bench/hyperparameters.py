@@ -6,11 +6,14 @@ import ast
 import inspect
 import itertools
 import math
+import operator
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from b2bench.errors import UserError
 from b2bench.registry import key_of
@@ -19,6 +22,8 @@ from b2bench.text import described, suggestion
 PLAIN = (bool, int, float, str)
 """Types that the command line can give and JSON can hold."""
 
+Bound = Gt | Ge | Lt | Le
+"""What limits a number: ``lr: Annotated[float, Gt(0)] = 1e-3``"""
 
 DECLARABLE = ("lr", "updates_per_round")
 """Settings that an algorithm may have defaults of its own for, in a class attribute ``defaults``. All others are equal
@@ -51,12 +56,67 @@ class Hyperparameter:
     type: Any
     default: Any
     doc: str
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def type_name(self) -> str:
         if get_origin(self.type) is Literal:
             return "|".join(map(str, get_args(self.type)))
         return getattr(self.type, "__name__", str(self.type))
+
+    @property
+    def range(self) -> str:
+        """The values that it may take, as ``> 0``, ``>= 1`` or ``in (0, 1]``; empty: all of its type."""
+        low, high = self._ends()
+        if low and high:
+            return f"in {self._interval(low, high)}"
+        signs = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+        return "".join(f"{signs[type(bound)]} {_limit(bound)}" for bound in (low, high) if bound)
+
+    def out_of_range(self, value: Any) -> str | None:
+        """Say how ``value`` is out of range, or return None if it is in it, or no number."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or all(map(_within(value), self.bounds)):
+            return None
+        low, high = self._ends()
+        if low and high:
+            return f"{self.name} = {value} is outside {self._interval(low, high)}"
+        words = {Gt: "not above", Ge: "below", Lt: "not below", Le: "above"}
+        return f"{self.name} = {value} is {words[type(self.bounds[0])]} {_limit(self.bounds[0])}"
+
+    def _ends(self) -> tuple[Gt | Ge | None, Lt | Le | None]:
+        low = next((bound for bound in self.bounds if isinstance(bound, Gt | Ge)), None)
+        return low, next((bound for bound in self.bounds if isinstance(bound, Lt | Le)), None)
+
+    @staticmethod
+    def _interval(low: Gt | Ge, high: Lt | Le) -> str:
+        opened, closed = "[" if isinstance(low, Ge) else "(", "]" if isinstance(high, Le) else ")"
+        return f"{opened}{_limit(low)}, {_limit(high)}{closed}"
+
+
+def _limit(bound: Bound) -> Any:
+    match bound:
+        case Gt():
+            return bound.gt
+        case Ge():
+            return bound.ge
+        case Lt():
+            return bound.lt
+        case Le():
+            return bound.le
+
+
+def _within(value: float) -> Callable[[Bound], bool]:
+    compare = {Gt: operator.gt, Ge: operator.ge, Lt: operator.lt, Le: operator.le}
+    return lambda bound: bool(compare[type(bound)](value, _limit(bound)))
+
+
+def _bounds(metadata: Iterable[Any]) -> Iterator[Bound]:
+    """The bounds among what stands beside a type in ``Annotated``; an ``Interval`` holds several."""
+    for item in metadata:
+        if isinstance(item, Bound):
+            yield item
+        elif isinstance(item, GroupedMetadata):
+            yield from _bounds(item)
 
 
 def _field_docs(cls: type) -> dict[str, str]:
@@ -81,9 +141,9 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def hyperparameters(cls: type) -> list[Hyperparameter]:
-    """Return the fields of a dataclass with type, default and docstring, in order."""
+    """Return the fields of a dataclass with type, bounds, default and docstring, in order."""
     try:
-        hints, docs = get_type_hints(cls), _field_docs(cls)
+        hints, docs = get_type_hints(cls, include_extras=True), _field_docs(cls)
     except NameError as error:
         raise UserError(f"{key_of(cls)}: the type of a field does not exist: {error}") from None
     except Exception as error:  # the text of an annotation is evaluated
@@ -91,7 +151,12 @@ def hyperparameters(cls: type) -> list[Hyperparameter]:
     found = []
     for field in (field for field in fields(cls) if field.init):
         default = field.default if field.default is not MISSING else None
-        found.append(Hyperparameter(field.name, hints[field.name], default, docs.get(field.name, "")))
+        wanted: Any = hints[field.name]
+        bounds: tuple[Bound, ...] = ()
+        if get_origin(wanted) is Annotated:
+            bounds = tuple(_bounds(wanted.__metadata__))
+            wanted = get_args(wanted)[0]
+        found.append(Hyperparameter(field.name, wanted, default, docs.get(field.name, ""), bounds))
     return found
 
 
@@ -155,11 +220,11 @@ def _is_text(value: str) -> bool:
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:
-    """Build an instance with the given hyperparameters, each checked against its type.
+    """Build an instance with the given hyperparameters, each checked against its type and its bounds.
 
     Raises:
-        UserError: an unknown name, a value of the wrong type, or one that the class itself refuses; or a
-            hyperparameter that no command line can give or that no store can hold.
+        UserError: an unknown name, a value of the wrong type or out of range, or one that the class itself refuses;
+            or a hyperparameter that no command line can give or that no store can hold.
     """
     key = key_of(cls)
     known = {parameter.name: parameter for parameter in hyperparameters(cls)}
@@ -179,10 +244,12 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
         plain = isinstance(error, TypeError | ValueError | UserError) and str(error)
         reason = str(error) if plain else described(error)
         raise UserError(f"{key}: {reason}. Try b2bench show {key}, which explains the settings.") from None
-    for name in known:
+    for name, parameter in known.items():
         value = getattr(made, name)
         if not isinstance(value, (*PLAIN, type(None))):  # its default, or what __post_init__ made of it
             raise UserError(f"{key}: {name} = {value!r} is of type {type(value).__name__}; {rule}")
         if isinstance(value, str) and not _is_text(value):
             raise UserError(f"{key}: {name} = {value!r} is not UTF-8 text, which a store cannot hold")
+        if problem := parameter.out_of_range(value):
+            raise UserError(f"{key}: {problem}. Try b2bench show {key}, which explains the settings.")
     return made

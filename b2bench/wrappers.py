@@ -19,9 +19,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from b2bench.protocols import Wrapper
@@ -48,20 +49,12 @@ class BackwardProgressive:
     this run does the first: the public code's is 100 rounds long.
     """
 
-    tau_start: float = 0.7
+    tau_start: Annotated[float, Gt(0), Le(1)] = 0.7
     """Share of the T steps that is trained in the first round (0 < tau_start <= 1)"""
-    rises: int = 7
+    rises: Annotated[int, Ge(1)] = 7
     """Number of equal parts of training; the trained share grows from one to the next"""
-    schedule_rounds: int | None = None
+    schedule_rounds: Annotated[int | None, Ge(1)] = None
     """Rounds that the whole schedule takes, of which a shorter run does the first; none: the rounds of the run"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tau_start <= 1:
-            raise ValueError(f"tau_start = {self.tau_start} is outside (0, 1]")
-        if self.rises < 1:
-            raise ValueError(f"rises = {self.rises} is below 1")
-        if self.schedule_rounds is not None and self.schedule_rounds < 1:
-            raise ValueError(f"schedule_rounds = {self.schedule_rounds} is below 1; try none, the rounds of the run")
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
         """Return ``[T - tau, T)``."""

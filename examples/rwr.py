@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Gt
 from torch import Tensor
 
 from b2bench import Policy, Transitions, algorithm
@@ -30,14 +31,10 @@ class RWR:
         "source": "Black et al. 2023",
     }
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0
     """Standard deviations of the reward by which a weight grows e-fold; small imitates only the best"""
-    max_weight: float = 20.0
+    max_weight: Annotated[float, Gt(0)] = 20.0
     """Weights are cut here, so that one lucky rollout cannot outweigh the rest"""
-
-    def __post_init__(self) -> None:
-        if not (self.temperature > 0 and self.max_weight > 0):
-            raise ValueError("temperature and max_weight must be above 0")
 
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean of -w log_prob; metrics ``log_ratio`` and ``weight`` [B]."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.errors import UserError
@@ -66,14 +67,10 @@ class BERTScore:
 
     checkpoint: str = "auto"
     """pocket, or paper (LLaVA v1.5 7B, 14 GB, and DeBERTa xlarge mnli, 3 GB); auto is the backbone's"""
-    batch: int = 32
+    batch: Annotated[int, Ge(1)] = 32
     """Images captioned, and texts embedded, at a time"""
-    max_new_tokens: int = 24
+    max_new_tokens: Annotated[int, Ge(1)] = 24
     """Length at which an answer is cut"""
-
-    def __post_init__(self) -> None:
-        if min(self.batch, self.max_new_tokens) < 1:
-            raise ValueError(f"batch = {self.batch}, max_new_tokens = {self.max_new_tokens}: each must be at least 1")
 
     def prepare(self, device: torch.device) -> None:
         """Load captioner and BERT before the first query, so that a missing one does not stop a run halfway."""

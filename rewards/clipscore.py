@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.evaluation.scorers import ClipScorer
@@ -24,12 +25,8 @@ class CLIPScore:
 
     checkpoint: str = "auto"
     """pocket, paper (open_clip ViT-H-14, 3.9 GB), or an open_clip folder; auto is the backbone's"""
-    batch: int = 64
+    batch: Annotated[int, Ge(1)] = 64
     """Images scored at a time"""
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch = {self.batch} is below 1")
 
     def prepare(self, device: torch.device) -> None:
         """Load the model before the first query, so that a missing one does not stop a run halfway."""

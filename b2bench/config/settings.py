@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 PROFILE_SETTINGS = (
     "steps",
@@ -26,45 +27,45 @@ NO_ALGORITHMS = ("external", "baseline")
 class Settings:
     """Hyperparameters of the harness: equal in every cell, so that cells differ in one thing only."""
 
-    draws: int = 48
+    draws: Annotated[int, Ge(1)] = 48
     """G, the number of prompt draws a round; each gives `samples` rollouts, and each rollout is one reward query"""
-    samples: int = 5
+    samples: Annotated[int, Ge(1)] = 5
     """K, the number of rollouts per prompt draw: separate ones, or the leaves of one branch"""
-    steps: int = 20
+    steps: Annotated[int, Ge(1)] = 20
     """T, the number of denoising steps (paper: 20)"""
-    eta: float = 1.0
+    eta: Annotated[float, Ge(0), Le(1)] = 1.0
     """DDIM's eta: 1 is ancestral sampling, towards 0 deterministic (paper: 1)"""
-    guidance: float | None = None
+    guidance: Annotated[float | None, Gt(0)] = None
     """Classifier-free guidance scale; none takes the backbone's default"""
     equal: Literal["transitions", "steps"] = "transitions"
     """What is equal in every cell: the transitions of an optimizer step, or the optimizer steps of a round"""
-    transitions_per_step: int = 100
+    transitions_per_step: Annotated[int, Ge(1)] = 100
     """Transitions of an optimizer step, a pair being two; steps follow from what is kept. With equal=transitions"""
-    epochs: int = 1
+    epochs: Annotated[int, Ge(1)] = 1
     """Passes over the kept transitions of a round, each shuffled anew. With equal=transitions"""
-    optimizer_steps: int = 48
+    optimizer_steps: Annotated[int, Ge(1)] = 48
     """Optimizer steps a round, whatever is kept of it; fewer where fewer items are kept. With equal=steps"""
-    updates_per_round: int | None = None
+    updates_per_round: Annotated[int | None, Ge(1)] = None
     """Optimizer steps on samples of one policy, before it is sampled again; none: all of a round on its rollouts"""
-    timestep_fraction: float = 1.0
+    timestep_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of a rollout's trained steps that its update uses, drawn anew each epoch; 1 uses all of them"""
-    lr: float = 1e-3
+    lr: Annotated[float, Gt(0)] = 1e-3
     """AdamW's learning rate for the LoRA weights"""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Ge(0)] = 1e-4
     """AdamW's weight decay"""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
     """Norm to which gradients are clipped"""
-    lora_rank: int = 8
+    lora_rank: Annotated[int, Ge(1), Le(1024)] = 8
     """Rank of the LoRA adapter on attention q, k, v and out; its alpha equals the rank"""
-    advantage_clip: float = 5.0
+    advantage_clip: Annotated[float, Gt(0)] = 5.0
     """Advantages are clipped to plus and minus this many standard deviations"""
-    advantage_history: int = 8
+    advantage_history: Annotated[int, Ge(0)] = 8
     """Earlier rounds that drew a prompt and count in its z-score"""
-    micro_batch: int = 96
+    micro_batch: Annotated[int, Ge(1)] = 96
     """Rows of one forward pass, in sampling and in training; changes memory and speed, not the draws"""
-    train_micro_batch: int = 0
+    train_micro_batch: Annotated[int, Ge(0)] = 0
     """Rows of one forward and backward pass of training; 0 takes micro_batch"""
-    decode_micro_batch: int = 0
+    decode_micro_batch: Annotated[int, Ge(0)] = 0
     """Images decoded at a time; 0 takes micro_batch, at most 32"""
     gradient_checkpointing: bool = False
     """Compute activations a second time in the backward pass: a sixth of the memory for a third more time"""
@@ -78,80 +79,33 @@ class Settings:
     """Device of the reward and of the judges of evaluations: auto (the one of training), cpu, cuda:1, ..."""
     reward_process: bool = False
     """Run the reward in a process of its own, which shares no memory with training"""
-    reward_noise: float = 0.0
+    reward_noise: Annotated[float, Ge(0)] = 0.0
     """Standard deviation of normal noise that is added to every reward query of training, never in an evaluation"""
-    eval_points: int = 2
-    """Number of evaluations, evenly spaced in reward queries from 0 to the budget"""
-    eval_seed: int = 0
+    eval_points: Annotated[int, Ge(2)] = 2
+    """Number of evaluations, evenly spaced in reward queries from 0 to the budget, both of which are among them"""
+    eval_seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Seed of the evaluation's noise: one test set for every run, whatever its training seed"""
-    eval_images: int | None = None
+    eval_images: Annotated[int | None, Ge(1)] = None
     """Images of test prompts in an evaluation; none: by the budget, with half as many between first and last"""
-    eval_train_images: int | None = None
+    eval_train_images: Annotated[int | None, Ge(0)] = None
     """Images of training prompts in each evaluation; none: ten, or five between first and last"""
-    sample_images: int = 8
+    sample_images: Annotated[int, Ge(0)] = 8
     """Test images, each of another prompt, that every evaluation keeps as files for sample grids; 0 keeps none"""
-    kl_images: int | None = None
+    kl_images: Annotated[int | None, Ge(0)] = None
     """Test images on whose paths every evaluation measures the KL from the pretrained model; none: by the budget"""
     inception: Literal["auto", "none", "clip", "inception", "both"] = "auto"
     """Inception scores of an evaluation: is_clip (the paper's), is_inception (Inception v3); auto: see inception.py"""
-    inception_splits: int = 1
+    inception_splits: Annotated[int, Ge(1)] = 1
     """Parts that an inception score is averaged over; the score depends on them more than on a model"""
     inception_weights: str = ""
     """File of Inception v3's weights, .safetensors or .pth; if empty, torch-fidelity's are fetched"""
 
     def __post_init__(self) -> None:
-        for name in (
-            "draws",
-            "samples",
-            "steps",
-            "transitions_per_step",
-            "epochs",
-            "optimizer_steps",
-            "updates_per_round",
-            "lora_rank",
-            "micro_batch",
-            "eval_images",
-            "inception_splits",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} = {value} is below 1")
         if self.equal == "transitions" and self.optimizer_steps != Settings.optimizer_steps:
             raise ValueError(
                 f"optimizer_steps = {self.optimizer_steps} counts with equal=steps alone, and steps follow from "
                 "transitions_per_step here; set one or the other"
             )
-        for name in ("lr", "max_grad_norm", "advantage_clip", "guidance"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} = {value} is not above 0")
-        if self.lora_rank > 1024:
-            raise ValueError(f"lora_rank = {self.lora_rank} is above 1024, and no layer is that wide")
-        if self.eval_points < 2:
-            raise ValueError(f"eval_points = {self.eval_points} is below 2: the start and the end are two")
-        for name in (
-            "advantage_history",
-            "eval_seed",
-            "eval_train_images",
-            "weight_decay",
-            "train_micro_batch",
-            "decode_micro_batch",
-            "sample_images",
-            "kl_images",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name} = {value} cannot be negative")
-        if self.eval_seed >= 2**31:
-            raise ValueError(f"eval_seed = {self.eval_seed} is not below 2^31")
-        if not 0 <= self.reward_noise < math.inf:
-            raise ValueError(
-                f"reward_noise = {self.reward_noise} is not a standard deviation; it must be finite and at least 0"
-            )
-        if not 0 < self.timestep_fraction <= 1:
-            raise ValueError(f"timestep_fraction = {self.timestep_fraction} is outside (0, 1]")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta = {self.eta} is outside [0, 1]")
 
     @property
     def fixed_steps(self) -> int | None:

@@ -74,7 +74,8 @@ def _explained(cls: type) -> Row:
     return {
         "doc": docstring(cls),
         "hyperparameters": [
-            {"name": p.name, "type": p.type_name, "default": p.default, "doc": p.doc} for p in hyperparameters(cls)
+            {"name": p.name, "type": p.type_name, "range": p.range, "default": p.default, "doc": p.doc}
+            for p in hyperparameters(cls)
         ],
     }
 

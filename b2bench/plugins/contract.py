@@ -130,4 +130,6 @@ def check_hyperparameters(cls: type) -> None:
                 f"{parameter.name}: {parameter.type_name} = {parameter.default!r} cannot be set from the command "
                 "line; a hyperparameter is a bool, int, float, str or Literal (or None), and its default is one"
             ) from None
+        problem = parameter.out_of_range(parameter.default)
+        expect(problem is None, f"the default is out of range: {problem}")
         expect(bool(parameter.doc), f'{parameter.name} has no doc; put """One line.""" below the field')

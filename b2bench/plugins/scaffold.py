@@ -55,7 +55,9 @@ _WRAPPER = '''"""{title}: a wrapper of your own."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Gt, Le
 
 from b2bench import Independent, Interval, wrapper
 
@@ -74,12 +76,8 @@ class {title}(Independent):
         "trained on": "all rollouts",
     }}
 
-    share: float = 0.5
-    """Share of the T denoising steps that is trained, counted from the last one (0 < share <= 1)"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share = {{self.share}} is outside (0, 1]")
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
+    """Share of the T denoising steps that is trained, counted from the last one"""
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
         """``[T - share T, T)``, at least one step."""

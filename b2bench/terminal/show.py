@@ -197,7 +197,8 @@ def _hyperparameter_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         own = ", ".join(f"{name} {_value(value)}" for name, value in row.get("algorithms", {}).items())
         doc = f"{row['doc']}. Default of an algorithm: {own}" if own else row["doc"]
-        table.add_row(*map(_text, (row["name"], row["type"], row["default"], doc)))
+        wanted = f"{row['type']} {row['range']}".rstrip()
+        table.add_row(*map(_text, (row["name"], wanted, row["default"], doc)))
     return table
 
 

@@ -8,6 +8,8 @@ import torch
 from b2bench.leaderboard.cells import CONTROLS, WRAPPERS
 
 from b2bench.advantage import PromptAdvantage
+from b2bench.errors import UserError
+from b2bench.hyperparameters import build
 from b2bench.registry import Registry
 from b2bench.seeding import generator
 from b2bench.types import Interval, Trajectories
@@ -55,10 +57,10 @@ def test_leaves() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.1, 1.01])
 def test_a_share_outside_its_range_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="tau_start"):
-        BPT(tau_start=value)
-    with pytest.raises(ValueError, match="rises"):
-        BPT(rises=0)
+    with pytest.raises(UserError, match=r"tau_start = .* is outside \(0, 1\]"):
+        build(BPT, {"tau_start": value})
+    with pytest.raises(UserError, match="rises = 0 is below 1"):
+        build(BPT, {"rises": 0})
 
 
 @pytest.mark.parametrize("wrapper", [Vanilla(), BPT(), BS(keep="all"), B2(keep="all")])
@@ -130,8 +132,8 @@ def test_a_longer_schedule_is_done_in_part() -> None:
         whole = [B2().interval(i, 100, 20) for i in range(rounds)]
         assert [B2(schedule_rounds=100).interval(i, rounds, 20) for i in range(rounds)] == whole
     assert B2(schedule_rounds=3).interval(90, 100, 20) == Interval(0, 20)  # beyond its end it stays at T
-    with pytest.raises(ValueError, match="schedule_rounds = 0 is below 1; try none"):
-        B2(schedule_rounds=0)
+    with pytest.raises(UserError, match="schedule_rounds = 0 is below 1"):
+        build(B2, {"schedule_rounds": 0})
 
 
 @pytest.mark.parametrize("pairs", [False, True])

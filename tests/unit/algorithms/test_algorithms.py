@@ -11,6 +11,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from b2bench.ddim import DDIM, stable_diffusion_schedule
+from b2bench.errors import UserError
+from b2bench.hyperparameters import build
 from b2bench.types import Gaussian, Pair, Transitions
 from b2bench.update import transitions
 
@@ -339,8 +341,8 @@ def test_dpos_clamp_in_nats_takes_the_place_of_the_one_per_dimension(
 
 @pytest.mark.parametrize("nats", [0.0, -1.0])
 def test_dpo_refuses_a_clamp_that_lets_nothing_through(nats: float, algorithm: Any) -> None:
-    with pytest.raises(ValueError, match=r"clip_nats = .* try none"):
-        algorithm("dpo", clip_nats=nats)
+    with pytest.raises(UserError, match=r"clip_nats = .* is not above 0"):
+        build(type(algorithm("dpo")), {"clip_nats": nats})
 
 
 def test_dpos_gradient_points_to_the_winner(pairs: Pair, algorithm: Any) -> None:
