@@ -62,7 +62,7 @@ class Engine:
         """Return this process's part of ``n`` items."""
         return self.shares(n)[self.rank]
 
-    def same(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """Return rank 0's value, a plain object, on every process."""
         if self.world == 1:
             return value
@@ -70,32 +70,32 @@ class Engine:
         broadcast_object_list(values)
         return values[0]
 
-    def every(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         """Return the plain objects of all processes, by rank."""
         if self.world == 1:
             return [value]
         found: list[T] = gather_object([value])
         return found
 
-    def concatenated(self, rows: Tensor) -> Tensor:
+    def all_gather_rows(self, rows: Tensor) -> Tensor:
         """Join the rows of all processes, by rank, on the CPU."""
-        return torch.cat(self.every(rows.cpu())) if self.world > 1 else rows.cpu()
+        return torch.cat(self.all_gather_object(rows.cpu())) if self.world > 1 else rows.cpu()
 
-    def agreed(self, error: Exception | None) -> None:
+    def raise_together(self, error: Exception | None) -> None:
         """Raise on every process the error that one of them met, so that the others do not wait for it.
 
         Raises:
             Exception: this process's own error.
             RunFailed: that of another.
         """
-        met = self.every(None if error is None else f"{type(error).__name__}: {error}")
+        met = self.all_gather_object(None if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
             raise error
         for rank, text in enumerate(met):
             if text is not None:
                 raise RunFailed(f"process {rank} of {self.world}: {text}")
 
-    def alone(self, what: Callable[[], T]) -> T:
+    def on_main_process(self, what: Callable[[], T]) -> T:
         """Let rank 0 do something, and give every process its result, a plain object.
 
         Raises:
@@ -107,8 +107,8 @@ class Engine:
                 value = what()
             except Exception as met:
                 error = met
-        self.agreed(error)
-        return self.same(value)  # type: ignore[return-value]
+        self.raise_together(error)
+        return self.broadcast_object(value)  # type: ignore[return-value]
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of ``loss`` to that of this process."""

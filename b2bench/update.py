@@ -178,7 +178,7 @@ def update(
             broken = broken if math.isfinite(value) else value
             engine.backward(loss * (len(batch) / len(rows)))
             sums.add(len(batch), value, metrics, policy.latent_size if number == 0 else None)
-        for found in engine.every(broken):
+        for found in engine.all_gather_object(broken):
             if found is not None:
                 raise RunFailed(f"the loss of {type(algorithm).__name__} is {found} at optimizer step {number}")
         try:
@@ -216,7 +216,7 @@ class _Sums:
 
     def report(self, engine: Engine, kept: Tensor, taken: int, norm_sum: float) -> UpdateReport:
         """Return the report of a round whose optimizer steps are taken, over the processes of ``engine``."""
-        shares = engine.every((self.rows, self.loss, self.metrics, self.off_policy))
+        shares = engine.all_gather_object((self.rows, self.loss, self.metrics, self.off_policy))
         total, loss = sum(share[0] for share in shares), sum(share[1] for share in shares)
         names = {name for share in shares for name in share[2]}
         means = {name: sum(share[2].get(name, 0.0) for share in shares) / total for name in sorted(names)}

@@ -122,7 +122,7 @@ def evaluate(
 
     found = measure(judges, prompts, images, draw, progress, engine, first)
     if measured:
-        values = torch.zeros(measured) if pretrained else engine.concatenated(torch.cat([torch.zeros(0), *paths]))
+        values = torch.zeros(measured) if pretrained else engine.all_gather_rows(torch.cat([torch.zeros(0), *paths]))
         error = float(values.double().std() / measured**0.5) if measured > 1 else None
         settings = {"images": measured, "standard_error": error, "unit": "nats a path"}
         found.metrics.append(Metric("test", KL, float(values.double().mean()), measured, settings))
@@ -169,9 +169,9 @@ def measure(
             found, seen = judges.look(pictures, names[here])
         except Exception as met:  # a plugin may raise anything
             error = met
-        engine.agreed(error)
-        scores = {name: engine.concatenated(values) for name, values in found.items()}
-        features = {name: engine.concatenated(rows) for name, rows in seen.items()}
+        engine.raise_together(error)
+        scores = {name: engine.all_gather_rows(values) for name, values in found.items()}
+        features = {name: engine.all_gather_rows(rows) for name, rows in seen.items()}
         groups, few = [prompt for prompt, _ in pairs], (first or {}).get(split, n)
         among = _numbers(judges, scores, features, groups, few) if few < n else {}
         for name, (value, settings) in _numbers(judges, scores, features, groups, n).items():

@@ -47,7 +47,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
         RunFailed: the run started and could not go on.
     """
     engine = Engine(scaled=config.settings.precision == "fp16")
-    run_id = engine.same(new_run_id(config))
+    run_id = engine.broadcast_object(new_run_id(config))
     folder = out / run_id
 
     def check() -> str | None:
@@ -55,7 +55,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
         row = store.named_run(name, config.cell_hash(), config.seed, benchmark_version())
         return None if row is None else row["run_id"]
 
-    if (broken_off := engine.alone(check)) is not None:
+    if (broken_off := engine.on_main_process(check)) is not None:
         return resume(broken_off, store, out, listener)
     trainer = Trainer(config, run_id, store, folder, listener, engine)
     with contextlib.ExitStack() as stack:
@@ -66,7 +66,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
             stack.enter_context(_only_process(folder, run_id))
             store.start_run(run_row(config, run_id, name, trainer.policy, engine.world))
 
-        engine.alone(enter)
+        engine.on_main_process(enter)
         return _run(trainer)
 
 
@@ -91,7 +91,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
             )
         return {"run_id": run_id, "config": row["config"]}
 
-    row = engine.alone(find)
+    row = engine.on_main_process(find)
     run_id, config = row["run_id"], from_dict(row["config"])
     if config.settings.precision == "fp16":
         engine.scale_losses()
@@ -99,10 +99,10 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
     if not folder.is_dir():  # without its checkpoints it would start anew, over the rows that are stored
         raise UserError(f"run {run_id} has no folder {folder}; try --out with the folder that holds it")
     with contextlib.ExitStack() as stack:
-        engine.alone(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
+        engine.on_main_process(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
         trainer = Trainer(config, run_id, store, folder, listener, engine)
         trainer.resume()
-        engine.alone(lambda: store.restart_run(run_id))
+        engine.on_main_process(lambda: store.restart_run(run_id))
         return _run(trainer)
 
 

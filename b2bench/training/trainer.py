@@ -147,7 +147,7 @@ class Trainer:
         self._finish("done")
         seconds = time.monotonic() - started
         made = self.queries - first
-        return self.engine.alone(
+        return self.engine.on_main_process(
             lambda: summary(self.store, self.run_id, self.folder, queries=self.queries, made=made, seconds=seconds)
         )
 
@@ -171,7 +171,7 @@ class Trainer:
             UserError: the checkpoint is whole, but it is not of this run.
         """
         state = load_checkpoint(self.folder, self.listener.warned)
-        self.engine.same(None)  # nobody goes on, and replaces it, before everybody has read it
+        self.engine.broadcast_object(None)  # nobody goes on, and replaces it, before everybody has read it
         if state is None:
             self._rewind(0, -1)
             return
@@ -208,7 +208,7 @@ class Trainer:
 
     def _evaluation_due(self) -> bool:
         rows = self.store.evals([self.run_id]) if self.engine.first else []
-        done = self.engine.same(max((row["queries"] for row in rows), default=-1))
+        done = self.engine.broadcast_object(max((row["queries"] for row in rows), default=-1))
         return done < 0 or self.config.milestone(self.queries) > self.config.milestone(done)
 
     def _evaluate(self) -> None:
@@ -222,7 +222,7 @@ class Trainer:
     def _start(self) -> Evaluation:
         """Return the evaluation of the pretrained model: an earlier run's if the store has the same, else its own."""
         config, key = self.config, start_key(self.config, self.policy.device, self.engine.world)
-        known = self.engine.alone(lambda: known_start(self.store, key, config))
+        known = self.engine.on_main_process(lambda: known_start(self.store, key, config))
         return known or marked(self._measured_now(), key)
 
     def _measured_now(self) -> Evaluation:
@@ -253,7 +253,7 @@ class Trainer:
         else:
             images = self._drawn_again(places, n) if self.engine.first else {}
         files = sample_files.save(self.folder, self.queries, places, images)
-        self.engine.same(None)
+        self.engine.broadcast_object(None)
         return files
 
     def _drawn_again(self, places: Sequence[int], n: int) -> dict[int, Tensor]:
@@ -289,8 +289,8 @@ class Trainer:
         return replace(
             found,
             prompts=[prompt for prompt in drawn for _ in range(samples)],
-            group=self.engine.concatenated(found.group + mine.start * per_draw) + start * per_draw,
-            leaf=self.engine.concatenated(found.leaf),
+            group=self.engine.all_gather_rows(found.group + mine.start * per_draw) + start * per_draw,
+            leaf=self.engine.all_gather_rows(found.leaf),
             first=mine.start * samples,
         )
 
@@ -303,8 +303,8 @@ class Trainer:
             scores = checked_scores(self.judges.reward(trajectories.images, prompts), n, config.reward_name)
         except Exception as met:
             error = met
-        self.engine.agreed(error)
-        return self.engine.concatenated(scores)
+        self.engine.raise_together(error)
+        return self.engine.all_gather_rows(scores)
 
     def _round(self) -> None:
         """Sample, score, select and update: once, or for as many parts of the round as its algorithm asks for."""
@@ -323,7 +323,7 @@ class Trainer:
             parts.append(part)
         report = merged([part.report for part in parts])
         calls = (sum(kind) for kind in zip(*(part.calls for part in parts), strict=True))
-        spent = self.engine.every((*calls, peak_mb(self.policy.device)))
+        spent = self.engine.all_gather_object((*calls, peak_mb(self.policy.device)))
         rewards = torch.cat([part.trajectories.reward for part in parts if part.trajectories.reward is not None])
         queries = self.queries + len(rewards)
         round_row = {

@@ -33,11 +33,11 @@ def test_shares_are_all_items_in_order_and_even(world: int, engine: Engine) -> N
 
 def test_alone_and_agreed_pass_values_and_errors(engine: Engine) -> None:
     assert engine.first
-    assert engine.alone(lambda: 3) == 3
+    assert engine.on_main_process(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        engine.alone(lambda: 1 / 0)
-    engine.agreed(None)
-    assert engine.every("x") == ["x"]
+        engine.on_main_process(lambda: 1 / 0)
+    engine.raise_together(None)
+    assert engine.all_gather_object("x") == ["x"]
 
 
 def test_a_step_clips_the_adapter_only_and_gives_the_norm_before(engine: Engine) -> None:
