@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -41,6 +42,18 @@ class Policy(Protocol):
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A network beside the policy, which judges images: how many parameters it has, and its bytes once it is loaded.
+
+    ``bytes`` None: it takes memory, and nobody knows how much.
+    """
+
+    name: str
+    parameters: int
+    bytes: int | None
 
 
 @runtime_checkable
@@ -84,7 +97,13 @@ class Wrapper(Protocol):
 
 @runtime_checkable
 class Reward(Protocol):
-    """A score of images for prompts. The harness counts N queries a call on training images."""
+    """A score of images for prompts. The harness counts N queries a call on training images.
+
+    Optional: ``prepare(device)``, which loads its models before the first query; ``refuses(backbone) -> str | None``,
+    why it cannot judge what a backbone draws; ``models() -> list[ModelSize]``, what it loads, for ``b2bench estimate``;
+    and, if it has a field ``checkpoint`` whose default is "auto", a class method ``own_checkpoint(backbone) -> str``,
+    which says what that stands for (else "pocket" for the embedded backbones and "paper" for all others).
+    """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score ``images`` [N, 3, h, w] in [0, 1]: floats [N]."""

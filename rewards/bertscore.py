@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,7 +13,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.errors import UserError
+from b2bench.files import stored_parameters
 from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
 from b2bench.registry import reward
 
@@ -38,6 +41,29 @@ def _load(loader: Any, source: str, size: str, **options: Any) -> Any:
             f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Try: "
             f"hf download {source}, on a machine with access, and set HF_HOME to that cache. ({reason})"
         ) from None
+
+
+@cache
+def _paper_sizes() -> tuple[ModelSize, ...]:
+    """LLaVA v1.5 7B, in fp16 as on a GPU, and DeBERTa xlarge, by their published configurations."""
+    from transformers import DebertaConfig, DebertaModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    bert = DebertaConfig(
+        vocab_size=50265,
+        hidden_size=1024,
+        num_hidden_layers=48,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        type_vocab_size=0,
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+        position_biased_input=False,
+    )
+    captioner = LlavaConfig(text_config=LlamaConfig(vocab_size=32064), tie_word_embeddings=False)
+    with torch.device("meta"):
+        networks = (LlavaForConditionalGeneration(captioner), DebertaModel(bert))
+    heard, compared = (sum(p.numel() for p in network.parameters()) for network in networks)
+    return ModelSize("LLaVA v1.5 7B (fp16)", heard, 2 * heard), ModelSize("DeBERTa xlarge", compared, 4 * compared)
 
 
 def greedy_recall(candidate: Tensor, reference: Tensor, scored: Tensor) -> float:
@@ -71,6 +97,15 @@ class BERTScore:
     """Images captioned, and texts embedded, at a time"""
     max_new_tokens: Annotated[int, Ge(1)] = 24
     """Length at which an answer is cut"""
+
+    def models(self) -> list[ModelSize]:
+        """Return captioner and BERT."""
+        if self.checkpoint != "paper":
+            files = {name: POCKET_WEIGHTS / name / "model.safetensors" for name in ("captioner", "bert")}
+            sizes = {name: stored_parameters(file) for name, file in files.items()}
+            return [ModelSize(name, parameters, 4 * parameters) for name, parameters in sizes.items()]
+        cache = ModelSize("the captioner's attention cache, which grows with the reward's batch", 0, None)
+        return [*_paper_sizes(), cache]
 
     def prepare(self, device: torch.device) -> None:
         """Load captioner and BERT before the first query, so that a missing one does not stop a run halfway."""

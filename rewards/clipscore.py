@@ -9,7 +9,9 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from b2bench.evaluation.scorers import ClipScorer
+from b2bench.backbones.specs import Backbone
+from b2bench.evaluation.scorers import ClipScorer, scorer_size
+from b2bench.protocols import ModelSize
 from b2bench.registry import reward
 
 
@@ -27,6 +29,15 @@ class CLIPScore:
     """pocket, paper (open_clip ViT-H-14, 3.9 GB), or an open_clip folder; auto is the backbone's"""
     batch: Annotated[int, Ge(1)] = 64
     """Images scored at a time"""
+
+    @classmethod
+    def own_checkpoint(cls, backbone: Backbone) -> str:
+        """Return the training scorer that belongs to the backbone."""
+        return backbone.scorer or "paper"
+
+    def models(self) -> list[ModelSize]:
+        """Return the CLIP model."""
+        return [scorer_size(self.checkpoint)]
 
     def prepare(self, device: torch.device) -> None:
         """Load the model before the first query, so that a missing one does not stop a run halfway."""

@@ -16,13 +16,13 @@ from b2bench.config.run import RunConfig, code_hash, source_name
 from b2bench.config.settings import NO_ALGORITHMS, PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
 from b2bench.hyperparameters import Hyperparameter, build, declared, hyperparameters
-from b2bench.metrics import SUCCESS, is_taken
+from b2bench.metrics import is_taken
 from b2bench.registry import KINDS, Kind, check_methods, load_registries
 from b2bench.text import described, suggestion
 from b2bench.version import benchmark_version
 
 if TYPE_CHECKING:  # torch's types
-    from b2bench.protocols import Algorithm, Wrapper
+    from b2bench.protocols import Algorithm, Reward, Wrapper
 
 
 def _found_again(recorded: Mapping[str, str]) -> str:
@@ -72,12 +72,15 @@ def resolve(
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
     _check_budget(queries, seed, settings.samples)
-    _check_names(algorithm, reward, spec)
+    _check_names(algorithm, reward)
     takes_checkpoint = any(p.name == "checkpoint" for p in hyperparameters(classes["reward"]))
     if takes_checkpoint and parts[reward].get("checkpoint", "auto") == "auto":
-        parts[reward]["checkpoint"] = own_checkpoint(spec, reward)
+        parts[reward]["checkpoint"] = own_checkpoint(spec, classes["reward"])
     trained: Algorithm = build(classes["algorithm"], parts[algorithm])
     wrapping: Wrapper = build(classes["wrapper"], parts[wrapper])
+    judging: Reward = build(classes["reward"], parts[reward])
+    if reason := _refusal(reward, judging, spec):
+        raise UserError(f"reward {reward} does not go with the backbone {spec.name}: {reason}")
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
         raise Refused(
             {
@@ -106,7 +109,7 @@ def resolve(
         settings=settings,
         algorithm=trained,
         wrapper=wrapping,
-        reward=build(classes["reward"], parts[reward]),
+        reward=judging,
         prompts_argument=found,
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
@@ -127,16 +130,14 @@ def _check_budget(queries: int, seed: int, samples: int) -> None:
         )
 
 
-def _check_names(algorithm: str, reward: str, spec: Backbone) -> None:
-    """Refuse names that mean something else in the store, and a reward that cannot read what the backbone draws."""
+def _check_names(algorithm: str, reward: str) -> None:
+    """Refuse names that mean something else in the store."""
     if algorithm in NO_ALGORITHMS:
         raise UserError(
             f"{algorithm} is a name that b2bench keeps for rows without training; try another name for your algorithm"
         )
     if is_taken(reward):
         raise UserError(f"{reward} is the name of a metric of every evaluation; try another name for your reward")
-    if reward == SUCCESS and not spec.is_pocket:
-        raise UserError(f"reward success reads pocket scenes only, and the backbone is {spec.name}; try clipscore")
 
 
 def _refusal(name: str, part: Any, other: Any) -> str | None:
@@ -157,11 +158,19 @@ def _refusal(name: str, part: Any, other: Any) -> str | None:
     return reason or None
 
 
-def own_checkpoint(backbone: Backbone, reward: str) -> str:
-    """What ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone."""
-    if not backbone.is_pocket:
-        return "paper"
-    return backbone.scorer if reward == "clipscore" else "pocket"
+def own_checkpoint(backbone: Backbone, reward: type) -> str:
+    """What ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone.
+
+    Raises:
+        UserError: the reward's own ``own_checkpoint`` is broken.
+    """
+    own = getattr(reward, "own_checkpoint", None)
+    if own is None:
+        return "pocket" if backbone.is_pocket else "paper"
+    try:
+        return str(own(backbone))
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"{reward.__name__}.own_checkpoint({backbone.name}) raised {described(error)}") from None
 
 
 def drawn_by(backbone: Backbone, prompts: PromptSet) -> Backbone:

@@ -273,7 +273,8 @@ def _differences(config: Mapping[str, Any], registries: Mapping[Kind, Registry])
             owner = str(values.pop("name", kind))
             defaults = _plugin_defaults(registries[kind], owner)
             if defaults.get("checkpoint") == "auto":
-                defaults["checkpoint"] = own_checkpoint(backbones()[name], owner) if name in backbones() else "paper"
+                known = backbones().get(str(name))
+                defaults["checkpoint"] = own_checkpoint(known, registries[kind].get(owner)) if known else "paper"
             parts.append((owner, values, defaults))
     return [
         {"name": f"{owner}.{key}", "value": value, "default": defaults.get(key)}

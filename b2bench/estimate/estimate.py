@@ -27,7 +27,8 @@ from b2bench.estimate.fit import (
     phase_bytes,
     resident_bytes,
 )
-from b2bench.estimate.footprint import GIB, WIDTH, Footprint, Judge, judges, measure
+from b2bench.estimate.footprint import GIB, WIDTH, Footprint, judges, measure
+from b2bench.protocols import ModelSize
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Estimate:
 
     config: RunConfig
     footprint: Footprint
-    judges: list[Judge]
+    judges: list[ModelSize]
     fits: list[Fit]
     host: dict[str, int]
     disk: dict[str, int]

@@ -34,7 +34,7 @@ class MicroBatches:
 def resident_bytes(config: RunConfig, footprint: Footprint, precision: str) -> int:
     """What stays on the device all the time: weights, adapter with its optimizer, networks of the loss, judges."""
     trained = footprint.adapter_bytes() + 4 * 4 * network_parameters(config, footprint)
-    return footprint.weights(precision) + trained + sum(judge.bytes for judge in judges(config)[0])
+    return footprint.weights(precision) + trained + sum(judge.bytes or 0 for judge in judges(config)[0])
 
 
 def phase_bytes(config: RunConfig, footprint: Footprint, batches: MicroBatches, precision: str) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +22,9 @@ from b2bench.ddim import stable_diffusion_schedule
 from b2bench.errors import UserError
 from b2bench.estimate.memory import Cost, Shapes, cost
 from b2bench.evaluation.inception import INCEPTION_GIGABYTES
-from b2bench.metrics import SUCCESS
-from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.evaluation.scorers import scorer_size
+from b2bench.protocols import ModelSize
+from b2bench.training.setup import plugin_errors
 from b2bench.types import Conditioning
 
 GIB = 2**30
@@ -197,106 +197,34 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
     )
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A network that judges images, on the device beside the policy. ``bytes`` are as it is loaded there."""
-
-    name: str
-    parameters: int
-    bytes: int
-
-
-def judges(config: RunConfig) -> tuple[list[Judge], list[str]]:
+def judges(config: RunConfig) -> tuple[list[ModelSize], list[str]]:
     """The networks of the reward and of the evaluation's metrics, and what could not be counted.
 
     A GPU is meant: there a captioner is loaded in fp16; all others are in fp32 everywhere.
+
+    Raises:
+        UserError: the reward's ``models`` is broken.
     """
-    found: list[Judge] = []
-    unknown: list[str] = []
-
-    def add(name: str, parameters: int, width: int = 4) -> None:
-        if all(judge.name != name for judge in found):
-            found.append(Judge(name, parameters, width * parameters))
-
-    def scorer(checkpoint: str) -> None:
-        names = {"pocket": "scorer-training", "pocket-heldout": "scorer-heldout"}
-        folder = POCKET_WEIGHTS / names[checkpoint] if checkpoint in names else Path(checkpoint)
-        if checkpoint == "paper":
-            add("CLIP ViT-H-14", _clip_parameters())
-        elif (file := folder / "open_clip_model.safetensors").is_file():
-            add(f"CLIP scorer {folder.name}", _stored_parameters(file))
-        else:
-            unknown.append(f"CLIP scorer {checkpoint}, which is not there")
-
-    pocket = config.backbone.is_pocket
-    checkpoint: str = getattr(config.reward, "checkpoint", "")  # of clipscore and bertscore
-    classifier = POCKET_WEIGHTS / "classifier.safetensors"
-    if config.reward_name == "clipscore":
-        scorer(checkpoint)
-    elif config.reward_name == "bertscore" and checkpoint == "paper":
-        for name, (parameters, width) in _paper_bertscore().items():
-            add(name, parameters, width)
-        unknown.append("the captioner's attention cache, which grows with the reward's batch")
-    elif config.reward_name == "bertscore":
-        for name in ("captioner", "bert"):
-            add(name, _stored_parameters(POCKET_WEIGHTS / name / "model.safetensors"))
-    elif config.reward_name == SUCCESS:
-        add("classifier", _stored_parameters(classifier))
+    models = getattr(config.reward, "models", None)
+    if models is None:
+        wanted = [ModelSize(f"reward {config.reward_name}, a plugin", 0, None)]
     else:
-        unknown.append(f"reward {config.reward_name}, a plugin")
+        with plugin_errors(f"reward {config.reward_name}"):
+            wanted = list(models())
     inception = config.settings.inception
-    if inception in ("clip", "both"):
-        scorer(checkpoint if config.reward_name == "clipscore" else config.backbone.scorer or "paper")
+    if inception in ("clip", "both") and not any(model.name.startswith("CLIP") for model in wanted):
+        wanted.append(scorer_size(config.backbone.scorer or "paper"))  # the reward's own serves for it if it has one
     if inception in ("inception", "both"):
-        add("Inception v3", int(INCEPTION_GIGABYTES * 1e9 / 4))
-    if pocket:
-        scorer(config.backbone.scorer)
-        scorer("pocket-heldout")
-        add("classifier", _stored_parameters(classifier))
-    return found, unknown
+        size = int(INCEPTION_GIGABYTES * 1e9)
+        wanted.append(ModelSize("Inception v3", size // 4, size))
+    if config.backbone.is_pocket:
+        from b2bench.pocket.judges import classifier_size
 
-
-def _stored_parameters(file: Path) -> int:
-    """Numbers in a safetensors file, by its head alone."""
-    with file.open("rb") as stream:
-        (size,) = struct.unpack("<Q", stream.read(8))
-        head = json.loads(stream.read(size))
-    return sum(math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__")
+        wanted += [scorer_size(config.backbone.scorer), scorer_size("pocket-heldout"), classifier_size()]
+    found = {model.name: model for model in wanted}
+    unknown = [name for name, model in found.items() if model.bytes is None]
+    return [model for model in found.values() if model.bytes is not None], unknown
 
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-@cache
-def _clip_parameters() -> int:
-    import open_clip
-
-    from b2bench.evaluation.scorers import PAPER_MODEL
-
-    with torch.device("meta"):
-        return _parameters(open_clip.CLIP(**open_clip.get_model_config(PAPER_MODEL)))
-
-
-@cache
-def _paper_bertscore() -> dict[str, tuple[int, int]]:
-    """{name: (parameters, bytes of each)} of LLaVA v1.5 7B and DeBERTa xlarge, by their published configurations."""
-    from transformers import DebertaConfig, DebertaModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
-    bert = DebertaConfig(
-        vocab_size=50265,
-        hidden_size=1024,
-        num_hidden_layers=48,
-        num_attention_heads=16,
-        intermediate_size=4096,
-        type_vocab_size=0,
-        relative_attention=True,
-        pos_att_type=["c2p", "p2c"],
-        position_biased_input=False,
-    )
-    captioner = LlavaConfig(text_config=LlamaConfig(vocab_size=32064), tie_word_embeddings=False)
-    with torch.device("meta"):
-        return {
-            "LLaVA v1.5 7B (fp16)": (_parameters(LlavaForConditionalGeneration(captioner)), 2),
-            "DeBERTa xlarge": (_parameters(DebertaModel(bert)), 4),
-        }

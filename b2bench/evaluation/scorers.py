@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from b2bench.errors import UserError
+from b2bench.files import stored_parameters
 from b2bench.pocket.paths import POCKET_WEIGHTS
+from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
 
 PAPER_MODEL, PAPER_WEIGHTS = "ViT-H-14", "laion2b_s32b_b79k"
@@ -50,8 +53,7 @@ class ClipScorer:
             self.tokenizer = open_clip.get_tokenizer(PAPER_MODEL)
             preprocess: dict[str, Any] = {}
         else:
-            names = {"pocket": "scorer-training", "pocket-heldout": "scorer-heldout"}
-            folder = POCKET_WEIGHTS / names[checkpoint] if checkpoint in names else Path(checkpoint)
+            folder = _folder(checkpoint)
             config = folder / "open_clip_config.json"
             if not config.is_file() or not (folder / "open_clip_model.safetensors").is_file():
                 raise UserError(
@@ -98,6 +100,33 @@ class ClipScorer:
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine similarities [N], float32, on the CPU."""
         return (self.image_features(images) * self.text_features(prompts)).sum(-1).cpu()
+
+
+def scorer_size(checkpoint: str) -> ModelSize:
+    """Return what a :class:`ClipScorer` loads, without loading it; its bytes are None if it is not there."""
+    if checkpoint == "paper":
+        parameters = _paper_parameters()
+        return ModelSize("CLIP ViT-H-14", parameters, 4 * parameters)
+    folder = _folder(checkpoint)
+    file = folder / "open_clip_model.safetensors"
+    if not file.is_file():
+        return ModelSize(f"CLIP scorer {checkpoint}, which is not there", 0, None)
+    parameters = stored_parameters(file)
+    return ModelSize(f"CLIP scorer {folder.name}", parameters, 4 * parameters)
+
+
+def _folder(checkpoint: str) -> Path:
+    names = {"pocket": "scorer-training", "pocket-heldout": "scorer-heldout"}
+    return POCKET_WEIGHTS / names[checkpoint] if checkpoint in names else Path(checkpoint)
+
+
+@cache
+def _paper_parameters() -> int:
+    import open_clip
+
+    with torch.device("meta"):
+        model = open_clip.CLIP(**open_clip.get_model_config(PAPER_MODEL))
+    return sum(p.numel() for p in model.parameters())
 
 
 # images [N, 3, h, w] in [0, 1] -> class probabilities [N, classes]

@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from b2bench.files import stored_parameters
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.pocket.world import DETAILS, SECONDS, STYLES, SUBJECTS, parse_caption
+from b2bench.protocols import ModelSize
 
 FACTS = ("subject", "detail", "second")
 HEADS = {"subject": len(SUBJECTS), "detail": len(DETAILS), "second": len(SECONDS), "style": len(STYLES)}
@@ -57,6 +60,12 @@ class Classifier(nn.Module):
             ValueError: a prompt is no sentence of the pocket world.
         """
         return agreement(self(images), prompts)
+
+
+def classifier_size() -> ModelSize:
+    """Return what :meth:`Classifier.load` loads, without loading it."""
+    parameters = stored_parameters(POCKET_WEIGHTS / "classifier.safetensors")
+    return ModelSize("classifier", parameters, 4 * parameters)
 
 
 def agreement(logits: Mapping[str, Tensor], prompts: Sequence[str]) -> Tensor:

@@ -65,8 +65,8 @@ def weights_table(found: Estimate) -> Table:
     table.add_row(f"LoRA, rank {found.config.settings.lora_rank}, its gradient and AdamW's moments",
                   f"{footprint.adapter:,}", trained, trained)  # fmt: skip
     for judge in found.judges:
-        table.add_row(judge.name, f"{judge.parameters:,}", _size(judge.bytes), _size(judge.bytes))
-    judges = sum(judge.bytes for judge in found.judges)
+        table.add_row(judge.name, f"{judge.parameters:,}", _size(judge.bytes or 0), _size(judge.bytes or 0))
+    judges = sum(judge.bytes or 0 for judge in found.judges)
     totals = (footprint.weights(precision) + footprint.adapter_bytes() + judges for precision in ("fp32", "bf16"))
     table.add_row("together", "", *map(_size, totals), style="bold")
     return table
