@@ -17,6 +17,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of the frozen networks, by the setting ``precision``."""
+
 
 @dataclass(frozen=True)
 class Interval:

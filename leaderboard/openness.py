@@ -16,7 +16,6 @@ from b2bench.errors import UserError
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-METRICS = ("open_share", "within_sd", "total_sd", "range", "same_style")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive
 from b2bench.types import Conditioning, Gaussian, concatenate, micro_batches
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECODED_AT_ONCE = 32  # images: a decoder of 512x512 pixels takes more memory a row than the denoiser
 
 

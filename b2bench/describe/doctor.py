@@ -18,6 +18,7 @@ from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
 from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
 from b2bench.store.store import Store
+from b2bench.types import DTYPES
 from b2bench.version import both_versions
 
 PACKAGES = (
@@ -25,7 +26,6 @@ PACKAGES = (
     "duckdb", "numpy", "scipy",
 )  # fmt: skip
 OPTIONAL = {"pandas": "notebook", "resvg_py": "pocket", "ray": "ray"}  # package -> extra
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

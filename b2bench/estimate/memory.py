@@ -15,15 +15,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from peft import LoraConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from b2bench.backbones.architectures import (
-    LORA_TARGETS,
     stable_diffusion_autoencoder,
     stable_diffusion_text_encoder,
     stable_diffusion_unet,
@@ -73,19 +71,6 @@ class LiveBytes(TorchDispatchMode):
             self.live -= size
 
 
-def bytes_of(module: nn.Module, dtype: torch.dtype) -> int:
-    """Of a module's parameters and buffers."""
-    size = torch.empty((), dtype=dtype).element_size()
-    return size * sum(p.numel() for p in [*module.parameters(), *module.buffers()])
-
-
-def with_lora(unet: UNet2DConditionModel, rank: int) -> int:
-    """Add an adapter to a UNet on the meta device; the number of its parameters."""
-    unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)))
-    return sum(p.numel() for p in unet.parameters() if p.requires_grad)
-
-
 class _FusedAttention(torch.autograd.Function):
     """What a fused kernel of attention keeps: queries, keys, values and the result, and never their products."""
 
@@ -133,11 +118,6 @@ def cost(run: Callable[[], Any]) -> Cost:
     return Cost(counter.peak, counter.flops)
 
 
-def peak_bytes(run: Callable[[], Any]) -> int:
-    """The largest sum of live tensors while ``run`` runs on the meta device, parameters not counted."""
-    return cost(run).bytes
-
-
 @dataclass(frozen=True)
 class Shapes:
     """The three networks of a pipeline, on the meta device. Memory is in bytes, in fp32, parameters not counted."""
@@ -165,39 +145,6 @@ class Shapes:
             return cls(
                 UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(autoencoder), CLIPTextModel(text)
             )
-
-    def _predict(self, rows: int) -> Tensor:
-        config = self.unet.config
-        size, width, tokens = (
-            config.sample_size,
-            config.cross_attention_dim,
-            self.text_encoder.config.max_position_embeddings,
-        )
-        latents = torch.empty(rows, config.in_channels, size, size, device="meta")
-        found: Tensor = self.unet(
-            latents, torch.zeros(rows, device="meta"), torch.empty(rows, tokens, width, device="meta")
-        ).sample
-        return found
-
-    def sampling_bytes(self, rows: int) -> int:
-        """Of a forward pass of ``rows`` rows; guidance makes two rows of an image."""
-        with torch.no_grad():
-            return peak_bytes(lambda: self._predict(rows))
-
-    def training_bytes(self, rows: int, *, checkpointing: bool = False) -> int:
-        """Of a forward and a backward pass that reach the adapter, which must have been added (:func:`with_lora`)."""
-        if checkpointing:
-            self.unet.enable_gradient_checkpointing()
-        self.unet.train()
-        try:
-            return peak_bytes(lambda: self._predict(rows).sum().backward())
-        finally:
-            self.unet.zero_grad(set_to_none=True)
-            self.unet.disable_gradient_checkpointing()
-
-    def decoding_bytes(self, images: int) -> int:
-        """Of decoding ``images`` latents."""
-        return self.decoding(images).bytes
 
     def decoding(self, images: int) -> Cost:
         """Bytes and operations of decoding ``images`` latents."""

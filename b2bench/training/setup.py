@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from b2bench.backbones.shards import Threads
-from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
+from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion, load_pipeline
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.evaluation.inception import extractors
@@ -20,6 +20,7 @@ from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.hyperparameters import hyperparameters
 from b2bench.protocols import Reward
 from b2bench.text import described
+from b2bench.types import DTYPES
 
 
 def load_policy(

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 
-from b2bench.estimate.memory import Shapes, bytes_of, cost, peak_bytes, with_lora
+from b2bench.backbones.architectures import LORA_TARGETS
+from b2bench.estimate.memory import Shapes, cost
 
 MIB = 2**20
 
@@ -14,12 +16,12 @@ def test_live_memory_is_counted_by_hand() -> None:
         for _ in range(5):
             x = x + 1  # the old one lives until the new one is there
 
-    assert peak_bytes(chain) == 8 * MIB
+    assert cost(chain).bytes == 8 * MIB
 
     def held() -> list[torch.Tensor]:
         return [torch.empty(MIB, device="meta").view(-1, 2) for _ in range(3)]
 
-    assert peak_bytes(held) == 12 * MIB
+    assert cost(held).bytes == 12 * MIB
 
 
 def test_what_autograd_saves_is_alive() -> None:
@@ -31,7 +33,7 @@ def test_what_autograd_saves_is_alive() -> None:
             x = (x * weight).exp()  # a product keeps its factor, exp its result
         x.sum().backward()
 
-    assert peak_bytes(graph) >= 5 * 4 * MIB
+    assert cost(graph).bytes >= 5 * 4 * MIB
 
 
 def test_a_view_holds_what_it_is_of() -> None:
@@ -39,7 +41,7 @@ def test_a_view_holds_what_it_is_of() -> None:
         part = torch.empty(MIB, device="meta").view(-1, 2)[:1]
         return part, torch.empty(MIB, device="meta")
 
-    assert peak_bytes(kept) == 8 * MIB
+    assert cost(kept).bytes == 8 * MIB
 
 
 def test_parameters_are_not_counted_whichever_way_they_are_turned() -> None:
@@ -48,7 +50,7 @@ def test_parameters_are_not_counted_whichever_way_they_are_turned() -> None:
     def train() -> None:
         layer(torch.empty(1, 1024, device="meta", requires_grad=True)).sum().backward()
 
-    assert peak_bytes(train) < MIB
+    assert cost(train).bytes < MIB
 
 
 def test_operations_are_counted_by_hand() -> None:
@@ -72,12 +74,33 @@ def test_stable_diffusion_v1_has_the_published_sizes() -> None:
     assert sum(p.numel() for p in shapes.unet.parameters()) == 859_520_964
     assert sum(p.numel() for p in shapes.autoencoder.parameters()) == 83_653_863
     assert sum(p.numel() for p in shapes.text_encoder.parameters()) == 123_060_480
-    assert bytes_of(shapes.unet, torch.bfloat16) == 2 * 859_520_964
-    one, two = shapes.sampling_bytes(1), shapes.sampling_bytes(2)
-    assert two == pytest.approx(2 * one, rel=0.01)
-    assert with_lora(shapes.unet, 4) == 797_184
-    plain, checkpointed = shapes.training_bytes(1), shapes.training_bytes(1, checkpointing=True)
-    assert one < checkpointed < plain / 3
-    assert shapes.training_bytes(2) == pytest.approx(2 * plain, rel=1e-3)  # b2bench estimate counts one row
-    assert shapes.training_bytes(2, checkpointing=True) == pytest.approx(2 * checkpointed, rel=1e-3)
-    assert shapes.decoding_bytes(2) == pytest.approx(2 * shapes.decoding_bytes(1), rel=0.01)
+    assert shapes.decoding(2).bytes == pytest.approx(2 * shapes.decoding(1).bytes, rel=0.01)
+
+
+@pytest.mark.slow
+def test_rows_of_stable_diffusion_take_memory_in_proportion() -> None:
+    """So ``b2bench estimate`` may count one row of training, and one and two of sampling."""
+    unet = Shapes.stable_diffusion().unet
+    unet.requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=list(LORA_TARGETS)))
+    unet.train()
+
+    def predict(rows: int) -> torch.Tensor:
+        latents = torch.empty(rows, 4, 64, 64, device="meta")
+        found: torch.Tensor = unet(latents, torch.zeros(rows, device="meta"), torch.empty(rows, 77, 768, device="meta"))
+        return found.sample  # type: ignore[attr-defined, no-any-return]
+
+    def sampling(rows: int) -> int:
+        with torch.no_grad():
+            return cost(lambda: predict(rows)).bytes
+
+    def training(rows: int) -> int:
+        return cost(lambda: predict(rows).sum().backward()).bytes
+
+    assert sampling(2) == pytest.approx(2 * sampling(1), rel=0.01)
+    plain = training(1)
+    assert training(2) == pytest.approx(2 * plain, rel=1e-3)
+    unet.enable_gradient_checkpointing()
+    checkpointed = training(1)
+    assert sampling(1) < checkpointed < plain / 3
+    assert training(2) == pytest.approx(2 * checkpointed, rel=1e-3)
