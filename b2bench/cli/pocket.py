@@ -29,7 +29,10 @@ def verify(
     art: Annotated[Path | None, typer.Option(help="Folder with the art archives  [fetched by npm pack]")] = None,
     work: Annotated[Path | None, typer.Option(help="Folder of a build, whose times are then bars too")] = None,
     db: Annotated[
-        Path | None, typer.Option(help="Store with runs, to measure collapse and the cost of the default run too")
+        Path | None, typer.Option(help="Store with runs, to measure what they learn, and collapse, too")
+    ] = None,
+    clock: Annotated[
+        Path | None, typer.Option(help="Store with default runs that had the machine to themselves, to measure time")
     ] = None,
     card: Annotated[Path | None, typer.Option(help="Model card to write the tables into")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write the figures into")] = None,
@@ -39,7 +42,7 @@ def verify(
     """Measure every bar of the pocket weights. The exit code is 1 if one falls short (needs the extra 'pocket')."""
     from b2bench.pocket.build.verify import verify as measure
 
-    measure(art, work, db, card, out, images, sweep_images, stderr(), stdout())
+    measure(art, work, db, clock, card, out, images, sweep_images, stderr(), stdout())
 
 
 def gallery(

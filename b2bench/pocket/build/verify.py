@@ -331,6 +331,7 @@ def verify(
     art: Path | None,
     work: Path | None,
     db: Path | None,
+    clock: Path | None,
     card: Path | None,
     out: Path | None,
     images: int,
@@ -340,8 +341,8 @@ def verify(
 ) -> None:
     """Measure every bar and print the tables; ``console`` is for what goes on meanwhile.
 
-    ``db`` adds the bars that runs of that store show (:mod:`b2bench.pocket.build.learning`), ``work`` those of the
-    build that worked in this folder; ``card`` is a model card that the tables are written into, ``out`` a JSON file.
+    ``db`` adds the bars that runs of that store show (:mod:`b2bench.pocket.build.learning`), ``clock`` those of the
+    time that default runs of that store took, ``work`` those of the build that worked in this folder; ``card`` is a model card that the tables are written into, ``out`` a JSON file.
 
     Raises:
         UserError: the extra or the art is missing, or a file cannot be used.
@@ -379,7 +380,7 @@ def verify(
     bars["all"] = [
         guidance_bar(list(sweeps.values()), usual),
         Bar("all weights, MB", size, high=40.0),
-        *(time_bars(Store(db)) if db else []),
+        *(time_bars(Store(clock)) if clock else []),
         *(build_bars(work) if work else []),
     ]
     for heading, group in (learning_bars(Store(db)) if db else {}).items():
