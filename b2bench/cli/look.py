@@ -19,7 +19,7 @@ def list_names(
     plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
-    """List algorithms, wrappers, prompts, runs and more, with their properties."""
+    """List algorithms, wrappers, prompts, runs and more."""
     from b2bench.describe.listing import listing
     from b2bench.terminal.show import listing_table
 
@@ -87,7 +87,10 @@ def estimate(
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell  [the preset's, else 1]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate the cost of a run or a grid: memory, disk, denoiser calls and hours. Nothing is trained."""
+    """Estimate the cost of a run or a grid.
+
+    It counts memory, disk, denoiser calls and hours. Nothing is trained.
+    """
     choices = Choices(
         algo=algo,
         wrapper=wrapper,

@@ -16,7 +16,10 @@ def check(
     file: Annotated[Path, typer.Argument(help="Plugin file, or the name of a built-in algorithm, wrapper or reward")],
     as_json: AsJson = False,
 ) -> None:
-    """Test a plugin against the contract: finite, reaches the adapter, mutates nothing, deterministic, learns."""
+    """Test a plugin against the contract.
+
+    What it gives is finite and reaches the adapter; it changes nothing else, repeats itself, and learns a toy task.
+    """
     from b2bench.plugins.check import check_file
 
     results = check_file(file)

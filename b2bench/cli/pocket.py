@@ -19,7 +19,10 @@ def build(
     jobs: Annotated[int, typer.Option(min=1, help="Stages to run at once, each in its own process")] = 2,
     variant: Annotated[str, typer.Option(help="Gap between the styles: default, none or wide")] = "default",
 ) -> None:
-    """Rebuild the pocket weights from the art, in stages that can be resumed (needs the extra 'pocket')."""
+    """Rebuild the pocket weights from the art.
+
+    It goes by stages, which can be resumed. It needs the extra 'pocket'.
+    """
     from b2bench.pocket.build.command import build_weights
 
     build_weights(art, work, stage or [], install, threads, jobs, stderr(), variant)

@@ -52,7 +52,10 @@ def report(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the runs in the store: leaderboard, ablation, compatibility, generalisation and diversity."""
+    """Compare the runs in the store.
+
+    It shows leaderboard, ablation, compatibility, generalisation and diversity.
+    """
     from b2bench.describe.tables import tables_of
     from b2bench.leaderboard.selection import held, parse_where, problems, select
     from b2bench.store.store import Store

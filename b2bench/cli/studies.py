@@ -88,7 +88,10 @@ def profile(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure when a reward is decided: how much of it is still open at several denoising steps."""
+    """Measure at which denoising steps a reward is decided.
+
+    It shows how much of the reward is still open at several of them.
+    """
     from b2bench.config.given import parse_assignments
     from b2bench.config.resolve import check_profile_values
     from b2bench.leaderboard.figures import check_png, draw_openness
@@ -202,7 +205,10 @@ def baseline(
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
 ) -> None:
-    """Measure training-free baselines for the report: a guidance sweep, best-of-N and oracle scenes."""
+    """Measure what is to be had without training.
+
+    A guidance sweep, best-of-N sampling and oracle scenes become baselines of the report.
+    """
     from b2bench.config.given import parse_assignments
     from b2bench.store.store import Store
     from b2bench.terminal.progress import baseline_table

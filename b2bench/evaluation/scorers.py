@@ -16,7 +16,7 @@ from b2bench.errors import UserError
 from b2bench.files import stored_parameters
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import ModelSize
-from b2bench.quiet import quiet_libraries
+from b2bench.quiet import quiet_root
 
 PAPER_MODEL, PAPER_WEIGHTS = "ViT-H-14", "laion2b_s32b_b79k"
 _PAPER_HELP = (
@@ -43,14 +43,14 @@ class ClipScorer:
 
         self.micro_batch, self.name = micro_batch, checkpoint
         self.device = torch.device(device)
-        quiet_libraries()
         if checkpoint == "paper":
             self.name = f"{PAPER_MODEL} {PAPER_WEIGHTS}"
             try:
-                self.model = open_clip.create_model(PAPER_MODEL, pretrained=PAPER_WEIGHTS)
+                with quiet_root():
+                    self.model = open_clip.create_model(PAPER_MODEL, pretrained=PAPER_WEIGHTS)
+                    self.tokenizer = open_clip.get_tokenizer(PAPER_MODEL)
             except Exception as error:  # the hub client raises many kinds
                 raise UserError(f"{_PAPER_HELP} ({type(error).__name__})") from None
-            self.tokenizer = open_clip.get_tokenizer(PAPER_MODEL)
             preprocess: dict[str, Any] = {}
         else:
             folder = _folder(checkpoint)
@@ -60,8 +60,9 @@ class ClipScorer:
                     f"CLIP scorer {checkpoint!r}: {folder} needs open_clip_config.json and open_clip_model.safetensors"
                 )
             try:
-                self.model = open_clip.create_model(f"local-dir:{folder}")
-                self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+                with quiet_root():
+                    self.model = open_clip.create_model(f"local-dir:{folder}")
+                    self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
             except Exception as error:
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(f"CLIP scorer {checkpoint!r} in {folder} cannot be read: {reason}") from None

@@ -39,7 +39,7 @@ SILENT = 5.0
 POLL = 0.005
 """Seconds between two looks whether it is one's turn."""
 log = logging.getLogger(__name__)
-log.setLevel(logging.WARNING)  # whatever the root logger's, which b2bench.quiet raises for the sake of the libraries
+log.setLevel(logging.WARNING)  # whatever the level of the root logger is
 T = TypeVar("T")
 
 

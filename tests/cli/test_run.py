@@ -372,6 +372,14 @@ def test_a_terminal_in_ascii_gets_a_report_all_the_same(tmp_path: Path) -> None:
 # -- what is instant -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["pocket", "--help"]])
+def test_no_summary_of_a_command_is_cut(arguments: list[str]) -> None:
+    found = subprocess.run(
+        [*CLI, *arguments], env=PYTHON | {"COLUMNS": "80"}, capture_output=True, text=True, check=True
+    )
+    assert "..." not in found.stdout.split("\n", 1)[1]  # the first line is the usage
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["pocket", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (

@@ -342,7 +342,8 @@ def verify(
     """Measure every bar and print the tables; ``console`` is for what goes on meanwhile.
 
     ``db`` adds the bars that runs of that store show (:mod:`b2bench.pocket.build.learning`), ``clock`` those of the
-    time that default runs of that store took, ``work`` those of the build that worked in this folder; ``card`` is a model card that the tables are written into, ``out`` a JSON file.
+    time that default runs of that store took, ``work`` those of the build that worked in this folder; ``card`` is a
+    model card that the tables are written into, ``out`` a JSON file.
 
     Raises:
         UserError: the extra or the art is missing, or a file cannot be used.

@@ -1,5 +1,6 @@
 """Inception scores of full-size images, against torch-fidelity's own path and a loop in numpy."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,11 @@ def test_auto_takes_the_rewards_own_network() -> None:
     assert extractors("auto", "", pocket, config.reward, torch.device("cpu")) == []
     assert [e.metric for e in extractors("auto", "", other, config.reward, torch.device("cpu"))] == ["is_clip"]
     assert extractors("auto", "", other, object(), torch.device("cpu")) == []
+
+
+def test_loading_a_scorer_leaves_the_root_logger_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    ClipScorer("pocket")
+    assert (root.level, list(root.handlers)) == before
+    assert capfd.readouterr().err == ""

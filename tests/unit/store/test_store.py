@@ -607,7 +607,7 @@ def test_a_call_that_waits_long_says_so(
     started: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(database, "SILENT", 0.05)
-    monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL)  # as b2bench.quiet leaves it
+    monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL)  # as others may leave it
     patient = Store(started.path, patience=0.3)
     with FileLock(f"{started.path}.lock"), pytest.raises(UserError, match="in use by other b2bench processes"):
         patient.runs()
