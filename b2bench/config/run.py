@@ -126,6 +126,8 @@ def cell_hash(content: Mapping[str, Any]) -> str:
         kept["settings"].pop("reward_noise", None)
     if kept["settings"].get("timestep_fraction") == 1:  # and so with all steps
         kept["settings"].pop("timestep_fraction")
+    if kept["settings"].get("advantage") == "history":  # the only rule there was
+        kept["settings"].pop("advantage")
     if kept["settings"].get("updates_per_round") is None:  # all of a round on its rollouts, as before
         kept["settings"].pop("updates_per_round", None)
     for part in ADDED.keys() & kept.keys():  # and so with these, where they leave everything as it was

@@ -57,6 +57,8 @@ class Settings:
     """Norm to which gradients are clipped"""
     lora_rank: Annotated[int, Ge(1), Le(1024)] = 8
     """Rank of the LoRA adapter on attention q, k, v and out; its alpha equals the rank"""
+    advantage: Literal["history", "group", "loo"] = "history"
+    """What a reward is compared with: its prompt's history, its group (GRPO), or the others of its group (LOOP)"""
     advantage_clip: Annotated[float, Gt(0)] = 5.0
     """Advantages are clipped to plus and minus this many standard deviations"""
     advantage_history: Annotated[int, Ge(0)] = 8

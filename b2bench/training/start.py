@@ -42,6 +42,7 @@ OF_TRAINING = (
     "weight_decay",
     "max_grad_norm",
     "lora_rank",
+    "advantage",
     "advantage_clip",
     "advantage_history",
     "train_micro_batch",

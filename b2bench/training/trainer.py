@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from b2bench.advantage import PromptAdvantage
+from b2bench.advantage import advantage_rule
 from b2bench.config.run import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
@@ -101,7 +101,12 @@ class Trainer:
             groups += [{"params": list(network.parameters()), "lr": lr} for network, lr in networks]
             decay = settings.weight_decay
             self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
-        self.advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
+        self.advantage = advantage_rule(
+            settings.advantage,
+            history=settings.advantage_history,
+            clip=settings.advantage_clip,
+            draws=settings.draws,
+        )
         self.pace = pace_of(config)
         self.round = 0
         self.queries = 0
@@ -373,7 +378,7 @@ class Trainer:
         if settings.reward_noise:
             reward = measured + settings.reward_noise * query_noise(config.seed, self.round, first, len(measured))
         trajectories.reward = reward
-        trajectories.advantage = self.advantage(reward, trajectories.prompts)
+        trajectories.advantage = self.advantage(reward, trajectories.prompts, trajectories.group)
         kept = selected(config.wrapper, trajectories, generator(config.seed, "selection", self.round, *part))
         self.listener.stage(f"round {self.round + 1}: optimising")
         calls, gradient_calls = self.policy.calls, self.policy.gradient_calls

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from b2bench.advantage import PromptAdvantage, best_and_worst
+from b2bench.advantage import GroupAdvantage, PromptAdvantage, advantage_rule, best_and_worst
 from b2bench.types import Pair, Trajectories
 from b2bench.update import update
 from b2bench.wrappers import BS
@@ -95,6 +95,68 @@ def test_the_history_survives_a_checkpoint() -> None:
         rewards = torch.randn(5, generator=draws)
         prompts = ["a", "a", "b", "b", "stale"]
         assert torch.equal(ours(rewards, prompts), other(rewards, prompts))
+
+
+def rounds_of(sizes: list[int], count: int) -> list[tuple[np.ndarray, list[int]]]:
+    """Rewards of groups of these sizes, whose means differ more than rewards within a group."""
+    draws = np.random.default_rng(0)
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    return [(draws.normal(5 * draws.normal(size=len(sizes))[groups], 1.0), groups) for _ in range(count)]
+
+
+def test_group_advantages_are_z_scores_within_the_group() -> None:
+    ours = GroupAdvantage("group", 100.0, 9)
+    for rewards, groups in rounds_of([5, 5, 2, 1], 3):
+        found = ours(torch.tensor(rewards), ["one prompt"] * 13, torch.tensor(groups)).numpy()
+        for group in range(3):
+            rows = [i for i, g in enumerate(groups) if g == group]
+            np.testing.assert_allclose(
+                found[rows], (rewards[rows] - rewards[rows].mean()) / rewards[rows].std(), rtol=1e-5
+            )
+        assert found[12] == 0  # alone in its group
+
+
+def test_leave_one_out_advantages_are_against_the_others_in_one_unit_for_all() -> None:
+    reach = 5  # groups: those of the latest round, and the last of the one before
+    ours, seen = GroupAdvantage("loo", 100.0, reach), []
+    for rewards, groups in rounds_of([5, 5, 3, 2], 4):
+        found = ours(torch.tensor(rewards), [""] * 15, torch.tensor(groups)).numpy()
+        expected = np.zeros(15)
+        for group in range(4):
+            rows = [i for i, g in enumerate(groups) if g == group]
+            seen.append(rewards[rows] - rewards[rows].mean())
+            for i in rows:
+                expected[i] = rewards[i] - np.mean([rewards[j] for j in rows if j != i])
+        latest = np.concatenate(seen[-reach:])
+        np.testing.assert_allclose(found, expected / np.sqrt((latest**2).mean()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["group", "loo"])
+def test_group_advantages_do_not_depend_on_the_unit_of_a_reward_and_are_clipped(rule: Any) -> None:
+    rewards, groups = rounds_of([5, 5, 4], 1)[0]
+    plain, other = (GroupAdvantage(rule, 1.0, 9) for _ in range(2))
+    found = plain(torch.tensor(rewards), [""] * 14, torch.tensor(groups))
+    assert float(found.max()) == 1.0
+    same = other(torch.tensor(1e-9 * rewards), [""] * 14, torch.tensor(groups))
+    np.testing.assert_allclose(same.numpy(), found.numpy(), rtol=1e-4)
+    equal = GroupAdvantage(rule, 1.0, 9)(torch.full((4,), 0.1), [""] * 4, torch.tensor([0, 0, 1, 1]))
+    assert equal.tolist() == [0.0] * 4
+
+
+def test_the_spread_of_groups_survives_a_checkpoint() -> None:
+    ours, other = (GroupAdvantage("loo", 5.0, 6) for _ in range(2))
+    *before, (rewards, groups) = rounds_of([5, 5], 5)
+    for earlier, named in before:
+        ours(torch.tensor(earlier), [""] * 10, torch.tensor(named))
+    other.load_state(ours.state())
+    given = torch.tensor(rewards), [""] * 10, torch.tensor(groups)
+    assert torch.equal(ours(*given), other(*given))
+
+
+def test_the_rule_is_the_setting() -> None:
+    usual = {"history": 8, "clip": 5.0, "draws": 48}
+    assert isinstance(advantage_rule("history", **usual), PromptAdvantage)
+    assert [advantage_rule(rule, **usual).rule for rule in ("group", "loo")] == ["group", "loo"]  # type: ignore[union-attr]
 
 
 def test_pairs_are_best_and_worst_of_each_group_and_ties_are_skipped(scored: Scored) -> None:

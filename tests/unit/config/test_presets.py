@@ -1,5 +1,6 @@
 """Presets: every value has a source, every one resolves, and a run records what it changed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ FIGURES = {
     ("d3po", "dpo"): (40, 12_800, 2, "bs", 2, 1e-4),  # config/base.py: 2 x 10 pairs an epoch, one pair a step
     ("dpok", "dpok"): (10, 12_800, 2, "vanilla", 2, 0.0),  # README: --g_batch_size 10; p_step 5, adam_weight_decay 0
     ("pocket", "ddpo"): (240, 480, 5, "vanilla", 5, 1e-4),  # docs/pocket.md
+    ("grpo", "ddpo"): (240, 480, 5, "vanilla", 5, 1e-4),  # pocket's, with another advantage
+    ("loop", "ddpo"): (240, 480, 5, "vanilla", 5, 1e-4),
 }
 
 
@@ -85,6 +88,13 @@ def test_the_papers_schedule_is_compressed_and_its_first_twenty_rounds_are_not()
     for wrapper in ("bpt", "b2", "random2"):
         assert taus("paper:first20", wrapper) == [14] * 15 + [15] * 5
         assert taus("paper", wrapper) == [14 + 7 * i // 20 for i in range(20)]
+
+
+@pytest.mark.parametrize(("preset", "rule"), [("grpo", "group"), ("loop", "loo")])
+def test_grpo_and_loop_are_ddpo_with_another_advantage_and_nothing_else(preset: str, rule: str) -> None:
+    other, plain = run(preset, algo="ddpo"), run("pocket", algo="ddpo")
+    assert other.settings == replace(plain.settings, advantage=rule)
+    assert other.cell_hash() != plain.cell_hash()
 
 
 def test_the_pocket_preset_is_the_defaults() -> None:
