@@ -20,6 +20,8 @@ __all__ = [
     "BackwardProgressive",
     "Branching",
     "Conditioning",
+    "FinalPair",
+    "Finals",
     "FullInterval",
     "Gaussian",
     "Independent",
@@ -68,6 +70,8 @@ if TYPE_CHECKING:  # the same names as in _HOMES; tests/unit/test_door.py compar
     from b2bench.store.store import Store as Store
     from b2bench.training.summary import Summary as Summary
     from b2bench.types import Conditioning as Conditioning
+    from b2bench.types import FinalPair as FinalPair
+    from b2bench.types import Finals as Finals
     from b2bench.types import Gaussian as Gaussian
     from b2bench.types import Interval as Interval
     from b2bench.types import Pair as Pair
@@ -88,7 +92,7 @@ else:  # hidden from type checkers, which would take any name for one that __get
         "registry": ("algorithm", "reward", "wrapper"),
         "store.store": ("Store",),
         "training.summary": ("Summary",),
-        "types": ("Conditioning", "Gaussian", "Interval", "Pair", "Trajectories", "Transitions"),
+        "types": ("Conditioning", "FinalPair", "Finals", "Gaussian", "Interval", "Pair", "Trajectories", "Transitions"),
         "wrappers": ("BackwardProgressive", "Branching", "FullInterval", "Independent"),
     }
     _HOMES = {name: f"b2bench.{module}" for module, names in _NAMES_OF.items() for name in names}

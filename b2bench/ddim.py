@@ -96,6 +96,11 @@ class DDIM:
         of_output, of_state = (self._at(weights, latents, step) for weights in self._noise_from)
         return of_output * output + of_state * latents
 
+    def add_noise(self, latents: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """Noise clean latents [B, C, H, W] to ``step`` [B]: sqrt(a_t) x_0 + sqrt(1 - a_t) e (Ho et al. 2020, eq. 4)."""
+        signal, share = (self._at(weights, latents, step) for weights in self._noise_from)
+        return signal * latents + share * noise
+
     @staticmethod
     def _at(weights: Tensor, latents: Tensor, step: Tensor) -> Tensor:
         return weights[step.to("cpu")].to(latents.device).reshape(-1, *[1] * (latents.ndim - 1))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from b2bench.types import Conditioning, Gaussian, Interval, Pair, Trajectories, Transitions
+from b2bench.types import Conditioning, FinalPair, Finals, Gaussian, Interval, Pair, Trajectories, Transitions
 
 
 class Policy(Protocol):
@@ -25,8 +25,14 @@ class Policy(Protocol):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Embed N prompts; equal prompts are embedded once."""
 
-    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
-        """Return the guided noise prediction at ``step`` [B]: [B, C, H, W], float32."""
+    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor, *, guided: bool = True) -> Tensor:
+        """Return the noise prediction at ``step`` [B]: [B, C, H, W], float32.
+
+        ``guided`` false: that for the prompt alone, as a diffusion model is trained, without guidance.
+        """
+
+    def add_noise(self, latents: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """Noise clean ``latents`` to ``step`` [B]: sqrt(a) x_0 + sqrt(1 - a) e, [B, C, H, W]."""
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
         """Return the DDIM transition that follows from a noise prediction."""
@@ -39,6 +45,12 @@ class Policy(Protocol):
 
     def reference(self) -> AbstractContextManager[None]:
         """Switch the adapter off while the context is open: the pretrained model, without gradient."""
+
+    def remember(self) -> None:
+        """Keep the adapter as it is now for :meth:`behaviour`; the harness does so before it samples."""
+
+    def behaviour(self) -> AbstractContextManager[None]:
+        """Put the adapter that sampled the batch in place while the context is open, without gradient."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
@@ -60,7 +72,9 @@ class ModelSize:
 class Algorithm(Protocol):
     """A loss. A keyword-only dataclass whose fields are its hyperparameters.
 
-    ``pairs`` true: batches are :class:`Pair`, best and worst of a comparison group. Optional:
+    ``pairs`` true: batches are :class:`Pair`, best and worst of a comparison group. Optional: class attributes
+    ``finals`` true: batches are :class:`Finals`, or :class:`FinalPair`; ``whole_groups`` true: what is kept of a
+    comparison group at a step comes in one batch; and
     ``setup(policy, generator)`` before the first round, ``networks()`` for what else is trained,
     ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, or None if it can; and a class
     attribute ``defaults``, its own defaults of the settings ``lr`` and ``updates_per_round``, as ``{"lr": 3e-4}``.
@@ -71,7 +85,7 @@ class Algorithm(Protocol):
     def loss(self, policy: Policy, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the mean loss over the rows of the batch, and its metrics, each a scalar or [B] (pairs: or [2B]).
 
-        ``batch`` is Transitions, or Pair if ``pairs`` is true.
+        ``batch`` is Transitions, or what ``finals`` and ``pairs`` say.
         """
 
 
@@ -109,4 +123,4 @@ class Reward(Protocol):
         """Score ``images`` [N, 3, h, w] in [0, 1]: floats [N]."""
 
 
-Batch = Transitions | Pair
+Batch = Transitions | Finals | Pair | FinalPair

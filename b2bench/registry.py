@@ -87,7 +87,8 @@ def place_in_plugin(error: BaseException) -> str:
 
 
 def key_of(cls: type) -> str:
-    return cls.__name__.lower()
+    """Return the name that a plugin goes by: its class attribute ``key``, or its class's name in small letters."""
+    return str(cls.__dict__.get("key") or cls.__name__.lower())
 
 
 NEEDED: dict[Kind, tuple[str, ...]] = {

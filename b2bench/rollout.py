@@ -103,6 +103,7 @@ def rollout(
         leaf=torch.arange(len(names)) % (leaves if leaves > 1 else samples),
         interval=interval,
         images=policy.decode(final).cpu(),
+        final=final.cpu(),
         calls=len(roots) * len(prefix) + len(rows) * len(steps),
     )
 

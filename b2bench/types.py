@@ -9,9 +9,10 @@ width of a text embedding, B the rows of a minibatch.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -96,11 +97,13 @@ class Trajectories:
     ``latents`` [N, S+1, C, H, W] holds only the S trained steps of ``interval`` (and where the last one
     led), ``log_prob`` [N, S] their log-probabilities under the behaviour policy. ``group`` [N] numbers
     the prompt draw, or the branch, that a rollout belongs to; ``leaf`` [N] its place in it. ``images``
-    [N, 3, h, w] in [0, 1]. ``reward`` and ``advantage`` [N] are filled by the harness. ``calls``
-    counts denoiser calls: network evaluations in rows, and the two rows of guidance count once.
+    [N, 3, h, w] in [0, 1] are decoded from ``final`` [N, C, H, W], clean latents. ``reward`` and ``advantage`` [N]
+    are filled by the harness. ``calls`` counts denoiser calls: network evaluations in rows, and the two rows of
+    guidance count once.
 
     If several processes share a round, each knows ``prompts``, ``group``, ``leaf``, ``reward`` and ``advantage``
-    of all N rollouts, and holds ``cond``, ``latents``, ``log_prob`` and ``images`` of its own, from row ``first`` on.
+    of all N rollouts, and holds ``cond``, ``latents``, ``final``, ``log_prob`` and ``images`` of its own, from row
+    ``first`` on.
     """
 
     prompts: list[str]
@@ -115,6 +118,7 @@ class Trajectories:
     reward: Tensor | None = None
     advantage: Tensor | None = None
     first: int = 0
+    final: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -148,6 +152,30 @@ class Transitions:
 
 
 @dataclass(frozen=True)
+class Finals:
+    """What a loss of the forward process sees: B final latents, each to be noised anew to a step.
+
+    ``latents`` and ``noise`` [B, C, H, W], float32: clean x_0 of a rollout, and the noise that the harness drew, the
+    same for all rollouts of a comparison group at a step. ``step`` [B], int64, is one of the trained ones. ``group``
+    [B] numbers the comparison group; ``advantage`` and ``reward`` [B] are of the whole rollout.
+    """
+
+    cond: Conditioning
+    latents: Tensor
+    noise: Tensor
+    step: Tensor
+    group: Tensor
+    advantage: Tensor
+    reward: Tensor
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def __getitem__(self, rows: Tensor | slice) -> Finals:
+        return Finals(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+@dataclass(frozen=True)
 class Pair:
     """Best and worst rollout of a comparison group at the same step, row by row."""
 
@@ -159,6 +187,20 @@ class Pair:
 
     def __getitem__(self, rows: Tensor | slice) -> Pair:
         return Pair(self.winner[rows], self.loser[rows])
+
+
+@dataclass(frozen=True)
+class FinalPair:
+    """Final latents of the best and the worst rollout of a comparison group, with the same step and noise."""
+
+    winner: Finals
+    loser: Finals
+
+    def __len__(self) -> int:
+        return len(self.winner)
+
+    def __getitem__(self, rows: Tensor | slice) -> FinalPair:
+        return FinalPair(self.winner[rows], self.loser[rows])
 
 
 def micro_batches(rows: int, size: int) -> list[slice]:
@@ -177,3 +219,16 @@ def micro_batches(rows: int, size: int) -> list[slice]:
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Join several tensors into one, without a copy if there is only one."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+@contextlib.contextmanager
+def exchanged(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
+    """Let ``parameters`` hold ``values`` while the context is open; what they held is in place again afterwards."""
+    held = [parameter.data for parameter in parameters]
+    try:
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.data = value
+        yield
+    finally:
+        for parameter, value in zip(parameters, held, strict=True):
+            parameter.data = value

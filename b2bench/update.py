@@ -14,7 +14,7 @@ from b2bench.advantage import best_and_worst
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.protocols import Algorithm, Batch, Policy
-from b2bench.types import Pair, Trajectories, Transitions, micro_batches
+from b2bench.types import FinalPair, Finals, Pair, Trajectories, Transitions, micro_batches
 
 
 def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions:
@@ -33,12 +33,34 @@ def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, devic
     )
 
 
+Drawn = Callable[[Sequence[tuple[int, int]]], Tensor]
+"""Noise of finals: (comparison group, step) of B rows -> [B, C, H, W]."""
+
+
+def finals(trajectories: Trajectories, rows: Tensor, offsets: Tensor, noise: Drawn, device: torch.device) -> Finals:
+    """Return the final latents of ``rows`` [B], to be noised to step interval.start + offsets[i], on ``device``."""
+    assert trajectories.reward is not None
+    assert trajectories.advantage is not None
+    assert trajectories.final is not None
+    held = rows - trajectories.first
+    step, group = trajectories.interval.start + offsets, trajectories.group[rows]
+    return Finals(
+        cond=trajectories.cond[held.to(trajectories.cond.index.device)],
+        latents=trajectories.final[held].to(device),
+        noise=noise(list(zip(group.tolist(), step.tolist(), strict=True))).to(device),
+        step=step.to(device),
+        group=group.to(device),
+        advantage=trajectories.advantage[rows].to(device),
+        reward=trajectories.reward[rows].to(device),
+    )
+
+
 def trained_steps(steps: int, fraction: float) -> int:
     """Return how many of ``steps`` steps a rollout is trained on: ``fraction`` of them, rounded up."""
     return math.ceil(round(fraction * steps, 9))  # 0.35 * 20 is 7.000000000000001
 
 
-def minibatch_count(items: int, width: int, *, transitions_per_step: int, optimizer_steps: int | None = None) -> int:
+def minibatch_count(items: int, width: float, *, transitions_per_step: int, optimizer_steps: int | None = None) -> int:
     """Return how many minibatches an epoch deals ``items`` into; an item is ``width`` transitions, two of a pair.
 
     As many as bring the transitions of one nearest to ``transitions_per_step``, and one at least; or
@@ -107,11 +129,62 @@ def merged(reports: Sequence[UpdateReport]) -> UpdateReport:
     )
 
 
-def _pick(algorithm: Algorithm, trajectories: Trajectories, selected: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the trained rows, [n]; for algorithms on pairs the winners and the losers, [n] each."""
-    if algorithm.pairs:
-        return best_and_worst(trajectories)
-    return selected.nonzero().squeeze(1), None
+class Units:
+    """What is dealt into minibatches, each with a step: rollouts, pairs of them, or whole comparison groups.
+
+    ``members`` [n, k] are the rows of n units; a group of which less than k rows are kept is filled up with -1.
+    """
+
+    def __init__(self, algorithm: Algorithm, trajectories: Trajectories, selected: Tensor, noise: Drawn | None) -> None:
+        self.trajectories, self.noise = trajectories, noise
+        self.pairs, self.finals = algorithm.pairs, bool(getattr(algorithm, "finals", False))
+        if self.pairs:
+            self.members = torch.stack(best_and_worst(trajectories), 1)
+        elif getattr(algorithm, "whole_groups", False):
+            kept = [(selected & (trajectories.group == group)).nonzero().squeeze(1) for group in _groups(trajectories)]
+            kept = [rows for rows in kept if len(rows)]
+            width = max(map(len, kept), default=1)
+            self.members = torch.full((len(kept), width), -1)
+            for rows, place in zip(kept, self.members, strict=True):
+                place[: len(rows)] = rows
+        else:
+            self.members = selected.nonzero()
+        self.first = self.members[:, 0]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def width(self) -> float:
+        """How many transitions a unit is, in the mean."""
+        there = int((self.members >= 0).sum())
+        return there / len(self) if len(self) else float(self.members.shape[1])
+
+    def rows(self, units: Tensor) -> int:
+        """Return over how many rows of a batch the loss of ``units`` is a mean: a pair is one."""
+        return len(units) if self.pairs else int((self.members[units] >= 0).sum())
+
+    def batch(self, units: Tensor, offsets: Tensor, device: torch.device) -> Batch:
+        """Return what a loss sees of ``units`` [B], each at its step."""
+        members = self.members[units]
+        if self.pairs:
+            winner, loser = (self._of(side, offsets, device) for side in members.unbind(1))
+            return FinalPair(winner, loser) if self.finals else Pair(winner, loser)  # type: ignore[arg-type]
+        there = members >= 0
+        found: Batch = self._of(members[there], offsets.unsqueeze(1).expand_as(members)[there], device)
+        return found
+
+    def _of(self, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions | Finals:
+        if not self.finals:
+            return transitions(self.trajectories, rows, offsets, device)
+        if self.noise is None:
+            raise ValueError("an algorithm on finals needs the noise that they are noised with")
+        return finals(self.trajectories, rows, offsets, self.noise, device)
+
+
+def _groups(trajectories: Trajectories) -> list[int]:
+    found: list[int] = trajectories.group.unique().tolist()
+    return found
 
 
 def update(
@@ -128,10 +201,13 @@ def update(
     max_grad_norm: float,
     generator: torch.Generator,
     timestep_fraction: float = 1.0,
+    noise: Drawn | None = None,
     engine: Engine | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> UpdateReport:
     """Take a round's optimizer steps on the ``selected`` rollouts (bool [N]), or on the pairs of the round.
+
+    ``noise`` is that of algorithms on final latents, which each epoch noises in the same way.
 
     The transitions that they bring are dealt anew in each of ``epochs``, into minibatches of about
     ``transitions_per_step`` (a pair is two), or into ``optimizer_steps`` of them where that is given
@@ -146,37 +222,32 @@ def update(
     Raises:
         RunFailed: a loss or a gradient is not finite.
     """
-    first, second = _pick(algorithm, trajectories, selected)
+    units = Units(algorithm, trajectories, selected, noise)
     kept = torch.zeros(len(trajectories), dtype=torch.bool)
-    kept[first] = True
-    if second is not None:
-        kept[second] = True
+    kept[units.members[units.members >= 0]] = True
     engine = engine or Engine()
     parameters = list(policy.parameters())
     sums, taken, norm_sum = _Sums(), 0, 0.0
     steps = len(trajectories.interval)
     count = minibatch_count(
-        len(first) * trained_steps(steps, timestep_fraction),
-        1 if second is None else 2,
+        len(units) * trained_steps(steps, timestep_fraction),
+        units.width,
         transitions_per_step=transitions_per_step,
         optimizer_steps=optimizer_steps,
     )
-    dealt = (minibatches(len(first), steps, count, generator, timestep_fraction) for _ in range(epochs))
+    dealt = (minibatches(len(units), steps, count, generator, timestep_fraction) for _ in range(epochs))
     for number, (rows, offsets) in enumerate(itertools.chain.from_iterable(dealt)):
         optimizer.zero_grad(set_to_none=True)
-        here = trajectories.holds(first[rows])
+        here = trajectories.holds(units.first[rows])
         mine, where = rows[here], offsets[here]
         broken: float | None = None
-        for part in micro_batches(len(mine), micro_batch):
-            winners = transitions(trajectories, first[mine[part]], where[part], parameters[0].device)
-            batch: Batch = winners
-            if second is not None:
-                losers = transitions(trajectories, second[mine[part]], where[part], parameters[0].device)
-                batch = Pair(winners, losers)
+        at_once = max(1, int(micro_batch / (1 if units.pairs else units.members.shape[1])))
+        for part in micro_batches(len(mine), at_once):
+            batch = units.batch(mine[part], where[part], parameters[0].device)
             loss, metrics = algorithm.loss(policy, batch)
             value = float(loss.detach())
             broken = broken if math.isfinite(value) else value
-            engine.backward(loss * (len(batch) / len(rows)))
+            engine.backward(loss * (len(batch) / units.rows(rows)))
             sums.add(len(batch), value, metrics, policy.latent_size if number == 0 else None)
         for found in engine.all_gather_object(broken):
             if found is not None:

@@ -24,7 +24,7 @@ from b2bench.ddim import DDIM
 from b2bench.errors import UserError
 from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive
-from b2bench.types import Conditioning, Gaussian, concatenate, micro_batches
+from b2bench.types import Conditioning, Gaussian, concatenate, exchanged, micro_batches
 
 DECODED_AT_ONCE = 32  # images: a decoder of 512x512 pixels takes more memory a row than the denoiser
 
@@ -254,16 +254,17 @@ class StableDiffusion:
         index = torch.tensor([place[prompt] for prompt in prompts], device=self.device)
         return Conditioning(embeddings[1:], embeddings[:1], index)
 
-    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
-        """Return the guided noise prediction at ``step`` [B]: [B, C, H, W], float32.
+    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor, *, guided: bool = True) -> Tensor:
+        """Return the noise prediction at ``step`` [B]: [B, C, H, W], float32.
 
-        Guidance w: e = e_empty + w (e_prompt - e_empty), both rows in one batch; w = 1 skips the first.
+        Guidance w: e = e_empty + w (e_prompt - e_empty), both rows in one batch; w = 1, or ``guided`` false, skips
+        the first.
         """
         self.calls += len(latents)
         self.gradient_calls += len(latents) if torch.is_grad_enabled() else 0
         timestep = self.timesteps[step.to(self.device)]
         text = cond.embeddings()
-        if self.guidance == 1:
+        if self.guidance == 1 or not guided:
             return self.ddim.noise(self._predict(latents, timestep, text), latents, step)
         nothing = cond.empty.expand_as(text)
         if self.split:
@@ -288,6 +289,10 @@ class StableDiffusion:
             return self.network(latents, timestep, text)
         with torch.autocast(self.device.type, self.dtype):  # here, because it holds for one thread
             return self.network(latents, timestep, text)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """Noise clean ``latents`` to ``step`` [B]: sqrt(a_t) x_0 + sqrt(1 - a_t) e, [B, C, H, W]."""
+        return self.ddim.add_noise(latents, noise, step)
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
         """Return the DDIM transition that follows from a noise prediction."""
@@ -325,6 +330,16 @@ class StableDiffusion:
         finally:
             for layer in layers:
                 layer.enable_adapters(True)
+
+    def remember(self) -> None:
+        """Keep the adapter as it is now: the behaviour policy of what is sampled next."""
+        self._sampled = [parameter.detach().clone() for parameter in self.parameters()]
+
+    @contextlib.contextmanager
+    def behaviour(self) -> Iterator[None]:
+        """Put the adapter of :meth:`remember` in place while the context is open, without gradient."""
+        with torch.no_grad(), exchanged(self.parameters(), self._sampled):
+            yield
 
     def _lora_layers(self) -> list[BaseTunerLayer]:
         if not self._layers:

@@ -34,12 +34,12 @@ class _CountingPolicy(ToyPolicy):
     with_gradient = 0
     without = 0
 
-    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
+    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor, *, guided: bool = True) -> Tensor:
         if torch.is_grad_enabled():
             self.with_gradient += len(latents)
         else:
             self.without += len(latents)
-        return super().noise(cond, latents, step)
+        return super().noise(cond, latents, step, guided=guided)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def loss_cost(algorithm: Algorithm) -> LossCost:
     try:
         if hasattr(algorithm, "setup"):
             algorithm.setup(policy, generator(0, "algorithm"))
-        batch = toy_batch(policy, algorithm.pairs)
+        batch = toy_batch(policy, algorithm)
         policy.with_gradient = policy.without = 0  # the batch was sampled by calls too
         algorithm.loss(policy, batch)
     except Exception as error:  # somebody else's code may raise anything

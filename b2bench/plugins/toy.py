@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from b2bench.advantage import PromptAdvantage, best_and_worst
+from b2bench.advantage import PromptAdvantage
 from b2bench.ddim import DDIM, stable_diffusion_schedule
 from b2bench.protocols import Batch
 from b2bench.rollout import Noise, rollout, round_noise
 from b2bench.seeding import generator, normal
-from b2bench.types import Conditioning, Gaussian, Interval, Pair, Trajectories
-from b2bench.update import transitions
+from b2bench.types import Conditioning, Gaussian, Interval, Trajectories, exchanged
+from b2bench.update import Drawn, Units
 
 PROMPTS = ("a cat riding a bike", "a dog playing chess", "a horse washing dishes", "a fox riding a bike")
 SAMPLES = 5
@@ -54,6 +55,7 @@ class ToyPolicy:
         self.down = weights("A", rank, width, scale=width**-0.5)
         self.up = nn.Parameter(torch.zeros(size, rank))
         self.enabled = True
+        self.remember()
 
     @property
     def latent_size(self) -> int:
@@ -68,13 +70,16 @@ class ToyPolicy:
         table = torch.cat([normal((2, 4), self.seed, f"toy text {text}", [()]) for text in ["", *distinct]])
         return Conditioning(table[1:], table[:1], torch.tensor([distinct.index(prompt) for prompt in prompts]))
 
-    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
+    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor, *, guided: bool = True) -> Tensor:
         frozen, x = self.frozen, latents.flatten(1)
         hidden = torch.tanh(x @ frozen["U"].T + cond.embeddings().mean(1) @ frozen["V"].T + frozen["time"][step])
         shift = hidden @ frozen["W"].T
         if self.enabled:
             shift = shift + hidden @ self.down.T @ self.up.T
         return (self.scale[step][:, None] * x + self.gain[step][:, None] * shift).unflatten(1, self.latent_shape)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        return self.ddim.add_noise(latents, noise, step)
 
     def denoise(self, noise: Tensor, latents: Tensor, step: Tensor) -> Gaussian:
         return self.ddim.transition(noise, latents, step)
@@ -93,6 +98,15 @@ class ToyPolicy:
                 yield
         finally:
             self.enabled = True
+
+    def remember(self) -> None:
+        """Keep the adapter as it is for :meth:`behaviour`."""
+        self.sampled = [weight.detach().clone() for weight in self.parameters()]
+
+    @contextlib.contextmanager
+    def behaviour(self) -> Iterator[None]:
+        with torch.no_grad(), exchanged(self.parameters(), self.sampled):
+            yield
 
     @torch.no_grad()
     def move(self, scale: float, stream: str) -> None:
@@ -113,16 +127,24 @@ def toy_reward(seed: int) -> Callable[[Tensor, Sequence[str]], Tensor]:
 
 def toy_rollout(policy: ToyPolicy, noise: Noise, prompts: Sequence[str]) -> Trajectories:
     interval = Interval(0, policy.num_steps)
+    policy.remember()
     return rollout(policy, prompts, samples=SAMPLES, leaves=1, interval=interval, noise=noise)
 
 
-def toy_batch(policy: ToyPolicy, pairs: bool) -> Batch:
-    """Every step of a round's rollouts, or of its pairs, shuffled."""
+def toy_noise(policy: ToyPolicy, round: int) -> Drawn:
+    """The noise of finals of a round."""
+
+    def draw(places: Sequence[tuple[int, int]]) -> Tensor:
+        return normal(policy.latent_shape, policy.seed, "finals", [(round, *place) for place in places])
+
+    return draw
+
+
+def toy_batch(policy: ToyPolicy, algorithm: Any) -> Batch:
+    """Every step of what an algorithm learns from in a round, shuffled: rollouts, pairs or whole groups."""
     found = toy_rollout(policy, round_noise(policy, policy.seed, 0), PROMPTS)
     found.reward = toy_reward(policy.seed)(found.images, found.prompts)
     found.advantage = PromptAdvantage(0, 5.0)(found.reward, found.prompts)
-    first, second = best_and_worst(found) if pairs else (torch.arange(len(found)), None)
-    items = torch.randperm(len(first) * policy.num_steps, generator=generator(policy.seed, "toy batch"))
-    rows, offsets = items // policy.num_steps, items % policy.num_steps
-    batch = transitions(found, first[rows], offsets, torch.device("cpu"))
-    return batch if second is None else Pair(batch, transitions(found, second[rows], offsets, torch.device("cpu")))
+    units = Units(algorithm, found, torch.ones(len(found), dtype=torch.bool), toy_noise(policy, 0))
+    items = torch.randperm(len(units) * policy.num_steps, generator=generator(policy.seed, "toy batch"))
+    return units.batch(items // policy.num_steps, items % policy.num_steps, torch.device("cpu"))

@@ -370,6 +370,7 @@ class Trainer:
         """
         config, settings, samples = self.config, self.config.settings, self.config.settings.samples
         calls = self.policy.calls
+        self.policy.remember()
         trajectories = self._sample(drawn, start)
         sampling = self.policy.calls - calls
         self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
@@ -395,11 +396,19 @@ class Trainer:
             max_grad_norm=settings.max_grad_norm,
             generator=generator(config.seed, "minibatches", self.round, *part),
             timestep_fraction=settings.timestep_fraction,
+            noise=self._drawn,
             engine=self.engine,
         )
         training, gradient = self.policy.calls - calls, self.policy.gradient_calls - gradient_calls
-        trajectories.latents = trajectories.images = torch.empty(0)  # of no use any more, and most of the memory
+        trajectories.latents = trajectories.images = trajectories.final = torch.empty(
+            0
+        )  # of no use any more, and most of the memory
         return _Part(trajectories, measured, report, first, (sampling, training, gradient))
+
+    def _drawn(self, places: Sequence[tuple[int, int]]) -> Tensor:
+        """Noise for final latents: that of a comparison group and step depends on (seed, round, group, step) alone."""
+        shape = self.policy.latent_shape
+        return normal(shape, self.config.seed, "finals", [(self.round, group, step) for group, step in places])
 
     def _query_rows(self, part: _Part) -> list[dict[str, Any]]:
         trajectories, measured, kept = part.trajectories, part.measured, part.report.kept
