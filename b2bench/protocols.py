@@ -95,7 +95,8 @@ class Wrapper(Protocol):
 
     Optional: ``refuses(algorithm) -> str | None``, why an algorithm cannot be trained under it; a second argument
     ``generator`` of ``select``, if it draws: a CPU generator of (seed, round); ``notice(rounds, num_steps) -> str |
-    None``, what whoever starts a run of so many rounds should be told; and a class attribute ``control``, a text,
+    None``, what whoever starts a run of so many rounds should be told; ``step_weights(std) -> Tensor``, by how much
+    the advantages of each of the T steps count, given the steps' noise; and a class attribute ``control``, a text,
     which says what the wrapper is a control of: ``b2bench show`` prints it, and ``--wrapper all`` leaves it out.
     """
 

@@ -29,8 +29,8 @@ Kind = Literal["algorithm", "wrapper", "reward"]
 KINDS: tuple[Kind, ...] = ("algorithm", "wrapper", "reward")
 _MARK = "__b2bench_kind__"
 _PLUGIN = "b2bench_plugin_"  # begins the module name of a --plugin file
-# The four wrappers are one module: they are a 2x2 factorial, not four ideas. Two controls are made of the same parts.
-_WRAPPERS = ("vanilla", "bpt", "bs", "b2", "spread", "random2")
+# The four wrappers are one module: they are a 2x2 factorial, not four ideas. Controls are made of the same parts.
+_WRAPPERS = ("vanilla", "bpt", "bs", "b2", "spread", "random2", "forward", "window", "noise_weighted")
 
 
 def _mark(cls: type[T], kind: Kind) -> type[T]:

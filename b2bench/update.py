@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from torch import Tensor
 from b2bench.advantage import best_and_worst
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
-from b2bench.protocols import Algorithm, Batch, Policy
-from b2bench.types import FinalPair, Finals, Pair, Trajectories, Transitions, micro_batches
+from b2bench.protocols import Algorithm, Batch, Policy, Wrapper
+from b2bench.types import FinalPair, Finals, Interval, Pair, Trajectories, Transitions, micro_batches
 
 
 def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions:
@@ -53,6 +53,16 @@ def finals(trajectories: Trajectories, rows: Tensor, offsets: Tensor, noise: Dra
         advantage=trajectories.advantage[rows].to(device),
         reward=trajectories.reward[rows].to(device),
     )
+
+
+def step_weights(wrapper: Wrapper, policy: Policy, interval: Interval) -> Tensor | None:
+    """Return the weight of each step's advantage, [T], 1 in the mean of ``interval``; None: all alike."""
+    weigh = getattr(wrapper, "step_weights", None)
+    if weigh is None:
+        return None
+    nothing = torch.zeros(policy.num_steps, *policy.latent_shape)
+    weights: Tensor = weigh(policy.denoise(nothing, nothing, torch.arange(policy.num_steps)).std.cpu())
+    return weights / weights[interval.start : interval.stop].mean()
 
 
 def trained_steps(steps: int, fraction: float) -> int:
@@ -135,8 +145,15 @@ class Units:
     ``members`` [n, k] are the rows of n units; a group of which less than k rows are kept is filled up with -1.
     """
 
-    def __init__(self, algorithm: Algorithm, trajectories: Trajectories, selected: Tensor, noise: Drawn | None) -> None:
-        self.trajectories, self.noise = trajectories, noise
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        trajectories: Trajectories,
+        selected: Tensor,
+        noise: Drawn | None,
+        weights: Tensor | None = None,
+    ) -> None:
+        self.trajectories, self.noise, self.weights = trajectories, noise, weights
         self.pairs, self.finals = algorithm.pairs, bool(getattr(algorithm, "finals", False))
         if self.pairs:
             self.members = torch.stack(best_and_worst(trajectories), 1)
@@ -175,11 +192,16 @@ class Units:
         return found
 
     def _of(self, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions | Finals:
+        found: Transitions | Finals
         if not self.finals:
-            return transitions(self.trajectories, rows, offsets, device)
-        if self.noise is None:
+            found = transitions(self.trajectories, rows, offsets, device)
+        elif self.noise is None:
             raise ValueError("an algorithm on finals needs the noise that they are noised with")
-        return finals(self.trajectories, rows, offsets, self.noise, device)
+        else:
+            found = finals(self.trajectories, rows, offsets, self.noise, device)
+        if self.weights is None:
+            return found
+        return replace(found, advantage=found.advantage * self.weights[found.step.cpu()].to(device))
 
 
 def _groups(trajectories: Trajectories) -> list[int]:
@@ -202,12 +224,14 @@ def update(
     generator: torch.Generator,
     timestep_fraction: float = 1.0,
     noise: Drawn | None = None,
+    weights: Tensor | None = None,
     engine: Engine | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> UpdateReport:
     """Take a round's optimizer steps on the ``selected`` rollouts (bool [N]), or on the pairs of the round.
 
-    ``noise`` is that of algorithms on final latents, which each epoch noises in the same way.
+    ``noise`` is that of algorithms on final latents, which each epoch noises in the same way. ``weights`` [T] multiply
+    the advantages of each step (:func:`step_weights`).
 
     The transitions that they bring are dealt anew in each of ``epochs``, into minibatches of about
     ``transitions_per_step`` (a pair is two), or into ``optimizer_steps`` of them where that is given
@@ -222,7 +246,7 @@ def update(
     Raises:
         RunFailed: a loss or a gradient is not finite.
     """
-    units = Units(algorithm, trajectories, selected, noise)
+    units = Units(algorithm, trajectories, selected, noise, weights)
     kept = torch.zeros(len(trajectories), dtype=torch.bool)
     kept[units.members[units.members >= 0]] = True
     engine = engine or Engine()

@@ -1,4 +1,4 @@
-"""BPT and BS as two independent switches: the four wrappers are their 2x2 factorial, and two controls stand beside it.
+"""BPT and BS as two independent switches: the four wrappers are their 2x2 factorial, and controls stand beside it.
 
 | wrapper | trained steps | leaves of a branch | reaches the loss |
 | vanilla | all | 1 | all |
@@ -7,9 +7,13 @@
 | b2 | backward-progressive | K | extremes of a branch |
 | spread (control) | all | 1 | extremes of a prompt draw |
 | random2 (control) | backward-progressive | K | as many as b2's rule keeps, at random |
+| forward (control) | forward-progressive, bpt's mirror image | 1 | all |
+| window (control) | as many as bpt's, at a random place | 1 | all |
+| noise_weighted (control) | all, each weighted by its noise | 1 | all |
 
 A control takes the place of one part of a wrapper, so that what the part does can be told from what comes with it:
-selection from keeping less, and from branching. Reports set controls apart.
+selection from keeping less, and from branching; a schedule from training on less, and from which steps it begins with.
+Reports set controls apart (docs/wrappers.md).
 
 Source: B2-DiffuRL (arXiv 2503.11240), sections 3.2 (BPT) and 3.3 (BS), and its public code.
 """
@@ -19,7 +23,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -27,6 +31,7 @@ from torch import Tensor
 
 from b2bench.protocols import Wrapper
 from b2bench.registry import wrapper
+from b2bench.seeding import generator as stream
 from b2bench.types import Interval, Trajectories
 
 
@@ -228,3 +233,71 @@ class Random2(BackwardProgressive, Branching):
         kept = torch.zeros(len(trajectories), dtype=torch.bool)
         kept[torch.randperm(len(trajectories), generator=generator)[:count]] = True
         return kept
+
+
+@wrapper
+class Forward(BackwardProgressive, Independent):
+    """Control: bpt's mirror image. The first tau steps are trained, the noisiest; tau grows as in bpt.
+
+    B2 trains late steps first, most of the field early ones (MixGRPO, arXiv 2507.21802; TempFlow-GRPO, arXiv
+    2508.04324). Against bpt it shows which end of the trajectory is worth beginning with, at equal steps and queries.
+    """
+
+    control: ClassVar[str] = "late steps first"
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "first tau, growing to T",
+        "leaves": "1",
+        "trained on": "all rollouts",
+    }
+
+    def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
+        """Return ``[0, tau)``."""
+        return Interval(0, len(super().interval(round, rounds, num_steps)))
+
+
+@wrapper
+class Window(BackwardProgressive, Independent):
+    """Control: as many steps as bpt trains in a round, at a random place.
+
+    The place depends on the round alone, so that it is the same in every cell and seed. Against bpt it shows whether
+    the schedule matters, or only that less is trained.
+    """
+
+    control: ClassVar[str] = "a schedule of any kind"
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "tau in a row, anywhere",
+        "leaves": "1",
+        "trained on": "all rollouts",
+    }
+
+    def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
+        """Return ``[k, k + tau)``, k drawn for the round."""
+        tau = len(super().interval(round, rounds, num_steps))
+        start = int(torch.randint(num_steps - tau + 1, (), generator=stream(0, "window", round)))
+        return Interval(start, start + tau)
+
+
+@wrapper
+class NoiseWeighted(FullInterval, Independent):
+    """Control: vanilla, each step's advantage weighted by the step's noise.
+
+    The weight of step k is sigma_k, the standard deviation of its transition, over the mean of the trained steps: so
+    early steps count more, and the mean weight is 1 (TempFlow-GRPO, arXiv 2508.04324, which weighs a flow's steps by
+    their noise). An algorithm on pairs has no advantage to weigh and is refused.
+    """
+
+    key: ClassVar[str] = "noise_weighted"
+    control: ClassVar[str] = "equal weights of all steps"
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "all T, by their noise",
+        "leaves": "1",
+        "trained on": "all rollouts",
+    }
+
+    def step_weights(self, std: Tensor) -> Tensor:
+        """Return the weight of each step, [T], for transitions of these standard deviations [T]."""
+        return std
+
+    def refuses(self, algorithm: Any) -> str | None:
+        """Say that pairs have no advantage."""
+        return "it weighs advantages, and an algorithm on pairs has none" if algorithm.pairs else None

@@ -44,7 +44,7 @@ from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
 from b2bench.types import Trajectories
-from b2bench.update import UpdateReport, merged, trained_steps, update
+from b2bench.update import UpdateReport, merged, step_weights, trained_steps, update
 from b2bench.wrappers import selected
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -397,6 +397,7 @@ class Trainer:
             generator=generator(config.seed, "minibatches", self.round, *part),
             timestep_fraction=settings.timestep_fraction,
             noise=self._drawn,
+            weights=step_weights(config.wrapper, self.policy, trajectories.interval),
             engine=self.engine,
         )
         training, gradient = self.policy.calls - calls, self.policy.gradient_calls - gradient_calls

@@ -6,6 +6,8 @@ paired and dealt is decided by the code of a run.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from b2bench.advantage import PromptAdvantage
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
+from b2bench.errors import Refused
 from b2bench.registry import Registry
 from b2bench.seeding import generator
 from b2bench.training.pace import pace_of
@@ -43,8 +46,9 @@ class Counting:
 
     pairs: ClassVar[bool] = False
 
-    def __init__(self, pairs: bool) -> None:
-        self.pairs, self.seen = pairs, 0  # type: ignore[misc]
+    def __init__(self, of: Any) -> None:
+        self.pairs, self.whole_groups = of.pairs, getattr(of, "whole_groups", False)  # type: ignore[misc]
+        self.seen = 0
 
     def loss(self, policy: Policy, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         self.seen += len(batch) * (2 if self.pairs else 1)
@@ -77,7 +81,7 @@ def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
     config = resolve(
         algorithm=algorithm, wrapper=wrapper, reward="clipscore", backbone="pocket", queries=2400, seed=0, values=values
     )
-    settings, counting, policy = config.settings, Counting(config.algorithm.pairs), Policy()
+    settings, counting, policy = config.settings, Counting(config.algorithm), Policy()
     advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
     pace = pace_of(config)
     steps = queries = 0
@@ -109,7 +113,11 @@ def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
 
 
 def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
-    sizes = {(algorithm, wrapper): run(algorithm, wrapper)[0] for algorithm in ALGORITHMS for wrapper in WRAPPERS}
+    sizes = {}
+    for algorithm, wrapper in itertools.product(ALGORITHMS, WRAPPERS):
+        with contextlib.suppress(Refused):
+            sizes[algorithm, wrapper] = run(algorithm, wrapper)[0]
+    assert len(sizes) > len(ALGORITHMS) * (len(WRAPPERS) - 1)
     assert sizes["ddpo", "vanilla"] == sizes["pg", "vanilla"] == 100
     assert max(sizes.values()) < 1.1 * min(sizes.values()), sizes
 

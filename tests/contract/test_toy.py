@@ -1,0 +1,104 @@
+"""Every algorithm under every wrapper, controls included, on the toy policy: a new plugin is tested with no new line.
+
+The rollouts, selection and update are those of a run; tests/contract/test_cells.py runs some of the cells on pocket.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from b2bench.advantage import advantage_rule
+from b2bench.config.resolve import resolve
+from b2bench.config.run import RunConfig
+from b2bench.errors import Refused
+from b2bench.plugins.toy import PROMPTS, ToyPolicy, toy_noise, toy_reward
+from b2bench.registry import Registry
+from b2bench.rollout import rollout, round_noise
+from b2bench.seeding import generator
+from b2bench.update import UpdateReport, step_weights, update
+from b2bench.wrappers import selected
+
+CELLS = [(a, w) for a in Registry("algorithm").names() for w in Registry("wrapper").names()]
+ROUNDS, SAMPLES = 3, 5
+
+
+def choose(algorithm: str, wrapper: str, **values: Any) -> RunConfig:
+    return resolve(
+        algorithm=algorithm, wrapper=wrapper, reward="clipscore", backbone="pocket", queries=60, seed=0,
+        values={"draws": 4, "steps": ToyPolicy.num_steps, **values},
+    )  # fmt: skip
+
+
+def trained(config: RunConfig, micro_batch: int = 64) -> tuple[ToyPolicy, list[UpdateReport]]:
+    """The policy after some rounds of a cell."""
+    policy, reward, reports = ToyPolicy(0), toy_reward(0), []
+    policy.move(0.05, "start")
+    if hasattr(config.algorithm, "setup"):
+        config.algorithm.setup(policy, generator(0, "algorithm"))
+    optimizer = torch.optim.SGD(policy.parameters(), lr=1e-3)
+    rule = advantage_rule(config.settings.advantage, history=8, clip=5.0, draws=4)
+    for round in range(ROUNDS):
+        interval = config.wrapper.interval(round, ROUNDS, policy.num_steps)
+        policy.remember()
+        found = rollout(
+            policy, PROMPTS, samples=SAMPLES, leaves=config.wrapper.leaves(SAMPLES), interval=interval,
+            noise=round_noise(policy, 0, round),
+        )  # fmt: skip
+        found.reward = reward(found.images, found.prompts)
+        found.advantage = rule(found.reward, found.prompts, found.group)
+        kept = selected(config.wrapper, found, generator(0, "selection", round))
+        report = update(
+            policy, config.algorithm, optimizer, found, kept,
+            transitions_per_step=20, micro_batch=micro_batch, max_grad_norm=1.0,
+            generator=generator(0, "minibatches", round), noise=toy_noise(policy, round),
+            weights=step_weights(config.wrapper, policy, interval),
+        )  # fmt: skip
+        reports.append(report)
+    return policy, reports
+
+
+def weights(policy: ToyPolicy) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
+
+
+@pytest.mark.parametrize(("algorithm", "wrapper"), CELLS)
+def test_a_cell_trains_or_says_why_not(algorithm: str, wrapper: str) -> None:
+    algorithm_class, wrapper_class = Registry("algorithm").get(algorithm), Registry("wrapper").get(wrapper)
+    if reason := getattr(wrapper_class(), "refuses", lambda _: None)(algorithm_class()):
+        with pytest.raises(Refused, match=reason):
+            choose(algorithm, wrapper)
+        return
+    config = choose(algorithm, wrapper)
+    policy, reports = trained(config)
+    assert all(report.kept.any() == (report.optimizer_steps > 0) for report in reports)
+    assert any(report.kept.any() for report in reports)
+    assert bool(torch.isfinite(weights(policy)).all())
+    fresh = ToyPolicy(0)
+    fresh.move(0.05, "start")
+    assert not torch.equal(weights(policy), weights(fresh))
+    again, _ = trained(choose(algorithm, wrapper))
+    assert torch.equal(weights(again), weights(policy))
+    cut, _ = trained(choose(algorithm, wrapper), micro_batch=3)  # changes rounding only
+    torch.testing.assert_close(weights(cut), weights(policy), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["group", "loo"])
+@pytest.mark.parametrize("wrapper", Registry("wrapper").names())
+def test_every_wrapper_takes_every_advantage(wrapper: str, rule: str) -> None:
+    policy, reports = trained(choose("ddpo", wrapper, advantage=rule))
+    assert any(report.kept.any() for report in reports)
+    assert bool(torch.isfinite(weights(policy)).all())
+
+
+def test_a_weight_of_a_step_multiplies_its_advantage() -> None:
+    config = choose("ddpo", "noise_weighted")
+    policy = ToyPolicy(0)
+    interval = config.wrapper.interval(0, ROUNDS, policy.num_steps)
+    found = step_weights(config.wrapper, policy, interval)
+    assert found is not None
+    torch.testing.assert_close(found, policy.ddim.sigma / policy.ddim.sigma.mean())
+    assert float(found.mean()) == pytest.approx(1)
+    assert step_weights(choose("ddpo", "vanilla").wrapper, policy, interval) is None
