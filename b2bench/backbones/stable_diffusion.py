@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from b2bench.backbones.architectures import LORA_TARGETS
 from b2bench.backbones.attention import merge_attention
+from b2bench.backbones.configurations import check_networks
 from b2bench.backbones.half import ease_half
 from b2bench.backbones.shards import Threads, predict
 from b2bench.backbones.specs import Backbone
 from b2bench.ddim import DDIM
 from b2bench.errors import UserError
 from b2bench.quiet import quiet_libraries
-from b2bench.seeding import derive
+from b2bench.seeding import derive, normal
 from b2bench.types import Conditioning, Gaussian, concatenate, micro_batches
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -111,6 +112,9 @@ class StableDiffusion:
     weights, which steps of 1e-5 would not move in half precision; they are rounded where they are used (autocast).
 
     ``split``: the two rows of guidance one after the other. ``decoded_at_once``: images.
+
+    Raises:
+        UserError: the networks do not fit together, or the scheduler gives no log-probability.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class StableDiffusion:
         split: bool = False,
         decoded_at_once: int = DECODED_AT_ONCE,
     ) -> None:
+        check_networks(pipeline.unet, pipeline.vae, pipeline.text_encoder)
         self.pipeline = pipeline
         self.device = torch.device(device)
         self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
@@ -144,7 +149,7 @@ class StableDiffusion:
         self.num_steps = num_steps
         self.guidance = guidance
         size = self.unet.config.sample_size
-        self.latent_shape = (int(self.unet.config.in_channels), int(size), int(size))
+        self.latent_shape = (int(self.unet.config.in_channels), size, size)
         # On a CPU convolutions need no reordering then, and tokens are a view of an image: a tenth of the time.
         self.layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.unet.to(memory_format=self.layout)
@@ -297,6 +302,27 @@ class StableDiffusion:
     def transition(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Gaussian:
         """Return p(x_{k+1} | x_k, prompt) at ``step`` [B]."""
         return self.denoise(self.noise(cond, latents, step), latents, step)
+
+    def try_once(self) -> None:
+        """Take the first step of an empty prompt and decode it, to meet now what every image would meet.
+
+        Raises:
+            UserError: the step or the image is not finite.
+        """
+        with torch.no_grad():
+            latents = normal(self.latent_shape, 0, "try-once", [(0,)]).to(self.device)
+            step = torch.zeros(1, dtype=torch.long, device=self.device)
+            mean = self.transition(self.encode([""]), latents, step).mean
+            image = self.decode(mean)
+        self.calls = 0
+        if image.shape[1] != 3:
+            raise UserError(f"the autoencoder gives images of shape {tuple(image.shape[1:])}")
+        for what, found in (("the denoiser", mean), ("the autoencoder", image)):
+            if not bool(found.isfinite().all()):
+                raise UserError(
+                    f"{what} gives numbers that are not finite at the first step of {self.num_steps}, with "
+                    f"{str(self.dtype).removeprefix('torch.')}; try precision=fp32, or another checkpoint"
+                )
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -155,12 +155,16 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
             split=settings.guidance_split,
             decoded_at_once=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
         )
+        policy.save_memory(checkpointing=settings.gradient_checkpointing, sliced=settings.attention == "sliced")
+        if not config.backbone.is_pocket:  # of which it is known
+            policy.try_once()
+    except UserError as error:
+        raise UserError(f"backbone {config.backbone.name}: {error}") from None
     except Exception as error:  # diffusers and torch raise many kinds for a configuration of nonsense
-        if isinstance(error, UserError) or config.backbone.name == "pocket":
+        if config.backbone.name == "pocket":
             raise
         reason = " ".join(described(error).split())[:200]
         raise UserError(f"backbone {config.backbone.name} cannot be used as it is configured: {reason}") from None
-    policy.save_memory(checkpointing=settings.gradient_checkpointing, sliced=settings.attention == "sliced")
     return policy
 
 
