@@ -238,6 +238,19 @@ class StableDiffusion:
         """Return the adapter's parameters, the only ones that are trained."""
         return [p for name, p in self.unet.named_parameters() if "lora_" in name]
 
+    def unreadable(self, prompts: Sequence[str]) -> dict[str, str]:
+        """Return the prompts that the text encoder cannot read whole, each with the reason."""
+        tokenizer, known = self.pipeline.tokenizer, self.text_encoder.config.vocab_size
+        limit = tokenizer.model_max_length
+        found: dict[str, str] = {}
+        for prompt, tokens in zip(prompts, tokenizer(list(prompts)).input_ids, strict=True):
+            if len(tokens) > limit:
+                found[prompt] = f"has {len(tokens)} tokens, and the backbone reads {limit}; try a shorter one"
+            elif max(tokens, default=0) >= known:
+                word = tokenizer.convert_ids_to_tokens(max(tokens))
+                found[prompt] = f"has the token {word!r}, which the text encoder has no embedding of; try another word"
+        return found
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Embed N prompts; equal prompts are embedded once.
@@ -246,14 +259,10 @@ class StableDiffusion:
             UserError: a prompt is longer than the text encoder reads (it would be cut silently).
         """
         distinct = list(dict.fromkeys(prompts))
+        for prompt, reason in self.unreadable(distinct).items():
+            raise UserError(f"prompt {prompt!r} {reason}")
         tokenizer = self.pipeline.tokenizer
         limit = tokenizer.model_max_length
-        ids = tokenizer(distinct).input_ids
-        for prompt, tokens in zip(distinct, ids, strict=True):
-            if len(tokens) > limit:
-                raise UserError(
-                    f"prompt {prompt!r} has {len(tokens)} tokens, and the backbone reads {limit}; try a shorter one"
-                )
         padded = tokenizer(["", *distinct], padding="max_length", max_length=limit, return_tensors="pt")
         embeddings = self.text_encoder(padded.input_ids.to(self.device))[0].float()
         place = {prompt: i for i, prompt in enumerate(distinct)}

@@ -12,6 +12,7 @@ import torch
 
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, DTYPES, StableDiffusion, load_pipeline
+from b2bench.config.prompt_sets import PromptSet
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.evaluation.inception import extractors
@@ -19,7 +20,7 @@ from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.hyperparameters import hyperparameters
 from b2bench.protocols import Reward
-from b2bench.text import described
+from b2bench.text import described, shortened
 
 
 def load_policy(
@@ -35,11 +36,12 @@ def load_policy(
     ``stage`` is told what is loaded.
 
     Raises:
-        UserError: the checkpoint or the LoRA cannot be used; the message says how to get it.
+        UserError: the checkpoint or the LoRA cannot be used, and how to get it; or a prompt cannot be read.
     """
     check_network(config)
     stage(f"loading {config.backbone.name}")
     policy = pretrained_policy(config, device)
+    check_prompts(policy, config.prompts)
     if trained:
         policy.add_lora(config.settings.lora_rank, config.seed)
     if lora is not None:
@@ -166,6 +168,18 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
         reason = " ".join(described(error).split())[:200]
         raise UserError(f"backbone {config.backbone.name} cannot be used as it is configured: {reason}") from None
     return policy
+
+
+def check_prompts(policy: StableDiffusion, prompts: PromptSet) -> None:
+    """Refuse a prompt that the text encoder cannot read whole, now and not in the round that first draws it.
+
+    Raises:
+        UserError: where the first of them stands, its number of tokens, and how many there are.
+    """
+    found = policy.unreadable(list(dict.fromkeys([*prompts.train, *prompts.test])))
+    for prompt, reason in found.items():
+        more = f" ({len(found)} prompts of this set cannot be read whole)" if len(found) > 1 else ""
+        raise UserError(f"{prompts.place(prompt)}: the prompt {shortened(prompt, 80)!r} {reason}{more}")
 
 
 def check_precision(precision: str, device: torch.device) -> None:

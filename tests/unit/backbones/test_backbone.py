@@ -16,9 +16,10 @@ from torch import Tensor
 from b2bench.backbones.architectures import LORA_TARGETS
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config.prompt_sets import PromptSet
 from b2bench.errors import UserError
 from b2bench.rollout import rollout, round_noise, sample
-from b2bench.training.setup import check_precision
+from b2bench.training.setup import check_precision, check_prompts
 from b2bench.types import Interval, micro_batches
 from b2bench.update import transitions
 
@@ -224,6 +225,20 @@ def test_embeddings_are_the_pipelines(make_policy: Any) -> None:
     torch.testing.assert_close(cond.empty.expand(4, -1, -1), empty, rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="tokens"):
         policy.encode(["a cat " * 10])
+
+
+def test_a_token_without_an_embedding_is_found_before_it_is_looked_up(make_policy: Any) -> None:
+    """A tokenizer with words of a textual inversion, beside a text encoder that never learned them."""
+    policy = make_policy()
+    policy.pipeline.tokenizer.add_tokens(["<mine>"])
+    assert "has the token '<mine>'" in policy.unreadable(["a cat", "a <mine>"])["a <mine>"]
+    assert not policy.unreadable(PROMPTS)
+
+
+def test_prompts_that_came_from_no_file_are_found_by_their_number(make_policy: Any) -> None:
+    prompts = PromptSet("mine", "1", train=("a cat",), test=("a dog", "a cat " * 10))
+    with pytest.raises(UserError, match=r"prompts mine, number 2 of the test split: the prompt .* has 22 tokens"):
+        check_prompts(make_policy(), prompts)
 
 
 def test_images_are_in_range(make_policy: Any) -> None:
