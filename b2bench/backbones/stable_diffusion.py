@@ -13,12 +13,14 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from b2bench.backbones.architectures import LORA_TARGETS
 from b2bench.backbones.attention import merge_attention
 from b2bench.backbones.configurations import check_networks
 from b2bench.backbones.half import ease_half
+from b2bench.backbones.lora_files import attach_lora, read_lora
 from b2bench.backbones.shards import Threads, predict
 from b2bench.backbones.specs import Backbone
 from b2bench.ddim import DDIM
@@ -66,6 +68,7 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             dtype=dtype,
         )
         _check_length(pipeline)
+        _check_whole(pipeline)
         return pipeline
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds
         reason = " ".join(str(error).split())[:200]
@@ -86,6 +89,31 @@ def _check_length(pipeline: StableDiffusionPipeline) -> None:
     given, read = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
     if not 0 < given <= read:
         raise ValueError(f"its tokenizer pads to model_max_length = {given}, its text encoder reads {read} tokens")
+
+
+def _check_whole(pipeline: StableDiffusionPipeline) -> None:
+    """Refuse networks of whose weights some were not in their files.
+
+    diffusers leaves those without numbers, and transformers draws them at random, at every start others.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    for part in ("unet", "vae"):
+        for name, weight in getattr(pipeline, part).named_parameters():
+            if weight.is_meta:
+                raise ValueError(f"the weights of its {part} lack {name}")
+    encoder = pipeline.text_encoder
+    files = sorted(Path(encoder.name_or_path).glob("*.safetensors"))
+    if not files or not type(encoder).__name__.startswith("CLIPText"):  # others have other names in their files
+        return
+    stored: set[str] = set()
+    for file in files:
+        with safe_open(file, "pt") as content:
+            stored |= {name.removeprefix("text_model.") for name in content.keys()}  # noqa: SIM118
+    for name in encoder.state_dict():
+        if name.removeprefix("text_model.") not in stored:
+            raise ValueError(f"the weights of its text_encoder lack {name}")
 
 
 def lora_file(source: Path) -> Path:
@@ -203,24 +231,31 @@ class StableDiffusion:
             self.unet.train()
 
     def load_lora(self, source: Path) -> None:
-        """Read a LoRA file or folder that diffusers' ``load_lora_weights`` reads, safetensors only.
+        """Read a LoRA file or folder of any layout that :mod:`b2bench.backbones.lora_files` lists, safetensors only.
 
         Raises:
-            UserError: the LoRA does not exist, or it fits another network.
+            UserError: the LoRA does not exist, or some of its weights fit another network.
         """
         source = lora_file(source)
+        models = {"unet": self.unet, "text_encoder": self.text_encoder}
         try:
-            self.pipeline.load_lora_weights(str(source.parent), weight_name=source.name)
-        except Exception as error:  # diffusers and peft raise many kinds for weights that do not fit
-            reason = " ".join(str(error).split())[:200]
+            found = read_lora(source, models)
+            if not found["unet"]:
+                raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
+            for part, layers in found.items():
+                weights = [weight for layer in layers.values() for weight in layer.weights.values()]
+                if not all(bool(weight.isfinite().all()) for weight in weights):
+                    raise UserError(
+                        f"{source} holds LoRA weights that are not finite, so nothing can be drawn with them"
+                    )
+                if layers:
+                    attach_lora(models[part], layers, self.device)
+        except UserError:
+            raise
+        except Exception as error:  # safetensors, peft and torch raise many kinds for a file of nonsense
+            reason = " ".join(str(error).split())[:400]
             raise UserError(f"{source} is not a LoRA for this backbone: {reason}") from None
-        weights = [weight for name, weight in self.unet.named_parameters() if "lora_" in name]
-        if not weights:
-            raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
-        if any(weight.is_meta for weight in weights):  # of a layer that the file has one factor of
-            raise UserError(f"{source} is not a LoRA for this backbone: it lacks weights")
-        if not all(bool(weight.isfinite().all()) for weight in weights):
-            raise UserError(f"{source} holds LoRA weights that are not finite, so nothing can be drawn with them")
+        self._layers.clear()
         self._fuse()
 
     def save_lora(self, folder: Path) -> None:
@@ -364,5 +399,6 @@ class StableDiffusion:
 
     def _lora_layers(self) -> list[BaseTunerLayer]:
         if not self._layers:
-            self._layers = [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
+            modules = (*self.unet.modules(), *self.text_encoder.modules())  # somebody's LoRA may be of both
+            self._layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
         return self._layers

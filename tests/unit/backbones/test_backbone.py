@@ -432,3 +432,17 @@ def test_checkpointing_is_refused_for_a_network_with_dropout(make_policy: Any) -
     policy.unet.down_blocks[0].resnets[0].dropout = torch.nn.Dropout(0.1)
     with pytest.raises(UserError, match="dropout"):
         policy.save_memory(checkpointing=True)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_a_file_lacks_are_not_drawn_at_random(part: str, other_pipeline: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "p"
+    shutil.copytree(other_pipeline, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    gone = sorted(weights)[len(weights) // 2]
+    save_file({name: weight for name, weight in weights.items() if name != gone}, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"{part} lack .*{gone.removeprefix('text_model.')}"):
+        load_pipeline(find_backbone(str(folder)))
