@@ -152,7 +152,7 @@ def attach_lora(model: nn.Module, layers: Mapping[str, Layer], device: torch.dev
     assert first.alpha is not None
     config = LoraConfig(
         r=first.rank,
-        lora_alpha=first.alpha,  # type: ignore[arg-type]  # an integer or not
+        lora_alpha=first.alpha,  # an integer or not
         rank_pattern={f"^{re.escape(name)}": layer.rank for name, layer in layers.items() if layer.rank != first.rank},
         alpha_pattern={
             f"^{re.escape(name)}": layer.alpha for name, layer in layers.items() if layer.alpha != first.alpha
@@ -163,7 +163,7 @@ def attach_lora(model: nn.Module, layers: Mapping[str, Layer], device: torch.dev
     )
     inject_adapter_in_model(config, model, low_cpu_mem_usage=True, state_dict=state)
     set_peft_model_state_dict(model, dict(state), low_cpu_mem_usage=True)
-    model._hf_peft_config_loaded = True  # diffusers' and transformers' own mark
+    model._hf_peft_config_loaded = True  # type: ignore[assignment]  # diffusers' own mark
     taken = get_peft_model_state_dict(model)
     if different := [name for name in {**taken, **state} if name not in state or name not in taken]:
         raise ValueError(f"it lacks weights, or has too many: {_some(different)}")
