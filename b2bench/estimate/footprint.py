@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import diffusers
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from b2bench.backbones.specs import Backbone, backbones
@@ -113,7 +113,8 @@ def find_shapes(backbone: Backbone) -> tuple[Shapes, Any, str]:
         folder = Path(found).parents[1]
     try:
         schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-        return Shapes.of_folder(folder), DDIMScheduler.from_config(schedule), f"configurations of {backbone.name}"
+        kind = getattr(diffusers, schedule.get("_class_name") or "DDIMScheduler")
+        return Shapes.of_folder(folder), kind.from_config(schedule), f"configurations of {backbone.name}"
     except Exception as error:  # diffusers and transformers raise many kinds
         reason = " ".join(str(error).split())[:160]
         raise UserError(

@@ -503,7 +503,7 @@ def endless_padding(folder: Path) -> None:
 
 
 AS_CONFIGURED = "backbone pipe cannot be used as it is configured"
-IN_USE = {sample_prediction: "v_prediction", odd_spacing: AS_CONFIGURED, other_attention: AS_CONFIGURED}
+IN_USE = {sample_prediction: "v_prediction", odd_spacing: AS_CONFIGURED, other_attention: "the weights of its vae lack"}
 
 
 @pytest.mark.parametrize(
