@@ -34,7 +34,7 @@ SAME_PROCESS = (
     "TCDScheduler",
     "SASolverScheduler",
 )
-"""Schedulers of diffusers whose noise is that of betas, but for EDMEulerScheduler, which diffusers counts among them."""
+"""Schedulers of diffusers whose noise is that of betas, but for EDMEulerScheduler, which is among its compatibles."""
 
 NO_SIGNAL = 1e-6
 """Alphas below it are taken for zero: in float32, x0 from e would be rounding. Stable Diffusion's are above 0.004."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from huggingface_hub import try_to_load_from_cache
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -23,6 +24,7 @@ from b2bench.backbones.half import ease_half
 from b2bench.backbones.lora_files import attach_lora, read_lora
 from b2bench.backbones.shards import Threads, predict
 from b2bench.backbones.specs import Backbone
+from b2bench.backbones.variants import variant_of, what_is_there
 from b2bench.ddim import DDIM
 from b2bench.errors import UserError
 from b2bench.quiet import quiet_libraries
@@ -60,24 +62,43 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
 
         return load_single_file(folder, dtype)
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            backbone.source,
-            safety_checker=None,
-            requires_safety_checker=False,
-            use_safetensors=True,
-            dtype=dtype,
-        )
+        pipeline = _from_pretrained(backbone.source, dtype)
         _check_length(pipeline)
         _check_whole(pipeline)
         return pipeline
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds
         reason = " ".join(str(error).split())[:200]
         if folder.is_dir():
-            raise UserError(f"backbone folder {folder} cannot be read: {reason}") from None
+            raise UserError(f"backbone folder {folder} cannot be read: {reason}{what_is_there(folder)}") from None
         raise UserError(
             f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
             f"Try: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
         ) from None
+
+
+def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """Read a pipeline by its usual files, or else by a variant of them, such as fp16."""
+
+    def read(variant: str | None) -> StableDiffusionPipeline:
+        return StableDiffusionPipeline.from_pretrained(
+            source,
+            safety_checker=None,
+            requires_safety_checker=False,
+            use_safetensors=True,
+            dtype=dtype,
+            variant=variant,
+        )
+
+    try:
+        return read(None)
+    except Exception:
+        folder = Path(source)
+        if not folder.is_dir():  # of a hub id what is in the cache
+            index = try_to_load_from_cache(source, "model_index.json")
+            folder = Path(index).parent if isinstance(index, str) else folder
+        if (variant := variant_of(folder)) is None:
+            raise
+    return read(variant)
 
 
 def _check_length(pipeline: StableDiffusionPipeline) -> None:
