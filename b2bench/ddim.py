@@ -27,27 +27,29 @@ def stable_diffusion_schedule(prediction_type: str = "epsilon") -> DDIMScheduler
 
 
 SAME_PROCESS = (
-    *DDIMScheduler._compatibles,
+    *(name for name in DDIMScheduler._compatibles if name != "EDMEulerScheduler"),
     "DDIMParallelScheduler",
     "DDPMParallelScheduler",
     "LCMScheduler",
     "TCDScheduler",
     "SASolverScheduler",
 )
-"""Schedulers of diffusers whose noise is that of betas, but for EDMEulerScheduler, which is among its compatibles."""
+"""Schedulers of diffusers whose noise is that of betas. diffusers counts EDMEulerScheduler among them; it has none."""
 
 NO_SIGNAL = 1e-6
 """Alphas below it are taken for zero: in float32, x0 from e would be rounding. Stable Diffusion's are above 0.004."""
 
 
-def _check_process(kind: str, config: Any) -> None:
+def check_process(kind: str, config: Any) -> None:
     """Refuse a scheduler of another process than betas give; DDIM would take betas of its own in place of it.
+
+    ``kind`` is the name of its class, ``config`` its configuration.
 
     Raises:
         UserError: which.
     """
     flow = [name for name in config if name.startswith("use_flow_") and config[name]]
-    if kind not in SAME_PROCESS or "beta_schedule" not in config or flow:
+    if kind not in SAME_PROCESS or flow:
         why = f"{flow[0]} is true" if flow else "its noise schedule is not given by betas"
         raise UserError(
             f"the scheduler is a {kind}, and {why}; b2bench samples by DDIM. Try a checkpoint with a DDIMScheduler, "
@@ -96,7 +98,7 @@ class DDIM:
         # whose timesteps repeat one): what is taken from them is the schedule, and the sampler is DDIM.
         kind = type(scheduler).__name__
         config = scheduler.config
-        _check_process(kind, config)
+        check_process(kind, config)
         scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False))
         config = scheduler.config
         prediction = config.get("prediction_type", "epsilon")

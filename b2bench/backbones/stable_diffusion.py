@@ -25,7 +25,7 @@ from b2bench.backbones.lora_files import attach_lora, read_lora
 from b2bench.backbones.shards import Threads, predict
 from b2bench.backbones.specs import Backbone
 from b2bench.backbones.variants import variant_of, what_is_there
-from b2bench.ddim import DDIM
+from b2bench.ddim import DDIM, check_process
 from b2bench.errors import UserError
 from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive, normal
@@ -61,11 +61,9 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
         from b2bench.backbones.single_file import load_single_file
 
         return load_single_file(folder, dtype)
+    _check_scheduler(backbone)
     try:
         pipeline = _from_pretrained(backbone.source, dtype)
-        _check_length(pipeline)
-        _check_whole(pipeline)
-        return pipeline
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds
         reason = " ".join(str(error).split())[:200]
         if folder.is_dir():
@@ -74,6 +72,15 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
             f"Try: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
         ) from None
+    try:
+        _check_length(pipeline)
+        _check_whole(pipeline)
+    except Exception as error:
+        what = f"backbone folder {folder}" if folder.is_dir() else f"checkpoint {backbone.source}"
+        raise UserError(f"{what} cannot be read: {' '.join(str(error).split())[:400]}") from None
+    if not folder.is_dir():  # fetched only now
+        _check_scheduler(backbone)
+    return pipeline
 
 
 def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline:
@@ -92,13 +99,37 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline
     try:
         return read(None)
     except Exception:
-        folder = Path(source)
-        if not folder.is_dir():  # of a hub id what is in the cache
-            index = try_to_load_from_cache(source, "model_index.json")
-            folder = Path(index).parent if isinstance(index, str) else folder
-        if (variant := variant_of(folder)) is None:
+        if (variant := variant_of(_folder_of(source))) is None:
             raise
     return read(variant)
+
+
+def _folder_of(source: str) -> Path:
+    """Return the folder of a pipeline: of a hub id the one in the cache, if it is there."""
+    if not Path(source).is_dir():
+        index = try_to_load_from_cache(source, "model_index.json")
+        if isinstance(index, str):
+            return Path(index).parent
+    return Path(source)
+
+
+def _check_scheduler(backbone: Backbone) -> None:
+    """Refuse a configuration of another scheduler than the index names: diffusers would fill it up with defaults.
+
+    Raises:
+        UserError: it is one of another process.
+    """
+    try:
+        file = _folder_of(backbone.source) / "scheduler" / "scheduler_config.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # not here yet, or damaged, which is said when it is read
+    kind = content.get("_class_name") if isinstance(content, dict) else None
+    if isinstance(kind, str):
+        try:
+            check_process(kind, content)
+        except UserError as error:
+            raise UserError(f"backbone {backbone.name}: {error}") from None
 
 
 def _check_length(pipeline: StableDiffusionPipeline) -> None:

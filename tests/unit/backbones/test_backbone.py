@@ -295,6 +295,23 @@ def test_a_checkpoint_without_log_probs_is_refused(
         StableDiffusion(load_pipeline(find_backbone(folder)), num_steps=20, eta=1.0, guidance=5.0)
 
 
+@pytest.mark.parametrize(
+    "native",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0},
+        {"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5},
+    ],
+)
+def test_a_configuration_of_another_scheduler_than_the_index_names(
+    native: dict[str, Any], other_pipeline: Path, tmp_path: Path
+) -> None:
+    """diffusers would make the scheduler of the index of it, with betas that nobody chose."""
+    shutil.copytree(other_pipeline, tmp_path / "p")
+    (tmp_path / "p" / "scheduler" / "scheduler_config.json").write_text(json.dumps(native))
+    with pytest.raises(UserError, match=f"backbone p: the scheduler is a {native['_class_name']}"):
+        load_pipeline(find_backbone(str(tmp_path / "p")))
+
+
 def test_a_folder_that_is_no_pipeline_is_refused(other_pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="not a diffusers pipeline"):
