@@ -43,7 +43,6 @@ NAMES: tuple[tuple[str, str], ...] = (
     (r"_lora\.down\.weight", "A"),
     (r"_lora\.up\.weight", "B"),
     (r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha", "alpha"),
-    (r"\.lora_B(?:\.\w+)?\.bias", "bias"),
     (r"\.lora_magnitude_vector(?:\.\w+)*", "magnitude"),
 )
 """How the name of a weight ends, and what it is of its layer."""
@@ -51,7 +50,6 @@ NAMES: tuple[tuple[str, str], ...] = (
 STATE = {
     "A": "lora_A.weight",
     "B": "lora_B.weight",
-    "bias": "lora_B.bias",
     "magnitude": "lora_magnitude_vector",
 }
 """The same in peft's words."""
@@ -64,6 +62,7 @@ HINTS = {
     "hada_": "it is a LoHa, which is not read",
     "lokr_": "it is a LoKr, which is not read",
     "dora_scale": "it is a DoRA in a form that is not read",
+    "lora_B.bias": "it has biases of B, which are not read",
     "lora_mid": "its convolutions have three factors, which are not read",
     "bundle_emb": "it has embeddings of new words, which are not read",
 }
@@ -138,13 +137,13 @@ def read_lora(file: Path, models: Mapping[str, nn.Module]) -> dict[str, dict[str
 
 
 def attach_lora(model: nn.Module, layers: Mapping[str, Layer], device: torch.device) -> None:
-    """Add the layers to ``model`` as peft's adapter *default*, in float32.
+    """Add the layers to ``model`` as peft's adapter *default*.
 
     Raises:
         ValueError: peft took some other weights than these.
     """
     state = {
-        f"{name}.{STATE[role]}": weight.to(device, torch.float32)
+        f"{name}.{STATE[role]}": weight.to(device)
         for name, layer in layers.items()
         for role, weight in layer.weights.items()
     }
@@ -159,7 +158,6 @@ def attach_lora(model: nn.Module, layers: Mapping[str, Layer], device: torch.dev
         },
         target_modules=list(layers),
         use_dora=any("magnitude" in layer.weights for layer in layers.values()),
-        lora_bias=any("bias" in layer.weights for layer in layers.values()),
     )
     inject_adapter_in_model(config, model, low_cpu_mem_usage=True, state_dict=state)
     set_peft_model_state_dict(model, dict(state), low_cpu_mem_usage=True)
@@ -203,22 +201,30 @@ def _place(key: str, known: Mapping[str, Mapping[str, str]]) -> tuple[str, str, 
 
 
 def _check(name: str, layer: Layer, module: nn.Module) -> None:
-    """Bring the factors into the shapes that peft gives them; a 1x1 convolution may be written as a matrix."""
+    """Bring the factors into float32 and peft's shapes; a 1x1 convolution may be written as a matrix."""
     if missing := [STATE[role] for role in ("A", "B") if role not in layer.weights]:
         raise ValueError(f"it lacks weights, {name}.{missing[0]} for one")
     assert isinstance(module, nn.Linear | nn.Conv2d)
     rows, *columns = module.weight.shape
     rank = layer.weights["A"].shape[0] if layer.weights["A"].ndim else 0
-    expected = {"A": (rank, *columns), "B": (rows, rank, *[1] * (len(columns) - 1)), "bias": (rows,)}
+    ones = [1] * (len(columns) - 1)
+    expected = {
+        "A": (rank, *columns),
+        "B": (rows, rank, *ones),
+        "magnitude": (1, rows, *ones) if ones else (rows,),
+    }
     for role, shape in expected.items():
         if (weight := layer.weights.get(role)) is None:
             continue
         if rank < 1 or [n for n in weight.shape if n != 1] != [n for n in shape if n != 1]:
-            taken = ", ".join(("r", *map(str, shape[1:])) if role == "A" else (str(rows), "r", *map(str, shape[2:])))
+            symbols = {"A": ("r", *shape[1:]), "B": (rows, "r", *ones)}.get(role, shape)
             raise ValueError(
-                f"{name}.{STATE[role]} is {list(weight.shape)}, and the layer takes [{taken}] of the same r in A and B"
+                f"{name}.{STATE[role]} is {list(weight.shape)}, the layer takes [{', '.join(map(str, symbols))}] of "
+                "the same r in A and B"
             )
-        layer.weights[role] = weight.reshape(shape)
+        if not weight.is_floating_point():
+            raise ValueError(f"{name}.{STATE[role]} has whole numbers ({str(weight.dtype).removeprefix('torch.')})")
+        layer.weights[role] = weight.float().reshape(shape)
 
 
 def _config(beside: Path | None, header: Mapping[str, str], part: str) -> dict[str, Any] | None:
