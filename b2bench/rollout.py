@@ -119,6 +119,8 @@ def sample_with_kl(
     KL(p_policy(x_0..x_T) || p_pretrained(x_0..x_T)), an upper bound of that of the images.
     """
     cond, rows = policy.encode(prompts), list(range(len(prompts)))
+    with policy.reference():
+        cond_ref = policy.encode(prompts)  # other than cond where a LoRA has a part for the text encoder
     device, finals, found = cond.table.device, [], []
     for part in micro_batches(len(rows), micro_batch):
         x = noise(rows[part], -1).to(device)
@@ -127,7 +129,7 @@ def sample_with_kl(
             step = torch.full((len(x),), k, device=device)
             gaussian = policy.transition(cond[part], x, step)
             with policy.reference():
-                pretrained = policy.transition(cond[part], x, step)
+                pretrained = policy.transition(cond_ref[part], x, step)
             total += gaussian.kl(pretrained) * policy.latent_size
             x = gaussian.sample(noise(rows[part], k).to(device))
         finals.append(x)

@@ -10,20 +10,25 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from huggingface_hub import try_to_load_from_cache
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from b2bench.backbones.architectures import LORA_TARGETS
 from b2bench.backbones.attention import merge_attention
+from b2bench.backbones.configurations import check_networks
 from b2bench.backbones.half import ease_half
+from b2bench.backbones.lora_files import attach_lora, read_lora
 from b2bench.backbones.shards import Threads, predict
 from b2bench.backbones.specs import Backbone
-from b2bench.ddim import DDIM
+from b2bench.backbones.variants import variant_of, what_is_there
+from b2bench.ddim import DDIM, check_process
 from b2bench.errors import UserError
 from b2bench.quiet import quiet_libraries
-from b2bench.seeding import derive
+from b2bench.seeding import derive, normal
 from b2bench.types import Conditioning, Gaussian, concatenate, exchanged, micro_batches
 
 DECODED_AT_ONCE = 32  # images: a decoder of 512x512 pixels takes more memory a row than the denoiser
@@ -55,24 +60,75 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
         from b2bench.backbones.single_file import load_single_file
 
         return load_single_file(folder, dtype)
+    _check_scheduler(backbone)
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            backbone.source,
-            safety_checker=None,
-            requires_safety_checker=False,
-            use_safetensors=True,
-            dtype=dtype,
-        )
-        _check_length(pipeline)
-        return pipeline
+        pipeline = _from_pretrained(backbone.source, dtype)
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds
         reason = " ".join(str(error).split())[:200]
         if folder.is_dir():
-            raise UserError(f"backbone folder {folder} cannot be read: {reason}") from None
+            raise UserError(f"backbone folder {folder} cannot be read: {reason}{what_is_there(folder)}") from None
         raise UserError(
             f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
             f"Try: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
         ) from None
+    try:
+        _check_length(pipeline)
+        _check_whole(pipeline)
+    except Exception as error:
+        what = f"backbone folder {folder}" if folder.is_dir() else f"checkpoint {backbone.source}"
+        raise UserError(f"{what} cannot be read: {' '.join(str(error).split())[:400]}") from None
+    if not folder.is_dir():  # fetched only now
+        _check_scheduler(backbone)
+    return pipeline
+
+
+def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """Read a pipeline by its usual files, or else by a variant of them, such as fp16."""
+
+    def read(variant: str | None) -> StableDiffusionPipeline:
+        return StableDiffusionPipeline.from_pretrained(
+            source,
+            safety_checker=None,
+            requires_safety_checker=False,
+            use_safetensors=True,
+            dtype=dtype,
+            variant=variant,
+        )
+
+    try:
+        return read(None)
+    except Exception:
+        if (variant := variant_of(_folder_of(source))) is None:
+            raise
+    return read(variant)
+
+
+def _folder_of(source: str) -> Path:
+    """Return the folder of a pipeline: of a hub id the one in the cache, if it is there."""
+    if not Path(source).is_dir():
+        index = try_to_load_from_cache(source, "model_index.json")
+        if isinstance(index, str):
+            return Path(index).parent
+    return Path(source)
+
+
+def _check_scheduler(backbone: Backbone) -> None:
+    """Refuse a configuration of another scheduler than the index names: diffusers would fill it up with defaults.
+
+    Raises:
+        UserError: it is one of another process.
+    """
+    try:
+        file = _folder_of(backbone.source) / "scheduler" / "scheduler_config.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # not here yet, or damaged, which is said when it is read
+    kind = content.get("_class_name") if isinstance(content, dict) else None
+    if isinstance(kind, str):
+        try:
+            check_process(kind, content)
+        except UserError as error:
+            raise UserError(f"backbone {backbone.name}: {error}") from None
 
 
 def _check_length(pipeline: StableDiffusionPipeline) -> None:
@@ -84,6 +140,31 @@ def _check_length(pipeline: StableDiffusionPipeline) -> None:
     given, read = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
     if not 0 < given <= read:
         raise ValueError(f"its tokenizer pads to model_max_length = {given}, its text encoder reads {read} tokens")
+
+
+def _check_whole(pipeline: StableDiffusionPipeline) -> None:
+    """Refuse networks of whose weights some were not in their files.
+
+    diffusers leaves those without numbers, and transformers draws them at random, at every start others.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    for part in ("unet", "vae"):
+        for name, weight in getattr(pipeline, part).named_parameters():
+            if weight.is_meta:
+                raise ValueError(f"the weights of its {part} lack {name}")
+    encoder = pipeline.text_encoder
+    files = sorted(Path(encoder.name_or_path).glob("*.safetensors"))
+    if not files or not type(encoder).__name__.startswith("CLIPText"):  # others have other names in their files
+        return
+    stored: set[str] = set()
+    for file in files:
+        with safe_open(file, "pt") as content:
+            stored |= {name.removeprefix("text_model.") for name in content.keys()}  # noqa: SIM118
+    for name in encoder.state_dict():
+        if name.removeprefix("text_model.") not in stored:
+            raise ValueError(f"the weights of its text_encoder lack {name}")
 
 
 def lora_file(source: Path) -> Path:
@@ -110,6 +191,9 @@ class StableDiffusion:
     weights, which steps of 1e-5 would not move in half precision; they are rounded where they are used (autocast).
 
     ``split``: the two rows of guidance one after the other. ``decoded_at_once``: images.
+
+    Raises:
+        UserError: the networks do not fit together, or the scheduler gives no log-probability.
     """
 
     def __init__(
@@ -125,6 +209,7 @@ class StableDiffusion:
         split: bool = False,
         decoded_at_once: int = DECODED_AT_ONCE,
     ) -> None:
+        check_networks(pipeline.unet, pipeline.vae, pipeline.text_encoder)
         self.pipeline = pipeline
         self.device = torch.device(device)
         self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
@@ -143,7 +228,7 @@ class StableDiffusion:
         self.num_steps = num_steps
         self.guidance = guidance
         size = self.unet.config.sample_size
-        self.latent_shape = (int(self.unet.config.in_channels), int(size), int(size))
+        self.latent_shape = (int(self.unet.config.in_channels), size, size)
         # On a CPU convolutions need no reordering then, and tokens are a view of an image: a tenth of the time.
         self.layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.unet.to(memory_format=self.layout)
@@ -197,24 +282,31 @@ class StableDiffusion:
             self.unet.train()
 
     def load_lora(self, source: Path) -> None:
-        """Read a LoRA file or folder that diffusers' ``load_lora_weights`` reads, safetensors only.
+        """Read a LoRA file or folder of any layout that :mod:`b2bench.backbones.lora_files` lists, safetensors only.
 
         Raises:
-            UserError: the LoRA does not exist, or it fits another network.
+            UserError: the LoRA does not exist, or some of its weights fit another network.
         """
         source = lora_file(source)
+        models = {"unet": self.unet, "text_encoder": self.text_encoder}
         try:
-            self.pipeline.load_lora_weights(str(source.parent), weight_name=source.name)
-        except Exception as error:  # diffusers and peft raise many kinds for weights that do not fit
-            reason = " ".join(str(error).split())[:200]
+            found = read_lora(source, models)
+            if not found["unet"]:
+                raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
+            for part, layers in found.items():
+                weights = [weight for layer in layers.values() for weight in layer.weights.values()]
+                if not all(bool(weight.isfinite().all()) for weight in weights):
+                    raise UserError(
+                        f"{source} holds LoRA weights that are not finite, so nothing can be drawn with them"
+                    )
+                if layers:
+                    attach_lora(models[part], layers, self.device)
+        except UserError:
+            raise
+        except Exception as error:  # safetensors, peft and torch raise many kinds for a file of nonsense
+            reason = " ".join(str(error).split())[:400]
             raise UserError(f"{source} is not a LoRA for this backbone: {reason}") from None
-        weights = [weight for name, weight in self.unet.named_parameters() if "lora_" in name]
-        if not weights:
-            raise UserError(f"{source} holds no LoRA weights for the UNet of this backbone")
-        if any(weight.is_meta for weight in weights):  # of a layer that the file has one factor of
-            raise UserError(f"{source} is not a LoRA for this backbone: it lacks weights")
-        if not all(bool(weight.isfinite().all()) for weight in weights):
-            raise UserError(f"{source} holds LoRA weights that are not finite, so nothing can be drawn with them")
+        self._layers.clear()
         self._fuse()
 
     def save_lora(self, folder: Path) -> None:
@@ -232,6 +324,19 @@ class StableDiffusion:
         """Return the adapter's parameters, the only ones that are trained."""
         return [p for name, p in self.unet.named_parameters() if "lora_" in name]
 
+    def unreadable(self, prompts: Sequence[str]) -> dict[str, str]:
+        """Return the prompts that the text encoder cannot read whole, each with the reason."""
+        tokenizer, known = self.pipeline.tokenizer, self.text_encoder.config.vocab_size
+        limit = tokenizer.model_max_length
+        found: dict[str, str] = {}
+        for prompt, tokens in zip(prompts, tokenizer(list(prompts)).input_ids, strict=True):
+            if len(tokens) > limit:
+                found[prompt] = f"has {len(tokens)} tokens, and the backbone reads {limit}; try a shorter one"
+            elif max(tokens, default=0) >= known:
+                word = tokenizer.convert_ids_to_tokens(max(tokens))
+                found[prompt] = f"has the token {word!r}, which the text encoder has no embedding of; try another word"
+        return found
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Embed N prompts; equal prompts are embedded once.
@@ -240,14 +345,10 @@ class StableDiffusion:
             UserError: a prompt is longer than the text encoder reads (it would be cut silently).
         """
         distinct = list(dict.fromkeys(prompts))
+        for prompt, reason in self.unreadable(distinct).items():
+            raise UserError(f"prompt {prompt!r} {reason}")
         tokenizer = self.pipeline.tokenizer
         limit = tokenizer.model_max_length
-        ids = tokenizer(distinct).input_ids
-        for prompt, tokens in zip(distinct, ids, strict=True):
-            if len(tokens) > limit:
-                raise UserError(
-                    f"prompt {prompt!r} has {len(tokens)} tokens, and the backbone reads {limit}; try a shorter one"
-                )
         padded = tokenizer(["", *distinct], padding="max_length", max_length=limit, return_tensors="pt")
         embeddings = self.text_encoder(padded.input_ids.to(self.device))[0].float()
         place = {prompt: i for i, prompt in enumerate(distinct)}
@@ -302,6 +403,27 @@ class StableDiffusion:
         """Return p(x_{k+1} | x_k, prompt) at ``step`` [B]."""
         return self.denoise(self.noise(cond, latents, step), latents, step)
 
+    def try_once(self) -> None:
+        """Take the first step of an empty prompt and decode it, to meet now what every image would meet.
+
+        Raises:
+            UserError: the step or the image is not finite.
+        """
+        with torch.no_grad():
+            latents = normal(self.latent_shape, 0, "try-once", [(0,)]).to(self.device)
+            step = torch.zeros(1, dtype=torch.long, device=self.device)
+            mean = self.transition(self.encode([""]), latents, step).mean
+            image = self.decode(mean)
+        self.calls = 0
+        if image.shape[1] != 3:
+            raise UserError(f"the autoencoder gives images of shape {tuple(image.shape[1:])}")
+        for what, found in (("the denoiser", mean), ("the autoencoder", image)):
+            if not bool(found.isfinite().all()):
+                raise UserError(
+                    f"{what} gives numbers that are not finite at the first step of {self.num_steps}, with "
+                    f"{str(self.dtype).removeprefix('torch.')}; try precision=fp32, or another checkpoint"
+                )
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1], float32, CPU, ``decoded_at_once``."""
@@ -343,5 +465,6 @@ class StableDiffusion:
 
     def _lora_layers(self) -> list[BaseTunerLayer]:
         if not self._layers:
-            self._layers = [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
+            modules = (*self.unet.modules(), *self.text_encoder.modules())  # somebody's LoRA may be of both
+            self._layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
         return self._layers

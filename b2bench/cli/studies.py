@@ -31,21 +31,28 @@ def evaluate(
     queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, according to its author")] = 0,
     seed: EvalSeed = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Number of images of test prompts")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Set steps, guidance, eval_train_images, ...: name=value")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a reward")] = None,
     db: Db = DEFAULT_DB,
     name: Annotated[str | None, typer.Option(help="Name of the row")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate any LoRA by the protocol of runs. The result goes into the store."""
-    from b2bench.config.given import check_text
+    from b2bench.config.given import check_text, parse_assignments
+    from b2bench.config.resolve import check_untrained_values
+    from b2bench.config.settings import EVALUATE_SETTINGS
 
-    choices = Choices(algo="ddpo", backbone=backbone, reward=reward, prompts=prompts)
+    choices = Choices(algo="ddpo", backbone=backbone, reward=reward, prompts=prompts, plugins=tuple(plugin or ()))
     chosen = {"eval_images": eval_images, "eval_seed": seed}
-    assignments = [f"{setting}={value}" for setting, value in chosen.items() if value is not None]
+    assignments = [*(set_ or []), *(f"{setting}={value}" for setting, value in chosen.items() if value is not None)]
     if lora is not None and not lora.exists():
         raise UserError(f"{lora} does not exist; try a LoRA .safetensors file or its folder")
     check_text("--name", name)
     check_text("the LoRA", str(lora))
     config = resolved(with_file(choices, None, assignments))
+    check_untrained_values("an evaluation", EVALUATE_SETTINGS, config, parse_assignments(assignments))
     from b2bench.metrics import label
     from b2bench.store.store import Store
     from b2bench.studies.lora import evaluate_lora

@@ -15,7 +15,7 @@ import os.path
 import tomllib
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -34,7 +34,7 @@ class PromptSet:
     """Prompts to train on and prompts to test on.
 
     ``depicted_by`` names the backbones that can draw them; empty: not stated. ``template`` is the
-    sentence that the prompts fill in, if there is one.
+    sentence that the prompts fill in, if there is one. ``files`` are those that the prompts were read from.
     Raises ValueError where a split is empty or repeats a prompt.
     """
 
@@ -47,6 +47,7 @@ class PromptSet:
     description: str = ""
     template: str = ""
     depicted_by: tuple[str, ...] = ()
+    files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
@@ -62,6 +63,15 @@ class PromptSet:
         content = {"train": self.train, "test": self.test}
         canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def place(self, prompt: str) -> str:
+        """Say where a prompt stands: file and line, or which of the set it is if it came from no file."""
+        for file in self.files:
+            for number, found in _prompt_lines(_decode(file)):
+                if found == prompt:
+                    return f"{file}, line {number}"
+        split, prompts = ("train", self.train) if prompt in self.train else ("test", self.test)
+        return f"prompts {self.name}, number {prompts.index(prompt) + 1} of the {split} split"
 
 
 def prompt_set_names() -> list[str]:
@@ -90,7 +100,9 @@ def load_prompts(name_or_path: str | Path) -> PromptSet:
         return _load_folder(Path(path))
     if os.path.exists(path):
         prompts = _read(Path(path))
-        return _prompt_set(Path(path), name=Path(path).name, train=prompts, test=prompts, source=str(path))
+        return _prompt_set(
+            Path(path), name=Path(path).name, train=prompts, test=prompts, source=str(path), files=(Path(path),)
+        )
     close = difflib.get_close_matches(str(name_or_path), origins, n=1)
     guess = f" Did you mean '{close[0]}'?" if close else ""
     raise UserError(
@@ -154,7 +166,8 @@ def _load_folder(folder: Path, name: str | None = None) -> PromptSet:
         )
     card = _read_card(folder / "card.toml")
     name = name or card.pop("name", folder.resolve().name)
-    return _prompt_set(folder, **{"source": str(folder), **card, "name": name, "train": train, "test": test})
+    content = {"name": name, "train": train, "test": test, "files": tuple(files)}
+    return _prompt_set(folder, **{"source": str(folder), **card, **content})
 
 
 def _prompt_set(where: Path, **content: Any) -> PromptSet:
@@ -175,7 +188,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not TOML: {error}") from error
     except RecursionError:
         raise UserError(f"{path} is not a card: it is nested too deeply.") from None
-    known = {field.name for field in fields(PromptSet)} - {"train", "test"}
+    known = {field.name for field in fields(PromptSet)} - {"train", "test", "files"}
     for key, value in card.items():
         if key not in known:
             raise UserError(f"{path}: unknown key '{key}'; known: {', '.join(sorted(known))}.")

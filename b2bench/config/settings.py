@@ -19,6 +19,20 @@ PROFILE_SETTINGS = (
 )
 """Settings that matter where nothing is trained: to ``b2bench profile``."""
 
+EVALUATE_SETTINGS = (
+    *PROFILE_SETTINGS,
+    "eval_seed",
+    "eval_images",
+    "eval_train_images",
+    "kl_images",
+    "inception",
+    "inception_splits",
+    "inception_weights",
+    "reward_device",
+    "reward_process",
+)
+"""And to ``b2bench evaluate``."""
+
 # Taken: rows of table ``runs`` that no training made go by these.
 NO_ALGORITHMS = ("external", "baseline")
 

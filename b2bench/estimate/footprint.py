@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import diffusers
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from b2bench.backbones.specs import Backbone, backbones
@@ -113,7 +113,8 @@ def find_shapes(backbone: Backbone) -> tuple[Shapes, Any, str]:
         folder = Path(found).parents[1]
     try:
         schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-        return Shapes.of_folder(folder), DDIMScheduler.from_config(schedule), f"configurations of {backbone.name}"
+        kind = getattr(diffusers, schedule.get("_class_name") or "DDIMScheduler")
+        return Shapes.of_folder(folder), kind.from_config(schedule), f"configurations of {backbone.name}"
     except Exception as error:  # diffusers and transformers raise many kinds
         reason = " ".join(str(error).split())[:160]
         raise UserError(
@@ -138,16 +139,18 @@ def measure(config: RunConfig) -> Footprint:
 def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Footprint:
     shapes, schedule, source = find_shapes(backbone)
     parts = {"UNet": shapes.unet, "text encoder": shapes.text_encoder, "autoencoder": shapes.autoencoder}
+    pipeline = SimpleNamespace(
+        unet=shapes.unet, vae=shapes.autoencoder, text_encoder=shapes.text_encoder, scheduler=schedule
+    )
+    try:
+        policy = StableDiffusion(cast(Any, pipeline), num_steps=steps, eta=1.0, guidance=guidance, device="meta")
+    except UserError as error:
+        raise UserError(f"backbone {backbone.name}: {error}") from None
     parameters = {name: _parameters(part) for name, part in parts.items()}
     latents_wide = shapes.unet.config.sample_size
     scale = 2 ** (len(shapes.autoencoder.config.block_out_channels) - 1)
     picture = (int(shapes.autoencoder.config.out_channels), latents_wide * scale, latents_wide * scale)
-
-    pipeline = SimpleNamespace(
-        unet=shapes.unet, vae=shapes.autoencoder, text_encoder=shapes.text_encoder, scheduler=schedule
-    )
-    policy = StableDiffusion(cast(Any, pipeline), num_steps=steps, eta=1.0, guidance=guidance, device="meta")
-    text = (int(shapes.text_encoder.config.max_position_embeddings), int(shapes.unet.config.cross_attention_dim))
+    text = (int(shapes.text_encoder.config.max_position_embeddings), int(shapes.text_encoder.config.hidden_size))
 
     def latents(rows: int) -> Tensor:
         return torch.empty(rows, *policy.latent_shape, device="meta")

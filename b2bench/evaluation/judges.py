@@ -28,6 +28,21 @@ from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Reward
 
 
+def reward_scores(reward: Reward, name: str, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Ask a reward for the scores of images [n, 3, h, w]: float32 [n] on the CPU, after checking both.
+
+    Raises:
+        RunFailed: some image is not finite, which is no fault of the reward, or some score is not.
+    """
+    bad = sum(not bool(image.isfinite().all()) for image in images)
+    if bad:
+        raise RunFailed(
+            f"{bad} of {len(images)} images that the backbone drew are not finite, so reward {name} was not asked; "
+            "try a smaller lr, precision=fp32, or another checkpoint"
+        )
+    return checked_scores(reward(images, prompts), len(images), name)
+
+
 def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
     """Return a reward's answer as float32 [n] on the CPU, after checking it.
 
@@ -80,9 +95,9 @@ class Judges:
         The second is by name, each [N, ...]. Both are on the CPU.
 
         Raises:
-            RunFailed: the reward answers with something else than N finite numbers.
+            RunFailed: an image is not finite, or the reward answers with something else than N finite numbers.
         """
-        scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
+        scores = {self.reward_name: reward_scores(self.reward, self.reward_name, images, prompts)}
         with torch.no_grad():
             features = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
             if self.pocket:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from b2bench.backbones.lora_files import peft_config
 from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
@@ -77,5 +78,6 @@ def evaluate_lora(
 
 def lora_identity(given: Path, file: Path) -> tuple[str, str]:
     """A name that tells a LoRA from others of the same file name, and its hash."""
-    code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    config = peft_config(file)  # which has its alpha
+    code = hashlib.sha256(file.read_bytes() + (config.read_bytes() if config else b"")).hexdigest()[:16]
     return f"{given.stem}-{code[:6]}", code

@@ -12,6 +12,7 @@ import torch
 
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion, load_pipeline
+from b2bench.config.prompt_sets import PromptSet
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.evaluation.inception import extractors
@@ -19,7 +20,7 @@ from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.hyperparameters import hyperparameters
 from b2bench.protocols import Reward
-from b2bench.text import described
+from b2bench.text import described, shortened
 from b2bench.types import DTYPES
 
 
@@ -36,11 +37,12 @@ def load_policy(
     ``stage`` is told what is loaded.
 
     Raises:
-        UserError: the checkpoint or the LoRA cannot be used; the message says how to get it.
+        UserError: the checkpoint or the LoRA cannot be used, and how to get it; or a prompt cannot be read.
     """
     check_network(config)
     stage(f"loading {config.backbone.name}")
     policy = pretrained_policy(config, device)
+    check_prompts(policy, config.prompts)
     if trained:
         policy.add_lora(config.settings.lora_rank, config.seed)
     if lora is not None:
@@ -156,13 +158,29 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
             split=settings.guidance_split,
             decoded_at_once=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
         )
+        policy.save_memory(checkpointing=settings.gradient_checkpointing, sliced=settings.attention == "sliced")
+        if not config.backbone.is_pocket:  # of which it is known
+            policy.try_once()
+    except UserError as error:
+        raise UserError(f"backbone {config.backbone.name}: {error}") from None
     except Exception as error:  # diffusers and torch raise many kinds for a configuration of nonsense
-        if isinstance(error, UserError) or config.backbone.name == "pocket":
+        if config.backbone.name == "pocket":
             raise
         reason = " ".join(described(error).split())[:200]
         raise UserError(f"backbone {config.backbone.name} cannot be used as it is configured: {reason}") from None
-    policy.save_memory(checkpointing=settings.gradient_checkpointing, sliced=settings.attention == "sliced")
     return policy
+
+
+def check_prompts(policy: StableDiffusion, prompts: PromptSet) -> None:
+    """Refuse a prompt that the text encoder cannot read whole, now and not in the round that first draws it.
+
+    Raises:
+        UserError: where the first of them stands, its number of tokens, and how many there are.
+    """
+    found = policy.unreadable(list(dict.fromkeys([*prompts.train, *prompts.test])))
+    for prompt, reason in found.items():
+        more = f" ({len(found)} prompts of this set cannot be read whole)" if len(found) > 1 else ""
+        raise UserError(f"{prompts.place(prompt)}: the prompt {shortened(prompt, 80)!r} {reason}{more}")
 
 
 def check_precision(precision: str, device: torch.device) -> None:

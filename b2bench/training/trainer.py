@@ -30,7 +30,7 @@ from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
-from b2bench.evaluation.judges import checked_scores
+from b2bench.evaluation.judges import reward_scores
 from b2bench.files import replaced
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
@@ -305,7 +305,7 @@ class Trainer:
         prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
         error, scores = None, torch.zeros(n)
         try:
-            scores = checked_scores(self.judges.reward(trajectories.images, prompts), n, config.reward_name)
+            scores = reward_scores(self.judges.reward, config.reward_name, trajectories.images, prompts)
         except Exception as met:
             error = met
         self.engine.raise_together(error)

@@ -503,7 +503,7 @@ def endless_padding(folder: Path) -> None:
 
 
 AS_CONFIGURED = "backbone pipe cannot be used as it is configured"
-IN_USE = {sample_prediction: "v_prediction", odd_spacing: AS_CONFIGURED, other_attention: AS_CONFIGURED}
+IN_USE = {sample_prediction: "v_prediction", odd_spacing: AS_CONFIGURED, other_attention: "the weights of its vae lack"}
 
 
 @pytest.mark.parametrize(
@@ -525,6 +525,18 @@ def test_a_damaged_pipeline(damage: Callable[[Path], None], pipeline: Path, refu
     damage(pipeline)
     line = refused(*RUN, "--backbone", "pipe")
     assert IN_USE.get(damage, f"backbone folder {pipeline.resolve()}") in line
+
+
+def test_a_prompt_that_only_a_late_round_would_draw(place: Path, pipeline: Path, refused: Callable[..., str]) -> None:
+    prompts = [f"a {'cat ' * n}riding a bike" for n in range(1, 11)] + ["a bee " * 16, "a fox " * 14]
+    Path("long.txt").write_text("# twelve\n" + "\n".join(prompts) + "\n")
+    line = refused(*RUN, "--backbone", "pipe", "--prompts", "long.txt")
+    assert "long.txt, line 12: the prompt 'a bee a bee" in line
+    assert "has 34 tokens, and the backbone reads 16" in line
+    assert "(2 prompts of this set cannot be read whole)" in line
+    for split, text in (("train", prompts[0]), ("test", f"{prompts[0]}s\n{prompts[-1]}")):
+        Path(f"folder/{split}.txt").write_text(text)
+    assert "folder/test.txt, line 2: the prompt" in refused(*RUN, "--backbone", "pipe", "--prompts", "folder")
 
 
 @pytest.mark.parametrize(

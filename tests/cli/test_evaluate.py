@@ -53,6 +53,39 @@ def test_two_loras_are_two_rows_and_no_pretrained_model(place: Path, b2bench: Ca
     assert all(row["gain"] is None or row["gain"]["mean"] is None for row in shown)
 
 
+RED = """
+from b2bench import reward
+
+@reward
+class Red:
+    \"\"\"How red an image is.\"\"\"
+    gain: float = 1.0
+
+    def __call__(self, images, prompts):
+        return self.gain * images[:, 0].flatten(1).mean(1)
+"""
+
+
+def test_a_lora_is_measured_by_a_reward_and_settings_of_ones_own(place: Path, b2bench: Callable[..., Any]) -> None:
+    (place / "red.py").write_text(RED)
+    given = ("evaluate", "lora1", "--queries", 100, "--eval-images", 2, "--plugin", "red.py", "--reward", "red")
+    few = ("--set", "steps=2", "--set", "eval_train_images=0", "--set", "kl_images=0")
+    values = []
+    for more in (("--set", "guidance=1.5"), ("--set", "guidance=1.5", "--set", "gain=2"), ("--set", "guidance=4")):
+        done = b2bench(*given, *few, *more, "--json")
+        assert done.code == 0, done.stderr
+        values.append({m["name"]: m["value"] for m in json.loads(done.stdout)["metrics"]}["red"])
+    assert values[1] == pytest.approx(2 * values[0], rel=1e-6)
+    assert abs(values[2] - values[0]) > 1e-4
+    found = rows(place)
+    assert len({row["config_hash"] for row in found}) == 3
+    assert {(row["config"]["settings"]["steps"], row["reward"]) for row in found} == {(2, "red")}
+    refused = b2bench(*given, "--set", "lr=1")
+    assert refused.code == 2
+    assert "an evaluation trains nothing and does not use lr; try one of" in refused.stderr
+    assert len(rows(place)) == 3
+
+
 def test_a_lora_without_some_weights_is_refused(place: Path, b2bench: Callable[..., Any]) -> None:
     from safetensors.torch import load_file, save_file
 

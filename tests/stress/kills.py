@@ -96,7 +96,7 @@ def announce(pipe: int) -> None:
         setattr(owner, name, call)
 
     told(trainer, "rollout", "sampling")
-    told(trainer, "checked_scores", "reward")
+    told(trainer, "reward_scores", "reward")
     told(trainer, "update", "update")
     told(Store, "record_round", "store")
     told(trainer, "save_checkpoint", "checkpoint")

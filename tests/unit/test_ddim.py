@@ -5,7 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    UnCLIPScheduler,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -133,7 +145,21 @@ def test_the_last_step_has_a_finite_log_prob(num_steps: int) -> None:
         ({"steps_offset": 0}, 1.0, "variance is zero at step 19 of 20"),
         ({"set_alpha_to_one": True}, 1.0, "variance is zero at step 19 of 20"),
         ({"steps_offset": 0, "set_alpha_to_one": True}, 1.0, "variance is zero at step 19 of 20"),
-        ({}, 0.0, "variance is zero at step 0 of 20"),
+        ({}, 0.0, "variance is zero at step 0 of 20 .* Try eta above 0"),
+        ({"timestep_spacing": "linspace"}, 1.0, r'timestep 0, eta 1.* Try timestep_spacing "leading" in scheduler'),
+        (
+            {"timestep_spacing": "linspace", "steps_offset": 0, "set_alpha_to_one": True},
+            1.0,
+            'Try timestep_spacing "leading", steps_offset 1, set_alpha_to_one false in',
+        ),
+        ({"steps_offset": 0}, 1.0, "Try steps_offset 1 in"),
+        ({"timestep_spacing": "trailing", "set_alpha_to_one": True}, 1.0, "Try set_alpha_to_one false in"),
+        ({"trained_betas": [0.0] * 1000}, 1.0, "Its betas are zero there"),
+        (
+            {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+            1.0,
+            "the DDIMScheduler begins at timestep 999",
+        ),
         ({"prediction_type": "sample"}, 1.0, "sample"),
         ({"clip_sample": True}, 1.0, "clip_sample"),
         ({"thresholding": True}, 1.0, "thresholding"),
@@ -143,6 +169,69 @@ def test_a_scheduler_without_a_log_prob_is_refused(changes: dict[str, Any], eta:
     DDIM(scheduler(), 20, 1.0)
     with pytest.raises(UserError, match=reason):
         DDIM(scheduler(**changes), 20, eta)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "reason"),
+    [
+        (
+            FlowMatchEulerDiscreteScheduler(),
+            "is a FlowMatchEulerDiscreteScheduler, and its noise schedule is not given",
+        ),
+        (EDMEulerScheduler(), "is a EDMEulerScheduler"),
+        (EDMDPMSolverMultistepScheduler(), "is a EDMDPMSolverMultistepScheduler"),
+        (UnCLIPScheduler(), "is a UnCLIPScheduler"),
+        (DPMSolverMultistepScheduler(use_flow_sigmas=True), "DPMSolverMultistepScheduler, and use_flow_sigmas is true"),
+        (CogVideoXDDIMScheduler(), "is a CogVideoXDDIMScheduler"),
+    ],
+)
+def test_a_scheduler_of_another_process_is_refused_by_its_name(theirs: Any, reason: str) -> None:
+    """DDIM made of its configuration would have the betas of nobody."""
+    with pytest.raises(UserError, match=reason):
+        DDIM(theirs, 20, 1.0)
+
+
+@pytest.mark.parametrize(
+    "kind", [DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler, LCMScheduler]
+)
+def test_samplers_of_the_same_process_give_the_same_steps(kind: Any) -> None:
+    changes = {"timestep_spacing": "leading"}
+    theirs = kind.from_config({**SD_V1, **changes})
+    assert torch.equal(DDIM(theirs, 20, 1.0).state_weight, DDIM(scheduler(**changes), 20, 1.0).state_weight)
+
+
+@pytest.mark.parametrize("eta", [0.99, 0.5])
+def test_the_first_step_from_nothing_but_noise_is_diffusers_step(eta: float) -> None:
+    """Zero terminal SNR: alpha is 0 at the first of trailing timesteps, and x0 is minus the velocity."""
+    theirs = scheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
+    ours = DDIM(theirs, 20, eta)
+    theirs.set_timesteps(20)
+    assert theirs.alphas_cumprod[theirs.timesteps[0]] == 0
+    for k, timestep in enumerate(theirs.timesteps):
+        latents, velocity, drawn = (draw(2, 4, 8, 8, seed=10 * k + i) for i in range(3))
+        expected = theirs.step(velocity, timestep, latents, eta=eta, variance_noise=drawn)
+        step = torch.full((2,), k)
+        gaussian = ours.transition(ours.noise(velocity, latents, step), latents, step)
+        found = gaussian.sample(drawn)
+        assert bool(gaussian.log_prob(found).isfinite().all())
+        # the second step has alpha near 1e-5 in it, and diffusers' coefficients are float32
+        torch.testing.assert_close(found, expected.prev_sample, rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_step_from_nothing_but_noise_at_eta_1() -> None:
+    """By hand: there diffusers takes the root of a rounding error below zero."""
+    theirs = scheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
+    ours, step = DDIM(theirs, 20, 1.0), torch.zeros(2, dtype=torch.long)
+    latents, velocity = (draw(2, 4, 8, 8, seed=i) for i in range(2))
+    found = ours.transition(ours.noise(velocity, latents, step), latents, step)
+    alpha = theirs.alphas_cumprod[949].double()
+    torch.testing.assert_close(found.mean, -alpha.sqrt().float() * velocity)
+    torch.testing.assert_close(found.std, (1 - alpha).sqrt().float().expand(2))
+
+
+def test_more_steps_than_the_offset_leaves() -> None:
+    with pytest.raises(UserError, match="begin at timestep 1000, and the DDIMScheduler has 1000, from 0 on"):
+        DDIM(scheduler(), 1000, 1.0)
 
 
 @pytest.mark.parametrize("num_steps", [0, 1001])

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
-from b2bench.ddim import stable_diffusion_schedule
+from b2bench.ddim import DDIM, stable_diffusion_schedule
 from b2bench.plugins.toy import ToyPolicy, toy_batch
 from b2bench.registry import Registry
 from b2bench.types import FinalPair, Finals, Transitions
@@ -255,3 +256,17 @@ def test_flow_dppo_masks_what_is_far_and_goes_further(nats: float) -> None:
     assert float(loss) == pytest.approx(total / len(rows), rel=1e-4)
     assert float(metrics["clipped"].sum()) == masked
     assert {1e-6: masked > 10, 0.05: masked > 0, 1e6: masked == 0}[nats]
+
+
+def test_noising_is_diffusers_own_at_zero_terminal_snr_too() -> None:
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False,
+    )  # fmt: skip
+    ddim = DDIM(scheduler, 5, eta=1.0)
+    draws = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(5, 4, 2, 2, generator=draws), torch.randn(5, 4, 2, 2, generator=draws)
+    found = ddim.add_noise(latents, noise, torch.arange(5))
+    torch.testing.assert_close(found, scheduler.add_noise(latents, noise, ddim.timesteps), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[0], noise[0])  # nothing is left of the image

@@ -16,9 +16,10 @@ from torch import Tensor
 from b2bench.backbones.architectures import LORA_TARGETS
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config.prompt_sets import PromptSet
 from b2bench.errors import UserError
 from b2bench.rollout import rollout, round_noise, sample
-from b2bench.training.setup import check_precision
+from b2bench.training.setup import check_precision, check_prompts
 from b2bench.types import Interval, micro_batches
 from b2bench.update import transitions
 
@@ -226,6 +227,20 @@ def test_embeddings_are_the_pipelines(make_policy: Any) -> None:
         policy.encode(["a cat " * 10])
 
 
+def test_a_token_without_an_embedding_is_found_before_it_is_looked_up(make_policy: Any) -> None:
+    """A tokenizer with words of a textual inversion, beside a text encoder that never learned them."""
+    policy = make_policy()
+    policy.pipeline.tokenizer.add_tokens(["<mine>"])
+    assert "has the token '<mine>'" in policy.unreadable(["a cat", "a <mine>"])["a <mine>"]
+    assert not policy.unreadable(PROMPTS)
+
+
+def test_prompts_that_came_from_no_file_are_found_by_their_number(make_policy: Any) -> None:
+    prompts = PromptSet("mine", "1", train=("a cat",), test=("a dog", "a cat " * 10))
+    with pytest.raises(UserError, match=r"prompts mine, number 2 of the test split: the prompt .* has 22 tokens"):
+        check_prompts(make_policy(), prompts)
+
+
 def test_images_are_in_range(make_policy: Any) -> None:
     policy = make_policy()
     images = policy.decode(10 * inputs(policy)[1])
@@ -278,6 +293,23 @@ def test_a_checkpoint_without_log_probs_is_refused(
     folder = edited(other_pipeline, tmp_path / "p", "scheduler/scheduler_config.json", **changes)
     with pytest.raises(UserError, match=reason):
         StableDiffusion(load_pipeline(find_backbone(folder)), num_steps=20, eta=1.0, guidance=5.0)
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0},
+        {"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5},
+    ],
+)
+def test_a_configuration_of_another_scheduler_than_the_index_names(
+    native: dict[str, Any], other_pipeline: Path, tmp_path: Path
+) -> None:
+    """diffusers would make the scheduler of the index of it, with betas that nobody chose."""
+    shutil.copytree(other_pipeline, tmp_path / "p")
+    (tmp_path / "p" / "scheduler" / "scheduler_config.json").write_text(json.dumps(native))
+    with pytest.raises(UserError, match=f"backbone p: the scheduler is a {native['_class_name']}"):
+        load_pipeline(find_backbone(str(tmp_path / "p")))
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(other_pipeline: Path, tmp_path: Path) -> None:
@@ -417,3 +449,17 @@ def test_checkpointing_is_refused_for_a_network_with_dropout(make_policy: Any) -
     policy.unet.down_blocks[0].resnets[0].dropout = torch.nn.Dropout(0.1)
     with pytest.raises(UserError, match="dropout"):
         policy.save_memory(checkpointing=True)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_a_file_lacks_are_not_drawn_at_random(part: str, other_pipeline: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "p"
+    shutil.copytree(other_pipeline, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    gone = sorted(weights)[len(weights) // 2]
+    save_file({name: weight for name, weight in weights.items() if name != gone}, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"{part} lack .*{gone.removeprefix('text_model.')}"):
+        load_pipeline(find_backbone(str(folder)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from b2bench.backbones.specs import find_backbone
 from b2bench.config.choices import DEFAULTS
 from b2bench.config.resolve import resolve, resolve_preset
 from b2bench.config.run import RunConfig
@@ -256,3 +257,17 @@ def test_bertscore_of_the_paper_counts_its_models() -> None:
         "DeBERTa xlarge": 4 * 757_804_032,
     }
     assert any("cache" in text for text in uncounted)
+
+
+def test_a_backbone_that_a_run_would_refuse_is_refused(other_pipeline: Path, tmp_path: Path) -> None:
+    """By the name of its scheduler's own class, and not by what DDIM would make of its configuration."""
+    import shutil
+
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    folder = tmp_path / "flow"
+    shutil.copytree(other_pipeline, folder)
+    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    config = replace(pocket(), backbone=find_backbone(str(folder)))
+    with pytest.raises(UserError, match="backbone flow: the scheduler is a FlowMatchEulerDiscreteScheduler"):
+        measure(config)
