@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Literal, TypeVar, dataclass_transform
 
 from b2bench.errors import UserError
+from b2bench.metrics import is_taken
 from b2bench.text import described, suggestion
 
 T = TypeVar("T")
@@ -31,6 +32,9 @@ _MARK = "__b2bench_kind__"
 _PLUGIN = "b2bench_plugin_"  # begins the module name of a --plugin file
 # The four wrappers are one module: they are a 2x2 factorial, not four ideas. Two controls are made of the same parts.
 _WRAPPERS = ("vanilla", "bpt", "bs", "b2", "spread", "random2")
+
+NO_ALGORITHMS = ("external", "baseline")
+"""Taken: rows of table ``runs`` that no training made go by these."""
 
 
 def _mark(cls: type[T], kind: Kind) -> type[T]:
@@ -109,6 +113,20 @@ def check_methods(cls: type) -> None:
     missing = [name for name in NEEDED[kind] if not any(name in vars(base) for base in cls.__mro__)]
     if missing:
         raise UserError(f"{kind} {key_of(cls)} has no method {', '.join(missing)}; try b2bench check")
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that means something else in the store.
+
+    Raises:
+        UserError: what it means.
+    """
+    if kind == "algorithm" and name in NO_ALGORITHMS:
+        raise UserError(
+            f"{name} is a name that b2bench keeps for rows without training; try another name for your algorithm"
+        )
+    if kind == "reward" and is_taken(name):
+        raise UserError(f"{name} is the name of a metric of every evaluation; try another name for your reward")
 
 
 def kind_of(cls: type) -> Kind:

@@ -13,11 +13,11 @@ from b2bench.config.given import check_text
 from b2bench.config.presets import deviations, load_preset
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, source_name
-from b2bench.config.settings import NO_ALGORITHMS, PROFILE_SETTINGS, Settings
+from b2bench.config.settings import PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
 from b2bench.hyperparameters import Hyperparameter, build, declared, hyperparameters
-from b2bench.metrics import SUCCESS, is_taken
-from b2bench.registry import KINDS, Kind, check_methods, load_registries
+from b2bench.metrics import SUCCESS
+from b2bench.registry import KINDS, Kind, check_methods, check_name, load_registries
 from b2bench.text import described, suggestion
 from b2bench.version import benchmark_version
 
@@ -129,12 +129,8 @@ def _check_budget(queries: int, seed: int, samples: int) -> None:
 
 def _check_names(algorithm: str, reward: str, spec: Backbone) -> None:
     """Refuse names that mean something else in the store, and a reward that cannot read what the backbone draws."""
-    if algorithm in NO_ALGORITHMS:
-        raise UserError(
-            f"{algorithm} is a name that b2bench keeps for rows without training; try another name for your algorithm"
-        )
-    if is_taken(reward):
-        raise UserError(f"{reward} is the name of a metric of every evaluation; try another name for your reward")
+    check_name("algorithm", algorithm)
+    check_name("reward", reward)
     if reward == SUCCESS and not spec.is_pocket:
         raise UserError(f"reward success reads pocket scenes only, and the backbone is {spec.name}; try clipscore")
 

@@ -1,4 +1,4 @@
-"""The settings of the harness, and the names that are taken."""
+"""The settings of the harness, and which of them count where."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ PROFILE_SETTINGS = (
     "attention",
 )
 """Settings that matter where nothing is trained: to ``b2bench profile``."""
-
-# Taken: rows of table ``runs`` that no training made go by these.
-NO_ALGORITHMS = ("external", "baseline")
 
 
 @dataclass(kw_only=True)

@@ -333,6 +333,15 @@ def test_rewards(body: str, checks: list[str], message: str, tmp_path: Path) -> 
         assert message in reason or name != next(iter(found))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "method"), [("reward", "Style_Flat", "__call__"), ("algorithm", "Baseline", "loss")]
+)
+def test_a_name_that_no_run_could_have_is_found(kind: str, name: str, method: str, tmp_path: Path) -> None:
+    body = f"class {name}:\n    def {method}(self, a, b):\n        raise ValueError\n"
+    source = f"from b2bench import {kind}\n\n@{kind}\n{body}"
+    assert "another name for your" in failures(check_source(tmp_path, source))["its name is free"]
+
+
 def test_a_random_reward_is_caught(tmp_path: Path) -> None:
     found = failures(check_source(tmp_path, REWARD.format(body="return mean + torch.rand(len(mean))")))
     assert "draws no random numbers" in found["scores are deterministic"]
