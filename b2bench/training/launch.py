@@ -10,17 +10,18 @@ import sys
 import time
 from collections.abc import Sequence
 
+from b2bench.environment import place, threads
 from b2bench.errors import UserError
 
 
 def is_one_of_several() -> bool:
     """Whether this process was started as one of several of a run, by us, ``accelerate launch`` or ``torchrun``."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return place()[1] > 1
 
 
 def is_first() -> bool:
     """Whether it is the one that writes."""
-    return not is_one_of_several() or int(os.environ.get("RANK", "0")) == 0
+    return place()[0] == 0
 
 
 def has_gpus(processes: int) -> bool:
@@ -50,7 +51,7 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     if cpu:
-        cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+        cores = threads() or os.cpu_count() or 1
         shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(max(1, cores // processes))}
     started = [
         subprocess.Popen(
