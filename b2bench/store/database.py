@@ -38,6 +38,9 @@ SILENT = 5.0
 """Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
 POLL = 0.005
 """Seconds between two looks whether it is one's turn."""
+MISREAD = ("?",) if os.sep == "\\" else ("?", "\\")
+"""What DuckDB 2.0 does not take for a part of a name: the log of ``a?b`` would be ``a.wal?b``, and for ``a\\b`` it
+opens ``a/b``"""
 log = logging.getLogger(__name__)
 log.setLevel(logging.WARNING)  # whatever the root logger's, which b2bench.quiet raises for the sake of the libraries
 T = TypeVar("T")
@@ -68,6 +71,8 @@ def _create(path: Path) -> None:
                     os.rename(draft, path)
     except OSError as error:
         raise UserError(f"database {path} cannot be created: {error.strerror}; try another --db") from None
+    except duckdb.Error as error:
+        raise UserError(f"database {path} cannot be created: {_first_line(error)}; try another --db") from None
 
 
 def _holder(error: duckdb.Error) -> str | None:
@@ -97,6 +102,12 @@ class Database:
             str(path).encode()
         except UnicodeEncodeError:  # DuckDB takes UTF-8 alone
             raise UserError(f"database {str(path)!r}: its name is not UTF-8 text; try another --db") from None
+        for character in MISREAD:
+            if character in os.path.abspath(path):
+                raise UserError(
+                    f"database {os.path.abspath(path)}: DuckDB cannot use a path with {character} in it, and would put "
+                    "its files elsewhere; try another --db"
+                )
         self.patience = patience
         self._released = -math.inf  # when this process had its last turn
 

@@ -476,6 +476,20 @@ def test_a_name_that_is_no_text() -> None:
         Store("caf\udce9.duckdb")
 
 
+@pytest.mark.parametrize("name", ["a?b.duckdb", "d?r/b.duckdb", "a\\b.duckdb"])
+def test_a_name_that_duckdb_misreads(name: str, tmp_path: Path) -> None:
+    """DuckDB 2.0 writes the log of a?b to a.wal?b, and of a\\b opens a/b, which may be another store."""
+    with pytest.raises(UserError, match="DuckDB cannot use a path with"):
+        Store(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a,b.duckdb", "a b#c%20.duckdb", "a:b", "[1]*.csv", "it's"])
+def test_other_names_are_as_good_as_any(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / name)
+    store.record_refusals([])
+    assert store.runs() == []
+
+
 def test_no_permission(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database.os, "access", lambda *_: False)
     with pytest.raises(UserError, match="no permission"):
