@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,11 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
             make_folder(out, run_id)
             write_config(config, folder)
             stack.enter_context(_only_process(folder, run_id))
-            store.start_run(run_row(config, run_id, name, trainer.policy, engine.world))
+            try:
+                store.start_run(run_row(config, run_id, name, trainer.policy, engine.world))
+            except UserError:  # nothing is stored of it, and nothing stays of it
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
         engine.alone(enter)
         return _run(trainer)
@@ -82,8 +87,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         store.check()
         row = store.find_run(text)
         run_id = row["run_id"]
-        if row["status"] == "done":
-            raise UserError(f"run {run_id} is finished; try b2bench show {run_id}")
+        _refuse_done(row)
         if row["benchmark_version"] != benchmark_version():
             raise UserError(
                 f"run {run_id} is of benchmark version {row['benchmark_version']}, this is b2bench "
@@ -100,10 +104,16 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         raise UserError(f"run {run_id} has no folder {folder}; try --out with the folder that holds it")
     with contextlib.ExitStack() as stack:
         engine.alone(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
+        engine.alone(lambda: _refuse_done(store.find_run(run_id)))  # the process that had it may have ended it
         trainer = Trainer(config, run_id, store, folder, listener, engine)
         trainer.resume()
         engine.alone(lambda: store.restart_run(run_id))
         return _run(trainer)
+
+
+def _refuse_done(row: Mapping[str, Any]) -> None:
+    if row["status"] == "done":
+        raise UserError(f"run {row['run_id']} is finished; try b2bench show {row['run_id']}")
 
 
 @contextlib.contextmanager

@@ -476,6 +476,14 @@ def test_a_name_that_is_no_text() -> None:
         Store("caf\udce9.duckdb")
 
 
+def test_a_name_is_given_once(store: Store) -> None:
+    """Of two processes that both found it free, the second finds it taken when it writes."""
+    store.start_run(run_row("a1", name="weekend"))
+    with pytest.raises(UserError, match="a run named 'weekend' was started meanwhile, a1; try the same command again"):
+        store.start_run(run_row("a2", name="weekend"))
+    assert [row["run_id"] for row in store.runs()] == ["a1"]
+
+
 @pytest.mark.parametrize("name", ["a?b.duckdb", "d?r/b.duckdb", "a\\b.duckdb"])
 def test_a_name_that_duckdb_misreads(name: str, tmp_path: Path) -> None:
     """DuckDB 2.0 writes the log of a?b to a.wal?b, and of a\\b opens a/b, which may be another store."""

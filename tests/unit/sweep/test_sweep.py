@@ -257,6 +257,25 @@ def test_a_run_that_another_process_has_open_keeps_no_other_waiting(make: Callab
     assert states(sweep) == ["done"] * 3
 
 
+def test_a_run_that_another_sweep_is_about_to_start_is_waited_for(make: Callable[..., Sweep], tmp_path: Path) -> None:
+    """Two sweeps of one plan, started at once: the store knows of no run yet when both look."""
+    (tmp_path / "runs" / "sweep").mkdir(parents=True)
+    first, second = make([0]), make([0])
+    key, seed = first.jobs[0].key
+    with FileLock(tmp_path / "runs" / "sweep" / f"{key}-s{seed}.lock"):
+        thread = threading.Thread(target=second.run)
+        thread.start()
+        deadline = time.monotonic() + 60
+        while states(second) != ["elsewhere"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    thread.join()
+    first.run()
+    assert states(second) == ["done"]
+    assert states(first) == ["already done"]
+    assert len(calls(tmp_path)) == 1
+
+
 def test_a_sweep_whose_store_breaks_ends_with_the_reason(
     make: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
