@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from b2bench.cli.interrupts import INTERRUPTS
 from b2bench.cli.options import DEFAULT_DB, AsJson, Db, Plugin
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, resolved, uncontrolled
@@ -82,7 +82,7 @@ def sweep(
             with SweepView(console, found):
                 found.run()
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            INTERRUPTS.ignore()
             again = f"every finished {kept} is in {db}. The same command goes on"
             console.print(f"interrupted ({counted(found.progress)}); {again}", soft_wrap=True)
             raise typer.Exit(1) from None

@@ -92,7 +92,7 @@ class Sweep:
         with self._guard:
             for child in self._children:
                 with suppress(ProcessLookupError):
-                    child.send_signal(signal.SIGINT)
+                    child.send_signal(signal.SIGTERM)  # SIGINT is ignored in a script's background
 
     # -- one job -----------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Sweep:
             with self._guard:
                 self._children.add(child)
                 if self._stop.is_set():
-                    child.send_signal(signal.SIGINT)
+                    child.send_signal(signal.SIGTERM)
             code = child.wait()
             with self._guard:
                 self._children.discard(child)

@@ -71,8 +71,10 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
 
-        engine.alone(enter)
-        return _run(trainer)
+        listener.begins(run_id)
+        with _found_in_store(trainer):
+            engine.alone(enter)
+            return trainer.run()
 
 
 def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
@@ -106,9 +108,11 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         engine.alone(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
         engine.alone(lambda: _refuse_done(store.find_run(run_id)))  # the process that had it may have ended it
         trainer = Trainer(config, run_id, store, folder, listener, engine)
-        trainer.resume()
-        engine.alone(lambda: store.restart_run(run_id))
-        return _run(trainer)
+        listener.begins(run_id)
+        with _found_in_store(trainer):
+            trainer.resume()
+            engine.alone(lambda: store.restart_run(run_id))
+            return trainer.run()
 
 
 def _refuse_done(row: Mapping[str, Any]) -> None:
@@ -134,9 +138,21 @@ def _only_process(folder: Path, run_id: str) -> Iterator[None]:
         lock.release()
 
 
-def _run(trainer: Trainer) -> Summary:
-    """Run; an interrupt carries the run's id, which whoever wants to resume must know."""
+@contextlib.contextmanager
+def _found_in_store(trainer: Trainer) -> Iterator[None]:
+    """Let an interrupt carry the run's id, which whoever wants to resume must know, if the store has the run.
+
+    If it came before that, nothing stays of the run; and a run that it left as running is interrupted.
+    """
+    store, run_id = trainer.store, trainer.run_id
     try:
-        return trainer.run()
+        yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(trainer.run_id) from None
+        if trainer.engine.first:
+            rows = store.runs(run_id=run_id) if store.path.exists() else []
+            if not rows:
+                shutil.rmtree(trainer.folder, ignore_errors=True)
+                raise
+            if rows[0]["status"] == "running":
+                store.finish_run(run_id, "interrupted", "interrupted by the user")
+        raise KeyboardInterrupt(run_id) from None
