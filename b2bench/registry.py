@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Literal, TypeVar, dataclass_transform
 
 from b2bench.errors import UserError
+from b2bench.guard import guarded
 from b2bench.metrics import is_taken
 from b2bench.text import described, suggestion
 
@@ -149,7 +150,8 @@ def import_plugin(path: Path) -> list[type]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and get_type_hints look the module up there
     try:
-        spec.loader.exec_module(module)
+        with guarded():
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(
             f"plugin {path}, line {error.lineno or '?'}: {error.msg}. Try correcting it, and run again."
@@ -174,7 +176,8 @@ def _load_entry_point(entry: EntryPoint, kind: Kind) -> type:
         UserError: it does not import, or is none of this kind.
     """
     try:
-        cls = entry.load()
+        with guarded():
+            cls = entry.load()
     except (Exception, SystemExit) as error:
         reason = f"does not import: {type(error).__name__}: {error}"
     else:

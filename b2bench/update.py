@@ -13,6 +13,7 @@ from torch import Tensor
 from b2bench.advantage import best_and_worst
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
+from b2bench.guard import guarded
 from b2bench.protocols import Algorithm, Batch, Policy
 from b2bench.types import Pair, Trajectories, Transitions, micro_batches
 
@@ -173,7 +174,8 @@ def update(
             if second is not None:
                 losers = transitions(trajectories, second[mine[part]], where[part], parameters[0].device)
                 batch = Pair(winners, losers)
-            loss, metrics = algorithm.loss(policy, batch)
+            with guarded():
+                loss, metrics = algorithm.loss(policy, batch)
             value = float(loss.detach())
             broken = broken if math.isfinite(value) else value
             engine.backward(loss * (len(batch) / len(rows)))

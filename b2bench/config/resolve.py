@@ -15,6 +15,7 @@ from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, source_name
 from b2bench.config.settings import PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
+from b2bench.guard import guarded
 from b2bench.hyperparameters import Hyperparameter, build, declared, hyperparameters
 from b2bench.metrics import SUCCESS
 from b2bench.registry import KINDS, Kind, check_methods, check_name, load_registries
@@ -145,7 +146,8 @@ def _refusal(name: str, part: Any, other: Any) -> str | None:
     if refuses is None:
         return None
     try:
-        reason = refuses(other)
+        with guarded():
+            reason = refuses(other)
     except Exception as error:  # a plugin may raise anything
         raise UserError(f"{name}.refuses({type(other).__name__}) raised {described(error)}") from None
     if reason is not None and not isinstance(reason, str):

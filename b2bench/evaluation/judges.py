@@ -13,6 +13,7 @@ from b2bench.errors import RunFailed
 from b2bench.evaluation.inception import Extractor
 from b2bench.evaluation.scorers import ClipScorer
 from b2bench.evaluation.statistics import entropy, inception_score, pairwise_distance
+from b2bench.guard import guarded
 from b2bench.metrics import (
     CLIPSCORE,
     DISTANCE,
@@ -47,6 +48,17 @@ def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
     return scores
 
 
+def scored(reward: Reward, images: Tensor, prompts: Sequence[str], name: str) -> Tensor:
+    """Ask a reward, guarded: float32 [N] on the CPU. It gets copies, because others look at the images, too.
+
+    Raises:
+        RunFailed: it answers with something else than N finite numbers.
+    """
+    with guarded():
+        found = reward(images.clone(), list(prompts))
+    return checked_scores(found, len(images), name)
+
+
 class Judges:
     """The metrics of one backbone. ``reward`` is the trained score; the others never reach the loss.
 
@@ -74,6 +86,14 @@ class Judges:
             self.heldout = ClipScorer("pocket-heldout", device)
             self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
 
+    def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Ask the reward alone: float32 [N], on the CPU.
+
+        Raises:
+            RunFailed: the reward answers with something else than N finite numbers.
+        """
+        return scored(self.reward, images, prompts, self.reward_name)
+
     def look(self, images: Tensor, prompts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Judge every image once: its scores by metric, each float32 [N], and what :meth:`statistics` needs of it.
 
@@ -82,7 +102,7 @@ class Judges:
         Raises:
             RunFailed: the reward answers with something else than N finite numbers.
         """
-        scores = {self.reward_name: checked_scores(self.reward(images, prompts), len(images), self.reward_name)}
+        scores = {self.reward_name: self.scores(images, prompts)}
         with torch.no_grad():
             features = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
             if self.pocket:

@@ -29,7 +29,6 @@ from b2bench.config.resolve import check_untrained_values
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Draw, eval_noise, measure
-from b2bench.evaluation.judges import checked_scores
 from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
 from b2bench.rollout import Noise, sample
@@ -286,7 +285,7 @@ class _Bench:
                 return sample(policy, names, noise, config.settings.micro_batch)
 
             def score(images: Tensor) -> Tensor:
-                return checked_scores(self.judges.reward(images, names), len(names), config.reward_name)
+                return self.judges.scores(images, names)
 
             return best_of(candidates, score, counts)
 

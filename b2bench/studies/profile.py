@@ -21,7 +21,7 @@ from torch import Tensor
 from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import PROFILE_SETTINGS
-from b2bench.evaluation.judges import checked_scores
+from b2bench.evaluation.judges import scored
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.pocket.paths import POCKET_WEIGHTS
@@ -110,7 +110,7 @@ def sample_leaves(
             noise=branch_noise(policy, seed, part.start, leaves, tau),
             micro_batch=micro_batch,
         )
-        rewards.append(checked_scores(reward(found.images, found.prompts), len(found), reward_name))
+        rewards.append(scored(reward, found.images, found.prompts, reward_name))
         if styles is not None:
             classes.append(styles(found.images).cpu())
         progress(len(found))

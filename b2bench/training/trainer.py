@@ -30,7 +30,6 @@ from b2bench.engine import Engine
 from b2bench.errors import NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
-from b2bench.evaluation.judges import checked_scores
 from b2bench.files import replaced
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
@@ -296,11 +295,11 @@ class Trainer:
 
     def _measured(self, trajectories: Trajectories) -> Tensor:
         """Score all rollouts, [N]: each process asks its own reward for its own rollouts."""
-        config, n = self.config, len(trajectories.images)
+        n = len(trajectories.images)
         prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
         error, scores = None, torch.zeros(n)
         try:
-            scores = checked_scores(self.judges.reward(trajectories.images, prompts), n, config.reward_name)
+            scores = self.judges.scores(trajectories.images, prompts)
         except Exception as met:
             error = met
         self.engine.agreed(error)

@@ -369,6 +369,54 @@ def test_a_terminal_in_ascii_gets_a_report_all_the_same(tmp_path: Path) -> None:
         assert b"?" in done.stdout
 
 
+RUDE = """
+import os, random, sys, torch
+import numpy as np
+from b2bench import reward
+
+torch.set_grad_enabled(False)
+print("imported")
+
+@reward
+class {name}:
+    \"\"\"Mean brightness.\"\"\"
+
+    def prepare(self, device):
+        {rude}
+
+    def __call__(self, images, prompts):
+        found = images.flatten(1).mean(1)
+        {rude}
+        return found
+"""
+ALL = (
+    "torch.set_grad_enabled(False); torch.set_default_dtype(torch.float64); torch.manual_seed(0); np.random.seed(0); "
+    "random.seed(0); os.chdir('/'); print('scored'); os.system('echo scored'); 'images' in dir() and images.zero_()"
+)
+
+
+def test_a_plugins_side_effects_change_no_number(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for name, rude in (("Clean", "pass"), ("Rude", ALL)):
+        Path(f"{name}.py").write_text(RUDE.format(name=name, rude=rude))
+        choice = ("--reward", name.lower(), "--plugin", f"{name}.py")
+        values = ("draws=4", "samples=2", "steps=2", "eval_images=2", "eval_train_images=0")
+        settings = [part for value in values for part in ("--set", value)]
+        ended = b2bench("run", "--algo", "ddpo", "--queries", "8", *choice, *settings, "--json")
+        assert ended.code == 0, ended.stderr
+        summary = json.loads(ended.stdout)
+        store = Store(tmp_path / "b2bench.duckdb")
+        evals = [(row["metric"].replace("rude", "clean"), row["value"]) for row in store.evals([summary["run_id"]])]
+        queries = "SELECT prompt, reward, advantage FROM queries WHERE run_id = ? ORDER BY query_index"
+        pictures = [file.read_bytes() for file in sorted(Path("runs", summary["run_id"], "samples").iterdir())]
+        weights = Path(summary["weights"]).read_bytes()
+        found.append((sorted(map(repr, evals)), repr(store.sql(queries, [summary["run_id"]])), pictures, weights))
+    assert found[0] == found[1]
+
+
 # -- what is instant -------------------------------------------------------------------------------
 
 
