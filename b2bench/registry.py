@@ -24,6 +24,7 @@ from typing import Literal, TypeVar, dataclass_transform
 from b2bench.errors import UserError
 from b2bench.guard import guarded
 from b2bench.metrics import is_taken
+from b2bench.plugin_files import importable
 from b2bench.text import described, suggestion
 
 T = TypeVar("T")
@@ -136,21 +137,22 @@ def kind_of(cls: type) -> Kind:
 
 
 def import_plugin(path: Path) -> list[type]:
-    """Return every marked class of a Python file.
+    """Return every marked class of a Python file, which may import files and packages that lie beside it.
 
     Raises:
         UserError: no such file, it does not import (with the line), or it marks no class.
     """
     if not path.is_file():
         raise UserError(f"plugin {path} is not a file; try the path of a .py file (b2bench new makes one)")
-    name = f"{_PLUGIN}{path.stem}_{abs(hash(str(path.resolve()))):x}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    name = f"{_PLUGIN}{path.stem.replace('.', '_')}_{abs(hash(str(path.resolve()))):x}"
+    # as a package whose parts lie beside it, so that it may import them relative to itself
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent.resolve())])
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path} is not a Python file; try a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and get_type_hints look the module up there
     try:
-        with guarded():
+        with guarded(), importable(path):
             spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(
