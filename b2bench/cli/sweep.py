@@ -51,6 +51,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Run every combination of choices. Finished runs are skipped, and interrupted ones are resumed."""
+    from b2bench.store.database import FOR_HOURS
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
     from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
@@ -79,7 +80,7 @@ def sweep(
             cluster, kept = stack.enter_context(closing(RayCluster(ray, cpus_per_run, gpus_per_run))), "run"
             found = RaySweep(planned, store, out, at_once=jobs or 0, threads=cpus_per_run, cluster=cluster)
         try:
-            with SweepView(console, found):
+            with SweepView(console, found), store.waiting(FOR_HOURS):
                 found.run()
         except KeyboardInterrupt:
             INTERRUPTS.ignore()

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import duckdb
 from filelock import FileLock, Timeout
 
-from b2bench.errors import NoRoom, UserError
+from b2bench.errors import Busy, NoRoom, UserError
 from b2bench.store.rows import DamagedRow, Row, fetched
 from b2bench.store.schema import MIGRATIONS, SCHEMA_VERSION, TABLES, column_shape, create_table
 
@@ -34,6 +34,12 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "threads": "1",  # the other cores are the training's
 }
+PATIENCE = 60.0
+"""Seconds that a call waits for its turn, if nobody says otherwise"""
+FOR_HOURS = 5 * 3600.0
+"""As long as whatever has worked for hours waits to store it; processes of a run wait for each other a little longer"""
+SHORT = 10.0
+"""As long as somebody waits who is about to end"""
 SILENT = 5.0
 """Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
 POLL = 0.005
@@ -44,6 +50,11 @@ opens ``a/b``"""
 log = logging.getLogger(__name__)
 log.setLevel(logging.WARNING)  # whatever the root logger's, which b2bench.quiet raises for the sake of the libraries
 T = TypeVar("T")
+
+
+def duration(seconds: float) -> str:
+    """``0.3 s``, or ``6 h``."""
+    return f"{seconds:g} s" if seconds < 3600 else f"{seconds / 3600:g} h"
 
 
 class _NoStore(UserError):
@@ -96,7 +107,7 @@ class Database:
     Every method raises :class:`UserError` for a file that it cannot use, and never changes such a file.
     """
 
-    def __init__(self, path: str | Path, patience: float = 60.0) -> None:
+    def __init__(self, path: str | Path, patience: float = PATIENCE) -> None:
         self.path = Path(path)
         try:
             str(path).encode()
@@ -174,6 +185,20 @@ class Database:
                 self._lock_path.unlink(missing_ok=True)
             raise
 
+    @contextmanager
+    def waiting(self, seconds: float) -> Iterator[None]:
+        """Until it is left, calls wait for at least so many seconds, or for what was asked for if that is not usual."""
+        usual = self.patience
+        self.patience = seconds if usual == PATIENCE else usual
+        try:
+            yield
+        finally:
+            self.patience = usual
+
+    @property
+    def _at_most(self) -> str:
+        return f"at most {duration(self.patience)}"
+
     @property
     def _lock_path(self) -> Path:
         return self.path.with_name(f"{self.path.name}.lock")
@@ -200,18 +225,7 @@ class Database:
             # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
             there = self.path.is_file()
             lock = FileLock(path, mode=self.path.stat().st_mode & 0o777) if there else FileLock(path)
-            try:
-                lock.acquire(min(SILENT, self.patience), poll_interval=POLL)
-            except Timeout:
-                if self.patience <= SILENT:
-                    raise
-                log.warning("waiting for database %s, which others use (at most %g s)", self.path, self.patience)
-                lock.acquire(self.patience - SILENT, poll_interval=POLL)
-        except Timeout:
-            raise UserError(
-                f"database {self.path} has been in use by other b2bench processes for {self.patience:g} s; try later, "
-                "or with another --db (b2bench merge joins the two later)"
-            ) from None
+            self._acquire(lock)
         except OSError as error:
             if os.access(self.path.parent, os.W_OK):
                 raise UserError(f"database {self.path}: its lock {path} cannot be used: {error.strerror}") from None
@@ -222,6 +236,22 @@ class Database:
         finally:
             lock.release()
             self._released = time.monotonic()
+
+    def _acquire(self, lock: FileLock) -> None:
+        """Wait for one's turn. ``patience`` may become less meanwhile, because somebody wants to end."""
+        started, said = time.monotonic(), self.patience <= SILENT
+        while True:
+            left = started + self.patience - time.monotonic()
+            try:
+                lock.acquire(max(0.0, min(SILENT, left)), poll_interval=POLL)
+                return
+            except Timeout:
+                if time.monotonic() >= started + self.patience:
+                    reason = f"database {self.path} has been in use by other b2bench processes for "
+                    raise Busy(reason + duration(self.patience)) from None
+                if not said:
+                    said = True
+                    log.warning("waiting for database %s, which others use (%s)", self.path, self._at_most)
 
     def _alone(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         con = self._connect(read_only)
@@ -296,11 +326,10 @@ class Database:
                     raise UserError(self._unusable(error)) from None
                 if not said and time.monotonic() > started + SILENT:
                     said = True
-                    log.warning("waiting for database %s: %s has it (at most %g s)", self.path, holder, self.patience)
+                    log.warning("waiting for database %s: %s has it (%s)", self.path, holder, self._at_most)
                 if time.monotonic() > started + self.patience:
-                    raise UserError(
-                        f"database {self.path} has been locked for {self.patience:g} s by {holder}; "
-                        "try closing it there, or another --db (b2bench merge joins the two later)"
+                    raise Busy(
+                        f"database {self.path} has been locked for {duration(self.patience)} by {holder}"
                     ) from None
             # jitter, or processes that met once would keep meeting
             time.sleep(pause * random.uniform(0.5, 1.5))

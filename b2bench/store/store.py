@@ -56,18 +56,18 @@ class Store(Database):
 
     # -- what a run writes -------------------------------------------------------------------------
 
-    def start_run(self, run: Mapping[str, Any]) -> None:
+    def start_run(self, run: Mapping[str, Any], *, unique: bool = False) -> None:
         """Insert a row into ``runs`` with status running; the clock columns are filled in here.
 
         Raises:
-            UserError: a run has this name, also one that another process started since somebody looked.
+            UserError: ``unique``, and a run has this name: another process may have started it since somebody looked.
         """
         now = utc_now()
         row = {**run, "started": now, "heartbeat": now, "status": "running"}
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
             name = run.get("name")
-            if name is not None and (same := select_rows(con, "runs", {"name": name})):
+            if unique and (same := select_rows(con, "runs", {"name": name})):
                 raise UserError(
                     f"a run named {name!r} was started meanwhile, {same[-1]['run_id']}; try the same command again, "
                     "which goes on from it when it has ended, or another name"

@@ -33,6 +33,7 @@ from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
 from b2bench.rollout import Noise, sample
 from b2bench.seeding import derive, normal
+from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
 from b2bench.text import suggestion
 from b2bench.training.provenance import run_row
@@ -323,5 +324,6 @@ class _Bench:
             "config_hash": cell_hash(content),
             "started": started,
         }
-        new = self.store.record_baseline(entry, evals, result.image_rows(0, config.reward_name))
+        with self.store.waiting(FOR_HOURS):
+            new = self.store.record_baseline(entry, evals, result.image_rows(0, config.reward_name))
         self.done(Result(row.name, run_id, new))

@@ -28,6 +28,7 @@ from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal
+from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
 from b2bench.studies.lora import lora_identity
 from b2bench.training.provenance import commit, versions
@@ -203,6 +204,7 @@ def profile(
             | {"resamples": RESAMPLES, "confidence": CONFIDENCE, "versions": versions(), "commit": commit()},
             "queries": result.queries,
         }
-        store.record_profile([shared | row for row in profile_rows(result)])
+        with store.waiting(FOR_HOURS):
+            store.record_profile([shared | row for row in profile_rows(result)])
         done.append((profile_id, result))
     return done

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
+from b2bench.store.database import SHORT
 from b2bench.store.store import Store
 from b2bench.sweep.plan import Job
 from b2bench.version import benchmark_version
@@ -89,6 +90,7 @@ class Sweep:
     def stop(self) -> None:
         """Interrupt every run and start no other."""
         self._stop.set()
+        self.store.patience = min(self.store.patience, SHORT)
         with self._guard:
             for child in self._children:
                 with suppress(ProcessLookupError):

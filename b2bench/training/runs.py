@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 from b2bench.config.resolve import from_dict
 from b2bench.config.run import RunConfig
 from b2bench.engine import Engine
-from b2bench.errors import UserError
+from b2bench.errors import Busy, UserError
+from b2bench.store.database import SHORT
 from b2bench.store.store import Store
 from b2bench.training.listener import Listener
 from b2bench.training.provenance import run_row
@@ -66,7 +67,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
             write_config(config, folder)
             stack.enter_context(_only_process(folder, run_id))
             try:
-                store.start_run(run_row(config, run_id, name, trainer.policy, engine.world))
+                store.start_run(run_row(config, run_id, name, trainer.policy, engine.world), unique=True)
             except UserError:  # nothing is stored of it, and nothing stays of it
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -149,10 +150,12 @@ def _found_in_store(trainer: Trainer) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if trainer.engine.first:
-            rows = store.runs(run_id=run_id) if store.path.exists() else []
-            if not rows:
-                shutil.rmtree(trainer.folder, ignore_errors=True)
-                raise
-            if rows[0]["status"] == "running":
-                store.finish_run(run_id, "interrupted", "interrupted by the user")
+            store.patience = min(store.patience, SHORT)
+            with contextlib.suppress(Busy):  # then it is found stale
+                rows = store.runs(run_id=run_id) if store.path.exists() else []
+                if not rows:
+                    shutil.rmtree(trainer.folder, ignore_errors=True)
+                    raise
+                if rows[0]["status"] == "running":
+                    store.finish_run(run_id, "interrupted", "interrupted by the user")
         raise KeyboardInterrupt(run_id) from None

@@ -27,12 +27,13 @@ from torch import Tensor
 from b2bench.advantage import PromptAdvantage
 from b2bench.config.run import RunConfig, check_shares
 from b2bench.engine import Engine
-from b2bench.errors import NoRoom, RunFailed, UserError
+from b2bench.errors import Busy, NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
 from b2bench.files import replaced
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
+from b2bench.store.database import FOR_HOURS, SHORT
 from b2bench.store.store import Store
 from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
@@ -113,6 +114,10 @@ class Trainer:
             RunFailed: the run cannot go on; status and reason are in the store.
             KeyboardInterrupt: it was interrupted; the store says so, and the last checkpoint is whole.
         """
+        with self.store.waiting(FOR_HOURS):
+            return self._run()
+
+    def _run(self) -> Summary:
         started = time.monotonic()
         first = self.queries
         try:
@@ -128,16 +133,17 @@ class Trainer:
                 self._round()
             self._save_weights()
         except KeyboardInterrupt:
-            self._finish("interrupted", "interrupted by the user")
+            self._leave("interrupted by the user")
             raise
+        except Busy as error:
+            self._leave(error.reason)
+            raise RunFailed(f"round {self.round}: {error.reason}; {self._again('closing it there')}") from error
         except (NoRoom, OSError) as error:
             if isinstance(error, OSError) and error.errno not in DISK_ERRORS:
                 self._fail(error)
             reason = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            with contextlib.suppress(UserError):  # the store may be on the same disk; it is found stale later
-                self._finish("interrupted", reason)
-            again = f"try making room, then --resume {self.run_id}, which continues from the last whole round"
-            raise RunFailed(f"round {self.round}: {reason}; {again}") from error
+            self._leave(reason)
+            raise RunFailed(f"round {self.round}: {reason}; {self._again('making room')}") from error
         except (RunFailed, UserError) as error:
             self._finish("failed", str(error))
             raise RunFailed(f"round {self.round}: {error}") from error
@@ -162,6 +168,15 @@ class Trainer:
     def _finish(self, status: str, reason: str | None = None) -> None:
         if self.engine.first:
             self.store.finish_run(self.run_id, status, reason)
+
+    def _leave(self, reason: str) -> None:
+        """Say in the store that the run was interrupted, if the store can be had at once; else it is found stale."""
+        self.store.patience = min(self.store.patience, SHORT)
+        with contextlib.suppress(UserError):
+            self._finish("interrupted", reason)
+
+    def _again(self, advice: str) -> str:
+        return f"try {advice}, then --resume {self.run_id}, which continues from the last whole round"
 
     def resume(self) -> None:
         """Take up the last checkpoint, and undo what the store holds beyond it.

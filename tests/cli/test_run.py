@@ -26,6 +26,7 @@ from store_rows import run_row
 
 from b2bench import both_versions
 from b2bench.config.settings import Settings
+from b2bench.errors import Busy
 from b2bench.store.store import Store
 from b2bench.terminal.progress import RunProgress
 
@@ -494,6 +495,35 @@ def test_a_full_disk_stops_a_run_that_can_go_on(
         " ".join(stopped.stderr.split())
     )
     assert (run["status"], "No space left" in run["error"]) == ("interrupted", True)
+    resumed = b2bench("run", "--resume", run["run_id"])
+    assert resumed.code == 0, resumed.stderr
+    check_whole(store, run["run_id"])
+
+
+def test_a_store_that_another_keeps_for_hours_stops_a_run_that_can_go_on(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = []
+
+    def kept(store: Store, run_id: str, row: dict[str, Any], queries: list[dict[str, Any]]) -> None:
+        patience.append(store.patience)
+        if row["round"] == 1:
+            raise Busy(f"database {store.path} has been locked for 5 h by process 7 (duckdb)")
+        record(store, run_id, row, queries)
+
+    record = Store.record_round
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "record_round", kept)
+        stopped = b2bench(*TINY)
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = store.runs()
+    assert stopped.code == 1
+    again = f"by process 7 (duckdb); try closing it there, then --resume {run['run_id']}"
+    assert again in " ".join(stopped.stderr.split())
+    assert "another --db" not in stopped.stderr  # its rows are in this one
+    assert min(patience) >= 3600
+    assert (run["status"], "locked for 5 h" in run["error"]) == ("interrupted", True)
     resumed = b2bench("run", "--resume", run["run_id"])
     assert resumed.code == 0, resumed.stderr
     check_whole(store, run["run_id"])
