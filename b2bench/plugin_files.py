@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from b2bench.errors import UserError
-
 
 def beside(path: Path) -> dict[str, Path]:
     """Return the modules that a plugin imports from its own folder: name -> file, or folder of a package.
@@ -64,15 +62,14 @@ def importable(path: Path) -> Iterator[None]:
     """Let a plugin import what lies beside it while it is run; what it imports later in a function is imported, too.
 
     Raises:
-        UserError: another plugin has imported another file of the same name.
+        ImportError: another plugin has imported another file of the same name.
     """
     near = beside(path)
     for name, file in near.items():
         known = getattr(sys.modules.get(name), "__file__", None)
         if known and Path(known).resolve() not in [source.resolve() for source in _sources(file)]:
-            raise UserError(
-                f"plugin {path} imports {name} from beside it, and another plugin has imported {known}; "
-                "try another name for one of the two files"
+            raise ImportError(
+                f"{name} lies beside it, and another plugin has imported {known}; try another name for one of the two"
             )
     before = list(sys.path)
     sys.path.append(str(path.parent.resolve()))

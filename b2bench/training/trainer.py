@@ -31,6 +31,7 @@ from b2bench.errors import Busy, NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
 from b2bench.files import replaced
+from b2bench.guard import guarded
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
 from b2bench.store.database import FOR_HOURS, SHORT
@@ -43,7 +44,7 @@ from b2bench.training.pace import pace_of
 from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
-from b2bench.types import Trajectories
+from b2bench.types import Interval, Trajectories
 from b2bench.update import UpdateReport, merged, trained_steps, update
 from b2bench.wrappers import selected
 
@@ -279,15 +280,21 @@ class Trainer:
         images = sample(self.policy, [texts[prompt] for prompt, _ in pairs], noise, settings.micro_batch)
         return dict(zip(places, images, strict=True))
 
+    def _interval(self) -> Interval:
+        """The trained steps of this round."""
+        with guarded():
+            return self.config.wrapper.interval(self.round, self.config.rounds, self.config.settings.steps)
+
     def _sample(self, drawn: Sequence[str], start: int) -> Trajectories:
         """Sample this process's rollouts of the prompts ``drawn``, and return them with prompts and groups of all.
 
         ``start`` is the number of draws of the round that were sampled before.
         """
         config, settings, round = self.config, self.config.settings, self.round
-        interval = config.wrapper.interval(round, config.rounds, settings.steps)
+        interval = self._interval()
         samples = settings.samples
-        leaves = config.wrapper.leaves(samples)
+        with guarded():
+            leaves = config.wrapper.leaves(samples)
         self.listener.stage(f"round {round + 1}: sampling {len(drawn) * samples} images")
         mine = self.engine.share(len(drawn))
         found = rollout(
@@ -324,7 +331,7 @@ class Trainer:
         """Sample, score, select and update: once, or for as many parts of the round as its algorithm asks for."""
         config, settings = self.config, self.config.settings
         started = time.monotonic()
-        interval = config.wrapper.interval(self.round, config.rounds, settings.steps)
+        interval = self._interval()
         draws, train = config.draws(self.round), config.prompts.train
         chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", self.round))
         prompts = [train[i] for i in chosen]
