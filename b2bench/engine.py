@@ -18,7 +18,9 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from b2bench.errors import RunFailed
+from b2bench.environment import check_launcher
+from b2bench.errors import RunFailed, UserError
+from b2bench.text import described
 
 T = TypeVar("T")
 
@@ -27,15 +29,34 @@ PATIENCE = timedelta(hours=6)
 SKIPS = 20  # optimizer steps in a row that fp16 may skip while its loss scale comes down from 65,536 to below 1
 
 
+def _accelerator() -> Any:
+    """Let accelerate find the device and the other processes of this run.
+
+    Raises:
+        UserError: the environment asks for what a run does not do, or for what cannot be.
+    """
+    check_launcher()
+    try:
+        return Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    except (ValueError, RuntimeError, ImportError) as error:  # it reads some forty variables, and says which
+        raise UserError(
+            f"accelerate cannot start as the environment tells it to: {described(error)}. Try correcting the variable "
+            "(env | grep -E 'ACCELERATE|MASTER|RANK|OMP' lists them)"
+        ) from None
+
+
 class Engine:
     """The processes of a run, as ``accelerate launch``, ``torchrun`` or ``b2bench run --processes`` started them.
 
     ``rank`` of ``world`` processes; rank 0 alone writes. ``scaled``: multiply losses before they are differentiated
     in fp16, and skip the steps whose gradients overflow (torch's GradScaler).
+
+    Raises:
+        UserError: what the environment says of processes and devices cannot be meant.
     """
 
     def __init__(self, *, scaled: bool = False) -> None:
-        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+        self.accelerator = _accelerator()
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes

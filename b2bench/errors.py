@@ -11,6 +11,14 @@ class NoRoom(UserError):
     """A disk or a quota is full, or a disk cannot be written: no fault of the run, which can go on later."""
 
 
+class Busy(UserError):
+    """Another process keeps the store: ``reason`` says which, and for how long it was waited for."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; try later, or another --db (b2bench merge joins the two later)")
+        self.reason = reason
+
+
 class Refused(UserError):
     """An algorithm and a wrapper that do not go together, by the word of one of them.
 

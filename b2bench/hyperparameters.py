@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from b2bench.errors import UserError
+from b2bench.guard import guarded
 from b2bench.registry import key_of
 from b2bench.text import described, suggestion
 
@@ -237,7 +238,8 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
             raise UserError(f"{key} has no hyperparameter {name!r}.{suggestion(name, known)}")
     parsed = {name: parse_value(known[name], value) for name, value in values.items()}
     try:
-        made = cls(**parsed)
+        with guarded():
+            made = cls(**parsed)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # TypeError: a plugin's field without default; others: its __post_init__

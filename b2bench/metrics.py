@@ -95,5 +95,9 @@ def is_style_share(name: str) -> bool:
 
 
 def is_taken(reward: str) -> bool:
-    """Tell whether a reward of this name would be stored under the name of something else that is measured."""
-    return is_style_share(reward) or (reward in METRICS and not METRICS[reward].reward)
+    """Tell whether a reward of this name would be stored under the name of something else that is measured.
+
+    An entry point may have capitals in its name: ``CLIPScore`` would head a column just as the metric's label does.
+    """
+    name = reward.lower()
+    return is_style_share(name) or (name in METRICS and (name != reward or not METRICS[name].reward))

@@ -22,6 +22,9 @@ from types import ModuleType
 from typing import Literal, TypeVar, dataclass_transform
 
 from b2bench.errors import UserError
+from b2bench.guard import guarded
+from b2bench.metrics import is_taken
+from b2bench.plugin_files import importable
 from b2bench.text import described, suggestion
 
 T = TypeVar("T")
@@ -31,6 +34,9 @@ _MARK = "__b2bench_kind__"
 _PLUGIN = "b2bench_plugin_"  # begins the module name of a --plugin file
 # The four wrappers are one module: they are a 2x2 factorial, not four ideas. Controls are made of the same parts.
 _WRAPPERS = ("vanilla", "bpt", "bs", "b2", "spread", "random2", "forward", "window", "noise_weighted")
+
+NO_ALGORITHMS = ("external", "baseline")
+"""Taken: rows of table ``runs`` that no training made go by these."""
 
 
 def _mark(cls: type[T], kind: Kind) -> type[T]:
@@ -112,27 +118,43 @@ def check_methods(cls: type) -> None:
         raise UserError(f"{kind} {key_of(cls)} has no method {', '.join(missing)}; try b2bench check")
 
 
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that means something else in the store.
+
+    Raises:
+        UserError: what it means.
+    """
+    if kind == "algorithm" and name in NO_ALGORITHMS:
+        raise UserError(
+            f"{name} is a name that b2bench keeps for rows without training; try another name for your algorithm"
+        )
+    if kind == "reward" and is_taken(name):
+        raise UserError(f"{name} is the name of a metric of every evaluation; try another name for your reward")
+
+
 def kind_of(cls: type) -> Kind:
     kind: Kind = getattr(cls, _MARK)
     return kind
 
 
 def import_plugin(path: Path) -> list[type]:
-    """Return every marked class of a Python file.
+    """Return every marked class of a Python file, which may import files and packages that lie beside it.
 
     Raises:
         UserError: no such file, it does not import (with the line), or it marks no class.
     """
     if not path.is_file():
         raise UserError(f"plugin {path} is not a file; try the path of a .py file (b2bench new makes one)")
-    name = f"{_PLUGIN}{path.stem}_{abs(hash(str(path.resolve()))):x}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    name = f"{_PLUGIN}{path.stem.replace('.', '_')}_{abs(hash(str(path.resolve()))):x}"
+    # as a package whose parts lie beside it, so that it may import them relative to itself
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent.resolve())])
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path} is not a Python file; try a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and get_type_hints look the module up there
     try:
-        spec.loader.exec_module(module)
+        with guarded(), importable(path):
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(
             f"plugin {path}, line {error.lineno or '?'}: {error.msg}. Try correcting it, and run again."
@@ -157,7 +179,8 @@ def _load_entry_point(entry: EntryPoint, kind: Kind) -> type:
         UserError: it does not import, or is none of this kind.
     """
     try:
-        cls = entry.load()
+        with guarded():
+            cls = entry.load()
     except (Exception, SystemExit) as error:
         reason = f"does not import: {type(error).__name__}: {error}"
     else:

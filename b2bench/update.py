@@ -13,6 +13,7 @@ from torch import Tensor
 from b2bench.advantage import best_and_worst
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
+from b2bench.guard import guarded
 from b2bench.protocols import Algorithm, Batch, Policy, Wrapper
 from b2bench.types import FinalPair, Finals, Interval, Pair, Trajectories, Transitions, micro_batches
 
@@ -268,7 +269,8 @@ def update(
         at_once = max(1, int(micro_batch / (1 if units.pairs else units.members.shape[1])))
         for part in micro_batches(len(mine), at_once):
             batch = units.batch(mine[part], where[part], parameters[0].device)
-            loss, metrics = algorithm.loss(policy, batch)
+            with guarded():
+                loss, metrics = algorithm.loss(policy, batch)
             value = float(loss.detach())
             broken = broken if math.isfinite(value) else value
             engine.backward(loss * (len(batch) / units.rows(rows)))

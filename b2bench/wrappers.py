@@ -29,6 +29,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from b2bench.guard import guarded
 from b2bench.protocols import Wrapper
 from b2bench.registry import wrapper
 from b2bench.seeding import generator as stream
@@ -142,9 +143,10 @@ def selected(wrapper: Wrapper, trajectories: Trajectories, generator: torch.Gene
     It is the generator of (seed, "selection", round), so that what is drawn from it depends on these alone; where a
     round has several updates, as with ``pg``, of the update's place in it, too.
     """
-    if "generator" in inspect.signature(wrapper.select).parameters:
-        return wrapper.select(trajectories, generator=generator)  # type: ignore[call-arg]
-    return wrapper.select(trajectories)
+    with guarded():
+        if "generator" in inspect.signature(wrapper.select).parameters:
+            return wrapper.select(trajectories, generator=generator)  # type: ignore[call-arg]
+        return wrapper.select(trajectories)
 
 
 @wrapper

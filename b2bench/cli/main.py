@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 
 import typer
 
 from b2bench.cli.app import app
 from b2bench.cli.complain import complain
+from b2bench.cli.interrupts import INTERRUPTS
+from b2bench.environment import forget_launcher
 from b2bench.errors import RunFailed, UserError
 from b2bench.text import refused
 
@@ -20,7 +21,12 @@ def main() -> None:
     # Threads that spin at barriers made two of them 50 times slower than one on a busy machine; OpenMP
     # reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    os.environ["MPLBACKEND"] = "agg"  # figures are files, and a window system that is not there is not looked for
+    if sys.argv[1:2] == ["run"]:
+        INTERRUPTS.end_at_once()  # it says when it begins
+    else:
+        INTERRUPTS.raise_them()
+        forget_launcher()  # no other command shares its work, or may leave it to another to say what it did
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is not UTF-8
             stream.reconfigure(errors="replace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from b2bench.cli.completion import algorithms, presets, prompt_sets, wrappers
+from b2bench.cli.interrupts import INTERRUPTS
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, refuse_beside_resume, resolved, with_file
@@ -67,6 +67,7 @@ def run(
 ) -> None:
     """Fine-tune a model, and log every reward query. An algorithm trains the backbone under a wrapper."""
     # More than 80 lines: 40 are options, and an interrupt must find its run wherever it comes.
+    INTERRUPTS.end_at_once(_how_to_go_on(resume, db, out))
     from b2bench.config.given import check_text
     from b2bench.config.run import check_shares
     from b2bench.terminal.progress import RunProgress
@@ -102,11 +103,19 @@ def run(
             if processes > 1 and not is_one_of_several():
                 if request.config is not None:
                     check_shares(request.config, processes)
+                INTERRUPTS.raise_them()  # it passes them on
                 raise typer.Exit(launch(processes, sys.argv[1:], cpu=not has_gpus(processes)))
-            progress = RunProgress(console, request.budget, request.reward, quiet=not is_first())
+            progress = RunProgress(
+                console,
+                request.budget,
+                request.reward,
+                quiet=not is_first(),
+                on_begin=INTERRUPTS.raise_them,
+                on_stage=INTERRUPTS.check,
+            )
             summary = request.make(out, threads, stack.enter_context(progress))
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut off how to resume
+            INTERRUPTS.ignore()  # a second Ctrl-C must not cut off how to resume
             stack.close()
             _say(_how_to_go_on(stop.args[0] if stop.args else run_id, db, out))
             raise typer.Exit(1) from None

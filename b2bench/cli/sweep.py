@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from b2bench.cli.interrupts import INTERRUPTS
 from b2bench.cli.options import DEFAULT_DB, AsJson, Db, Plugin
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, resolved, uncontrolled
@@ -30,7 +30,8 @@ def sweep(
         list[str] | None, typer.Option("--set", help="Set any hyperparameter of every run: name=value")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file: lists named algo, wrapper, seeds, prompts, ..., and a table [set]")
+        Path | None,
+        typer.Option(help="TOML file: lists named algo, wrapper, seeds, ..., and a table [set], of lists too"),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Published settings (b2bench ls presets), or a file")] = None,
     plugin: Plugin = None,
@@ -50,6 +51,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Run every combination of choices. Finished runs are skipped, and interrupted ones are resumed."""
+    from b2bench.store.database import FOR_HOURS
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
     from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
@@ -78,10 +80,10 @@ def sweep(
             cluster, kept = stack.enter_context(closing(RayCluster(ray, cpus_per_run, gpus_per_run))), "run"
             found = RaySweep(planned, store, out, at_once=jobs or 0, threads=cpus_per_run, cluster=cluster)
         try:
-            with SweepView(console, found):
+            with SweepView(console, found), store.waiting(FOR_HOURS):
                 found.run()
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            INTERRUPTS.ignore()
             again = f"every finished {kept} is in {db}. The same command goes on"
             console.print(f"interrupted ({counted(found.progress)}); {again}", soft_wrap=True)
             raise typer.Exit(1) from None
@@ -127,9 +129,15 @@ def _planned(
         parts = value if isinstance(value, list) else [value]
         if not parts or not all(isinstance(part, str | int) and not isinstance(part, bool) for part in parts):
             raise UserError(f"config file {config}: {name} = {value!r} is not a list of names or numbers")
-        content[name] = ",".join(map(str, parts))
+        names = [str(part) for part in parts]
+        # an item of a list is one name, whatever commas it has
+        content[name] = names if isinstance(value, list) and name != "seeds" else ",".join(names)
     texts = content | {name: value for name, value in given.items() if value is not None}
     values |= parse_assignments(assignments)
+    varied = {name: values.pop(name) for name, value in list(values.items()) if isinstance(value, list)}
+    for name, listed in varied.items():
+        if not listed:
+            raise UserError(f"config file {config}: {name} = [] of [set] holds no value; try {name} = [VALUE, VALUE]")
     if "algo" not in texts and preset is None:
         raise UserError(f"no algorithm is named; try --algo with {', '.join(Registry('algorithm').names())}, or all")
     everything: dict[str, Callable[[], list[str]]] = {
@@ -153,12 +161,13 @@ def _planned(
 
     def resolve(options: dict[str, Any]) -> Any:
         try:
-            return resolved(replace(every, **options))
+            own = options.pop("values", {})
+            return resolved(replace(every, **options, values={**values, **own}))
         except Refused as refusal:
             refused[tuple(refusal.row.values())] = refusal  # once, whatever the seed
             return None
 
-    planned = plan(choices, shared, resolve)
+    planned = plan(choices, shared, resolve, varied)
     if refused and not planned:
         raise next(iter(refused.values()))
     return planned, list(refused.values())

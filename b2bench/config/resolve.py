@@ -13,11 +13,11 @@ from b2bench.config.given import check_text
 from b2bench.config.presets import deviations, load_preset
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, source_name
-from b2bench.config.settings import NO_ALGORITHMS, PROFILE_SETTINGS, Settings
+from b2bench.config.settings import PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
+from b2bench.guard import guarded
 from b2bench.hyperparameters import Hyperparameter, build, declared, hyperparameters
-from b2bench.metrics import is_taken
-from b2bench.registry import KINDS, Kind, check_methods, load_registries
+from b2bench.registry import KINDS, Kind, check_methods, check_name, load_registries
 from b2bench.text import described, suggestion
 from b2bench.version import benchmark_version
 
@@ -132,12 +132,8 @@ def _check_budget(queries: int, seed: int, samples: int) -> None:
 
 def _check_names(algorithm: str, reward: str) -> None:
     """Refuse names that mean something else in the store."""
-    if algorithm in NO_ALGORITHMS:
-        raise UserError(
-            f"{algorithm} is a name that b2bench keeps for rows without training; try another name for your algorithm"
-        )
-    if is_taken(reward):
-        raise UserError(f"{reward} is the name of a metric of every evaluation; try another name for your reward")
+    check_name("algorithm", algorithm)
+    check_name("reward", reward)
 
 
 def _refusal(name: str, part: Any, other: Any) -> str | None:
@@ -150,7 +146,8 @@ def _refusal(name: str, part: Any, other: Any) -> str | None:
     if refuses is None:
         return None
     try:
-        reason = refuses(other)
+        with guarded():
+            reason = refuses(other)
     except Exception as error:  # a plugin may raise anything
         raise UserError(f"{name}.refuses({type(other).__name__}) raised {described(error)}") from None
     if reason is not None and not isinstance(reason, str):

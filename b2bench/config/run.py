@@ -16,6 +16,7 @@ from b2bench.config.settings import NO_IDENTITY, OF_EQUAL, Settings
 from b2bench.errors import UserError
 from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.hyperparameters import hyperparameters
+from b2bench.plugin_files import content_hash
 from b2bench.registry import Kind
 
 if TYPE_CHECKING:  # they are written in torch's types, and a configuration can be read without torch
@@ -144,11 +145,14 @@ ADDED = {"wrapper": ("schedule_rounds",), "algorithm": ("clip_nats",)}
 
 
 def code_hash(cls: type) -> str | None:
-    """Hash of the file that defines a plugin; None for what is built in, which the benchmark's version names."""
+    """Hash of the file that defines a plugin, and of those beside it that it imports.
+
+    None for what is built in, which the benchmark's version names.
+    """
     if cls.__module__.partition(".")[0] == "b2bench":
         return None
     file = inspect.getsourcefile(cls)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else None
+    return content_hash(Path(file)) if file else None
 
 
 def source_name(backbone: Backbone) -> str:

@@ -1,4 +1,4 @@
-"""The settings of the harness, and the names that are taken."""
+"""The settings of the harness, and which of them count where."""
 
 from __future__ import annotations
 
@@ -32,9 +32,6 @@ EVALUATE_SETTINGS = (
     "reward_process",
 )
 """And to ``b2bench evaluate``."""
-
-# Taken: rows of table ``runs`` that no training made go by these.
-NO_ALGORITHMS = ("external", "baseline")
 
 
 @dataclass(kw_only=True)

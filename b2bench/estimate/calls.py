@@ -14,6 +14,7 @@ from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.estimate.footprint import Footprint
 from b2bench.evaluation.samples import chosen
+from b2bench.guard import guarded
 from b2bench.metrics import forward_equivalents
 from b2bench.plugins.toy import ToyPolicy, toy_batch
 from b2bench.protocols import Algorithm, Policy
@@ -173,7 +174,8 @@ def count_calls(config: RunConfig) -> Calls:
         UserError: a plugin's wrapper answers with what no run could use.
     """
     try:
-        return _counted(config)
+        with guarded():
+            return _counted(config)
     except UserError:
         raise
     except Exception as error:

@@ -28,6 +28,7 @@ from b2bench.estimate.fit import (
     resident_bytes,
 )
 from b2bench.estimate.footprint import GIB, WIDTH, Footprint, judges, measure
+from b2bench.guard import guarded
 from b2bench.protocols import ModelSize
 
 
@@ -163,6 +164,7 @@ def _warnings(configs: Sequence[RunConfig], footprint: Footprint, own: MicroBatc
     return found
 
 
+@guarded()
 def estimate(
     configs: Sequence[RunConfig],
     *,

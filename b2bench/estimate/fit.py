@@ -9,6 +9,7 @@ from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.estimate.calls import kept_rows, loss_cost, network_parameters, round_steps
 from b2bench.estimate.footprint import GIB, WIDTH, Footprint, Line, judges, measure
+from b2bench.evaluation import samples
 from b2bench.training.checkpoint import KEPT
 from b2bench.update import trained_steps
 
@@ -151,14 +152,19 @@ def host_bytes(config: RunConfig, footprint: Footprint) -> dict[str, int]:
 
 
 def disk_bytes(config: RunConfig, footprint: Footprint) -> dict[str, int]:
-    """What a run leaves: checkpoints (with one more while it is written), LoRA weights, rows of the store."""
+    """What a run leaves: checkpoints (one more while it is written), LoRA weights, rows of the store, sample images."""
     trained = footprint.adapter + network_parameters(config, footprint)
-    evaluated = sum(config.images_at(queries).test for queries in config.evaluations())
+    tested = [config.images_at(queries).test for queries in config.evaluations()]
+    evaluated = sum(tested)
+    prompts, wanted = len(config.prompts.test), config.settings.sample_images
+    kept = sum(len(samples.chosen(prompts, images, wanted)) for images in tested)
+    # in 8 bits and not in fp32; how far PNG compresses it depends on what is drawn
+    picture = min(footprint.image_bytes // 4, 3 * samples.LARGEST**2)
     return {
         f"checkpoints ({KEPT} kept, and one that is being written)": (KEPT + 1) * 3 * 4 * trained,
         "LoRA weights": 4 * footprint.adapter,
         f"store: {config.queries:,} rows of queries, {config.rounds:,} of rounds, {evaluated:,} of images": (
             EMPTY_STORE_BYTES + QUERY_BYTES * config.queries + IMAGE_BYTES * evaluated
         ),
-        "image files (none are kept)": 0,
+        f"image files: {kept:,} sample images, before they are compressed": kept * picture,
     }

@@ -13,6 +13,7 @@ from b2bench.errors import RunFailed
 from b2bench.evaluation.inception import Extractor
 from b2bench.evaluation.scorers import ClipScorer
 from b2bench.evaluation.statistics import entropy, inception_score, pairwise_distance
+from b2bench.guard import guarded
 from b2bench.metrics import (
     CLIPSCORE,
     DISTANCE,
@@ -26,21 +27,6 @@ from b2bench.metrics import (
 )
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Reward
-
-
-def reward_scores(reward: Reward, name: str, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Ask a reward for the scores of images [n, 3, h, w]: float32 [n] on the CPU, after checking both.
-
-    Raises:
-        RunFailed: some image is not finite, which is no fault of the reward, or some score is not.
-    """
-    bad = sum(not bool(image.isfinite().all()) for image in images)
-    if bad:
-        raise RunFailed(
-            f"{bad} of {len(images)} images that the backbone drew are not finite, so reward {name} was not asked; "
-            "try a smaller lr, precision=fp32, or another checkpoint"
-        )
-    return checked_scores(reward(images, prompts), len(images), name)
 
 
 def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
@@ -60,6 +46,24 @@ def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
     if bad:
         raise RunFailed(f"reward {reward} returned {bad} scores that are not finite, of {n}")
     return scores
+
+
+def scored(reward: Reward, images: Tensor, prompts: Sequence[str], name: str) -> Tensor:
+    """Ask a reward, guarded: float32 [N] on the CPU. It gets copies, because others look at the images, too.
+
+    Raises:
+        RunFailed: an image is not finite, which is no fault of the reward, or it answers with something else than N
+            finite numbers.
+    """
+    bad = sum(not bool(image.isfinite().all()) for image in images)
+    if bad:
+        raise RunFailed(
+            f"{bad} of {len(images)} images that the backbone drew are not finite, so reward {name} was not asked; "
+            "try a smaller lr, precision=fp32, or another checkpoint"
+        )
+    with guarded():
+        found = reward(images.clone(), list(prompts))
+    return checked_scores(found, len(images), name)
 
 
 class Judges:
@@ -89,6 +93,14 @@ class Judges:
             self.heldout = ClipScorer("pocket-heldout", device)
             self.classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
 
+    def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Ask the reward alone: float32 [N], on the CPU.
+
+        Raises:
+            RunFailed: the reward answers with something else than N finite numbers.
+        """
+        return scored(self.reward, images, prompts, self.reward_name)
+
     def look(self, images: Tensor, prompts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Judge every image once: its scores by metric, each float32 [N], and what :meth:`statistics` needs of it.
 
@@ -97,7 +109,7 @@ class Judges:
         Raises:
             RunFailed: an image is not finite, or the reward answers with something else than N finite numbers.
         """
-        scores = {self.reward_name: reward_scores(self.reward, self.reward_name, images, prompts)}
+        scores = {self.reward_name: self.scores(images, prompts)}
         with torch.no_grad():
             features = {extractor.metric: extractor.probabilities(images).cpu() for extractor in self.inception}
             if self.pocket:

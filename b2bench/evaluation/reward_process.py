@@ -43,7 +43,10 @@ class RewardProcess:
             RunFailed: the process ended.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "b2bench.evaluation.reward_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "b2bench.evaluation.reward_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches the run, whose end it sees
         )
         request = {"name": self.name, "values": self.values, "plugins": self.plugins}
         answer = self._ask(request | {"device": str(device), "threads": torch.get_num_threads()})

@@ -7,14 +7,15 @@ adapter; wrappers meet made-up rollouts; rewards meet random images. Every check
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 from b2bench.errors import UserError
 from b2bench.plugins.check_algorithm import check_algorithm
 from b2bench.plugins.check_reward import check_reward
 from b2bench.plugins.check_wrapper import check_wrapper
-from b2bench.plugins.contract import Checker, CheckResult, Stop
-from b2bench.registry import import_plugin, kind_of, load_registries
+from b2bench.plugins.contract import Checker, CheckResult, Failed, Stop
+from b2bench.registry import check_name, import_plugin, key_of, kind_of, load_registries
 from b2bench.text import suggestion
 
 
@@ -32,10 +33,18 @@ def check_file(file: Path) -> list[CheckResult]:
     results = []
     for cls in classes:
         checker = Checker(cls)
+        checker.run("its name is free", partial(_has_free_name, cls))
         with contextlib.suppress(Stop):
             checks[kind_of(cls)](cls, checker)
         results += checker.results
     return results
+
+
+def _has_free_name(cls: type) -> None:
+    try:
+        check_name(kind_of(cls), key_of(cls))
+    except UserError as error:
+        raise Failed(str(error)) from None
 
 
 def _registered(file: Path) -> list[type]:

@@ -12,7 +12,16 @@ from torch import Tensor
 from b2bench.advantage import PromptAdvantage
 from b2bench.errors import UserError
 from b2bench.hyperparameters import declared
-from b2bench.plugins.contract import Checker, Failed, changes, check_hyperparameters, copy_of, expect, global_seed
+from b2bench.plugins.contract import (
+    Checker,
+    Failed,
+    changes,
+    check_hyperparameters,
+    check_process,
+    copy_of,
+    expect,
+    global_seed,
+)
 from b2bench.plugins.toy import PROMPTS, SAMPLES, ToyPolicy, toy_batch, toy_noise, toy_reward, toy_rollout
 from b2bench.protocols import Batch
 from b2bench.rollout import round_noise, sample
@@ -188,6 +197,11 @@ class _LossChecks:
         same = all(map(torch.equal, first_gradients, second_gradients))
         expect(same, f"the same batch gave two different gradients: {advice}")
 
+    def process(self) -> None:
+        """It changes nothing of the whole process; what ``setup`` draws first weights with is its own affair."""
+        subject = self.behaving()
+        check_process(lambda: subject.loss(self.batch))
+
     def metrics_finite(self) -> None:
         """Metrics are finite tensors: a scalar, or one value a row."""
         batch, rows = self.batch, len(self.batch)
@@ -252,7 +266,8 @@ def check_algorithm(cls: type, checker: Checker) -> None:
     checker.run("gradient reaches nothing but the adapter", loss.only)
     checker.run("ratio is 1 at the behaviour policy", loss.ratio)
     checker.run("batch is not mutated", loss.mutation)
-    checker.run("loss is deterministic", loss.deterministic)
+    if checker.run("loss is deterministic", loss.deterministic):  # what draws changes a seed, too
+        checker.run("the process stays as it is", loss.process)
     checker.run("metrics are finite", loss.metrics_finite)
     checker.run("loss is a mean over rows", loss.mean_over_rows)
     if pairs:

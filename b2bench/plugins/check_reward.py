@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from b2bench.hyperparameters import build, hyperparameters
-from b2bench.plugins.contract import Checker, check_hyperparameters, expect, global_seed
+from b2bench.plugins.contract import Checker, check_hyperparameters, check_process, expect, global_seed
 from b2bench.plugins.toy import PROMPTS
 from b2bench.seeding import generator
 
@@ -67,7 +67,8 @@ def check_reward(cls: type, checker: Checker) -> None:
         expect(gap <= 1e-4, f"images scored one by one differ by {gap:.3g} from the same in one batch")
 
     checker.run("scores are finite, one per image", shape, needed=True)
-    checker.run("scores are deterministic", deterministic)
+    if checker.run("scores are deterministic", deterministic):  # what draws changes a seed, too
+        checker.run("the process stays as it is", lambda: check_process(lambda: score(images, prompts)))
     checker.run("images are not mutated", mutation)
     checker.run("order of the images does not matter", order)
     checker.run("batch size does not matter", batches)

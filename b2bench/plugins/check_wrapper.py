@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
-from b2bench.plugins.contract import Checker, changes, check_hyperparameters, copy_of, expect, global_seed
+from b2bench.plugins.contract import (
+    Checker,
+    changes,
+    check_hyperparameters,
+    check_process,
+    copy_of,
+    expect,
+    global_seed,
+)
 from b2bench.plugins.toy import PROMPTS
 from b2bench.seeding import generator
 from b2bench.types import Conditioning, Interval, Trajectories
@@ -104,5 +112,5 @@ def check_wrapper(cls: type, checker: Checker) -> None:
     checker.run("select gives one bool per rollout", select, needed=True)
     checker.run("select keeps rollouts", keeps)
     checker.run("trajectories are not mutated", mutation)
-    if sound:
-        checker.run("wrapper is deterministic", deterministic)
+    if sound and checker.run("wrapper is deterministic", deterministic):
+        checker.run("the process stays as it is", lambda: check_process(lambda: [choose(made) for _, made in cases()]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import random
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from b2bench.errors import UserError
+from b2bench.guard import guarded
 from b2bench.hyperparameters import hyperparameters, parse_value
 from b2bench.registry import key_of
 from b2bench.text import described
@@ -52,7 +55,8 @@ class Checker:
         """Run ``test``; it raises Failed, or anything else that the plugin raises, or passes."""
         reason = ""
         try:
-            test()
+            with guarded():  # or what one check finds would depend on what another did
+                test()
         except Failed as failure:
             reason = str(failure)
         except KeyboardInterrupt:
@@ -89,6 +93,19 @@ def global_seed(seed: int) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
+
+
+def check_process(call: Callable[[], object]) -> None:
+    """Fail if a call changes something of the whole process, or prints where the result of a command stands.
+
+    A run puts it back and sends the text elsewhere. Another program that uses the plugin does not.
+    """
+    with tempfile.TemporaryFile() as file:
+        with global_seed(271828), guarded(file.fileno()) as changed:  # which nobody else takes
+            call()
+        printed = os.fstat(file.fileno()).st_size
+    expect(not changed, f"it changed {', '.join(changed)}, of the whole process; put it back, or keep to what is yours")
+    expect(not printed, "it printed to stdout, where the result of a command stands; try sys.stderr, or logging")
 
 
 def copy_of(value: Any) -> Any:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import duckdb
 from filelock import FileLock, Timeout
 
-from b2bench.errors import NoRoom, UserError
+from b2bench.errors import Busy, NoRoom, UserError
 from b2bench.store.rows import DamagedRow, Row, fetched
 from b2bench.store.schema import MIGRATIONS, SCHEMA_VERSION, TABLES, column_shape, create_table
 
@@ -34,13 +34,27 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "threads": "1",  # the other cores are the training's
 }
+PATIENCE = 60.0
+"""Seconds that a call waits for its turn, if nobody says otherwise"""
+FOR_HOURS = 5 * 3600.0
+"""As long as whatever has worked for hours waits to store it; processes of a run wait for each other a little longer"""
+SHORT = 10.0
+"""As long as somebody waits who is about to end"""
 SILENT = 5.0
 """Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
 POLL = 0.005
 """Seconds between two looks whether it is one's turn."""
+MISREAD = ("?",) if os.sep == "\\" else ("?", "\\")
+"""What DuckDB 2.0 does not take for a part of a name: the log of ``a?b`` would be ``a.wal?b``, and for ``a\\b`` it
+opens ``a/b``"""
 log = logging.getLogger(__name__)
 log.setLevel(logging.WARNING)  # whatever the level of the root logger is
 T = TypeVar("T")
+
+
+def duration(seconds: float) -> str:
+    """``0.3 s``, or ``6 h``."""
+    return f"{seconds:g} s" if seconds < 3600 else f"{seconds / 3600:g} h"
 
 
 class _NoStore(UserError):
@@ -68,6 +82,8 @@ def _create(path: Path) -> None:
                     os.rename(draft, path)
     except OSError as error:
         raise UserError(f"database {path} cannot be created: {error.strerror}; try another --db") from None
+    except duckdb.Error as error:
+        raise UserError(f"database {path} cannot be created: {_first_line(error)}; try another --db") from None
 
 
 def _holder(error: duckdb.Error) -> str | None:
@@ -91,12 +107,18 @@ class Database:
     Every method raises :class:`UserError` for a file that it cannot use, and never changes such a file.
     """
 
-    def __init__(self, path: str | Path, patience: float = 60.0) -> None:
+    def __init__(self, path: str | Path, patience: float = PATIENCE) -> None:
         self.path = Path(path)
         try:
             str(path).encode()
         except UnicodeEncodeError:  # DuckDB takes UTF-8 alone
             raise UserError(f"database {str(path)!r}: its name is not UTF-8 text; try another --db") from None
+        for character in MISREAD:
+            if character in os.path.abspath(path):
+                raise UserError(
+                    f"database {os.path.abspath(path)}: DuckDB cannot use a path with {character} in it, and would put "
+                    "its files elsewhere; try another --db"
+                )
         self.patience = patience
         self._released = -math.inf  # when this process had its last turn
 
@@ -163,6 +185,20 @@ class Database:
                 self._lock_path.unlink(missing_ok=True)
             raise
 
+    @contextmanager
+    def waiting(self, seconds: float) -> Iterator[None]:
+        """Until it is left, calls wait for at least so many seconds, or for what was asked for if that is not usual."""
+        usual = self.patience
+        self.patience = seconds if usual == PATIENCE else usual
+        try:
+            yield
+        finally:
+            self.patience = usual
+
+    @property
+    def _at_most(self) -> str:
+        return f"at most {duration(self.patience)}"
+
     @property
     def _lock_path(self) -> Path:
         return self.path.with_name(f"{self.path.name}.lock")
@@ -189,18 +225,7 @@ class Database:
             # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
             there = self.path.is_file()
             lock = FileLock(path, mode=self.path.stat().st_mode & 0o777) if there else FileLock(path)
-            try:
-                lock.acquire(min(SILENT, self.patience), poll_interval=POLL)
-            except Timeout:
-                if self.patience <= SILENT:
-                    raise
-                log.warning("waiting for database %s, which others use (at most %g s)", self.path, self.patience)
-                lock.acquire(self.patience - SILENT, poll_interval=POLL)
-        except Timeout:
-            raise UserError(
-                f"database {self.path} has been in use by other b2bench processes for {self.patience:g} s; try later, "
-                "or with another --db (b2bench merge joins the two later)"
-            ) from None
+            self._acquire(lock)
         except OSError as error:
             if os.access(self.path.parent, os.W_OK):
                 raise UserError(f"database {self.path}: its lock {path} cannot be used: {error.strerror}") from None
@@ -211,6 +236,22 @@ class Database:
         finally:
             lock.release()
             self._released = time.monotonic()
+
+    def _acquire(self, lock: FileLock) -> None:
+        """Wait for one's turn. ``patience`` may become less meanwhile, because somebody wants to end."""
+        started, said = time.monotonic(), self.patience <= SILENT
+        while True:
+            left = started + self.patience - time.monotonic()
+            try:
+                lock.acquire(max(0.0, min(SILENT, left)), poll_interval=POLL)
+                return
+            except Timeout:
+                if time.monotonic() >= started + self.patience:
+                    reason = f"database {self.path} has been in use by other b2bench processes for "
+                    raise Busy(reason + duration(self.patience)) from None
+                if not said:
+                    said = True
+                    log.warning("waiting for database %s, which others use (%s)", self.path, self._at_most)
 
     def _alone(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         con = self._connect(read_only)
@@ -285,11 +326,10 @@ class Database:
                     raise UserError(self._unusable(error)) from None
                 if not said and time.monotonic() > started + SILENT:
                     said = True
-                    log.warning("waiting for database %s: %s has it (at most %g s)", self.path, holder, self.patience)
+                    log.warning("waiting for database %s: %s has it (%s)", self.path, holder, self._at_most)
                 if time.monotonic() > started + self.patience:
-                    raise UserError(
-                        f"database {self.path} has been locked for {self.patience:g} s by {holder}; "
-                        "try closing it there, or another --db (b2bench merge joins the two later)"
+                    raise Busy(
+                        f"database {self.path} has been locked for {duration(self.patience)} by {holder}"
                     ) from None
             # jitter, or processes that met once would keep meeting
             time.sleep(pause * random.uniform(0.5, 1.5))

@@ -56,11 +56,25 @@ class Store(Database):
 
     # -- what a run writes -------------------------------------------------------------------------
 
-    def start_run(self, run: Mapping[str, Any]) -> None:
-        """Insert a row into ``runs`` with status running; the clock columns are filled in here."""
+    def start_run(self, run: Mapping[str, Any], *, unique: bool = False) -> None:
+        """Insert a row into ``runs`` with status running; the clock columns are filled in here.
+
+        Raises:
+            UserError: ``unique``, and a run has this name: another process may have started it since somebody looked.
+        """
         now = utc_now()
         row = {**run, "started": now, "heartbeat": now, "status": "running"}
-        self._write(lambda con: insert_rows(con, "runs", [row]))
+
+        def work(con: duckdb.DuckDBPyConnection) -> None:
+            name = run.get("name")
+            if unique and (same := select_rows(con, "runs", {"name": name})):
+                raise UserError(
+                    f"a run named {name!r} was started meanwhile, {same[-1]['run_id']}; try the same command again, "
+                    "which goes on from it when it has ended, or another name"
+                )
+            insert_rows(con, "runs", [row])
+
+        self._write(work)
 
     def record_baseline(
         self, run: Mapping[str, Any], evals: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]

@@ -29,11 +29,11 @@ from b2bench.config.resolve import check_untrained_values
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Draw, eval_noise, measure
-from b2bench.evaluation.judges import reward_scores
 from b2bench.pocket.world import STYLES, parse_caption
 from b2bench.protocols import Policy
 from b2bench.rollout import Noise, sample
 from b2bench.seeding import derive, normal
+from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
 from b2bench.text import suggestion
 from b2bench.training.provenance import run_row
@@ -286,7 +286,7 @@ class _Bench:
                 return sample(policy, names, noise, config.settings.micro_batch)
 
             def score(images: Tensor) -> Tensor:
-                return reward_scores(self.judges.reward, config.reward_name, images, names)
+                return self.judges.scores(images, names)
 
             return best_of(candidates, score, counts)
 
@@ -324,5 +324,6 @@ class _Bench:
             "config_hash": cell_hash(content),
             "started": started,
         }
-        new = self.store.record_baseline(entry, evals, result.image_rows(0, config.reward_name))
+        with self.store.waiting(FOR_HOURS):
+            new = self.store.record_baseline(entry, evals, result.image_rows(0, config.reward_name))
         self.done(Result(row.name, run_id, new))

@@ -15,6 +15,7 @@ from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation, evaluate
+from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
 from b2bench.training.provenance import run_row
 from b2bench.training.setup import load
@@ -69,10 +70,11 @@ def evaluate_lora(
         "queries": budget,
     }
     row["config_hash"] = cell_hash(row["config"])
-    store.start_run(row)
     spent = 0 if lora is None else budget
-    store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
-    store.finish_run(run_id, "done")
+    with store.waiting(FOR_HOURS):
+        store.start_run(row)
+        store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
+        store.finish_run(run_id, "done")
     return run_id, result
 
 

@@ -21,13 +21,14 @@ from torch import Tensor
 from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import PROFILE_SETTINGS
-from b2bench.evaluation.judges import reward_scores
+from b2bench.evaluation.judges import scored
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import Policy, Reward
 from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal
+from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
 from b2bench.studies.lora import lora_identity
 from b2bench.training.provenance import commit, versions
@@ -110,7 +111,7 @@ def sample_leaves(
             noise=branch_noise(policy, seed, part.start, leaves, tau),
             micro_batch=micro_batch,
         )
-        rewards.append(reward_scores(reward, reward_name, found.images, found.prompts))
+        rewards.append(scored(reward, found.images, found.prompts, reward_name))
         if styles is not None:
             classes.append(styles(found.images).cpu())
         progress(len(found))
@@ -203,6 +204,7 @@ def profile(
             | {"resamples": RESAMPLES, "confidence": CONFIDENCE, "versions": versions(), "commit": commit()},
             "queries": result.queries,
         }
-        store.record_profile([shared | row for row in profile_rows(result)])
+        with store.waiting(FOR_HOURS):
+            store.record_profile([shared | row for row in profile_rows(result)])
         done.append((profile_id, result))
     return done

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
+from b2bench.store.database import SHORT
 from b2bench.store.store import Store
 from b2bench.sweep.plan import Job
 from b2bench.version import benchmark_version
@@ -89,10 +90,11 @@ class Sweep:
     def stop(self) -> None:
         """Interrupt every run and start no other."""
         self._stop.set()
+        self.store.patience = min(self.store.patience, SHORT)
         with self._guard:
             for child in self._children:
                 with suppress(ProcessLookupError):
-                    child.send_signal(signal.SIGINT)
+                    child.send_signal(signal.SIGTERM)  # SIGINT is ignored in a script's background
 
     # -- one job -----------------------------------------------------------------------------------
 
@@ -154,8 +156,15 @@ class Sweep:
             if progress.attempts == ATTEMPTS:
                 self._set(progress, "failed")
                 return True
-            progress.attempts += 1
-            self._attempt(progress, row)
+            lock = self._turn(progress.job)
+            try:
+                with lock.acquire(timeout=0):
+                    if self.known(progress.job) == row:  # as before: no other sweep started it since
+                        progress.attempts += 1
+                        self._attempt(progress, row)
+            except Timeout:
+                self._set(progress, "elsewhere", row["run_id"] if row else None)
+                return False
         self._set(progress, "stopped")
         return True
 
@@ -172,16 +181,20 @@ class Sweep:
         lock.release()
         return False
 
+    def _turn(self, job: Job) -> FileLock:
+        """What one sweep holds at a time while it makes this run, which the store does not know before it has begun."""
+        cell, seed = job.key
+        logs = self.out / "sweep"
+        logs.mkdir(parents=True, exist_ok=True)
+        return FileLock(logs / f"{cell}-s{seed}.lock")
+
     def _attempt(self, progress: Progress, row: Mapping[str, Any] | None) -> None:
         db = ["--db", str(self.store.path), "--out", str(self.out)]
         if row is not None and (self.out / row["run_id"]).is_dir():
             arguments = ["run", "--resume", row["run_id"], *db]
         else:
             arguments = ["run", *progress.job.arguments, *db]
-        logs = self.out / "sweep"
-        logs.mkdir(parents=True, exist_ok=True)
-        cell, seed = progress.job.key
-        progress.log = logs / f"{cell}-s{seed}.log"
+        progress.log = Path(self._turn(progress.job).lock_file).with_suffix(".log")
         self._set(progress, "running", row["run_id"] if row else None)
         with progress.log.open("ab") as log:
             log.write(f"$ {shlex.join(['b2bench', *arguments])}\n".encode())
@@ -197,7 +210,7 @@ class Sweep:
             with self._guard:
                 self._children.add(child)
                 if self._stop.is_set():
-                    child.send_signal(signal.SIGINT)
+                    child.send_signal(signal.SIGTERM)
             code = child.wait()
             with self._guard:
                 self._children.discard(child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,18 @@ from b2bench.text import suggestion
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 
 
-def parse_list(option: str, text: str, everything: Sequence[str] = ()) -> list[str]:
+def parse_list(option: str, text: str | Sequence[str], everything: Sequence[str] = ()) -> list[str]:
     """``"ddpo,dpok"``, or ``all`` where there is an ``everything``, to its parts in order, each once.
+
+    A file or folder that is there is one name, whatever commas it has; and a list has its parts already.
 
     Raises:
         UserError: it is empty.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if isinstance(text, str):
+        is_file = os.path.exists(os.path.expanduser(text))
+        text = [text] if is_file else text.split(",")
+    parts = [part.strip() for part in text if part.strip()]
     if "all" in parts and everything:
         parts = [*everything]
     if not parts:
@@ -49,11 +55,15 @@ def parse_seeds(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it."""
+    """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it.
+
+    ``varied`` are the hyperparameters that the plan varies, as ``name=value``.
+    """
 
     config: RunConfig
     cell: str
     arguments: tuple[str, ...]
+    varied: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:
@@ -62,7 +72,9 @@ class Job:
     @property
     def label(self) -> str:
         config = self.config
-        return f"{config.algorithm_name} {config.wrapper_name} {config.prompts.name} s{config.seed}"
+        return " ".join(
+            (config.algorithm_name, config.wrapper_name, config.prompts.name, *self.varied, f"s{config.seed}")
+        )
 
     def command(self, db: Path, out: Path) -> list[str]:
         """The command that makes this run, as people would type it."""
@@ -70,12 +82,16 @@ class Job:
 
 
 def plan(
-    choices: Mapping[str, Sequence[Any]], shared: Sequence[str], resolve: Callable[[dict[str, Any]], RunConfig | None]
+    choices: Mapping[str, Sequence[Any]],
+    shared: Sequence[str],
+    resolve: Callable[[dict[str, Any]], RunConfig | None],
+    varied: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Job]:
     """Every combination of ``choices``; seeds change slowest, so that a sweep cut short has whole tables of few seeds.
 
     ``shared`` are arguments of all runs, ``resolve`` makes a run of options by name, None where algorithm and wrapper
-    refuse each other: such combinations are left out.
+    refuse each other: such combinations are left out. ``varied`` are values of hyperparameters by name, combined as
+    the choices are; ``resolve`` finds one of each in its options, as ``values``.
 
     Raises:
         UserError: an unknown choice, one that cannot be, or the same run twice.
@@ -87,18 +103,21 @@ def plan(
     jobs = []
     resolved: dict[tuple[Any, ...], tuple[RunConfig, str] | None] = {}
     highest = max(choices.get("seed", [0]))  # if it is allowed, all are
-    for values in itertools.product(*(choices[name] for name in names)):
+    combined = [dict(zip(varied or {}, values, strict=True)) for values in itertools.product(*(varied or {}).values())]
+    for *values, own in itertools.product(*(choices[name] for name in names), combined):
         options = dict(zip(names, values, strict=True))
         seed = options.get("seed", 0)
-        choice = tuple(options[name] for name in names if name != "seed")
+        texts = tuple(f"{name}={value}" for name, value in own.items())
+        choice = (*(options[name] for name in names if name != "seed"), texts)
         if choice not in resolved:  # once for all seeds: a quarter of a second each would be an hour of 10,000 runs
-            made = resolve(options | {"seed": highest})
+            made = resolve(options | {"seed": highest} | ({"values": own} if own else {}))
             resolved[choice] = None if made is None else (made, made.cell_hash())
         if (found := resolved[choice]) is None:
             continue
         config, cell = found
         flags = [part for name in OPTIONS if name in options for part in (f"--{name}", str(options[name]))]
-        jobs.append(Job(replace(config, seed=seed), cell, (*flags, *shared)))
+        flags += [part for text in texts for part in ("--set", text)]
+        jobs.append(Job(replace(config, seed=seed), cell, (*flags, *shared), texts))
     if len({job.key for job in jobs}) < len(jobs):
         keys = [job.key for job in jobs]
         twice = next(job for i, job in enumerate(jobs) if keys.index(job.key) < i)

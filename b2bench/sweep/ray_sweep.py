@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 from b2bench.backbones.specs import backbones
 from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.errors import UserError
+from b2bench.plugin_files import sources
 from b2bench.store.store import Store
 from b2bench.sweep.local import ATTEMPTS, Progress, Sweep, ended_by, last_line
 from b2bench.version import benchmark_version, both_versions
@@ -66,7 +67,8 @@ def packed(arguments: Sequence[str]) -> tuple[list[str], dict[str, bytes]]:
         place = f"files/{number}"
         path, sent = Path(os.path.expanduser(value)), value
         if flag == "--plugin":
-            sent = ship(path, f"{place}/{path.name}")
+            for source in reversed(sources(path)):  # itself last: its place is what the command names
+                sent = ship(source, f"{place}/{source.relative_to(path.parent).as_posix()}")
         elif flag == "--prompts" and value not in prompt_set_names() and path.is_dir():
             sent = f"{place}/{path.resolve().name}"
             for name in ("train.txt", "test.txt", "card.toml"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -33,9 +33,22 @@ from b2bench.metrics import (
 
 
 class RunProgress:
-    """A live bar over reward queries on a terminal, and a line per round and evaluation everywhere."""
+    """A live bar over reward queries on a terminal, and a line per round and evaluation everywhere.
 
-    def __init__(self, console: Console, budget: int, reward: str, *, quiet: bool = False) -> None:
+    ``on_begin`` is called when the run begins, and ``on_stage`` at every stage.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        budget: int,
+        reward: str,
+        *,
+        quiet: bool = False,
+        on_begin: Callable[[], None] = lambda: None,
+        on_stage: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.on_begin, self.on_stage = on_begin, on_stage
         # of several processes one speaks
         self.console, self.reward = Console(quiet=True) if quiet else console, reward
         self.progress = Progress(
@@ -60,7 +73,12 @@ class RunProgress:
 
     def stage(self, text: str) -> None:
         """What the run does now."""
+        self.on_stage()
         self.progress.update(self.task, description=text)
+
+    def begins(self, run_id: str) -> None:
+        """All is loaded."""
+        self.on_begin()
 
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: Any) -> None:
         """A line per round: queries, mean reward, how many rollouts reached the loss, health."""

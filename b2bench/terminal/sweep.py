@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from b2bench.environment import threads
 from b2bench.sweep.local import Progress, Sweep, queries_done
 from b2bench.sweep.plan import Job
 
@@ -155,7 +156,7 @@ def counted(progress: Sequence[Progress]) -> str:
 
 def thread_count(jobs: int) -> int:
     """CPU threads of each of ``jobs`` runs at once: the cores, or OMP_NUM_THREADS, shared out."""
-    return max(1, (int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1) // jobs)
+    return max(1, (threads() or os.cpu_count() or 1) // jobs)
 
 
 def logs_of(progress: Sequence[Progress]) -> list[Path]:

@@ -10,17 +10,18 @@ import sys
 import time
 from collections.abc import Sequence
 
+from b2bench.environment import place, threads
 from b2bench.errors import UserError
 
 
 def is_one_of_several() -> bool:
     """Whether this process was started as one of several of a run, by us, ``accelerate launch`` or ``torchrun``."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return place()[1] > 1
 
 
 def is_first() -> bool:
     """Whether it is the one that writes."""
-    return not is_one_of_several() or int(os.environ.get("RANK", "0")) == 0
+    return place()[0] == 0
 
 
 def has_gpus(processes: int) -> bool:
@@ -43,23 +44,22 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
     """Run ``b2bench ARGUMENTS`` in ``processes`` processes on this machine; the exit code of the first that failed.
 
     Each GPU gets one, or on a CPU each its part of the threads. When one fails the others, which would wait for it,
-    are stopped.
+    are stopped. An interrupt is passed on: a terminal tells them all, and a scheduler or ``kill`` this process alone.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     if cpu:
-        cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+        cores = threads() or os.cpu_count() or 1
         shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(max(1, cores // processes))}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "b2bench", *arguments],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(processes)
-    ]
+    started: list[subprocess.Popen[bytes]] = []
     try:
+        for rank in range(processes):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            started.append(
+                subprocess.Popen([sys.executable, "-m", "b2bench", *arguments], env=os.environ | shared | own)
+            )
         while True:
             codes = [process.poll() for process in started]
             if failed := [code for code in codes if code]:
@@ -67,20 +67,26 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
             if None not in codes:
                 return 0
             time.sleep(0.1)
-    except KeyboardInterrupt:  # the terminal told them too: rank 0 says how to go on
-        for process in started:
+    except KeyboardInterrupt:
+        _pass_on(started)
+        for process in started:  # rank 0 says how to go on
             process.wait()
         return 1
     finally:
-        for process in started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+        _pass_on(started)
         for process in started:
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:  # it waits for one that is gone, deep inside a library
                 process.kill()
                 process.wait()
+
+
+def _pass_on(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Interrupt those that still run; SIGTERM, because Python shows a traceback of a SIGINT in its first moments."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
 
 
 def _exit_code(code: int) -> int:

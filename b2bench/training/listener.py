@@ -14,6 +14,9 @@ class Listener(Protocol):
     def stage(self, text: str) -> None:
         """What the run does now, in a few words."""
 
+    def begins(self, run_id: str) -> None:
+        """All is loaded; from now on there is something of the run to keep."""
+
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None:
         """A round is in the store."""
 
@@ -28,6 +31,7 @@ class Silent:
     """A listener that says nothing."""
 
     def stage(self, text: str) -> None: ...
+    def begins(self, run_id: str) -> None: ...
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None: ...
     def evaluated(self, queries: int, evaluation: Evaluation) -> None: ...
     def warned(self, text: str) -> None: ...

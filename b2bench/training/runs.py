@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from filelock import FileLock, Timeout
 from b2bench.config.resolve import from_dict
 from b2bench.config.run import RunConfig
 from b2bench.engine import Engine
-from b2bench.errors import UserError
+from b2bench.errors import Busy, UserError
+from b2bench.store.database import SHORT
 from b2bench.store.store import Store
 from b2bench.training.listener import Listener
 from b2bench.training.provenance import run_row
@@ -64,10 +66,16 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
             make_folder(out, run_id)
             write_config(config, folder)
             stack.enter_context(_only_process(folder, run_id))
-            store.start_run(run_row(config, run_id, name, trainer.policy, engine.world))
+            try:
+                store.start_run(run_row(config, run_id, name, trainer.policy, engine.world), unique=True)
+            except UserError:  # nothing is stored of it, and nothing stays of it
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
-        engine.on_main_process(enter)
-        return _run(trainer)
+        listener.begins(run_id)
+        with _found_in_store(trainer):
+            engine.on_main_process(enter)
+            return trainer.run()
 
 
 def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
@@ -82,8 +90,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         store.check()
         row = store.find_run(text)
         run_id = row["run_id"]
-        if row["status"] == "done":
-            raise UserError(f"run {run_id} is finished; try b2bench show {run_id}")
+        _refuse_done(row)
         if row["benchmark_version"] != benchmark_version():
             raise UserError(
                 f"run {run_id} is of benchmark version {row['benchmark_version']}, this is b2bench "
@@ -100,10 +107,20 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         raise UserError(f"run {run_id} has no folder {folder}; try --out with the folder that holds it")
     with contextlib.ExitStack() as stack:
         engine.on_main_process(lambda: stack.enter_context(_only_process(folder, run_id)) or None)
+        engine.on_main_process(
+            lambda: _refuse_done(store.find_run(run_id))
+        )  # the process that had it may have ended it
         trainer = Trainer(config, run_id, store, folder, listener, engine)
-        trainer.resume()
-        engine.on_main_process(lambda: store.restart_run(run_id))
-        return _run(trainer)
+        listener.begins(run_id)
+        with _found_in_store(trainer):
+            trainer.resume()
+            engine.on_main_process(lambda: store.restart_run(run_id))
+            return trainer.run()
+
+
+def _refuse_done(row: Mapping[str, Any]) -> None:
+    if row["status"] == "done":
+        raise UserError(f"run {row['run_id']} is finished; try b2bench show {row['run_id']}")
 
 
 @contextlib.contextmanager
@@ -124,9 +141,23 @@ def _only_process(folder: Path, run_id: str) -> Iterator[None]:
         lock.release()
 
 
-def _run(trainer: Trainer) -> Summary:
-    """Run; an interrupt carries the run's id, which whoever wants to resume must know."""
+@contextlib.contextmanager
+def _found_in_store(trainer: Trainer) -> Iterator[None]:
+    """Let an interrupt carry the run's id, which whoever wants to resume must know, if the store has the run.
+
+    If it came before that, nothing stays of the run; and a run that it left as running is interrupted.
+    """
+    store, run_id = trainer.store, trainer.run_id
     try:
-        return trainer.run()
+        yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(trainer.run_id) from None
+        if trainer.engine.first:
+            store.patience = min(store.patience, SHORT)
+            with contextlib.suppress(Busy):  # then it is found stale
+                rows = store.runs(run_id=run_id) if store.path.exists() else []
+                if not rows:
+                    shutil.rmtree(trainer.folder, ignore_errors=True)
+                    raise
+                if rows[0]["status"] == "running":
+                    store.finish_run(run_id, "interrupted", "interrupted by the user")
+        raise KeyboardInterrupt(run_id) from None

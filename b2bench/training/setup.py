@@ -18,6 +18,7 @@ from b2bench.errors import UserError
 from b2bench.evaluation.inception import extractors
 from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.reward_process import RewardProcess
+from b2bench.guard import guarded
 from b2bench.hyperparameters import hyperparameters
 from b2bench.protocols import Reward
 from b2bench.text import described, shortened
@@ -70,13 +71,14 @@ def load(
 
 @contextlib.contextmanager
 def plugin_errors(what: str) -> Iterator[None]:
-    """Turn whatever a plugin raises before the first round into one line that says where.
+    """Guard what a plugin does before the first round, and turn whatever it raises into one line that says where.
 
     Raises:
         UserError: the plugin raised something.
     """
     try:
-        yield
+        with guarded():
+            yield
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:

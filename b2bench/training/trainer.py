@@ -27,13 +27,14 @@ from torch import Tensor
 from b2bench.advantage import advantage_rule
 from b2bench.config.run import RunConfig, check_shares
 from b2bench.engine import Engine
-from b2bench.errors import NoRoom, RunFailed, UserError
+from b2bench.errors import Busy, NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
-from b2bench.evaluation.judges import reward_scores
 from b2bench.files import replaced
+from b2bench.guard import guarded
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
+from b2bench.store.database import FOR_HOURS, SHORT
 from b2bench.store.store import Store
 from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
@@ -43,7 +44,7 @@ from b2bench.training.pace import pace_of
 from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
-from b2bench.types import Trajectories
+from b2bench.types import Interval, Trajectories
 from b2bench.update import UpdateReport, merged, step_weights, trained_steps, update
 from b2bench.wrappers import selected
 
@@ -119,6 +120,10 @@ class Trainer:
             RunFailed: the run cannot go on; status and reason are in the store.
             KeyboardInterrupt: it was interrupted; the store says so, and the last checkpoint is whole.
         """
+        with self.store.waiting(FOR_HOURS):
+            return self._run()
+
+    def _run(self) -> Summary:
         started = time.monotonic()
         first = self.queries
         try:
@@ -134,16 +139,17 @@ class Trainer:
                 self._round()
             self._save_weights()
         except KeyboardInterrupt:
-            self._finish("interrupted", "interrupted by the user")
+            self._leave("interrupted by the user")
             raise
+        except Busy as error:
+            self._leave(error.reason)
+            raise RunFailed(f"round {self.round}: {error.reason}; {self._again('closing it there')}") from error
         except (NoRoom, OSError) as error:
             if isinstance(error, OSError) and error.errno not in DISK_ERRORS:
                 self._fail(error)
             reason = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            with contextlib.suppress(UserError):  # the store may be on the same disk; it is found stale later
-                self._finish("interrupted", reason)
-            again = f"try making room, then --resume {self.run_id}, which continues from the last whole round"
-            raise RunFailed(f"round {self.round}: {reason}; {again}") from error
+            self._leave(reason)
+            raise RunFailed(f"round {self.round}: {reason}; {self._again('making room')}") from error
         except (RunFailed, UserError) as error:
             self._finish("failed", str(error))
             raise RunFailed(f"round {self.round}: {error}") from error
@@ -168,6 +174,15 @@ class Trainer:
     def _finish(self, status: str, reason: str | None = None) -> None:
         if self.engine.first:
             self.store.finish_run(self.run_id, status, reason)
+
+    def _leave(self, reason: str) -> None:
+        """Say in the store that the run was interrupted, if the store can be had at once; else it is found stale."""
+        self.store.patience = min(self.store.patience, SHORT)
+        with contextlib.suppress(UserError):
+            self._finish("interrupted", reason)
+
+    def _again(self, advice: str) -> str:
+        return f"try {advice}, then --resume {self.run_id}, which continues from the last whole round"
 
     def resume(self) -> None:
         """Take up the last checkpoint, and undo what the store holds beyond it.
@@ -270,15 +285,21 @@ class Trainer:
         images = sample(self.policy, [texts[prompt] for prompt, _ in pairs], noise, settings.micro_batch)
         return dict(zip(places, images, strict=True))
 
+    def _interval(self) -> Interval:
+        """The trained steps of this round."""
+        with guarded():
+            return self.config.wrapper.interval(self.round, self.config.rounds, self.config.settings.steps)
+
     def _sample(self, drawn: Sequence[str], start: int) -> Trajectories:
         """Sample this process's rollouts of the prompts ``drawn``, and return them with prompts and groups of all.
 
         ``start`` is the number of draws of the round that were sampled before.
         """
         config, settings, round = self.config, self.config.settings, self.round
-        interval = config.wrapper.interval(round, config.rounds, settings.steps)
+        interval = self._interval()
         samples = settings.samples
-        leaves = config.wrapper.leaves(samples)
+        with guarded():
+            leaves = config.wrapper.leaves(samples)
         self.listener.stage(f"round {round + 1}: sampling {len(drawn) * samples} images")
         mine = self.engine.share(len(drawn))
         found = rollout(
@@ -301,11 +322,11 @@ class Trainer:
 
     def _measured(self, trajectories: Trajectories) -> Tensor:
         """Score all rollouts, [N]: each process asks its own reward for its own rollouts."""
-        config, n = self.config, len(trajectories.images)
+        n = len(trajectories.images)
         prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
         error, scores = None, torch.zeros(n)
         try:
-            scores = reward_scores(self.judges.reward, config.reward_name, trajectories.images, prompts)
+            scores = self.judges.scores(trajectories.images, prompts)
         except Exception as met:
             error = met
         self.engine.raise_together(error)
@@ -315,7 +336,7 @@ class Trainer:
         """Sample, score, select and update: once, or for as many parts of the round as its algorithm asks for."""
         config, settings = self.config, self.config.settings
         started = time.monotonic()
-        interval = config.wrapper.interval(self.round, config.rounds, settings.steps)
+        interval = self._interval()
         draws, train = config.draws(self.round), config.prompts.train
         chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", self.round))
         prompts = [train[i] for i in chosen]

@@ -623,3 +623,29 @@ def test_a_full_size_checkpoint_that_is_not_here(
     assert time.monotonic() - started < 30
     for part in parts:
         assert part in line
+
+
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": ""}, {"WORLD_SIZE": "2", "RANK": "1"}])
+def test_only_a_run_is_one_of_several(
+    variables: dict[str, str], b2bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell may have a launcher's variables left, or a job script set them for another program."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    refused = b2bench("run", "--algo", "ddpo", "--prompts", "nowhere", "--db", tmp_path / "runs.duckdb")
+    assert refused.code == 2
+    assert bool(refused.stderr) == (variables["WORLD_SIZE"] == "")  # of several the first one says it
+    spoken = b2bench("report", "--db", tmp_path / "runs.duckdb")
+    assert spoken.code == 2
+    assert spoken.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_number_of_threads_is_checked(
+    command: str, b2bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "auto")
+    options = ("--processes", 2) if command == "run" else ("--jobs", 2, "--dry-run")
+    refused = b2bench(command, "--algo", "ddpo", "--db", tmp_path / "runs.duckdb", *options)
+    assert refused.code == 2
+    assert "OMP_NUM_THREADS is set to 'auto'" in refused.stderr

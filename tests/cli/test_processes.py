@@ -94,6 +94,32 @@ def test_two_processes_take_the_first_evaluation_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("processes", "number"), [("1", signal.SIGHUP), ("2", signal.SIGTERM)])
+def test_a_signal_to_the_first_process_alone_interrupts_the_run(
+    processes: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """A scheduler or ``kill`` tells the process that it knows; a terminal that closes sends SIGHUP."""
+    command = [sys.executable, "-m", "b2bench", "run", "--algo", "ddpo", *SMALL, "--queries", "900"]
+    process = subprocess.Popen(
+        [*command, "--processes", processes], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    with process:
+        lines = []
+        for line in process.stderr:  # which ends when the last of them has ended
+            lines.append(line)
+            if line.startswith("round  1/"):
+                process.send_signal(number)
+    text = "".join(lines)
+    assert process.returncode == 1, text
+    assert "Traceback" not in text
+    assert text.count("interrupted; every finished round is in b2bench.duckdb. Continue with: b2bench run") == 1
+    [run] = Store(tmp_path / "b2bench.duckdb").runs()
+    assert run["status"] == "interrupted"
+
+
+@pytest.mark.slow
 def test_a_reward_that_fails_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "import os, torch\n"

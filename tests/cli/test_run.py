@@ -26,6 +26,7 @@ from store_rows import run_row
 
 from b2bench import both_versions
 from b2bench.config.settings import Settings
+from b2bench.errors import Busy
 from b2bench.store.store import Store
 from b2bench.terminal.progress import RunProgress
 
@@ -369,6 +370,54 @@ def test_a_terminal_in_ascii_gets_a_report_all_the_same(tmp_path: Path) -> None:
         assert b"?" in done.stdout
 
 
+RUDE = """
+import os, random, sys, torch
+import numpy as np
+from b2bench import reward
+
+torch.set_grad_enabled(False)
+print("imported")
+
+@reward
+class {name}:
+    \"\"\"Mean brightness.\"\"\"
+
+    def prepare(self, device):
+        {rude}
+
+    def __call__(self, images, prompts):
+        found = images.flatten(1).mean(1)
+        {rude}
+        return found
+"""
+ALL = (
+    "torch.set_grad_enabled(False); torch.set_default_dtype(torch.float64); torch.manual_seed(0); np.random.seed(0); "
+    "random.seed(0); os.chdir('/'); print('scored'); os.system('echo scored'); 'images' in dir() and images.zero_()"
+)
+
+
+def test_a_plugins_side_effects_change_no_number(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for name, rude in (("Clean", "pass"), ("Rude", ALL)):
+        Path(f"{name}.py").write_text(RUDE.format(name=name, rude=rude))
+        choice = ("--reward", name.lower(), "--plugin", f"{name}.py")
+        values = ("draws=4", "samples=2", "steps=2", "eval_images=2", "eval_train_images=0")
+        settings = [part for value in values for part in ("--set", value)]
+        ended = b2bench("run", "--algo", "ddpo", "--queries", "8", *choice, *settings, "--json")
+        assert ended.code == 0, ended.stderr
+        summary = json.loads(ended.stdout)
+        store = Store(tmp_path / "b2bench.duckdb")
+        evals = [(row["metric"].replace("rude", "clean"), row["value"]) for row in store.evals([summary["run_id"]])]
+        queries = "SELECT prompt, reward, advantage FROM queries WHERE run_id = ? ORDER BY query_index"
+        pictures = [file.read_bytes() for file in sorted(Path("runs", summary["run_id"], "samples").iterdir())]
+        weights = Path(summary["weights"]).read_bytes()
+        found.append((sorted(map(repr, evals)), repr(store.sql(queries, [summary["run_id"]])), pictures, weights))
+    assert found[0] == found[1]
+
+
 # -- what is instant -------------------------------------------------------------------------------
 
 
@@ -454,6 +503,35 @@ def test_a_full_disk_stops_a_run_that_can_go_on(
         " ".join(stopped.stderr.split())
     )
     assert (run["status"], "No space left" in run["error"]) == ("interrupted", True)
+    resumed = b2bench("run", "--resume", run["run_id"])
+    assert resumed.code == 0, resumed.stderr
+    check_whole(store, run["run_id"])
+
+
+def test_a_store_that_another_keeps_for_hours_stops_a_run_that_can_go_on(
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = []
+
+    def kept(store: Store, run_id: str, row: dict[str, Any], queries: list[dict[str, Any]]) -> None:
+        patience.append(store.patience)
+        if row["round"] == 1:
+            raise Busy(f"database {store.path} has been locked for 5 h by process 7 (duckdb)")
+        record(store, run_id, row, queries)
+
+    record = Store.record_round
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "record_round", kept)
+        stopped = b2bench(*TINY)
+    store = Store(tmp_path / "b2bench.duckdb")
+    [run] = store.runs()
+    assert stopped.code == 1
+    again = f"by process 7 (duckdb); try closing it there, then --resume {run['run_id']}"
+    assert again in " ".join(stopped.stderr.split())
+    assert "another --db" not in stopped.stderr  # its rows are in this one
+    assert min(patience) >= 3600
+    assert (run["status"], "locked for 5 h" in run["error"]) == ("interrupted", True)
     resumed = b2bench("run", "--resume", run["run_id"])
     assert resumed.code == 0, resumed.stderr
     check_whole(store, run["run_id"])

@@ -96,11 +96,11 @@ def announce(pipe: int) -> None:
         setattr(owner, name, call)
 
     told(trainer, "rollout", "sampling")
-    told(trainer, "reward_scores", "reward")
+    told(Judges, "scores", "reward")
     told(trainer, "update", "update")
     told(Store, "record_round", "store")
     told(trainer, "save_checkpoint", "checkpoint")
-    told(Judges, "scores", "evaluation")
+    told(Judges, "look", "evaluation")
 
 
 def run_and_kill(folder: Path, phase: str | None, occurrence: int = 0, wait: float = 0.0) -> bool:

@@ -185,7 +185,9 @@ def test_a_run_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: p
     assert from_dict(was).as_dict() == was
 
 
-@pytest.mark.parametrize("name", [*(name for name in METRICS if not METRICS[name].reward), style_share("flat")])
+@pytest.mark.parametrize(
+    "name", [*(name for name in METRICS if not METRICS[name].reward), style_share("flat"), "Style_Flat"]
+)
 def test_a_reward_is_not_called_like_a_metric(tmp_path: Path, name: str) -> None:
     file = tmp_path / "reward.py"
     file.write_text(
@@ -194,7 +196,7 @@ def test_a_reward_is_not_called_like_a_metric(tmp_path: Path, name: str) -> None
         "    def __call__(self, images, prompts):\n        return images.flatten(1).mean(1)\n"
     )
     with pytest.raises(UserError, match="metric"):
-        config(reward=name, plugins=(file,))
+        config(reward=name.lower(), plugins=(file,))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.estimate.calls import count_calls, kept_rows, loss_cost, network_parameters
 from b2bench.estimate.estimate import Estimate, estimate
-from b2bench.estimate.fit import fitting, phase_bytes, resident_bytes
+from b2bench.estimate.fit import disk_bytes, fitting, phase_bytes, resident_bytes
 from b2bench.estimate.footprint import GIB, Line, judges, measure
 from b2bench.registry import Registry
 from b2bench.store.store import Store
@@ -77,6 +77,7 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert calls.exact == (wrapper in ("vanilla", "bpt") and algorithm != "dpo")
     assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
     assert config.evaluations() == sorted({row["queries"] for row in store.evals(["run"])})
+    assert kept_images(config) == len(list((tmp_path / "run" / "samples").glob("*.png")))
     # a second run takes the first evaluation over, and draws its sample images
     again = Trainer(config, "again", store, tmp_path / "again")
     (tmp_path / "again").mkdir()
@@ -185,6 +186,20 @@ def test_what_cannot_fit_is_refused_with_what_it_needs() -> None:
     config = pocket()
     with pytest.raises(UserError, match=r"0.01 GiB are too little for pocket in fp32: .*needs 0\.\d+ GiB"):
         fitting(0.01 * GIB, config, measure(config))
+
+
+def kept_images(config: RunConfig) -> int:
+    """The number of image files that an estimate names; they have the room that they take uncompressed."""
+    (found,) = (item for item in disk_bytes(config, measure(config)).items() if "image files" in item[0])
+    count = int(found[0].split()[2])
+    assert found[1] == count * 3 * 64 * 64  # pocket's
+    return count
+
+
+def test_sample_images_are_files() -> None:
+    assert kept_images(pocket()) == 9  # of 3 evaluations of 3 images
+    assert kept_images(pocket(sample_images=2)) == 6
+    assert kept_images(pocket(sample_images=0)) == 0
 
 
 @pytest.mark.slow

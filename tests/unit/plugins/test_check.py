@@ -195,7 +195,7 @@ def test_one_fault_fails_one_check(tmp_path: Path) -> None:
 def test_what_cannot_go_on_says_so(tmp_path: Path) -> None:
     results = broken(tmp_path, "raise KeyError('x')")
     assert results[-1].reason.endswith("The checks after this one were left out.")
-    assert [result.passed for result in results] == [True, True, True, False]
+    assert [result.passed for result in results] == [True] * 4 + [False]
 
 
 def test_a_loss_on_pairs_must_tell_winner_from_loser(tmp_path: Path) -> None:
@@ -318,6 +318,12 @@ class Broken:
         ("return mean", [], ""),
         ("return mean.mean()", ["scores are finite, one per image"], "expected (6,)"),
         ("return mean / 0", ["scores are finite, one per image"], "6 of 6 scores are not finite"),
+        ("torch.set_grad_enabled(False); return mean", ["the process stays"], "torch.set_grad_enabled"),
+        ("torch.set_default_dtype(torch.float64); return mean", ["the process stays"], "torch.set_default_dtype"),
+        ("torch.manual_seed(0); return mean", ["the process stays"], "torch's seed"),
+        ("import os; os.chdir('/'); return mean", ["the process stays"], "the working folder"),
+        ("print(len(mean)); return mean", ["the process stays"], "printed to stdout"),
+        ("import os; os.system('echo scored'); return mean", ["the process stays"], "printed to stdout"),
         ("return images.mul_(2).flatten(1).mean(1)", ["images are not mutated"], "changed the images"),
         ("prompts.sort(); return mean", ["images are not mutated"], "changed the list of prompts"),
         ("return mean * torch.linspace(0, 1, 6)[: len(mean)]", ["order of", "batch size"], "another order"),
@@ -331,6 +337,15 @@ def test_rewards(body: str, checks: list[str], message: str, tmp_path: Path) -> 
     for (name, reason), check in zip(found.items(), checks, strict=True):
         assert name.startswith(check)
         assert message in reason or name != next(iter(found))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "method"), [("reward", "Style_Flat", "__call__"), ("algorithm", "Baseline", "loss")]
+)
+def test_a_name_that_no_run_could_have_is_found(kind: str, name: str, method: str, tmp_path: Path) -> None:
+    body = f"class {name}:\n    def {method}(self, a, b):\n        raise ValueError\n"
+    source = f"from b2bench import {kind}\n\n@{kind}\n{body}"
+    assert "another name for your" in failures(check_source(tmp_path, source))["its name is free"]
 
 
 def test_a_random_reward_is_caught(tmp_path: Path) -> None:

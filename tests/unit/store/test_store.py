@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from filelock import FileLock
 from store_rows import run_row
 
-from b2bench.errors import UserError
+from b2bench.errors import Busy, UserError
 from b2bench.store import database
 from b2bench.store.rows import insert_rows
 from b2bench.store.schema import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES
@@ -476,6 +477,28 @@ def test_a_name_that_is_no_text() -> None:
         Store("caf\udce9.duckdb")
 
 
+def test_a_name_is_given_once(store: Store) -> None:
+    """Of two processes that both found it free, the second finds it taken when it writes."""
+    store.start_run(run_row("a1", name="weekend"))
+    with pytest.raises(UserError, match="a run named 'weekend' was started meanwhile, a1; try the same command again"):
+        store.start_run(run_row("a2", name="weekend"), unique=True)
+    assert [row["run_id"] for row in store.runs()] == ["a1"]
+
+
+@pytest.mark.parametrize("name", ["a?b.duckdb", "d?r/b.duckdb", "a\\b.duckdb"])
+def test_a_name_that_duckdb_misreads(name: str, tmp_path: Path) -> None:
+    """DuckDB 2.0 writes the log of a?b to a.wal?b, and of a\\b opens a/b, which may be another store."""
+    with pytest.raises(UserError, match="DuckDB cannot use a path with"):
+        Store(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a,b.duckdb", "a b#c%20.duckdb", "a:b", "[1]*.csv", "it's"])
+def test_other_names_are_as_good_as_any(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / name)
+    store.record_refusals([])
+    assert store.runs() == []
+
+
 def test_no_permission(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database.os, "access", lambda *_: False)
     with pytest.raises(UserError, match="no permission"):
@@ -619,6 +642,25 @@ def test_a_call_that_waits_long_says_so(
     caplog.clear()
     assert patient.runs()
     assert not caplog.records
+
+
+def test_what_has_worked_for_hours_waits_for_hours_unless_somebody_wants_to_end(
+    started: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "SILENT", 0.05)
+    store = Store(started.path)
+    with ThreadPoolExecutor() as pool, FileLock(f"{started.path}.lock"), store.waiting(database.FOR_HOURS):
+        waiting = pool.submit(store.runs)
+        while not caplog.records:
+            time.sleep(0.01)
+        assert caplog.records[0].message.endswith("which others use (at most 5 h)")
+        store.patience = 0.1
+        with pytest.raises(Busy, match=r"in use by other b2bench processes for 0\.1 s"):
+            waiting.result(timeout=20)
+    assert store.patience == database.PATIENCE
+    asked = Store(started.path, patience=1)
+    with asked.waiting(database.FOR_HOURS):
+        assert asked.patience == 1
 
 
 def test_calls_wait_for_a_connection_of_this_process(started: Store) -> None:

@@ -230,6 +230,10 @@ def test_files_of_the_user_go_along_and_name_the_same_cell(tmp_path: Path, monke
     assert packed(["--prompts", "template1", "--preset", "paper:100x256", "--backbone", "sd14"])[1] == {}
     with pytest.raises(UserError, match=r"--set checkpoint=./own.*absolute path"):
         packed(["--set", "checkpoint=./own"])
+    (here / "mine.py").write_text("import near_this\n")
+    (here / "near_this.py").write_text("X = 1\n")
+    sent, files = packed(["--plugin", "mine.py"])
+    assert files == {sent[1]: b"import near_this\n", f"{os.path.dirname(sent[1])}/near_this.py": b"X = 1\n"}
     (here / "mine.py").unlink()
     with pytest.raises(UserError, match=r"mine\.py cannot be read"):
         packed(["--plugin", "mine.py"])

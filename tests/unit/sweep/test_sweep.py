@@ -106,6 +106,41 @@ def test_lists_and_seeds() -> None:
         parse_list("algo", " , ")
 
 
+def test_a_file_is_one_name(tmp_path: Path) -> None:
+    file = tmp_path / "cats, dogs.txt"
+    file.touch()
+    assert parse_list("prompts", str(file)) == [str(file)]
+    assert parse_list("prompts", ["cats, dogs.txt", "template1"]) == ["cats, dogs.txt", "template1"]
+
+
+def test_a_list_of_a_hyperparameter_is_a_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cats, dogs.txt").write_text("a cat riding a bike\na dog playing chess\n")
+    monkeypatch.chdir(tmp_path)
+
+    def sweep(content: str, *arguments: str) -> int | str | None:
+        Path("sweep.toml").write_text(content)
+        monkeypatch.setattr(sys, "argv", ["b2bench", "sweep", "--config", "sweep.toml", "--dry-run", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code
+
+    content = "algo = 'ddpo'\nprompts = ['cats, dogs.txt', 'template1']\n[set]\nlr = [1e-3, 1e-4]\nepochs = [1, 2]\n"
+    assert not sweep(content, "--seeds", "0-1", "--json")
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 2 * 2 * 2 * 2
+    assert rows[1]["run"] == "ddpo vanilla cats, dogs.txt lr=0.001 epochs=2 s0"
+    assert rows[1]["command"][:10] == [
+        *("b2bench", "run", "--algo", "ddpo", "--prompts", "cats, dogs.txt", "--seed", "0", "--set", "lr=0.001"),
+    ]
+    assert rows[1]["command"][10:12] == ["--set", "epochs=2"]
+    assert not sweep(content, "--set", "lr=0.01", "--json")  # the command line overrules the file
+    assert len(json.loads(capsys.readouterr().out)) == 2 * 2
+    assert sweep("algo = 'ddpo'\n[set]\nlr = []\n") == 2
+    assert "lr = [] of [set] holds no value" in capsys.readouterr().err
+
+
 def test_a_plan_is_the_product_with_seeds_outermost() -> None:
     jobs = plan({"algo": ["ddpo", "pg"], "wrapper": ["b2"], "seed": [0, 1]}, ["--set", "lr=0.1"], config)
     assert [job.label for job in jobs] == [f"{a} b2 template1 s{seed}" for seed in (0, 1) for a in ("ddpo", "pg")]
@@ -220,6 +255,25 @@ def test_a_run_that_another_process_has_open_keeps_no_other_waiting(make: Callab
     lock.release()
     thread.join(30)
     assert states(sweep) == ["done"] * 3
+
+
+def test_a_run_that_another_sweep_is_about_to_start_is_waited_for(make: Callable[..., Sweep], tmp_path: Path) -> None:
+    """Two sweeps of one plan, started at once: the store knows of no run yet when both look."""
+    (tmp_path / "runs" / "sweep").mkdir(parents=True)
+    first, second = make([0]), make([0])
+    key, seed = first.jobs[0].key
+    with FileLock(tmp_path / "runs" / "sweep" / f"{key}-s{seed}.lock"):
+        thread = threading.Thread(target=second.run)
+        thread.start()
+        deadline = time.monotonic() + 60
+        while states(second) != ["elsewhere"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    thread.join()
+    first.run()
+    assert states(second) == ["done"]
+    assert states(first) == ["already done"]
+    assert len(calls(tmp_path)) == 1
 
 
 def test_a_sweep_whose_store_breaks_ends_with_the_reason(

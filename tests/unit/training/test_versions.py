@@ -120,6 +120,36 @@ def test_a_name_goes_on(
     assert resumed == ([] if numbers_change else ["weekend"])
 
 
+def test_a_name_that_another_process_takes_meanwhile_leaves_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other:
+        """Loads the backbone for as long as another process needs to start a run of the same name."""
+
+        def __init__(self, *_: Any) -> None:
+            self.policy = None
+            store.start_run({**row("a1"), "name": "weekend"})
+
+    monkeypatch.setattr(runs, "Trainer", Other)
+    monkeypatch.setattr(runs, "run_row", lambda _, run_id, name, *more: {**row(run_id), "name": name})
+    with pytest.raises(UserError, match="named 'weekend' was started meanwhile, a1"):
+        runs.start(config({}), store, tmp_path / "runs", "weekend", Silent())
+    assert [found["run_id"] for found in store.runs()] == ["a1"]
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_that_ends_before_it_is_resumed_stays_done(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.start_run(row("a1"))
+    (tmp_path / "a1").mkdir()
+    usual = runs.from_dict
+    monkeypatch.setattr(runs, "from_dict", lambda found: store.finish_run("a1", "done") or usual(found))
+    with pytest.raises(UserError, match="run a1 is finished"):
+        runs.resume("a1", store, tmp_path, Silent())
+    assert store.find_run("a1")["status"] == "done"
+
+
 def test_a_sweep_skips_what_is_done(store: Store, tmp_path: Path, release: Release, numbers_change: bool) -> None:
     store.start_run(row("a1", seed=1))
     store.finish_run("a1", "done")

@@ -1,0 +1,125 @@
+"""What a plugin changes of the process that it runs in is put back when its call ends, and what it prints is no result.
+
+A plugin is a program that somebody wrote for themselves: it may switch gradients off, seed every generator, change the
+working folder or print, and the numbers of a run and its JSON must not depend on that. Needs no torch: a process that
+has not imported it has nothing of it to put back.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+
+@dataclass(frozen=True)
+class _State:
+    """Something of the whole process: its name, as a check says it, how to get it and how to set it."""
+
+    name: str
+    get: Callable[[], Any]
+    set: Callable[[Any], object]
+
+
+def _states() -> Iterator[_State]:
+    yield _State("the working folder", os.getcwd, os.chdir)
+    yield _State("the seed of Python's random", random.getstate, random.setstate)
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        yield _State("NumPy's seed", numpy.get_state, numpy.set_state)
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "compile"):  # it is half imported
+        return
+    yield _State("torch's seed", torch.get_rng_state, torch.set_rng_state)
+    yield _State("torch.set_grad_enabled", torch.is_grad_enabled, torch.set_grad_enabled)
+    yield _State("torch.set_default_dtype", torch.get_default_dtype, torch.set_default_dtype)
+    yield _State("torch.set_default_device", torch.get_default_device, _set_default_device)
+    yield _State("torch.set_num_threads", torch.get_num_threads, torch.set_num_threads)
+    yield _State(
+        "torch.use_deterministic_algorithms",
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    )
+    yield _State(
+        "torch.set_float32_matmul_precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    )
+    cudnn = torch.backends.cudnn
+    for name in ("benchmark", "deterministic", "allow_tf32"):
+        yield _State(f"torch.backends.cudnn.{name}", partial(getattr, cudnn, name), partial(setattr, cudnn, name))
+
+
+def _set_default_device(device: Any) -> None:
+    import torch
+
+    # the device that there is without any: setting it would put a mode on every call that makes a tensor
+    torch.set_default_device(None if device == torch.device("cpu") else device)
+
+
+def _plain(value: Any) -> Any:
+    """A state as something that ``==`` compares."""
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    value = value.numpy() if hasattr(value, "numpy") else value
+    return value.tobytes() if hasattr(value, "tobytes") else value
+
+
+@contextmanager
+def guarded(output: int = 2) -> Iterator[list[str]]:
+    """Let a plugin work, and put back what it changed of the process; the list names that when the block has ended.
+
+    What it prints goes to the file descriptor ``output``, by default stderr: stdout is the result's.
+    """
+    before: list[tuple[_State, Any]] = []
+    new = "torch" not in sys.modules
+    for state in _states():
+        with suppress(OSError):  # the working folder may be gone
+            before.append((state, state.get()))
+    changed: list[str] = []
+    try:
+        with _printing_to(output):
+            yield changed
+    finally:
+        if new and (torch := sys.modules.get("torch")) is not None and hasattr(torch, "compile"):
+            started_with = {
+                "torch.set_grad_enabled": True,
+                "torch.set_default_dtype": torch.float32,
+                "torch.set_default_device": torch.device("cpu"),
+            }
+            before += [(state, started_with[state.name]) for state in _states() if state.name in started_with]
+        for state, value in before:
+            try:
+                same = _plain(state.get()) == _plain(value)
+            except OSError:
+                same = False
+            if not same:
+                changed.append(state.name)
+                with suppress(OSError):
+                    state.set(value)
+
+
+@contextmanager
+def _printing_to(output: int) -> Iterator[None]:
+    """Send what is written to stdout elsewhere: by print, and by what writes to the file descriptor itself."""
+    real = sys.stdout
+    with suppress(OSError, ValueError, AttributeError):
+        real.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(output, 1)
+    except OSError:  # a daemon may have neither
+        kept = -1
+    try:
+        if output == 2:
+            with redirect_stdout(sys.stderr):
+                yield
+        else:
+            with open(output, "w", encoding="utf-8", errors="replace", closefd=False) as file, redirect_stdout(file):
+                yield
+    finally:
+        if kept >= 0:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -1,0 +1,94 @@
+"""The files of a plugin: the one that is named, and those beside it that it imports, and that these import."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+
+def beside(path: Path) -> dict[str, Path]:
+    """Return the modules that a plugin imports from its own folder: name -> file, or folder of a package.
+
+    A module of this name that Python has itself, or that is installed, comes first, as it would in a script.
+    """
+    found: dict[str, Path] = {}
+    waiting = [path]
+    while waiting:
+        for name, relative in _imported(waiting.pop()):
+            near = path.parent / name if _is_package(path.parent / name) else path.parent / f"{name}.py"
+            is_new = name not in found and near.exists() and near.resolve() != path.resolve()
+            if is_new and (relative or _only_here(name, near)):
+                found[name] = near
+                waiting += _sources(near)
+    return found
+
+
+def _imported(file: Path) -> Iterator[tuple[str, bool]]:
+    """The first parts of the names that a file imports, and whether relative to itself; none if it cannot be read."""
+    with suppress(OSError, SyntaxError, ValueError, RecursionError):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from ((item.name.partition(".")[0], False) for item in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module.partition(".")[0], node.level > 0
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((item.name, True) for item in node.names)
+
+
+def _is_package(folder: Path) -> bool:
+    return (folder / "__init__.py").is_file()
+
+
+def _sources(near: Path) -> list[Path]:
+    return sorted(near.rglob("*.py")) if near.is_dir() else [near]
+
+
+def _only_here(name: str, near: Path) -> bool:
+    if name in sys.stdlib_module_names or name == "b2bench":
+        return False
+    spec = PathFinder.find_spec(name, sys.path)  # which does not look at what is imported already
+    origins = [source.resolve() for source in _sources(near)]
+    return spec is None or spec.origin is None or Path(spec.origin).resolve() in origins
+
+
+@contextmanager
+def importable(path: Path) -> Iterator[None]:
+    """Let a plugin import what lies beside it while it is run; what it imports later in a function is imported, too.
+
+    Raises:
+        ImportError: another plugin has imported another file of the same name.
+    """
+    near = beside(path)
+    for name, file in near.items():
+        known = getattr(sys.modules.get(name), "__file__", None)
+        if known and Path(known).resolve() not in [source.resolve() for source in _sources(file)]:
+            raise ImportError(
+                f"{name} lies beside it, and another plugin has imported {known}; try another name for one of the two"
+            )
+    before = list(sys.path)
+    sys.path.append(str(path.parent.resolve()))
+    try:
+        yield
+        for name in {name for name, relative in _imported(path) if name in near and not relative}:
+            importlib.import_module(name)
+    finally:
+        sys.path[:] = before
+
+
+def sources(path: Path) -> list[Path]:
+    """Return every file of a plugin, itself first."""
+    return [path, *(source for _, near in sorted(beside(path).items()) for source in _sources(near))]
+
+
+def content_hash(path: Path) -> str:
+    """Return 16 hexadecimal digits of the content of a plugin's files; of a single one, of it alone."""
+    digest = hashlib.sha256(path.read_bytes())
+    for source in sources(path)[1:]:
+        digest.update(f"\0{source.relative_to(path.parent).as_posix()}\0".encode() + source.read_bytes())
+    return digest.hexdigest()[:16]

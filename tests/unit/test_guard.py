@@ -1,0 +1,70 @@
+"""What plugins change of the process is put back."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from b2bench.guard import guarded
+
+
+def test_everything_is_put_back_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path.cwd())  # back at the end, whatever happens
+    folder, threads = os.getcwd(), torch.get_num_threads()
+    seeds = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+
+    def rude() -> None:
+        os.chdir(tmp_path)
+        tmp_path.rmdir()
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_num_threads(threads + 1)
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(1)
+        np.random.seed(1)
+        random.seed(1)
+        raise KeyError("x")
+
+    with pytest.raises(KeyError), guarded() as changed:
+        rude()
+    assert len(changed) == 9
+    assert os.getcwd() == folder
+    assert torch.is_grad_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert torch.zeros(1).dtype == torch.float32
+    assert torch.zeros(1).device.type == "cpu"
+    assert torch.get_num_threads() == threads
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == seeds[:2]
+    assert torch.equal(torch.get_rng_state(), seeds[2])
+
+
+def test_what_changes_nothing_is_left_alone() -> None:
+    with guarded() as changed:
+        torch.zeros(3).sum()
+    assert changed == []
+
+
+def test_what_is_printed_goes_to_stderr() -> None:
+    code = (
+        "import os, sys\nfrom b2bench.guard import guarded\nprint('before')\n"
+        "with guarded():\n    print('text'); os.system('echo child'); os.write(1, b'bytes\\n')\n"
+        "print('after'); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "before\nafter\n")
+    assert sorted(done.stderr.split()) == ["bytes", "child", "text"]
+
+
+def test_a_plugin_that_is_the_first_to_import_torch_leaves_it_as_it_comes() -> None:
+    code = (
+        "import sys\nfrom b2bench.guard import guarded\n"
+        "with guarded():\n    import torch; torch.set_grad_enabled(False); torch.set_default_dtype(torch.float64)\n"
+        "sys.exit(not torch.is_grad_enabled() or torch.get_default_dtype() != torch.float32)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
