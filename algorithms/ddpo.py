@@ -25,6 +25,7 @@ class DDPO:
     """
 
     pairs: ClassVar[bool] = False
+    family: ClassVar[str] = "policy gradient"
     properties: ClassVar[Mapping[str, str]] = {
         "learns from": "advantage",
         "importance ratio": "clipped (PPO)",

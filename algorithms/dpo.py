@@ -31,6 +31,7 @@ class DPO:
     """
 
     pairs: ClassVar[bool] = True
+    family: ClassVar[str] = "preference"
     properties: ClassVar[Mapping[str, str]] = {
         "learns from": "best against worst of a group",
         "importance ratio": "to the reference, clamped",

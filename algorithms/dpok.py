@@ -63,6 +63,7 @@ class DPOK:
     """
 
     pairs: ClassVar[bool] = False
+    family: ClassVar[str] = "policy gradient"
     properties: ClassVar[Mapping[str, str]] = {
         "learns from": "advantage (or reward - V)",
         "importance ratio": "clamped",

@@ -23,6 +23,7 @@ class PG:
     """
 
     pairs: ClassVar[bool] = False
+    family: ClassVar[str] = "policy gradient"
     properties: ClassVar[Mapping[str, str]] = {
         "learns from": "advantage",
         "importance ratio": "none (on-policy: a step, then new samples)",

@@ -25,6 +25,7 @@ class RAFT:
     pairs: ClassVar[bool] = True
     finals: ClassVar[bool] = True
     family: ClassVar[str] = "weighted regression"
+    queries: ClassVar[str] = "K"
     properties: ClassVar[Mapping[str, str]] = {
         "learns from": "best of a group",
         "importance ratio": "none",

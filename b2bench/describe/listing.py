@@ -55,8 +55,21 @@ def _plugin_row(registry: Registry, name: str) -> Row:
 
 
 def properties_of(cls: type) -> dict[str, str]:
-    """Return the properties that a plugin names, and what follows from its class: control of what, no selection."""
-    found = dict(getattr(cls, "properties", {}))
+    """Return the properties that a plugin names, and what follows from its class.
+
+    Of an algorithm that is its family, the kind of its batches and the reward queries for each image that it trains on,
+    K the rollouts of a comparison group; of a wrapper, what it is a control of.
+    """
+    pairs, finals = getattr(cls, "pairs", False), getattr(cls, "finals", False)
+    found = {}
+    if hasattr(cls, "pairs"):
+        kind = "finals" if finals else "transitions"
+        found["family"] = getattr(cls, "family", "")
+        found["batch"] = f"pairs of {kind}" if pairs else kind
+        if getattr(cls, "whole_groups", False):
+            found["batch"] += ", by group"
+        found["queries an image"] = getattr(cls, "queries", "K / 2" if pairs else "1")
+    found |= dict(getattr(cls, "properties", {}))
     if control := getattr(cls, "control", ""):
         found["control of"] = control
     if getattr(cls, "pairs", False):

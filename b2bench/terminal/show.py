@@ -27,6 +27,8 @@ def listing_table(what: str, rows: Sequence[Row]) -> RenderableType:
     left_out = {"hyperparameters", "settings"} | ({"summary"} if plugins else set())
     if all(row.get("from") == "built in" for row in rows):
         left_out.add("from")
+    if what == "algorithms":  # b2bench show has them
+        left_out |= {"learns from", "source", "selection"}
     table = _rows_table([{key: value for key, value in row.items() if key not in left_out} for row in rows])
     if not plugins:
         return table
