@@ -21,6 +21,7 @@ class Stop:
             os.kill(os.getpid(), signal.{number})
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, and what runs in the background, may have the tests ignore it
 sys.meta_path.insert(0, Stop())
 sys.argv = ["b2bench", *{arguments}]
 from b2bench.__main__ import main
