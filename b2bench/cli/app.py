@@ -45,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # the boxes would import rich.markdown: half of the time that --help takes
     help="Which RL algorithm and sampling wrapper fine-tunes a text-to-image diffusion model best per reward query?",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 pocket = typer.Typer(
     no_args_is_help=True,

@@ -421,6 +421,11 @@ def test_a_plugins_side_effects_change_no_number(
 # -- what is instant -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [[], ["run"], ["pocket"], ["pocket", "verify"]])
+def test_h_is_help(arguments: list[str], b2bench: Callable[..., Any]) -> None:
+    assert b2bench(*arguments, "-h").stdout == b2bench(*arguments, "--help").stdout != ""
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["pocket", "--help"]])
 def test_no_summary_of_a_command_is_cut(arguments: list[str]) -> None:
     found = subprocess.run(
