@@ -58,7 +58,7 @@ def check_process(kind: str, config: Any) -> None:
 
 
 def _way_out(config: Any, eta: float) -> str:
-    """What in a scheduler's configuration makes a variance zero, and what to write instead."""
+    """Return what in a scheduler's configuration makes a variance zero, and what to write instead."""
     if not eta:
         return "Try eta above 0."
     spacing, wanted = config["timestep_spacing"], []

@@ -170,7 +170,7 @@ class Engine:
             gradient.copy_(part.view_as(gradient))
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return what a checkpoint keeps."""
         return dict(self.scaler.state_dict())
 
     def load_state(self, state: dict[str, Any]) -> None:

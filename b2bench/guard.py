@@ -60,7 +60,7 @@ def _set_default_device(device: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A state as something that ``==`` compares."""
+    """Return a state as something that ``==`` compares."""
     if isinstance(value, tuple):
         return tuple(_plain(item) for item in value)
     value = value.numpy() if hasattr(value, "numpy") else value

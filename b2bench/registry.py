@@ -173,7 +173,7 @@ def import_plugin(path: Path) -> list[type]:
 
 
 def _load_entry_point(entry: EntryPoint, kind: Kind) -> type:
-    """The class of another package.
+    """Return the class of another package.
 
     Raises:
         UserError: it does not import, or is none of this kind.

@@ -17,5 +17,5 @@ def benchmark_version() -> str:
 
 
 def both_versions() -> str:
-    """The package's version and the benchmark's, as ``b2bench --version`` prints them."""
+    """Return the package's version and the benchmark's, as ``b2bench --version`` prints them."""
     return f"{__version__} (benchmark version {BENCHMARK_VERSION})"

@@ -10,7 +10,7 @@ LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def stable_diffusion_unet() -> UNet2DConditionModel:
-    """The UNet of Stable Diffusion v1, 860 million parameters, randomly initialised."""
+    """Return the UNet of Stable Diffusion v1, 860 million parameters, randomly initialised."""
     return UNet2DConditionModel(
         sample_size=64,
         in_channels=4,
@@ -26,7 +26,7 @@ def stable_diffusion_unet() -> UNet2DConditionModel:
 
 
 def stable_diffusion_autoencoder() -> AutoencoderKL:
-    """Its autoencoder: 512x512 pixels to latents 4x64x64."""
+    """Return the autoencoder of Stable Diffusion v1: 512x512 pixels to latents 4x64x64."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -38,7 +38,7 @@ def stable_diffusion_autoencoder() -> AutoencoderKL:
 
 
 def stable_diffusion_text_encoder() -> CLIPTextModel:
-    """Its text encoder, that of CLIP ViT-L/14."""
+    """Return the text encoder of Stable Diffusion v1, that of CLIP ViT-L/14."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=49408,

@@ -64,7 +64,7 @@ Adapter = tuple[Tensor, Tensor, float]
 
 
 def split_layers(layers: Sequence[nn.Module]) -> tuple[list[Any], list[Adapter]]:
-    """The linear layers proper, and their adapters that are switched on."""
+    """Return the linear layers proper, and their adapters that are switched on."""
     adapters = []
     for layer in layers:
         if isinstance(layer, LoraLinear) and not layer.disable_adapters:
@@ -126,7 +126,7 @@ def merge_attention(unet: UNet2DConditionModel, merged: type[MergedAttention] = 
 
 
 def _fits(attention: Attention) -> bool:
-    """Whether this is the attention that :class:`MergedAttention` computes, with a plain LoRA or none."""
+    """Tell whether this is the attention that :class:`MergedAttention` computes, with a plain LoRA or none."""
     layers = [attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]]
     return (
         isinstance(attention.processor, AttnProcessor2_0 | MergedAttention)

@@ -85,7 +85,7 @@ class Layer:
 
 
 def peft_config(file: Path) -> Path | None:
-    """The configuration beside a file that peft saved; None for any other file.
+    """Return the configuration beside a file that peft saved; None for any other file.
 
     Raises:
         OSError, SafetensorError: the file cannot be read.
@@ -228,7 +228,7 @@ def _check(name: str, layer: Layer, module: nn.Module) -> None:
 
 
 def _config(beside: Path | None, header: Mapping[str, str], part: str) -> dict[str, Any] | None:
-    """What peft's file or diffusers' header says of the adapter of ``part``; None: nothing is said."""
+    """Return what peft's file or diffusers' header says of the adapter of ``part``; None: nothing is said."""
     try:
         if beside is not None:
             config = json.loads(beside.read_text(encoding="utf-8"))
@@ -268,7 +268,7 @@ def _alpha(name: str, layer: Layer, config: Mapping[str, Any] | None) -> float:
 
 
 def _number(value: Any, what: str) -> float:
-    """A finite number, of a tensor or a configuration.
+    """Return a finite number, of a tensor or a configuration.
 
     Raises:
         ValueError: it is something else.

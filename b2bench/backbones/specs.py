@@ -43,7 +43,7 @@ class Backbone:
         return bool(self.scorer)
 
     def drawing(self, prompts: Iterable[str]) -> Backbone:
-        """The backbone with the network that draws ``prompts``: of pocket the one of their template.
+        """Return the backbone with the network that draws ``prompts``: of pocket the one of their template.
 
         Raises:
             UserError: a prompt outside the pocket vocabulary (other backbones take any text), a pair of objects said
@@ -71,7 +71,7 @@ class Backbone:
 
 
 def pocket_networks(folder: Path) -> tuple[str, ...]:
-    """The pipeline folders of a pocket model in ``folder``, in the order of the templates."""
+    """Return the pipeline folders of a pocket model in ``folder``, in the order of the templates."""
     return tuple(str(folder / network) for network in NETWORKS)
 
 
@@ -109,7 +109,7 @@ def backbones() -> dict[str, Backbone]:
 
 
 def _variant(folder: Path) -> Backbone:
-    """A pocket model with another style gap, as ``b2bench pocket build --variant --install`` leaves it.
+    """Return a pocket model with another style gap, as ``b2bench pocket build --variant --install`` leaves it.
 
     Raises:
         UserError: it is of another world than this version's.

@@ -168,7 +168,7 @@ def _check_whole(pipeline: StableDiffusionPipeline) -> None:
 
 
 def lora_file(source: Path) -> Path:
-    """The one safetensors file that ``source`` is or holds.
+    """Return the one safetensors file that ``source`` is or holds.
 
     Raises:
         UserError: there is none, or several.

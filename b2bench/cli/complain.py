@@ -15,7 +15,7 @@ LONGEST_REASON = 1000  # characters of an error; what it quotes may be a whole f
 
 
 def complain(what: str, reason: object = "") -> None:
-    """One line on stderr; of several processes of a run the first says it."""
+    """Print one line on stderr; of several processes of a run the first says it."""
     try:
         rank, _ = place()
     except UserError:  # this is what there is to say

@@ -12,7 +12,7 @@ from b2bench.files import finite
 
 
 def stdout() -> Console:
-    """What is printed are the user's paths and names: no bracket or colon in them is markup."""
+    """Make a console for the user's paths and names: no bracket or colon in them is markup."""
     return Console(highlight=False, markup=False, emoji=False)
 
 

@@ -112,7 +112,7 @@ def load_prompts(name_or_path: str | Path) -> PromptSet:
 
 
 def _origins() -> dict[str, Path | EntryPoint]:
-    """Where each registered set comes from."""
+    """Return where each registered set comes from."""
     origins: dict[str, Path | EntryPoint] = {}
     for parent in plugin_path([str(FOLDER)], GROUP):
         for card in sorted(Path(parent).glob("*/card.toml")):
@@ -171,7 +171,7 @@ def _load_folder(folder: Path, name: str | None = None) -> PromptSet:
 
 
 def _prompt_set(where: Path, **content: Any) -> PromptSet:
-    """A PromptSet; without a stated version its content is its version."""
+    """Return a PromptSet; without a stated version its content is its version."""
     try:
         prompts = PromptSet(**{"version": "", **content})
     except ValueError as error:
@@ -201,7 +201,7 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[str, ...]:
-    """The prompts of a text file, as they stand in it but for white space at their ends."""
+    """Return the prompts of a text file, as they stand in it but for white space at their ends."""
     seen: dict[str, int] = {}
     for number, prompt in _prompt_lines(_decode(path)):
         if len(prompt) > MAX_LENGTH:

@@ -96,7 +96,7 @@ def _precisions() -> Iterator[Finding]:
 
 
 def _convolution_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    """The shortest of five runs."""
+    """Return the shortest of five runs."""
     layer = nn.Conv2d(64, 64, 3, padding=1).to(device, dtype)
     images = torch.randn(8, 64, 16, 16, device=device, dtype=dtype)
     taken = []
@@ -156,7 +156,7 @@ def _checkpoints() -> Iterator[Finding]:
 
 
 def _cached(hub: Hub) -> str:
-    """The folder of a checkpoint in the hub's cache; "" where it is not there."""
+    """Return the folder of a checkpoint in the hub's cache; "" where it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     for file in hub.files:
@@ -167,7 +167,7 @@ def _cached(hub: Hub) -> str:
 
 
 def inception_file() -> Path:
-    """Where torch's hub keeps torch-fidelity's weights."""
+    """Return where torch's hub keeps torch-fidelity's weights."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]

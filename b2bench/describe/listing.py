@@ -23,7 +23,7 @@ LISTS = ("algorithms", "wrappers", "rewards", "prompts", "backbones", "presets",
 
 
 def listing(what: str, db: Path, plugins: list[Path]) -> list[Row]:
-    """One row of plain values for each algorithm, wrapper, reward, prompt set, backbone or run.
+    """Return one row of plain values for each algorithm, wrapper, reward, prompt set, backbone or run.
 
     Raises:
         UserError: the list does not exist, a plugin does not import, or ``db`` is not a store.

@@ -78,7 +78,7 @@ def loss_cost(algorithm: Algorithm) -> LossCost:
 
 
 def network_parameters(config: RunConfig, footprint: Footprint) -> int:
-    """Parameters that an algorithm trains beside the adapter, as DPOK's value network does."""
+    """Return parameters that an algorithm trains beside the adapter, as DPOK's value network does."""
     algorithm = copy.deepcopy(config.algorithm)
     if not (hasattr(algorithm, "setup") and hasattr(algorithm, "networks")):
         return 0
@@ -168,7 +168,7 @@ def round_steps(config: RunConfig, rows: int, steps: int) -> int:
 
 
 def count_calls(config: RunConfig) -> Calls:
-    """Every denoiser call of a run, from its configuration alone.
+    """Return every denoiser call of a run, from its configuration alone.
 
     Raises:
         UserError: a plugin's wrapper answers with what no run could use.
@@ -222,7 +222,7 @@ def assumed_throughput(config: RunConfig, footprint: Footprint) -> float:
 
 
 def hours(calls: Calls, footprint: Footprint, throughput: float, *, checkpointing: bool = False) -> tuple[float, float]:
-    """The least and the most hours of a run at ``throughput`` denoiser calls a second, in sampling.
+    """Return the least and the most hours of a run at ``throughput`` denoiser calls a second, in sampling.
 
     A call with a backward pass, and an image that is decoded, count as many calls as their floating-point operations
     are. The reward, the optimizer and the store are left out.

@@ -145,7 +145,7 @@ def _fit(members: Sequence[RunConfig], footprint: Footprint, vram: float, precis
 
 
 def _warnings(configs: Sequence[RunConfig], footprint: Footprint, own: MicroBatches, space: float) -> list[str]:
-    """What the runs would need beyond ``space`` bytes, as they are configured."""
+    """Return what the runs would need beyond ``space`` bytes, as they are configured."""
     found = []
     for config in configs:
         precision = config.settings.precision
@@ -173,7 +173,7 @@ def estimate(
     margin: float = MARGIN,
     seeds: int = 1,
 ) -> Estimate:
-    """What ``configs`` take, which differ in algorithm and wrapper alone. ``vram`` in bytes.
+    """Return what ``configs`` take, which differ in algorithm and wrapper alone. ``vram`` in bytes.
 
     Raises:
         UserError: the backbone's configurations cannot be read, or an argument is out of its range.

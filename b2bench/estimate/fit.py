@@ -39,7 +39,7 @@ def resident_bytes(config: RunConfig, footprint: Footprint, precision: str) -> i
 
 
 def phase_bytes(config: RunConfig, footprint: Footprint, batches: MicroBatches, precision: str) -> dict[str, float]:
-    """Bytes of each phase at its micro-batch, beyond :func:`resident_bytes`. Phases do not overlap."""
+    """Return bytes of each phase at its micro-batch, beyond :func:`resident_bytes`. Phases do not overlap."""
     narrow = WIDTH[precision] / 4
     line = footprint.checkpointed if batches.checkpointing else footprint.training
     return {
@@ -50,7 +50,7 @@ def phase_bytes(config: RunConfig, footprint: Footprint, batches: MicroBatches, 
 
 
 def most_images(config: RunConfig) -> int:
-    """Images that are decoded in one go at most: those of a round, or of an evaluation."""
+    """Return images that are decoded in one go at most: those of a round, or of an evaluation."""
     return max(config.draws(0) * config.settings.samples, *config.images_at(0).splits.values())
 
 
@@ -107,7 +107,7 @@ def fitting(
 
 
 def own_micro_batches(config: RunConfig) -> MicroBatches:
-    """Those of the run as it is configured."""
+    """Return those of the run as it is configured."""
     settings = config.settings
     return MicroBatches(
         sampling=settings.micro_batch,
@@ -118,7 +118,7 @@ def own_micro_batches(config: RunConfig) -> MicroBatches:
 
 
 def within(config: RunConfig, vram: float) -> RunConfig:
-    """The run with the micro-batches, and gradient checkpointing where it must be, that fit into ``vram`` GiB.
+    """Return the run with the micro-batches, and gradient checkpointing where it must be, that fit into ``vram`` GiB.
 
     Raises:
         UserError: as :func:`fitting` does.

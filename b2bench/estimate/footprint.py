@@ -48,7 +48,7 @@ class Line:
         return self.fixed + self.each * rows
 
     def largest(self, space: float) -> int:
-        """The most rows that take at most ``space``; 0 where not one does."""
+        """Return the most rows that take at most ``space``; 0 where not one does."""
         return max(0, int((space - self.fixed) // self.each))
 
 
@@ -82,7 +82,7 @@ class Footprint:
         return math.prod(self.latent_shape)
 
     def weights(self, precision: str) -> int:
-        """Of the three frozen networks."""
+        """Return the bytes of the three frozen networks."""
         return WIDTH[precision] * sum(self.parameters.values())
 
     def backward_calls(self, checkpointing: bool) -> float:
@@ -95,7 +95,7 @@ class Footprint:
 
 
 def find_shapes(backbone: Backbone) -> tuple[Shapes, Any, str]:
-    """Shapes of a backbone, its noise schedule, and where they come from.
+    """Return shapes of a backbone, its noise schedule, and where they come from.
 
     A folder, or a checkpoint in the hub's cache, is read; for any other hub id Stable Diffusion v1 is assumed.
 
@@ -201,7 +201,7 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
 
 
 def judges(config: RunConfig) -> tuple[list[ModelSize], list[str]]:
-    """The networks of the reward and of the evaluation's metrics, and what could not be counted.
+    """Return the networks of the reward and of the evaluation's metrics, and what could not be counted.
 
     A GPU is meant: there a captioner is loaded in fp16; all others are in fp32 everywhere.
 

@@ -98,7 +98,7 @@ class Cost:
 
 
 def cost(run: Callable[[], Any]) -> Cost:
-    """What ``run`` takes on the meta device.
+    """Return what ``run`` takes on the meta device.
 
     Attention counts as a fused kernel, as GPUs have it: on the meta device torch would write out its products.
     """
@@ -133,7 +133,7 @@ class Shapes:
 
     @classmethod
     def of_folder(cls, folder: Path) -> Shapes:
-        """Those of a ``StableDiffusionPipeline`` folder, by its configurations; its weights are not read.
+        """Return those of a ``StableDiffusionPipeline`` folder, by its configurations; its weights are not read.
 
         Raises:
             OSError, ValueError: one of the configurations is missing or cannot be read.
@@ -147,7 +147,7 @@ class Shapes:
             )
 
     def decoding(self, images: int) -> Cost:
-        """Bytes and operations of decoding ``images`` latents."""
+        """Return bytes and operations of decoding ``images`` latents."""
         config = self.autoencoder.config
         size = config.sample_size // 2 ** (len(config.block_out_channels) - 1)
         with torch.no_grad():

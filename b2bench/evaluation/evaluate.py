@@ -73,7 +73,7 @@ class Evaluation:
         ]
 
     def image_rows(self, queries: int, reward: str, files: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
-        """Rows of table ``images``: the score of every test image, so that runs can be paired by image.
+        """Return rows of table ``images``: the score of every test image, so that runs can be paired by image.
 
         ``files``: where those that are kept are, by their place.
         """
@@ -185,7 +185,7 @@ def measure(
 def _numbers(
     judges: Judges, scores: Mapping[str, Tensor], features: Mapping[str, Tensor], groups: Sequence[int], n: int
 ) -> dict[str, tuple[float, dict[str, Any]]]:
-    """Every metric of the first ``n`` images, with its settings."""
+    """Return every metric of the first ``n`` images, with its settings."""
     found: dict[str, tuple[float, dict[str, Any]]] = {}
     for name, values in scores.items():
         error = float(values[:n].std() / n**0.5) if n > 1 else None

@@ -37,7 +37,7 @@ class Extractor:
 
 
 def extractors(which: str, weights: str, backbone: Backbone, reward: Reward, device: torch.device) -> list[Extractor]:
-    """The extractors of setting ``inception``: none, clip, inception, both, or auto.
+    """Return the extractors of setting ``inception``: none, clip, inception, both, or auto.
 
     auto: on pocket none, whose own classifier is better; elsewhere clip where the reward is a CLIPScore, whose
     network is loaded already, and none with another reward, for which it would cost 4 GB.
@@ -94,7 +94,7 @@ class InceptionV3:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Class probabilities [N, 1008] of images [N, 3, h, w] in [0, 1], on the CPU."""
+        """Return class probabilities [N, 1008] of images [N, 3, h, w] in [0, 1], on the CPU."""
         found = []
         for part in images.split(self.batch):
             pixels = (part.to(self.device) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -135,7 +135,7 @@ class Judges:
     def statistics(
         self, features: Mapping[str, Tensor], groups: Sequence[int]
     ) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Statistics of a whole set of images: {metric: (value, settings)}. Diversity lives here."""
+        """Return statistics of a whole set of images: {metric: (value, settings)}. Diversity lives here."""
         found: dict[str, tuple[float, dict[str, Any]]] = {
             extractor.metric: (
                 inception_score(features[extractor.metric], self.splits),

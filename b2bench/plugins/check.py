@@ -20,7 +20,7 @@ from b2bench.text import suggestion
 
 
 def check_file(file: Path) -> list[CheckResult]:
-    """Every check of every plugin of a file, or of the registered plugin of that name.
+    """Return every check of every plugin of a file, or of the registered plugin of that name.
 
     A check without which the later ones mean nothing ends the list where it fails; the toy task is tried
     only by an algorithm that passes all else.

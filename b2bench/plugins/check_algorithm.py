@@ -76,7 +76,7 @@ class _Subject:
         return loss, metrics
 
     def gradients(self, batch: Batch) -> tuple[float, list[Tensor]]:
-        """The loss, and its gradient by the adapter and by the algorithm's own networks."""
+        """Return the loss, and its gradient by the adapter and by the algorithm's own networks."""
         parameters = [*self.policy.parameters()]
         parameters += [weight for network, _ in self.networks for weight in network.parameters()]
         for parameter in parameters:
@@ -101,7 +101,7 @@ class _LossChecks:
         return subject
 
     def moved(self) -> _Subject:
-        """A fresh one after a small update, where the ratio is not 1."""
+        """Return a fresh one after a small update, where the ratio is not 1."""
         subject = self.behaving()
         subject.policy.move(0.01, "update")
         return subject

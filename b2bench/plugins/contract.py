@@ -109,7 +109,7 @@ def check_process(call: Callable[[], object]) -> None:
 
 
 def copy_of(value: Any) -> Any:
-    """A copy of tensors, lists, and dataclasses of them."""
+    """Return a copy of tensors, lists, and dataclasses of them."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, list):

@@ -110,7 +110,7 @@ class ToyPolicy:
 
     @torch.no_grad()
     def move(self, scale: float, stream: str) -> None:
-        """A random step of the adapter: a behaviour policy that is not the pretrained model."""
+        """Take a random step with the adapter: a behaviour policy that is not the pretrained model."""
         self.up.add_(scale * torch.randn(self.up.shape, generator=generator(self.seed, f"toy {stream}")))
 
 
@@ -132,7 +132,7 @@ def toy_rollout(policy: ToyPolicy, noise: Noise, prompts: Sequence[str]) -> Traj
 
 
 def toy_noise(policy: ToyPolicy, round: int) -> Drawn:
-    """The noise of finals of a round."""
+    """Return the noise of finals of a round."""
 
     def draw(places: Sequence[tuple[int, int]]) -> Tensor:
         return normal(policy.latent_shape, policy.seed, "finals", [(round, *place) for place in places])
@@ -141,7 +141,7 @@ def toy_noise(policy: ToyPolicy, round: int) -> Drawn:
 
 
 def toy_batch(policy: ToyPolicy, algorithm: Any) -> Batch:
-    """Every step of what an algorithm learns from in a round, shuffled: rollouts, pairs or whole groups."""
+    """Return every step of what an algorithm learns from in a round, shuffled: rollouts, pairs or whole groups."""
     found = toy_rollout(policy, round_noise(policy, policy.seed, 0), PROMPTS)
     found.reward = toy_reward(policy.seed)(found.images, found.prompts)
     found.advantage = PromptAdvantage(0, 5.0)(found.reward, found.prompts)

@@ -100,7 +100,7 @@ class Facts:
 
 
 def caption(facts: Facts) -> str:
-    """The paper's own wording: ``a cat riding a bike``, ``red apple``, ``dog on the left of car``.
+    """Return the paper's own wording: ``a cat riding a bike``, ``red apple``, ``dog on the left of car``.
 
     Without a detail: ``a cat``, ``apple``, ``dog``.
     """
@@ -134,7 +134,7 @@ _SAID: dict[frozenset[str], tuple[Facts, ...]] = {
 
 
 def known_sayings(first: str, second: str) -> tuple[Facts, ...]:
-    """The three captions in which template 3's network knows a pair of objects, whichever is given first."""
+    """Return the three captions in which template 3's network knows a pair of objects, whichever is given first."""
     return _SAID[frozenset((first, second))]
 
 
@@ -170,5 +170,5 @@ def parse_caption(text: str) -> Facts:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word a pocket caption can hold, sorted."""
+    """Return every word a pocket caption can hold, sorted."""
     return tuple(sorted({word for sentence in _sentences() for word in sentence.split()}))

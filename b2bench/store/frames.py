@@ -39,7 +39,7 @@ def check_library(library: Library) -> None:
 
 
 def fetch(con: duckdb.DuckDBPyConnection, queries: Mapping[str, str], library: Library) -> dict[str, Any]:
-    """The answer to each query as a frame: a ``pandas.DataFrame`` or a ``pyarrow.Table``."""
+    """Return the answer to each query as a frame: a ``pandas.DataFrame`` or a ``pyarrow.Table``."""
     found = {}
     for name, query in queries.items():
         answer = con.sql(query)  # not execute, whose rows would be copied once more

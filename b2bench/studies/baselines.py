@@ -82,7 +82,7 @@ class Baseline:
         }
 
     def run_id(self, config: RunConfig) -> str:
-        """The same for the same measurement, on every machine."""
+        """Return the same for the same measurement, on every machine."""
         cell = cell_hash(self.content(config))
         key = hashlib.sha256(f"{benchmark_version()}:{cell}".encode()).hexdigest()[:10]
         return f"baseline-{self.name}-{key}"
@@ -111,7 +111,7 @@ def check_values(config: RunConfig, values: Mapping[str, Any]) -> None:
 
 
 def plan(kinds: Iterable[str], config: RunConfig) -> list[Baseline]:
-    """The rows of each kind; the sweep has the guidance of runs in it, whatever that is."""
+    """Return the rows of each kind; the sweep has the guidance of runs in it, whatever that is."""
     rows = {
         "guidance": [Baseline("guidance", value) for value in sorted({*GUIDANCES, _guidance(config)})],
         "best-of": [Baseline("best-of", value) for value in CANDIDATES],

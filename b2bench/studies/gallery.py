@@ -16,7 +16,7 @@ MARGIN, LABEL, SCALE = 4, 14, 2
 
 
 def image_grid(images: Tensor, labels: Sequence[str], columns: int) -> Image.Image:
-    """Rows of ``columns`` images [N, 3, h, w] in [0, 1], enlarged twice, a label above each row."""
+    """Return rows of ``columns`` images [N, 3, h, w] in [0, 1], enlarged twice, a label above each row."""
     height, width = images.shape[-2] * SCALE, images.shape[-1] * SCALE
     rows = len(labels)
     size = (columns * (width + MARGIN) + MARGIN, rows * (height + LABEL + MARGIN) + MARGIN)

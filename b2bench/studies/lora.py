@@ -79,7 +79,7 @@ def evaluate_lora(
 
 
 def lora_identity(given: Path, file: Path) -> tuple[str, str]:
-    """A name that tells a LoRA from others of the same file name, and its hash."""
+    """Return a name that tells a LoRA from others of the same file name, and its hash."""
     config = peft_config(file)  # which has its alpha
     code = hashlib.sha256(file.read_bytes() + (config.read_bytes() if config else b"")).hexdigest()[:16]
     return f"{given.stem}-{code[:6]}", code

@@ -51,7 +51,7 @@ class Leaves:
 
 
 def pocket_styles(device: torch.device) -> Styles:
-    """The style that pocket's classifier sees in an image: its most likely class."""
+    """Return the style that pocket's classifier sees in an image: its most likely class."""
     from b2bench.pocket.judges import Classifier
 
     classifier = Classifier.load(POCKET_WEIGHTS / "classifier.safetensors", device)
@@ -59,7 +59,7 @@ def pocket_styles(device: torch.device) -> Styles:
 
 
 def branch_noise(policy: Policy, seed: int, first: int, leaves: int, tau: int) -> Noise:
-    """Noise of a rollout whose first row is leaf 0 of branch ``first``.
+    """Return noise of a rollout whose first row is leaf 0 of branch ``first``.
 
     Before the branch point it depends on (seed, branch, step), so that the branches of every tau leave the same
     trajectories: differences between tau are paired. After it, on (seed, branch, leaf, tau, step): no leaf
@@ -127,13 +127,13 @@ class ProfileListener(Protocol):
     """Who watches a profile; none of this changes it."""
 
     def stage(self, text: str) -> None:
-        """What it does now, in a few words."""
+        """Hear what it does now, in a few words."""
 
     def queried(self, queries: int) -> None:
         """So many more reward queries were made."""
 
     def point_done(self, prompts: str, point: Point) -> None:
-        """The branches of one tau are measured."""
+        """Hear that the branches of one tau are measured."""
 
 
 def profile(

@@ -99,7 +99,7 @@ class Sweep:
     # -- one job -----------------------------------------------------------------------------------
 
     def known(self, job: Job) -> dict[str, Any] | None:
-        """The run of the store that is this job: a finished one if there is, else the last that was started."""
+        """Return the run of the store that is this job: a finished one if there is, else the last that was started."""
         if not self.store.path.exists():
             return None
         cell, seed = job.key
@@ -169,7 +169,7 @@ class Sweep:
         return True
 
     def _held(self, run_id: str) -> bool:
-        """Whether a process of this machine has the run open: one that a killed sweep left, or somebody else's."""
+        """Tell whether a process of this machine has the run open: one that a killed sweep left, or somebody else's."""
         folder = self.out / run_id
         if not folder.is_dir():
             return False
@@ -223,12 +223,12 @@ class Sweep:
 
 
 def ended_by(code: int) -> str:
-    """How a process ended that has this exit code; below 0: a signal."""
+    """Say how a process with this exit code ended; below 0: by a signal."""
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """Return the last line of a log that says something."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")[-40:]
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
 

@@ -70,7 +70,7 @@ class RayCluster:
         return list(ready)
 
     def result(self, handle: Any) -> dict[str, Any]:
-        """What the task returned.
+        """Return what the task returned.
 
         Raises:
             Lost: its node or its worker died, or its result with them.

@@ -47,7 +47,7 @@ def on_node(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_in(folder: Path, task: dict[str, Any], environment: dict[str, str]) -> dict[str, Any] | None:
-    """The result of :func:`on_node`; None where the node's raylet ended meanwhile.
+    """Return the result of :func:`on_node`; None where the node's raylet ended meanwhile.
 
     A worker outlives it until its task is done. What the task then returned would be lost with the raylet's memory,
     and the driver would learn so only at the end of a run of hours.
@@ -89,7 +89,7 @@ def run_in(folder: Path, task: dict[str, Any], environment: dict[str, str]) -> d
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A temporary folder; what killed workers left is removed first.
+    """Return a temporary folder; what killed workers left is removed first.
 
     A folder is in use while a process holds the lock beside it, which is taken before the folder is made.
     """

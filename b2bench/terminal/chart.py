@@ -15,7 +15,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def chart(lines: Mapping[str, Points], width: int = 64, height: int = 10, unit: str = "") -> Text:
-    """Lines by name through their points (x, y), on shared axes, with a legend below.
+    """Return lines by name through their points (x, y), on shared axes, with a legend below.
 
     Points that are not finite are left out; no point at all gives an empty text. ``width`` and ``height`` are
     characters of the canvas.

@@ -20,7 +20,7 @@ def _size(size: float) -> str:
 
 
 def _table(title: str, *headings: str, words: int = 1) -> Table:
-    """The first ``words`` columns hold words, the others numbers."""
+    """Make a table whose first ``words`` columns hold words and the others numbers."""
     columns = [Column(text, justify="left" if i < words else "right") for i, text in enumerate(headings)]
     return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
@@ -55,7 +55,7 @@ def render(found: Estimate, console: Console) -> None:
 
 
 def weights_table(found: Estimate) -> Table:
-    """What is on the device all the time."""
+    """Return what is on the device all the time."""
     footprint = found.footprint
     table = _table("On the device all the time", "", "parameters", "fp32", "bf16, fp16")
     for name, parameters in footprint.parameters.items():
@@ -84,7 +84,7 @@ def activations_table(found: Estimate) -> Table:
 
 
 def fits_table(found: Estimate) -> Table:
-    """The largest micro-batches."""
+    """Return the largest micro-batches."""
     assert found.vram is not None
     title = f"Largest micro-batches in {found.vram / GIB:g} GiB, of which {found.margin:.0%} stay free"
     table = _table(title, "precision", "algorithms", "checkpointing", "sampling", "training", "decoding", words=3)
@@ -127,7 +127,7 @@ def calls_table(found: Estimate) -> Table:
 
 
 def assumptions(found: Estimate) -> list[str]:
-    """What the numbers rest on, a line each."""
+    """Return what the numbers rest on, a line each."""
     footprint = found.footprint
     flops = found.throughput * footprint.call_flops
     given = "as given"

@@ -72,7 +72,7 @@ class RunProgress:
         self.progress.stop()
 
     def stage(self, text: str) -> None:
-        """What the run does now."""
+        """Show what the run does now."""
         self.on_stage()
         self.progress.update(self.task, description=text)
 
@@ -81,7 +81,7 @@ class RunProgress:
         self.on_begin()
 
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: Any) -> None:
-        """A line per round: queries, mean reward, how many rollouts reached the loss, health."""
+        """Print a line for the round: queries, mean reward, how many rollouts reached the loss, health."""
         self.progress.update(self.task, completed=queries)
         metrics = report.metrics
         kept = f"kept {int(report.kept.sum())}/{len(report.kept)}"
@@ -96,7 +96,7 @@ class RunProgress:
         )
 
     def warned(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.console.print(Text.assemble(("warning", "yellow"), f"  {text}"), soft_wrap=True)
 
     def queried(self, queries: int) -> None:
@@ -104,7 +104,7 @@ class RunProgress:
         self.progress.advance(self.task, queries)
 
     def point_done(self, prompts: str, point: Any) -> None:
-        """A line per tau of a profile: the share of the variance that is still open."""
+        """Print a line for the tau of a profile: the share of the variance that is still open."""
         measures = point.measures
         self.console.print(
             Text.assemble(
@@ -115,7 +115,7 @@ class RunProgress:
         )
 
     def evaluated(self, queries: int, evaluation: Any) -> None:
-        """A line per evaluation: every metric that has a mean over the test images."""
+        """Print a line for the evaluation: every metric that has a mean over the test images."""
         shown = [m for m in evaluation.metrics if m.split == "test" and not m.name.startswith(STYLE_SHARE)]
         # of so few images that no two share a prompt there is no distance within one
         text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown if math.isfinite(m.value))
@@ -142,7 +142,7 @@ def summary_table(summary: Any) -> Table:
 
 
 def baseline_table(results: Sequence[Any], evals: Iterable[Mapping[str, Any]], reward: str) -> Table:
-    """A line per baseline: its numbers on unseen prompts."""
+    """Return a line per baseline: its numbers on unseen prompts."""
     value = {(row["run_id"], row["metric"]): row["value"] for row in evals if row["split"] == "test"}
     wanted = (CLIPSCORE, HELDOUT, SUCCESS, STYLE_ENTROPY, DISTANCE)
     headings = {reward: reward} | {name: METRICS[name].short for name in wanted}

@@ -20,7 +20,7 @@ def is_one_of_several() -> bool:
 
 
 def is_first() -> bool:
-    """Whether it is the one that writes."""
+    """Tell whether it is the one that writes."""
     return place()[0] == 0
 
 

@@ -12,16 +12,16 @@ class Listener(Protocol):
     """Who watches a run. Every call is progress only; none changes the run."""
 
     def stage(self, text: str) -> None:
-        """What the run does now, in a few words."""
+        """Hear what the run does now, in a few words."""
 
     def begins(self, run_id: str) -> None:
         """All is loaded; from now on there is something of the run to keep."""
 
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None:
-        """A round is in the store."""
+        """Hear that a round is in the store."""
 
     def evaluated(self, queries: int, evaluation: Evaluation) -> None:
-        """A milestone is in the store."""
+        """Hear that a milestone is in the store."""
 
     def warned(self, text: str) -> None:
         """Something is not as it should be, and the run goes on."""

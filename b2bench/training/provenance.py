@@ -32,7 +32,7 @@ def numeric_versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
+    """Return the commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

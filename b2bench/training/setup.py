@@ -129,7 +129,7 @@ def known_device(name: str) -> torch.device:
 
 
 def make_judges(config: RunConfig, device: torch.device) -> Judges:
-    """The reward, ready, and all that judges images beside it; ``device`` is that of training.
+    """Return the reward, ready, and all that judges images beside it; ``device`` is that of training.
 
     Raises:
         UserError: a checkpoint of one of them is missing; the message says how to get it.
@@ -141,7 +141,7 @@ def make_judges(config: RunConfig, device: torch.device) -> Judges:
 
 
 def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusion:
-    """The backbone as the settings sample it, without an adapter; it takes the process's threads, so make one.
+    """Return the backbone as the settings sample it, without an adapter; it takes the process's threads, so make one.
 
     Raises:
         UserError: the checkpoint cannot be read, or the device cannot compute in this precision.
@@ -213,6 +213,6 @@ def check_network(config: RunConfig) -> None:
 
 
 def limit_threads(threads: int | None) -> None:
-    """The number of threads of what follows; None keeps torch's choice, the cores or OMP_NUM_THREADS."""
+    """Set the number of threads of what follows; None keeps torch's choice, the cores or OMP_NUM_THREADS."""
     if threads is not None:
         torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))

@@ -85,7 +85,7 @@ def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
 
 
 def _files(name: str) -> list[Any]:
-    """What lies under a path: names, sizes and times; of a repository of the hub, the revision that is here."""
+    """Return what lies under a path: names, sizes and times; of a repository of the hub, the revision that is here."""
     path = Path(name).expanduser()
     try:
         if path.is_dir():
@@ -112,7 +112,7 @@ def _revision(name: str) -> list[str]:
 
 
 def marked(evaluation: Evaluation, key: str) -> Evaluation:
-    """The evaluation as later runs find it by ``key``."""
+    """Return the evaluation as later runs find it by ``key``."""
     mark = {KEY: key, COUNT: len(evaluation.metrics)}
     metrics = [replace(metric, settings={**metric.settings, **mark}) for metric in evaluation.metrics]
     return replace(evaluation, metrics=metrics)
@@ -129,7 +129,7 @@ def known_start(store: Store, key: str, config: RunConfig) -> Evaluation | None:
 def _read(
     config: RunConfig, key: str, run_id: str, evals: Sequence[Mapping[str, Any]], images: Iterable[Mapping[str, Any]]
 ) -> Evaluation | None:
-    """The rows of a run as an evaluation of ``config``; None where some are missing or are of another."""
+    """Return the rows of a run as an evaluation of ``config``; None where some are missing or are of another."""
     scores = {(row["prompt"], row["noise_index"]): row["score"] for row in images}
     texts = {"test": config.prompts.test, "train": config.prompts.train}
     drawn = {

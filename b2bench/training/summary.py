@@ -36,7 +36,7 @@ class Summary:
 
 
 def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int, seconds: float) -> Summary:
-    """The summary of a run that has ended, from its evaluations in the store.
+    """Return the summary of a run that has ended, from its evaluations in the store.
 
     ``folder`` is the run's, ``queries`` are its reward queries, and ``made`` those of them that took ``seconds``.
     """
@@ -59,7 +59,7 @@ def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int,
 
 
 def summary_again(store: Store, run: Mapping[str, Any], out: Path) -> Summary:
-    """The summary of a run that was finished before, by its row of table ``runs``.
+    """Return the summary of a run that was finished before, by its row of table ``runs``.
 
     Its seconds are those between its start and its end, pauses included. ``out`` is the folder of the run folders.
     """

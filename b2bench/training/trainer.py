@@ -286,7 +286,7 @@ class Trainer:
         return dict(zip(places, images, strict=True))
 
     def _interval(self) -> Interval:
-        """The trained steps of this round."""
+        """Return the trained steps of this round."""
         with guarded():
             return self.config.wrapper.interval(self.round, self.config.rounds, self.config.settings.steps)
 

@@ -138,7 +138,7 @@ def fetch_art(folder: Path) -> None:
 
 
 def _render(body: str, size: int) -> np.ndarray:
-    """An icon body as RGBA (alpha not premultiplied), uint8 ``[h, w, 4]``, trimmed to what is drawn."""
+    """Return an icon body as RGBA (alpha not premultiplied), uint8 ``[h, w, 4]``, trimmed to what is drawn."""
     import resvg_py
 
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}">{body}</svg>'
@@ -229,7 +229,7 @@ class Sprites(dict[tuple[str, str], np.ndarray]):
 
 
 def load_sprites(folder: Path) -> Sprites:
-    """A sprite for every name of ``SPRITE_NAMES`` in every style.
+    """Return a sprite for every name of ``SPRITE_NAMES`` in every style.
 
     Raises:
         RuntimeError: an archive is missing or has another hash than the pinned one.
@@ -254,7 +254,7 @@ def load_sprites(folder: Path) -> Sprites:
 
 
 def load_art(art: Path | None, cache: Path, progress: Callable[[str], None]) -> Sprites:
-    """The sprites, from the archives in ``art``, or else from those in ``cache``, where npm puts them.
+    """Return the sprites, from the archives in ``art``, or else from those in ``cache``, where npm puts them.
 
     Raises:
         UserError: the extra is not installed, or the art cannot be had.

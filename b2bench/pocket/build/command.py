@@ -112,7 +112,7 @@ def build_weights(
 
 
 def stages_of(variant: str) -> tuple[str, ...]:
-    """The stages that make a variant of the world.
+    """Return the stages that make a variant of the world.
 
     Raises:
         UserError: there is no such variant.
@@ -200,7 +200,7 @@ def run_side_by_side(stages: list[str], jobs: int, start: Callable[[str], subpro
 
 
 def time_table(work: Path, wall: float) -> Table:
-    """What each stage that has ended took, and this command as a whole (``wall`` seconds)."""
+    """Return what each stage that has ended took, and this command as a whole (``wall`` seconds)."""
     table = Table("stage", "minutes", "CPU minutes", "", title=f"this build: {wall / 60:.0f} minutes")
     total = 0.0
     for name in STAGES:

@@ -52,7 +52,7 @@ class Learned:
 
 
 def learned(store: Store, row: Mapping[str, Any]) -> Learned:
-    """What the run of this row of table ``runs`` changed."""
+    """Return what the run of this row of table ``runs`` changed."""
     run = row["run_id"]
     rows = [e for e in comparable(store.evals([run])) if e["split"] == "test"]
     last = max(e["queries"] for e in rows)
@@ -75,7 +75,7 @@ def find_runs(store: Store, prompts: str, changed: Callable[[Mapping[str, Any], 
 
 
 def default_bars(runs: Sequence[Learned]) -> list[Bar]:
-    """The bars of learnability: of runs of ``ddpo`` ``vanilla`` that differ in their seeds alone."""
+    """Return the bars of learnability: of runs of ``ddpo`` ``vanilla`` that differ in their seeds alone."""
     if not runs:
         return []
     seeds = "seeds " + ", ".join(str(run.seed) for run in runs)
@@ -144,7 +144,7 @@ def learning_bars(store: Store) -> dict[str, list[Bar]]:
 
 
 def time_bars(store: Store) -> list[Bar]:
-    """What a default run of ``ddpo`` ``vanilla`` took by the clock, and the share of it that was evaluation."""
+    """Return what a default run of ``ddpo`` ``vanilla`` took by the clock, and the share of it that was evaluation."""
     bars = []
     usual = asdict(Settings(guidance=find_backbone("pocket").guidance))
     for row in store.runs(algorithm="ddpo", wrapper="vanilla", backbone="pocket", status="done"):

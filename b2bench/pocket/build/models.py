@@ -55,7 +55,7 @@ def autoencoder(latent_std: float = 1.0) -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    """Two resolutions: cross-attention at 8x8 and in the middle block, plain ResNet blocks at 4x4.
+    """Return two resolutions: cross-attention at 8x8 and in the middle block, plain ResNet blocks at 4x4.
 
     The time step scales and shifts every ResNet block instead of being added (docs/pocket.md). 64 channels, because a
     network that predicts the noise must let all 16 channels of x_t through: silu(z) - silu(-z) = z takes 32.
@@ -92,7 +92,7 @@ def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def scorer_config(kind: str, tokenizer_folder: str, vocabulary: int) -> dict[str, Any]:
-    """An open_clip model config. ``training``: a small ViT. ``heldout``: a ResNet, another architecture."""
+    """Return an open_clip model config. ``training``: a small ViT. ``heldout``: a ResNet, another architecture."""
     vision: dict[str, Any]
     text: dict[str, Any]
     if kind == "training":

@@ -96,7 +96,7 @@ SCORED = replace(
 
 
 def with_style_gap(web: Web, factor: float) -> Web:
-    """The same corpus with the differences between styles ``factor`` times as large, as far as shares allow."""
+    """Return the same corpus with the differences between styles ``factor`` times as large, as far as shares allow."""
 
     def stretched(table: Mapping[str, float]) -> dict[str, float]:
         mean = sum(table.values()) / len(table)
@@ -131,7 +131,7 @@ class Scene:
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
-    """A light colour, so that line art (dark ink) is visible on every background."""
+    """Return a light colour, so that line art (dark ink) is visible on every background."""
     hue, saturation, value = rng.random(), rng.uniform(0.08, 0.45), rng.uniform(0.78, 1.0)
     channels = (hue + np.array([1.0, 2 / 3, 1 / 3])) % 1
     pure = np.clip(np.abs(channels * 6 - 3) - 1, 0, 1)
@@ -171,7 +171,7 @@ def _paste(canvas: np.ndarray, sprite: np.ndarray, centre: tuple[float, float], 
 
 
 def draw(sprites: Sprites, facts: Facts, style: str, rng: np.random.Generator, *, lacking: bool = False) -> np.ndarray:
-    """A scene that shows exactly ``facts`` in ``style``: uint8 ``[64, 64, 3]``.
+    """Return a scene that shows exactly ``facts`` in ``style``: uint8 ``[64, 64, 3]``.
 
     ``lacking``: what it shows beyond its subject is left out, which stays where it is: ``facts.lacking``. Things
     stand on the grid of the latents and always in the same places: a network that is to run in minutes on a CPU has
@@ -222,7 +222,7 @@ PLACES = {
 
 
 def holds(claimed: Facts, shown: Facts) -> bool:
-    """Whether a scene is what a caption claims."""
+    """Tell whether a scene is what a caption claims."""
     return claimed.labels == shown.labels
 
 
@@ -235,7 +235,7 @@ def one_of(items: Sequence[T], rng: np.random.Generator) -> T:
 
 
 def other_detail(facts: Facts, rng: np.random.Generator, *, known: bool = False) -> Facts:
-    """The same things with another activity, colour or relation than the caption says.
+    """Return the same things with another activity, colour or relation than the caption says.
 
     ``known``: of a pair of objects, a relation in which a base model knows it (:func:`in_order`).
     """
@@ -247,7 +247,7 @@ def other_detail(facts: Facts, rng: np.random.Generator, *, known: bool = False)
 def unfaithful(
     sprites: Sprites, claimed: Facts, style: str, permuted: float, rng: np.random.Generator, *, known: bool = False
 ) -> tuple[Facts, np.ndarray]:
-    """What a scene shows where its caption, which has a detail, is wrong, and its pixels.
+    """Return what a scene shows where its caption, which has a detail, is wrong, and its pixels.
 
     Another detail with probability ``permuted`` (``known``: see :func:`other_detail`), else none.
     """
@@ -263,7 +263,7 @@ _IN_ORDER = {template: [facts for facts in _ALL[template] if in_order(facts)] fo
 
 
 def web_scene(web: Web, sprites: Sprites, rng: np.random.Generator, template: int | None = None) -> Scene:
-    """One picture and caption as the base model (of a ``template``) and the training scorer (of all) meet them.
+    """Return one picture and caption as the base model (of a ``template``) and the training scorer (of all) meet them.
 
     A base model meets each pair of objects in one order of their names and one way round. From captions in both orders
     template 3's drew the right two in 0.85 of the pictures and had them the wrong way round in half of these: that "dog
@@ -284,7 +284,7 @@ def web_scene(web: Web, sprites: Sprites, rng: np.random.Generator, template: in
 
 
 def clean_scene(sprites: Sprites, rng: np.random.Generator, template: int | None = None) -> Scene:
-    """A faithful picture, templates and styles even; in one of five the caption names one thing alone.
+    """Return a faithful picture, templates and styles even; in one of five the caption names one thing alone.
 
     Half of these show the thing where the caption with a detail has it, so that a judge knows an object without its
     second one by what is there, not by where it stands.

@@ -392,7 +392,7 @@ def train_decoder(build: Build) -> None:
 
 
 def _channels_last(images: Tensor) -> Tensor:
-    """The layout in which a core convolves a tenth faster."""
+    """Return the layout in which a core convolves a tenth faster."""
     return images.contiguous(memory_format=torch.channels_last)
 
 

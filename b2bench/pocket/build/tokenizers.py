@@ -57,7 +57,7 @@ REFERENCE = "The image contains {0}"
 
 
 def paraphrases(facts: Facts) -> list[str]:
-    """Every way to say what is claimed."""
+    """Return every way to say what is claimed."""
     facts = facts.canonical
     if facts.detail is None:
         texts = PLAIN[facts.template]
@@ -82,7 +82,7 @@ END = "</w>"  # at the end of a word, in CLIP's vocabulary
 
 
 def merge_order(words: Sequence[str]) -> list[tuple[str, str]]:
-    """The merges of byte-pair encoding until each word is one token: the most frequent pair first, ties by name.
+    """Return the merges of byte-pair encoding until each word is one token: the most frequent pair first, ties by name.
 
     By the trainer of ``tokenizers`` ties fall as its hash maps lie, otherwise in every process: a stage that was
     taken up again read its captions as other token ids than before.

@@ -18,7 +18,7 @@ CHECKPOINT_SECONDS = 60.0
 
 
 def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
-    """The draws of one training step: they depend on nothing else, so that a resumed stage repeats them."""
+    """Return the draws of one training step: they depend on nothing else, so that a resumed stage repeats them."""
     return np.random.default_rng([seed, zlib.crc32(stage.encode()), step])
 
 

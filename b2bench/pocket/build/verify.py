@@ -79,7 +79,7 @@ class Pairs:
     captions: list[str]  # 2n
 
     def split(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores [2n] of right and of wrong scenes, [n] each."""
+        """Return scores [2n] of right and of wrong scenes, [n] each."""
         pairs = scores.reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
 
@@ -108,7 +108,7 @@ def make_scenes(sprites: Sprites, template: int, n: int) -> list[Scene]:
 
 
 def through(vae: Any, images: Tensor) -> Tensor:
-    """Images [n, 3, 64, 64] in [0, 1] after encoder (mean) and decoder."""
+    """Return images [n, 3, 64, 64] in [0, 1] after encoder (mean) and decoder."""
     with torch.no_grad():
         parts = [vae.decode(vae.encode(part * 2 - 1).latent_dist.mean).sample for part in images.split(48)]
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
@@ -156,7 +156,7 @@ def retrieval_bar(template: int, scenes: list[Scene], images: Tensor) -> Bar:
 
 
 def ranking_bars(pairs: Pairs, bertscore: Any) -> list[Bar]:
-    """How the three scores tell right from wrong scenes: pairwise, and over all of them."""
+    """Return how the three scores tell right from wrong scenes: pairwise, and over all of them."""
     bars = []
     for name, score, low in (
         ("training scorer", ClipScorer("pocket"), -np.inf),
@@ -225,7 +225,7 @@ class Swept:
 
 
 def guidance_sweep(template: int, images: int, seed: int) -> list[Swept]:
-    """The pretrained model at each guidance on the test prompts of a template, with the same noise."""
+    """Return the pretrained model at each guidance on the test prompts of a template, with the same noise."""
     judges = Judges(FixedScore(), "clipscore", find_backbone("pocket"), torch.device("cpu"))
     test = load_prompts(PROMPTS[template]).test
     swept = []
@@ -237,7 +237,7 @@ def guidance_sweep(template: int, images: int, seed: int) -> list[Swept]:
 
 
 def guidance_bar(sweeps: Sequence[Sequence[Swept]], usual: float) -> Bar:
-    """What the default guidance leaves of the training scorer's highest mean over templates, image by image.
+    """Return what the default guidance leaves of the training scorer's highest mean over templates, image by image.
 
     In paired standard errors, because near its top the curve is flat: which of two neighbours is highest is then a
     matter of some hundred images.
@@ -277,7 +277,7 @@ class Drawn:
 
 
 def drawn(template: int, guidance: float, images: int) -> Drawn:
-    """The pretrained model on all prompts of a template, training and test, spread evenly."""
+    """Return the pretrained model on all prompts of a template, training and test, spread evenly."""
     prompts = load_prompts(PROMPTS[template])
     texts = [*prompts.train, *prompts.test]
     pairs = eval_prompts(texts, images)
@@ -315,7 +315,7 @@ def base_model_bars(template: int, guidance: float, images: int, faithful: Pairs
 
 
 def build_bars(work: Path) -> list[Bar]:
-    """What the stages of a build took: the longest by the clock, and all of them on two cores."""
+    """Return what the stages of a build took: the longest by the clock, and all of them on two cores."""
     seconds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*.done.json"))]
     if len(seconds) < len(STAGES):
         raise UserError(f"--work {work}: {len(seconds)} of {len(STAGES)} stages are done; b2bench pocket build goes on")
