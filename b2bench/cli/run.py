@@ -153,16 +153,17 @@ def _show_again(request: Request, out: Path, as_json: bool) -> None:
 
 def _show(summary: Summary, as_json: bool) -> None:
     """Print what a run did."""
-    from b2bench.terminal.progress import summary_table
+    from b2bench.terminal.progress import summary_table, verdict_text
 
     if as_json:
-        print_json(vars(summary))
+        print_json({**vars(summary), "verdict": summary.verdict})
         return
     console = stdout()
     console.print(summary_table(summary))
+    console.print(verdict_text(summary), soft_wrap=True)
     console.print(
         f"{summary.queries_per_second:.1f} queries a second, {summary.seconds:.0f} s\n"
         f"rows     {summary.db} (run {summary.run_id})\nweights  {summary.weights}\n"
-        "next     b2bench report",
+        f"next     b2bench show {summary.run_id}\n         b2bench report",
         soft_wrap=True,
     )

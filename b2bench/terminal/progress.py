@@ -30,6 +30,7 @@ from b2bench.metrics import (
     is_style_share,
     label,
 )
+from b2bench.training.summary import Summary
 
 
 class RunProgress:
@@ -124,21 +125,36 @@ class RunProgress:
         self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries{whose}  {text}"))
 
 
-def summary_table(summary: Any) -> Table:
+def summary_table(summary: Summary) -> Table:
     """Alignment, held-out alignment and diversity on unseen prompts, before and after."""
     title = f"{summary.run_id}: {summary.queries} reward queries, test prompts"
     table = Table(title=Text(title, "bold"), title_justify="left")
     table.add_column("metric")
     for heading in ("pretrained", "after", "change"):
         table.add_column(heading, justify="right")
-    for name, before in summary.before.items():
+    first = [summary.reward] if summary.reward in summary.before else []
+    for name in dict.fromkeys([*first, *summary.before]):
         if is_style_share(name):
             continue
+        before = summary.before[name]
         after = summary.after[name]
         numbers = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
         # nan: too few images for this metric, such as one per prompt for the distance within a prompt
-        table.add_row(Text(label(name)), *(("-",) * 3 if math.isnan(before + after) else numbers))
+        trained = " (trained)" if name == summary.reward else ""
+        table.add_row(Text(label(name) + trained), *(("-",) * 3 if math.isnan(before + after) else numbers))
     return table
+
+
+def verdict_text(summary: Summary) -> Text:
+    """Say in a line whether the run learned, and what the other metrics did meanwhile."""
+    style = {"learned": "bold green", "got worse": "bold red"}.get(summary.verdict.partition(":")[0], "bold")
+    changes = {
+        METRICS[name].label.partition(" (")[0]: summary.after[name] - summary.before[name]
+        for name in (HELDOUT, SUCCESS, STYLE_ENTROPY)
+        if name in summary.before and name in summary.after and name != summary.reward
+    }
+    others = ", ".join(f"{what} {change:+.3f}" for what, change in changes.items() if math.isfinite(change))
+    return Text.assemble((summary.verdict, style), f"; {others}" if others else "")
 
 
 def baseline_table(results: Sequence[Any], evals: Iterable[Mapping[str, Any]], reward: str) -> Table:

@@ -14,13 +14,22 @@ if TYPE_CHECKING:  # the door has Summary without DuckDB
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """Name of the trained weights in a run's folder; diffusers' ``load_lora_weights`` looks for it"""
 
+PAIRED = """
+SELECT avg(b.score - a.score) AS gain, stddev_samp(b.score - a.score) / sqrt(count(*)) AS error, count(*) AS images
+FROM images a JOIN images b USING (run_id, prompt, noise_index)
+WHERE run_id = ? AND a.queries = ? AND b.queries = ?
+"""
+
 
 @dataclass(frozen=True)
 class Summary:
     """What a finished run says of itself, as ``b2bench run --json`` prints it.
 
     ``before`` and ``after`` map metric -> value on test prompts, at the first evaluation and at the last; a value is
-    nan where there were too few images for it. ``queries`` are the reward queries of the whole run; ``seconds`` and
+    nan where there were too few images for it. ``gain`` is that of the trained reward, ``reward``, image by image: both
+    evaluations draw the same prompts from the same noise, of which ``images`` are compared; ``gain_error`` is the
+    standard error over these images (nan of fewer than two). It says whether this run moved, not whether another seed
+    would. ``queries`` are the reward queries of the whole run; ``seconds`` and
     ``queries_per_second`` are of the process that finished it, which may have resumed it. ``weights`` is the file of
     the LoRA weights, ``db`` that of the store.
     """
@@ -33,6 +42,31 @@ class Summary:
     after: Mapping[str, float]
     weights: str
     db: str
+    reward: str = ""
+    gain: float = math.nan
+    gain_error: float = math.nan
+    images: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """Say in words whether the trained reward moved, by its 95% interval over images."""
+        if not self.gain_error > 0:
+            return f"too few images to say whether {self.reward} moved" if self.images else "nothing was compared"
+        low, high = self.gain - 1.96 * self.gain_error, self.gain + 1.96 * self.gain_error
+        found = f"{self.reward} {self.gain:+.4f} ± {self.gain_error:.4f} (standard error over {self.images} images)"
+        if low > 0:
+            return f"learned: {found}"
+        return f"got worse: {found}" if high < 0 else f"cannot be told: {found}, and the 95% interval includes zero"
+
+
+def paired_gain(store: Store, run_id: str, first: int, last: int) -> tuple[float, float, int]:
+    """Return by how much the trained reward of a run's test images rose from ``first`` to ``last`` reward queries.
+
+    The mean over the images that both evaluations drew, its standard error over images, and their number.
+    """
+    found = store.sql(PAIRED, [run_id, first, last])[0]
+    gain, error = (math.nan if found[name] is None else float(found[name]) for name in ("gain", "error"))
+    return gain, error, int(found["images"])
 
 
 def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int, seconds: float) -> Summary:
@@ -46,6 +80,7 @@ def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int,
         return {row["metric"]: row["value"] for row in rows if row["queries"] == queries}
 
     points = sorted({row["queries"] for row in rows}) or [0]
+    gain, error, images = paired_gain(store, run_id, points[0], points[-1])
     return Summary(
         run_id=run_id,
         queries=queries,
@@ -55,6 +90,10 @@ def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int,
         after=at(points[-1]),
         weights=str(folder / LORA_FILE),
         db=str(store.path),
+        reward=str(store.find_run(run_id)["reward"]),
+        gain=gain,
+        gain_error=error,
+        images=images,
     )
 
 

@@ -181,7 +181,7 @@ def test_paths_and_names_are_printed_as_they_are(
 
     def start(config: Any, store: Store, out: Path, *_: object) -> Summary:
         weights, db = str(out / "weights"), str(store.path)
-        return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, weights, db)
+        return Summary("run[1]", 10, 1.0, 10.0, {"odd[/b]": 0.1}, {"odd[/b]": 0.2}, weights, db, reward="odd[/b]")
 
     monkeypatch.setattr(runs, "start", start)
     monkeypatch.chdir(tmp_path)
