@@ -15,3 +15,7 @@ def plugin_path(path: Iterable[str], name: str) -> list[str]:
     folder = root / name.rpartition(".")[2]
     checkout = (root / "pyproject.toml").exists() and folder.is_dir()
     return [*path, str(folder)] if checkout else list(path)
+
+
+PICTURE = "before_after.png"
+"""Name of the picture that a run leaves in its folder"""

@@ -161,9 +161,11 @@ def _show(summary: Summary, as_json: bool) -> None:
     console = stdout()
     console.print(summary_table(summary))
     console.print(verdict_text(summary), soft_wrap=True)
+    picture = f"picture  {summary.picture}\n" if summary.picture else ""
     console.print(
         f"{summary.queries_per_second:.1f} queries a second, {summary.seconds:.0f} s\n"
         f"rows     {summary.db} (run {summary.run_id})\nweights  {summary.weights}\n"
+        f"{picture}"
         f"next     b2bench show {summary.run_id}\n         b2bench report",
         soft_wrap=True,
     )

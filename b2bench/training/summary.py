@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from b2bench.layout import PICTURE
+
 if TYPE_CHECKING:  # the door has Summary without DuckDB
     from b2bench.store.store import Store
 
@@ -31,7 +33,7 @@ class Summary:
     standard error over these images (nan of fewer than two). It says whether this run moved, not whether another seed
     would. ``queries`` are the reward queries of the whole run; ``seconds`` and
     ``queries_per_second`` are of the process that finished it, which may have resumed it. ``weights`` is the file of
-    the LoRA weights, ``db`` that of the store.
+    the LoRA weights, ``db`` that of the store, ``picture`` that of test images before and after, if there is one.
     """
 
     run_id: str
@@ -46,6 +48,7 @@ class Summary:
     gain: float = math.nan
     gain_error: float = math.nan
     images: int = 0
+    picture: str = ""
 
     @property
     def verdict(self) -> str:
@@ -94,6 +97,7 @@ def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int,
         gain=gain,
         gain_error=error,
         images=images,
+        picture=str(folder / PICTURE) if (folder / PICTURE).is_file() else "",
     )
 
 

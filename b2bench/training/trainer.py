@@ -29,6 +29,7 @@ from b2bench.config.run import RunConfig, check_shares
 from b2bench.engine import Engine
 from b2bench.errors import Busy, NoRoom, RunFailed, UserError
 from b2bench.evaluation import samples as sample_files
+from b2bench.evaluation.before_after import draw_before_after
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
 from b2bench.files import replaced
 from b2bench.guard import guarded
@@ -157,6 +158,7 @@ class Trainer:
             self._fail(error)
         self._finish("done")
         seconds = time.monotonic() - started
+        self.engine.on_main_process(self._draw)
         made = self.queries - first
         return self.engine.on_main_process(
             lambda: summary(self.store, self.run_id, self.folder, queries=self.queries, made=made, seconds=seconds)
@@ -422,9 +424,8 @@ class Trainer:
             engine=self.engine,
         )
         training, gradient = self.policy.calls - calls, self.policy.gradient_calls - gradient_calls
-        trajectories.latents = trajectories.images = trajectories.final = torch.empty(
-            0
-        )  # of no use any more, and most of the memory
+        trajectories.latents = trajectories.images = torch.empty(0)  # of no use any more, and most of the memory
+        trajectories.final = None
         return _Part(trajectories, measured, report, first, (sampling, training, gradient))
 
     def _drawn(self, places: Sequence[tuple[int, int]]) -> Tensor:
@@ -472,6 +473,14 @@ class Trainer:
             "kept_per_draw": self.pace.kept,
             "engine": self.engine.state(),
         }
+
+    def _draw(self) -> None:
+        """Leave a picture of test images before and after. Without one a run is as good, so nothing fails for it."""
+        with contextlib.suppress(OSError, ValueError, UserError):
+            kept = "SELECT * FROM images WHERE run_id = ? AND queries = ? AND path IS NOT NULL"
+            ordered = f"{kept} ORDER BY length(path), path"
+            before, after = (self.store.sql(ordered, [self.run_id, queries]) for queries in (0, self.queries))
+            draw_before_after(self.folder, before, after)
 
     def _save_weights(self) -> None:
         if self.engine.first:
