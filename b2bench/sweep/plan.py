@@ -49,11 +49,15 @@ def parse_seeds(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it."""
+    """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it.
+
+    ``note`` tells it from others of the same names.
+    """
 
     config: RunConfig
     cell: str
     arguments: tuple[str, ...]
+    note: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -62,7 +66,8 @@ class Job:
     @property
     def label(self) -> str:
         config = self.config
-        return f"{config.algorithm_name} {config.wrapper_name} {config.prompts.name} s{config.seed}"
+        name = f"{config.algorithm_name} {config.wrapper_name} {config.prompts.name} s{config.seed}"
+        return f"{name} {self.note}" if self.note else name
 
     def command(self, db: Path, out: Path) -> list[str]:
         """The command that makes this run, as people would type it."""
