@@ -68,23 +68,29 @@ def _hours(hours: Sequence[float]) -> str:
 
 def result_table(rows: Sequence[TuningRow]) -> Group:
     """What came of each cell, by the mean reward of the last two rounds of training."""
+    chosen = _table("cell", "chosen", "tuned", "default", "n", "tuning queries", words=2)
+    for row in rows:
+        numbers = (_number(row.tuned_score), _number(row.default_score), str(len(row.default.trials)))
+        values = f"{brief(row.chosen.values)} ({row.chosen.kind})"
+        chosen.add_row(f"{row.algorithm} {row.wrapper}", values, *numbers, f"{row.queries:,}")
     several = [m for m in BEST_OF if any(row.best_of[m] is not None for row in rows)]
-    names = ("algorithm", "wrapper", "chosen", "tuned", "default", *(f"best of {m}" for m in several))
-    table = _table(*names, "collapsed", "below start", "tuning queries", words=3)
+    tries = _table(
+        "cell",
+        *(f"{'best ' if i == 0 else ''}of {m}" for i, m in enumerate(several)),
+        "collapsed",
+        "below",
+        words=1,
+    )
     for row in rows:
         best_of = (_number(row.best_of[m]) for m in several)
         shares = (f"{count} of {row.configurations}" for count in (row.collapsed, row.below))
-        default = f"{_number(row.default_score)} (n={len(row.default.trials)})"
-        chosen = f"{brief(row.chosen.values)} ({row.chosen.kind})"
-        table.add_row(
-            row.algorithm, row.wrapper, chosen, _number(row.tuned_score), default, *best_of, *shares, f"{row.queries:,}"
-        )
+        tries.add_row(f"{row.algorithm} {row.wrapper}", *best_of, *shares)
     note = (
-        f"Scores are mean rewards of the last two rounds of training, on training prompts. tuned: mean of "
-        f"{len(SEEDS)} seeds, which also chose it, so it flatters. best of m: expected best score of m configurations "
-        "with one seed"
+        "Scores are mean rewards of the last two rounds of training, on training prompts. tuned: mean of "
+        f"{len(SEEDS)} seeds, which also chose it, so it flatters; n: seeds of the default. best of m: expected best "
+        "score of m configurations with one seed. Collapsed or below their start: of the configurations, with that seed"
     )
-    return Group(table, Text(note, "dim"))
+    return Group(chosen, tries, Text(note, "dim"))
 
 
 def _number(value: float | None) -> str:
@@ -94,5 +100,7 @@ def _number(value: float | None) -> str:
 def _table(*headings: str, words: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < words else "right", overflow="fold")
+        table.add_column(
+            heading, justify="left" if i < words else "right", overflow="fold", no_wrap=i >= words or i == 0
+        )
     return table

@@ -38,7 +38,8 @@ class World:
     """Runs without training: ``Sweep.run`` writes what ``reward`` says of a job."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.store, self.reward, self.made = Store(folder / "b2bench.duckdb"), rising, list[Job]()
+        self.store, self.reward, self.count = Store(folder / "b2bench.duckdb"), rising, 0
+        self.made: list[Job] = []
         self.monkeypatch = monkeypatch
         monkeypatch.chdir(folder)
         world = self
@@ -58,7 +59,8 @@ class World:
         self.made.append(job)
         if rewards is None:  # it never began
             return None
-        run_id = f"r{len(self.made)}"
+        self.count += 1
+        run_id = f"r{self.count}"
         self.store.start_run(
             run_row(run_id, seed=config.seed, config_hash=job.cell, config=config.as_dict(),
                     algorithm=config.algorithm_name, wrapper=config.wrapper_name, commit="c0ffee")
@@ -110,7 +112,7 @@ def test_two_stages_choose_and_a_second_call_runs_nothing(world: World, capsys: 
     assert path.read_text(encoding="utf-8") == text
     shown = " ".join(capsys.readouterr().out.split())
     assert "tuning queries" in shown
-    assert "best of 4" in shown
+    assert "best of 1 of 2 of 4" in shown
 
     assert world.tune("--algo", "pg", "--configurations", "6") == 0  # the first five are done
     assert [job.config.seed for job in world.made] == [1000]
