@@ -168,9 +168,7 @@ def _planned(
 
     def resolve(options: dict[str, Any]) -> Any:
         try:
-            found = resolved(replace(every, **options))
-            check_seed(found)
-            return found
+            return resolved(replace(every, **options))
         except Refused as refusal:
             refused[tuple(refusal.row.values())] = refusal  # once, whatever the seed
             return None
@@ -178,4 +176,6 @@ def _planned(
     planned = plan(choices, shared, resolve)
     if refused and not planned:
         raise next(iter(refused.values()))
+    for job in planned:
+        check_seed(job.config)
     return planned, list(refused.values())

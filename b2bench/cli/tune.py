@@ -160,12 +160,12 @@ class _Work:
             typer.Exit: it was interrupted.
         """
         from b2bench.terminal.sweep import counted
-        from b2bench.tuning.stages import first_stage, outcome, second_stage, unfinished
+        from b2bench.tuning.stages import first_stage, second_stage, unfinished
 
         self.progress: list[Progress] = []
         try:
             self._stage(make, "first", first_stage(self.plans))
-            whole = [(cell, outcome(self.store, cell)) for cell in self.plans]
+            whole = [(cell, self.tried(cell)) for cell in self.plans]
             second = [job for cell, tried in whole if not unfinished(tried, 1) for job in second_stage(cell, tried)]
             if second:
                 self._stage(make, "second", second)
@@ -174,6 +174,13 @@ class _Work:
             again = f"every finished {self.kept} is in {self.db}. The same command goes on"
             stderr().print(f"interrupted ({counted(self.progress)}); {again}", soft_wrap=True)
             raise typer.Exit(1) from None
+
+    def tried(self, cell: Plan) -> list[Tried]:
+        """What came of each configuration so far."""
+        from b2bench.tuning.stages import outcome
+        from b2bench.tuning.trials import trials_of
+
+        return outcome(cell, trials_of(self.store, cell.keys))
 
     def _stage(self, make: Callable[[Sequence[Job]], Sweep], name: str, planned: Sequence[Job]) -> None:
         from b2bench.terminal.sweep import SweepView
@@ -195,13 +202,14 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
     from b2bench.leaderboard.tuning import tuning_row
     from b2bench.terminal.sweep import logs_of
     from b2bench.terminal.tune import result_table
-    from b2bench.tuning.stages import SEEDS, outcome, unfinished
+    from b2bench.tuning.stages import SEEDS, unfinished
+    from b2bench.tuning.trials import code_of
     from b2bench.tuning.written import write_preset
 
     rows: list[tuple[TuningRow, Path, list[Tried]]] = []
     console, missing = stderr(), False
     for cell, path in zip(work.plans, files, strict=True):
-        tried = outcome(work.store, cell)
+        tried = work.tried(cell)
         if left := unfinished(tried, len(SEEDS)):
             console.print(f"{cell.name}: {left} runs did not end, so nothing is chosen; the same command goes on")
             missing = True
@@ -212,7 +220,8 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
             console.print(f"{cell.name}: every run failed before its first round was over, so nothing is chosen")
             missing = True
             continue
-        write_preset(cell, tried, row, work.store, path)
+        code = code_of(work.store, [trial.run_id for one in tried for trial in one.trials.values()])
+        write_preset(cell, tried, row, code, path)
         rows.append((row, path, tried))
     if as_json:
         print_json([{**asdict(row), "preset": str(path), "tried": tried} for row, path, tried in rows])

@@ -16,10 +16,8 @@ from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.leaderboard.tuning import Trial, Tried, top_quarter
 from b2bench.search import FIRST_TUNING_SEED
-from b2bench.store.store import Store
 from b2bench.sweep.plan import Job, plan
 from b2bench.tuning.space import Configuration, Dimension, configurations, space_of
-from b2bench.version import benchmark_version
 
 SEEDS = (FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1, FIRST_TUNING_SEED + 2)
 """The first is that of stage 1."""
@@ -31,7 +29,9 @@ UNSEEN = {
     "run.inception": "none",
 }
 """Nobody looks at the evaluations of tuning runs, so they are as small as they can be. No draw of training changes."""
-ENDED = ("done", "failed")
+
+Key = tuple[str, int]
+"""A run as the store knows it: the hash of its cell, and its seed."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class Plan:
     def name(self) -> str:
         """The cell, as its preset file is called."""
         return f"{self.config.algorithm_name}-{self.config.wrapper_name}"
+
+    @property
+    def keys(self) -> set[Key]:
+        """What the store knows the runs of both stages by."""
+        return {job.key for jobs in self.jobs for job in jobs}
 
     @property
     def second_runs(self) -> int:
@@ -139,10 +144,8 @@ def second_stage(cell: Plan, tried: Sequence[Tried]) -> list[Job]:
     return [job for i in top_quarter(tried, SEEDS[0]) for job in cell.jobs[i][1:]]
 
 
-def outcome(store: Store, cell: Plan) -> list[Tried]:
-    """Return every configuration of a cell with the trials that the store has; a run that has not ended is none."""
-    jobs = [job for of in cell.jobs for job in of]
-    trials = trials_of(store, jobs)
+def outcome(cell: Plan, trials: Mapping[Key, Trial]) -> list[Tried]:
+    """Return every configuration of a cell with its trials; a run that has not ended is none."""
     return [
         Tried(one.kind, one.values, {job.config.seed: trials[job.key] for job in of if job.key in trials})
         for one, of in zip(cell.configurations, cell.jobs, strict=True)
@@ -155,36 +158,3 @@ def unfinished(tried: Sequence[Tried], seeds: int) -> int:
     if first or seeds == 1:
         return first
     return sum(seed not in tried[i].trials for i in top_quarter(tried, SEEDS[0]) for seed in SEEDS[:seeds])
-
-
-def trials_of(store: Store, jobs: Sequence[Job]) -> dict[tuple[str, int], Trial]:
-    """Return what came of the jobs whose runs have ended, by cell and seed; of several runs, the one that was done."""
-    if not store.path.exists():
-        return {}
-    wanted = {job.key for job in jobs}
-    rows = store.sql(
-        "SELECT run_id, config_hash, seed, status FROM runs WHERE benchmark_version = ? "
-        "AND list_contains(?, config_hash) AND list_contains(?, status) ORDER BY status = 'done', started, run_id",
-        [benchmark_version(), sorted({cell for cell, _ in wanted}), list(ENDED)],
-    )
-    ended = {key: row for row in rows if (key := (row["config_hash"], row["seed"])) in wanted}
-    rounds: dict[str, list[tuple[float, int]]] = {row["run_id"]: [] for row in ended.values()}
-    sums = store.sql(
-        "SELECT run_id, round, sum(reward) AS total, count(*) AS n FROM queries WHERE list_contains(?, run_id) "
-        "GROUP BY run_id, round ORDER BY run_id, round",
-        [sorted(rounds)],
-    )
-    for row in sums:
-        rounds[row["run_id"]].append((math.nan if row["total"] is None else row["total"], row["n"]))
-    return {key: _trial(row, rounds[row["run_id"]]) for key, row in ended.items()}
-
-
-def _trial(row: Mapping[str, Any], rounds: Sequence[tuple[float, int]]) -> Trial:
-    """What a run's rounds say, each the sum of its rewards and their number."""
-
-    def mean(of: Sequence[tuple[float, int]]) -> float | None:
-        value = sum(total for total, _ in of) / sum(n for _, n in of) if of else math.nan
-        return value if math.isfinite(value) else None
-
-    queries = sum(n for _, n in rounds)
-    return Trial(mean(rounds[:1]), mean(rounds[-2:]), queries, row["status"] == "failed", row["run_id"])

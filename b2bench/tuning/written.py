@@ -16,7 +16,6 @@ from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.files import write_whole
 from b2bench.leaderboard.tuning import COLLAPSE, Tried, TuningRow
-from b2bench.store.store import Store
 from b2bench.tuning.space import POINTS_SEED
 from b2bench.tuning.stages import SEEDS, UNSEEN, Plan
 from b2bench.version import benchmark_version
@@ -53,20 +52,20 @@ def _tuned_on(cell: Plan) -> dict[str, str]:
     }
 
 
-def write_preset(cell: Plan, tried: Sequence[Tried], row: TuningRow, store: Store, path: Path) -> None:
-    """Write the preset of a cell, whole or not at all.
+def write_preset(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mapping[str, Any], path: Path) -> None:
+    """Write the preset of a cell, whole or not at all. ``code`` says what its runs were made with.
 
     Raises:
         UserError: the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, preset_text(cell, tried, row, store).encode())
+        write_whole(path, preset_text(cell, tried, row, code).encode())
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; try another --out") from None
 
 
-def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, store: Store) -> str:
+def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mapping[str, Any]) -> str:
     """Return the preset as TOML: the chosen values, what else the cell was tuned with, and how they were found."""
     about_it = f"{row.algorithm} {row.wrapper} as b2bench tune chose it among {len(tried)} configurations."
     lines = [f"about = {_toml(about_it)}", ""]
@@ -75,7 +74,7 @@ def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, store: Store
         sections.setdefault(value.section, []).append(value)
     for section, values in sections.items():
         lines += [f"[{section}]", *(f"{value.name} = {_entry(value)}" for value in values), ""]
-    lines += _provenance(cell, tried, row, store)
+    lines += _provenance(cell, tried, row, code)
     lines += ["", "[tuning.on]", *_pairs(_tuned_on(cell))]
     for one in cell.space:
         about = {"low": one.search.low, "high": one.search.high, "log": one.search.log, "default": one.default}
@@ -93,16 +92,11 @@ def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, store: Store
     return "\n".join(lines) + "\n"
 
 
-def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, store: Store) -> list[str]:
-    ids = sorted(trial.run_id for one in tried for trial in one.trials.values())
-    rows = store.sql(
-        "SELECT DISTINCT \"commit\", versions->>'b2bench' AS package FROM runs WHERE list_contains(?, run_id)", [ids]
-    )
+def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mapping[str, Any]) -> list[str]:
     facts: dict[str, Any] = {
         "seeds": list(SEEDS),
         "benchmark_version": benchmark_version(),
-        "b2bench": sorted({found["package"] for found in rows if found["package"]}),
-        "commits": sorted({found["commit"] for found in rows if found["commit"]}),
+        **code,
         "score": "mean reward of the last two rounds of training, on training prompts, at the full budget of the run",
         "collapse": f"it failed, or its score is more than {COLLAPSE} below the mean reward of its first round",
         "sampler": "scrambled Sobol points, scipy.stats.qmc",
@@ -110,7 +104,7 @@ def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, store: Store
         "configurations": len(tried),
         "queries_a_run": cell.jobs[0][0].config.queries,
         "queries": row.queries,
-        "runs": len(ids),
+        "runs": sum(len(one.trials) for one in tried),
         "tuned": row.tuned_score,
         "default": row.default_score,
         "gain": row.gain,
