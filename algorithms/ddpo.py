@@ -11,6 +11,7 @@ from torch import Tensor
 
 from b2bench.protocols import Policy
 from b2bench.registry import algorithm
+from b2bench.search import Search
 from b2bench.types import Transitions
 
 
@@ -33,8 +34,9 @@ class DDPO:
         "source": "Black et al. 2023",
     }
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=3e-4, source="ddpo-pytorch")}
 
-    clip_nats: Annotated[float, Gt(0)] = 1.64
+    clip_nats: Annotated[float, Gt(0), Search(0.2, 20, published=1.64, source="ddpo-pytorch")] = 1.64
     """Clip range of the ratio as a joint log-ratio in nats; divided by the latent size D"""
 
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:

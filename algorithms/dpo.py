@@ -13,6 +13,7 @@ from torch import Tensor
 
 from b2bench.protocols import Policy
 from b2bench.registry import algorithm
+from b2bench.search import Search
 from b2bench.types import Pair, Transitions
 
 
@@ -39,12 +40,14 @@ class DPO:
         "source": "Yang et al. 2024 (D3PO)",
     }
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=3e-5, source="D3PO code")}
 
     beta: Annotated[float, Gt(0)] = 0.1
     """Temperature of the preference model; log-probabilities are per dimension, so D scales it too"""
     eps: Annotated[float, Gt(0), Lt(1)] = 0.1
     """Clamp of the ratio to the reference, per dimension, as in D3PO's code; clip_nats takes its place"""
-    clip_nats: Annotated[float | None, Gt(0)] = None
+    # Not beta: while margins are far below 1 it scales the gradient alone, which AdamW takes out.
+    clip_nats: Annotated[float | None, Gt(0), Search(1, 100)] = None
     """Clamp of the ratio to the reference as a joint log-ratio in nats, divided by the latent size D; none: eps"""
 
     def _range(self, policy: Policy) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from b2bench.protocols import Policy
 from b2bench.registry import algorithm
+from b2bench.search import Search
 from b2bench.types import Conditioning, Transitions
 
 
@@ -71,10 +72,11 @@ class DPOK:
         "source": "Fan et al. 2023",
     }
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=1e-5, source="DPOK code")}
 
     reward_weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the policy gradient"""
-    kl_weight: Annotated[float, Ge(0)] = 0.01
+    kl_weight: Annotated[float, Ge(0), Search(1e-3, 1, published=0.01, source="DPOK code, one prompt")] = 0.01
     """Weight of the KL to the pretrained model; gaussian, reward_weight 1: standard deviations of advantage a nat"""
     kl: Literal["gaussian", "eps_mse"] = "gaussian"
     """Exact Gaussian KL of the transition, or the published code's squared noise difference"""

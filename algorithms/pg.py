@@ -9,6 +9,7 @@ from torch import Tensor
 
 from b2bench.protocols import Policy
 from b2bench.registry import algorithm
+from b2bench.search import Search
 from b2bench.types import Transitions
 
 
@@ -31,6 +32,7 @@ class PG:
         "source": "Black et al. 2023",
     }
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "updates_per_round": 1}
+    search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=1e-4, source="B2-DiffuRL code")}
 
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean of -A log_prob; metric ``log_ratio`` [B], by which the bias can be watched."""

@@ -32,6 +32,7 @@ __all__ = [
     "Results",
     "Reward",
     "RunFailed",
+    "Search",
     "Store",
     "Summary",
     "Tables",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES; tests/unit/test_door.py compar
     from b2bench.registry import algorithm as algorithm
     from b2bench.registry import reward as reward
     from b2bench.registry import wrapper as wrapper
+    from b2bench.search import Search as Search
     from b2bench.store.store import Store as Store
     from b2bench.training.summary import Summary as Summary
     from b2bench.types import Conditioning as Conditioning
@@ -90,6 +92,7 @@ else:  # hidden from type checkers, which would take any name for one that __get
         "notebook": ("Results", "load_results", "report", "run"),
         "protocols": ("Algorithm", "Policy", "Reward", "Wrapper"),
         "registry": ("algorithm", "reward", "wrapper"),
+        "search": ("Search",),
         "store.store": ("Store",),
         "training.summary": ("Summary",),
         "types": ("Conditioning", "FinalPair", "Finals", "Gaussian", "Interval", "Pair", "Trajectories", "Transitions"),

@@ -18,6 +18,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from b2bench.errors import UserError
 from b2bench.guard import guarded
 from b2bench.registry import key_of
+from b2bench.search import Search
 from b2bench.text import described, suggestion
 
 PLAIN = (bool, int, float, str)
@@ -49,6 +50,34 @@ def declared(cls: type) -> dict[str, Any]:
     return dict(found)
 
 
+SEARCHABLE = ("lr", "transitions_per_step")
+"""Settings that an algorithm may have searched, in a class attribute ``search``. The learning rate always is."""
+
+
+def searched_settings(cls: type, lr: float) -> dict[str, Search]:
+    """Return where the settings of an algorithm are searched; ``lr`` is its default learning rate.
+
+    An algorithm that says nothing of ``lr`` has it searched from a tenth of the default to ten times of it.
+
+    Raises:
+        UserError: it has a setting searched that is not its to choose, or not by a :class:`Search`.
+    """
+    found = getattr(cls, "search", {})
+    if not isinstance(found, Mapping):
+        raise UserError(
+            f"{cls.__name__}.search is a {type(found).__name__}; try a dict, as {{'lr': Search(1e-4, 1e-2)}}"
+        )
+    for name, search in found.items():
+        if name not in SEARCHABLE:
+            raise UserError(
+                f"{cls.__name__}.search has {name!r}; an algorithm may have {' and '.join(SEARCHABLE)} searched. "
+                "A field of its own has its Search beside its type"
+            )
+        if not isinstance(search, Search):
+            raise UserError(f"{cls.__name__}.search[{name!r}] is a {type(search).__name__}; try Search(low, high)")
+    return {"lr": Search(lr / 10, lr * 10), **found}
+
+
 @dataclass(frozen=True)
 class Hyperparameter:
     """One field of a plugin or of the run: its default and its one-line docstring, written once."""
@@ -58,6 +87,7 @@ class Hyperparameter:
     default: Any
     doc: str
     bounds: tuple[Bound, ...] = ()
+    search: Search | None = None
 
     @property
     def type_name(self) -> str:
@@ -142,7 +172,7 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def hyperparameters(cls: type) -> list[Hyperparameter]:
-    """Return the fields of a dataclass with type, bounds, default and docstring, in order."""
+    """Return the fields of a dataclass with type, bounds, search, default and docstring, in order."""
     try:
         hints, docs = get_type_hints(cls, include_extras=True), _field_docs(cls)
     except NameError as error:
@@ -154,10 +184,12 @@ def hyperparameters(cls: type) -> list[Hyperparameter]:
         default = field.default if field.default is not MISSING else None
         wanted: Any = hints[field.name]
         bounds: tuple[Bound, ...] = ()
+        search = None
         if get_origin(wanted) is Annotated:
             bounds = tuple(_bounds(wanted.__metadata__))
+            search = next((item for item in wanted.__metadata__ if isinstance(item, Search)), None)
             wanted = get_args(wanted)[0]
-        found.append(Hyperparameter(field.name, wanted, default, docs.get(field.name, ""), bounds))
+        found.append(Hyperparameter(field.name, wanted, default, docs.get(field.name, ""), bounds, search))
     return found
 
 

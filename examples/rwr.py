@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt
 from torch import Tensor
 
-from b2bench import Policy, Transitions, algorithm
+from b2bench import Policy, Search, Transitions, algorithm
 
 
 @algorithm
@@ -31,7 +31,7 @@ class RWR:
         "source": "Black et al. 2023",
     }
 
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Gt(0), Search(0.2, 5)] = 1.0
     """Standard deviations of the reward by which a weight grows e-fold; small imitates only the best"""
     max_weight: Annotated[float, Gt(0)] = 20.0
     """Weights are cut here, so that one lucky rollout cannot outweigh the rest"""

@@ -22,6 +22,7 @@ NO_SETTING = (
     "seed",
     "found",
     "preset",
+    "tuning",
     "settings.micro_batch",
     "settings.train_micro_batch",
     "settings.decode_micro_batch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,11 @@ CONTEXT_KEYS = {
 }
 _MARKS = ("lacks seed", "no evaluation", "no finite")
 CELL_KEYS = ("algorithm", "wrapper")
+
+
+def final_runs(runs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out the rows of ``runs`` that are tuning runs: settings are not judged by runs that chose them."""
+    return [run for run in runs if not (run["config"] or {}).get("tuning")]
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, set[str]]:

@@ -16,13 +16,14 @@ from b2bench.cli.run import run
 from b2bench.cli.stores import export, import_, merge
 from b2bench.cli.studies import baseline, evaluate, profile
 from b2bench.cli.sweep import sweep
+from b2bench.cli.tune import tune
 from b2bench.version import both_versions
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run and compare": {"run": run, "report": report, "evaluate": evaluate, "baseline": baseline, "profile": profile},
     "Look": {"ls": list_names, "show": show, "estimate": estimate, "doctor": doctor},
     "Extend": {"new": new, "check": check},
-    "Many runs": {"sweep": sweep, "merge": merge, "export": export, "import": import_},
+    "Many runs": {"sweep": sweep, "tune": tune, "merge": merge, "export": export, "import": import_},
 }
 POCKET: dict[str, Callable[..., None]] = {"build": build, "verify": verify, "gallery": gallery}
 EMBEDDED = "The embedded world"

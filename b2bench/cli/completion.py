@@ -33,9 +33,9 @@ def _prompt_sets() -> Iterable[str]:
 
 
 def _presets() -> Iterable[str]:
-    from b2bench.config.presets import preset_names
+    from b2bench.config.presets import TUNED, preset_names
 
-    return preset_names()
+    return [*preset_names(), TUNED]
 
 
 algorithms, wrappers, rewards = _plugins("algorithm"), _plugins("wrapper"), _plugins("reward")

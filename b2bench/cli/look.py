@@ -71,8 +71,8 @@ def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 def estimate(
-    algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, else all]")] = None,
-    wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, else all]")] = None,
+    algo: Annotated[str | None, typer.Option(help="Algorithm  [the preset's, else the paper's]")] = None,
+    wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, else the paper's]")] = None,
     backbone: Backbone = None,
     reward: Reward = None,
     prompts: Annotated[str | None, typer.Option(help="Prompt set or text file  [the backbone's]")] = None,

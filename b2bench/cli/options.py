@@ -18,6 +18,13 @@ class Split(Enum):
     test = "test"
 
 
+class Purpose(Enum):
+    """What a run is for."""
+
+    final = "final"
+    tuning = "tuning"
+
+
 Db = Annotated[Path, typer.Option("--db", help="DuckDB file of the runs")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 DEFAULT_DB = Path("b2bench.duckdb")
@@ -31,4 +38,13 @@ Queries = Annotated[int | None, typer.Option(help="Budget in reward queries  [24
 EvalSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise (eval_seed)  [0]")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Set any hyperparameter: name=value")]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Runs at once, each with a part of the cores  [1; on Ray: as many as fit]"),
+]
+Ray = Annotated[str | None, typer.Option(help="Run on a Ray cluster: auto or HOST:PORT (docs/scale.md)")]
+CpusPerRun = Annotated[int, typer.Option(min=1, help="On Ray: CPUs (and threads) of a run")]
+GpusPerRun = Annotated[
+    float | None, typer.Option(min=0, max=1, help="On Ray: GPUs of a run, or a share of one  [1 if there are any]")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads  [all cores, or OMP_NUM_THREADS]")]

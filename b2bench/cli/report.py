@@ -50,6 +50,7 @@ def report(
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 if seeds are missing, runs failed or versions mix")
     ] = False,
+    tuning: Annotated[bool, typer.Option("--tuning", help="Show tuning runs, too, which are left out")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the runs in the store.
@@ -65,7 +66,7 @@ def report(
         raise UserError(f"--json and --format {written_as.value} are two formats; try one of them")
     conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
     store = Store(db)
-    every = tables_of(store, margin, planned)
+    every = tables_of(store, margin, planned, tuning)
     found = select(every, conditions)
     if every and not found:
         stderr().print(f"no run fits --where; {held(every)}", soft_wrap=True, markup=False)

@@ -12,7 +12,7 @@ import typer
 
 from b2bench.cli.completion import algorithms, presets, prompt_sets, wrappers
 from b2bench.cli.interrupts import INTERRUPTS
-from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set, Threads
+from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Purpose, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, refuse_beside_resume, resolved, with_file
 
@@ -39,6 +39,9 @@ def run(
     ] = None,
     queries: Queries = None,
     seed: Annotated[int | None, typer.Option(help="Training seed  [0]")] = None,
+    purpose: Annotated[
+        Purpose, typer.Option(help="A final run; or a tuning run, which has a seed from 1000 on and is in no report")
+    ] = Purpose.final,
     db: Db = DEFAULT_DB,
     out: Annotated[Path, typer.Option(help="Folder for the run folder")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the run")] = None,
@@ -75,9 +78,10 @@ def run(
 
     options: dict[str, Any] = {"algo": algo, "wrapper": wrapper, "backbone": backbone, "reward": reward}
     options |= {"prompts": prompts, "queries": queries, "seed": seed}
-    choices = Choices(**options, plugins=tuple(plugin or ()), preset=preset)
+    choices = Choices(**options, plugins=tuple(plugin or ()), preset=preset, tuning=purpose is Purpose.tuning)
     if resume is not None:
         others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
+        others |= {"--purpose": choices.tuning}
         refuse_beside_resume(choices, others)
     console, run_id = stderr(), resume
     with ExitStack() as stack:

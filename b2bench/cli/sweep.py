@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from b2bench.cli.interrupts import INTERRUPTS
-from b2bench.cli.options import DEFAULT_DB, AsJson, Db, Plugin
+from b2bench.cli.options import DEFAULT_DB, AsJson, CpusPerRun, Db, GpusPerRun, Jobs, Plugin, Ray
 from b2bench.cli.output import print_json, stderr, stdout
-from b2bench.config.choices import Choices, resolved, uncontrolled
+from b2bench.config.choices import Choices, name_sets, resolved
 from b2bench.errors import Refused, UserError
+
+if TYPE_CHECKING:  # --help does without it
+    from b2bench.store.store import Store
+    from b2bench.sweep.local import Sweep
+    from b2bench.sweep.plan import Job
 
 
 def sweep(
-    algo: Annotated[str | None, typer.Option(help="Algorithms: ddpo,dpok, or all")] = None,
+    algo: Annotated[str | None, typer.Option(help="Algorithms: ddpo,dpok, paper or all")] = None,
     wrapper: Annotated[str | None, typer.Option(help="Wrappers: vanilla,b2, or all  [vanilla]")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4, or 0,1,7  [0]")] = None,
     prompts: Annotated[str | None, typer.Option(help="Prompt sets or text files  [the backbone's]")] = None,
@@ -35,16 +40,10 @@ def sweep(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Published settings (b2bench ls presets), or a file")] = None,
     plugin: Plugin = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Runs at once, each with a part of the cores  [1; on Ray: as many as fit]"),
-    ] = None,
-    ray: Annotated[str | None, typer.Option(help="Run on a Ray cluster: auto or HOST:PORT (docs/scale.md)")] = None,
-    cpus_per_run: Annotated[int, typer.Option(min=1, help="On Ray: CPUs (and threads) of a run")] = 1,
-    gpus_per_run: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="On Ray: GPUs of a run, or a share of one  [1 if there are any]"),
-    ] = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     db: Db = DEFAULT_DB,
     out: Annotated[Path, typer.Option(help="Folder for the run folders")] = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, cost and commands; run nothing")] = False,
@@ -66,19 +65,14 @@ def sweep(
         found.look()
         _show_plan(plan_rows(found), refused, as_json)
         return
-    console, kept = stderr(), "round"
+    console = stderr()
     if refused:
         store.record_refusals([refusal.row for refusal in refused])
     for refusal in refused:
         console.print(f"refused: {refusal}", markup=False, soft_wrap=True)
-    with ExitStack() as stack:
-        if ray is not None:
-            from b2bench.sweep.ray_cluster import RayCluster
-            from b2bench.sweep.ray_sweep import RaySweep
-
-            console.print(f"connecting to the Ray cluster {ray}", markup=False)
-            cluster, kept = stack.enter_context(closing(RayCluster(ray, cpus_per_run, gpus_per_run))), "run"
-            found = RaySweep(planned, store, out, at_once=jobs or 0, threads=cpus_per_run, cluster=cluster)
+    kept = "round" if ray is None else "run"
+    with sweeps(store, out, jobs, ray, cpus_per_run, gpus_per_run) as make:
+        found = make(planned)
         try:
             with SweepView(console, found), store.waiting(FOR_HOURS):
                 found.run()
@@ -94,6 +88,26 @@ def sweep(
     if failed := logs_of(found.progress):
         console.print(f"the output of failed runs is in {', '.join(map(str, failed))}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+@contextmanager
+def sweeps(
+    store: Store, out: Path, jobs: int | None, ray: str | None, cpus_per_run: int, gpus_per_run: float | None
+) -> Iterator[Callable[[Sequence[Job]], Sweep]]:
+    """Give what makes a sweep of jobs: on this machine, or on the Ray cluster, which is connected meanwhile."""
+    from b2bench.sweep.local import Sweep
+    from b2bench.terminal.sweep import thread_count
+
+    if ray is None:
+        at_once = jobs or 1
+        yield lambda planned: Sweep(planned, store, out, at_once=at_once, threads=thread_count(at_once))
+        return
+    from b2bench.sweep.ray_cluster import RayCluster
+    from b2bench.sweep.ray_sweep import RaySweep
+
+    stderr().print(f"connecting to the Ray cluster {ray}", markup=False)
+    with closing(RayCluster(ray, cpus_per_run, gpus_per_run)) as cluster:
+        yield lambda planned: RaySweep(planned, store, out, at_once=jobs or 0, threads=cpus_per_run, cluster=cluster)
 
 
 def _show_plan(rows: list[dict[str, Any]], refused: Sequence[Refused], as_json: bool) -> None:
@@ -115,7 +129,8 @@ def _planned(
 ) -> tuple[list[Any], list[Refused]]:
     """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
     from b2bench.config.given import parse_assignments, read_config_file
-    from b2bench.registry import Registry
+    from b2bench.config.run import check_seed
+    from b2bench.registry import Kind, Registry
     from b2bench.sweep.plan import parse_list, parse_seeds, plan
     from b2bench.text import suggestion
 
@@ -139,14 +154,14 @@ def _planned(
         if not listed:
             raise UserError(f"config file {config}: {name} = [] of [set] holds no value; try {name} = [VALUE, VALUE]")
     if "algo" not in texts and preset is None:
-        raise UserError(f"no algorithm is named; try --algo with {', '.join(Registry('algorithm').names())}, or all")
-    everything: dict[str, Callable[[], list[str]]] = {
-        "algo": Registry("algorithm").names,
-        "wrapper": lambda: uncontrolled(Registry("wrapper")),
-    }
+        raise UserError(
+            f"no algorithm is named; try --algo with {', '.join(Registry('algorithm').names())}, paper or all"
+        )
+    kinds: dict[str, Kind] = {"algo": "algorithm", "wrapper": "wrapper"}
     choices: dict[str, list[Any]] = {"seed": parse_seeds(str(texts.pop("seeds", "0")))}
     for name, text in texts.items():
-        choices[name] = parse_list(name, text, everything[name]() if name in everything else ())
+        kind = kinds.get(name)
+        choices[name] = parse_list(name, text, name_sets(kind, Registry(kind)) if kind else None)
     if "queries" in choices:
         if not all(str(number).isdecimal() for number in choices["queries"]):
             raise UserError(f"--queries {texts['queries']!r} is not a list of whole numbers; try 2400 or 1200,2400")
@@ -170,4 +185,6 @@ def _planned(
     planned = plan(choices, shared, resolve, varied)
     if refused and not planned:
         raise next(iter(refused.values()))
+    for job in planned:
+        check_seed(job.config)
     return planned, list(refused.values())

@@ -11,7 +11,7 @@ from b2bench.errors import UserError
 
 if TYPE_CHECKING:  # --help does without it
     from b2bench.config.run import RunConfig
-    from b2bench.registry import Registry
+    from b2bench.registry import Kind, Registry
 
 DEFAULTS: dict[str, Any] = {
     "algo": None,
@@ -29,7 +29,8 @@ DEFAULTS: dict[str, Any] = {
 class Choices:
     """Hold the options of a run that were given; None is an option that was not given.
 
-    ``values`` are hyperparameters by name, ``plugins`` are files, and ``preset`` stands behind all of these.
+    ``values`` are hyperparameters by name, ``plugins`` are files, and ``preset`` stands behind all of these. ``tuning``
+    says that the run helps to choose settings.
     """
 
     algo: str | None = None
@@ -42,6 +43,7 @@ class Choices:
     values: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[Path, ...] = ()
     preset: str | None = None
+    tuning: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -105,11 +107,12 @@ def resolved(choices: Choices) -> RunConfig:
 
     given, values, plugins = choices.options, choices.values, choices.plugins
     if choices.preset is not None:
-        return resolve_preset(choices.preset, given=given, defaults=DEFAULTS, values=values, plugins=plugins)
+        found = resolve_preset(choices.preset, given=given, defaults=DEFAULTS, values=values, plugins=plugins)
+        return replace(found, tuning=choices.tuning)
     merged = DEFAULTS | given
     if merged["algo"] is None:
         raise UserError(f"no algorithm is named; try --algo with {', '.join(Registry('algorithm').names())}")
-    return resolve(
+    found = resolve(
         algorithm=merged["algo"],
         wrapper=merged["wrapper"],
         reward=merged["reward"],
@@ -120,6 +123,11 @@ def resolved(choices: Choices) -> RunConfig:
         values=values,
         plugins=plugins,
     )
+    return replace(found, tuning=choices.tuning)
+
+
+PAPER = ("ddpo", "pg", "dpo", "dpok")
+"""The paper's four algorithms. With its four wrappers they are the 16 cells."""
 
 
 def uncontrolled(registry: Registry) -> list[str]:
@@ -127,17 +135,24 @@ def uncontrolled(registry: Registry) -> list[str]:
     return [name for name in registry.names() if not getattr(registry.get(name), "control", "")]
 
 
+def name_sets(kind: Kind, registry: Registry) -> dict[str, list[str]]:
+    """Return what *all* and *paper* stand for in a list of algorithms or wrappers."""
+    if kind == "algorithm":
+        return {"all": registry.names(), "paper": [*PAPER]}
+    return {"all": uncontrolled(registry), "paper": ["vanilla", "bpt", "bs", "b2"]}
+
+
 def grid(choices: Choices) -> tuple[list[RunConfig], int | None]:
-    """Resolve a run of every cell, where an algorithm or wrapper that nobody names is all; and a preset's seeds."""
-    from b2bench.config.presets import load_preset
+    """Resolve a run of every cell, and return a preset's seeds; who names no algorithm or wrapper has the paper's."""
+    from b2bench.config.presets import TUNED, load_preset
     from b2bench.registry import load_registries
 
-    known = load_preset(choices.preset) if choices.preset is not None else None
+    known = load_preset(choices.preset) if choices.preset not in (None, TUNED) else None
     named = {**(known.options if known else {}), **choices.options}
     registries = load_registries(choices.plugins)
     cells = [
         replace(choices, algo=algo, wrapper=wrapper)
-        for algo in ([named["algo"]] if named.get("algo") else registries["algorithm"].names())
+        for algo in ([named["algo"]] if named.get("algo") else PAPER)
         for wrapper in ([named["wrapper"]] if named.get("wrapper") else uncontrolled(registries["wrapper"]))
     ]
     return [resolved(cell) for cell in cells], known.seeds if known else None

@@ -11,6 +11,8 @@ A preset is a TOML file in the folder ``b2bench/presets``, or any file by its pa
     clip_nats = { value = 1.64, source = "open", why = "what no source says, and what was chosen instead" }
     [choices.100x256.set]            # another named choice, taken by --preset NAME:100x256
     draws = { value = 64, source = "open", why = "..." }
+    [tuning]                         # written by b2bench tune: how the values were found, and with which seeds
+    seeds = [1000, 1001, 1002]
 
 What a preset gives is what stands behind the command line: ``--set`` and options overrule it, and a run records
 each value in which it then differs.
@@ -31,6 +33,10 @@ from b2bench.registry import Kind
 from b2bench.text import suggestion
 
 FOLDER = Path(__file__).parents[1] / "presets"
+TUNED = "tuned"
+"""The preset that is another for each cell: what ``b2bench tune`` wrote for it."""
+TUNED_FOLDER = Path("leaderboard") / TUNED
+"""Where ``b2bench tune`` writes, and where the preset is looked for first."""
 OPTIONS = ("algo", "wrapper", "backbone", "reward", "prompts", "queries")
 PARTS = ("algorithm", "wrapper", "reward")
 OPEN = "open"
@@ -49,7 +55,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset with one of its choices taken. ``seeds``: how many the source ran."""
+    """A preset with one of its choices taken. ``seeds``: how many the source ran; ``tuning``: how values were found."""
 
     name: str
     about: str
@@ -58,6 +64,7 @@ class Preset:
     notes: tuple[str, ...]
     seeds: int | None
     content_hash: str
+    tuning: Mapping[str, Any] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -80,12 +87,34 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def tuned_path(algorithm: str, wrapper: str) -> Path:
+    """Return the preset file that ``b2bench tune`` wrote for a cell: here, or else what b2bench comes with.
+
+    Raises:
+        UserError: the cell was not tuned; the message names the command that does it.
+    """
+    name = f"{algorithm}-{wrapper}.toml"
+    # in a checkout the leaderboard is beside the package, once installed inside it
+    root = FOLDER.parents[1] if (FOLDER.parents[1] / "pyproject.toml").exists() else FOLDER.parent
+    for folder in (TUNED_FOLDER, root / TUNED_FOLDER):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"{algorithm} {wrapper} has no tuned settings: {TUNED_FOLDER / name} does not exist. "
+        f"Try b2bench tune --algo {algorithm} --wrapper {wrapper}, or a preset file by its path"
+    )
+
+
 def load_preset(text: str) -> Preset:
     """Load ``NAME``, ``NAME:CHOICE``, or the same with the path of a TOML file for the name.
 
     Raises:
         UserError: the preset or choice does not exist, or the file is not a preset. The message says what and where.
     """
+    if text == TUNED:
+        raise UserError(
+            f"preset {TUNED} is one for each algorithm and wrapper; try {TUNED_FOLDER}/ALGORITHM-WRAPPER.toml"
+        )
     path, choice = Path(text), ""
     if not path.is_file():
         given, _, choice = text.rpartition(":") if ":" in text else (text, "", "")
@@ -113,10 +142,15 @@ def load_preset(text: str) -> Preset:
     about, notes, seeds = content.get("about", ""), content.get("notes", []), content.get("seeds")
     if not isinstance(about, str) or not isinstance(notes, list) or not isinstance(seeds, int | None):
         raise UserError(f"preset {path}: about must be a text, notes a list of texts, and seeds a number")
-    known_keys = {"about", "notes", "seeds", "choices", "options", "set", *PARTS}
+    known_keys = {"about", "notes", "seeds", "choices", "options", "set", "tuning", *PARTS}
     for key in content:
         if key not in known_keys:
             raise UserError(f"preset {path}: unknown key {key!r}.{suggestion(key, known_keys)}")
+    tuning = _table(content, "tuning", path) if "tuning" in content else None
+    if tuning is not None and not (
+        isinstance(seeds_of := tuning.get("seeds"), list) and all(type(seed) is int for seed in seeds_of)
+    ):
+        raise UserError(f"preset {path}: [tuning] must have seeds, the list of seeds that the values were chosen with")
     values = tuple(found.values())
     hashed = json.dumps([[v.section, v.name, v.value] for v in values], sort_keys=True, default=str)
     return Preset(
@@ -127,6 +161,7 @@ def load_preset(text: str) -> Preset:
         notes=tuple(" ".join(str(note).split()) for note in notes),
         seeds=seeds,
         content_hash=hashlib.sha256(hashed.encode()).hexdigest()[:16],
+        tuning=tuning,
     )
 
 

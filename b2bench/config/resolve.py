@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.config.given import check_text
-from b2bench.config.presets import deviations, load_preset
+from b2bench.config.presets import TUNED, deviations, load_preset, tuned_path
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, source_name
 from b2bench.config.settings import PROFILE_SETTINGS, Settings
@@ -238,7 +238,7 @@ def from_dict(content: Mapping[str, Any]) -> RunConfig:
             )
     if config.prompts.content_hash != content["prompts"].get("hash"):
         raise UserError(f"prompts {content['found']['prompts']} have changed since the run started; try restoring them")
-    return replace(config, preset=content.get("preset"))
+    return replace(config, preset=content.get("preset"), tuning=bool(content.get("tuning")))
 
 
 def _again(content: Mapping[str, Any]) -> RunConfig:
@@ -275,6 +275,15 @@ def resolve_preset(
     Raises:
         UserError: as :func:`resolve` and :func:`b2bench.config.presets.load_preset` do.
     """
+    if name == TUNED:
+        if not given.get("algo"):
+            raise UserError(
+                f"preset {TUNED} is one for each algorithm and wrapper; try naming the algorithm with --algo"
+            )
+        registries, cell = load_registries(plugins), {**defaults, **given}
+        registries["algorithm"].get(cell["algo"])  # a name that is mistyped was not tuned either
+        registries["wrapper"].get(cell["wrapper"])
+        name = str(tuned_path(cell["algo"], cell["wrapper"]))
     preset = load_preset(name)
     merged = {**defaults, **preset.options, **given}
 
@@ -299,7 +308,10 @@ def resolve_preset(
         if option in preset.options:
             plain[kind] = plain[kind] | {"name": preset.options[option]}
     found = deviations(config.as_dict(), plain)
-    return replace(config, preset={"name": preset.name, "hash": preset.content_hash, "deviations": found})
+    recorded: dict[str, Any] = {"name": preset.name, "hash": preset.content_hash, "deviations": found}
+    if preset.tuning is not None:
+        recorded["tuning_seeds"] = list(preset.tuning["seeds"])
+    return replace(config, preset=recorded)
 
 
 _OPTION_OF: dict[Kind, str] = {"algorithm": "algo", "wrapper": "wrapper", "reward": "reward"}

@@ -18,6 +18,7 @@ from b2bench.eval_images import EvalImages, automatic_images
 from b2bench.hyperparameters import hyperparameters
 from b2bench.plugin_files import content_hash
 from b2bench.registry import Kind
+from b2bench.search import FIRST_TUNING_SEED
 
 if TYPE_CHECKING:  # they are written in torch's types, and a configuration can be read without torch
     from b2bench.protocols import Algorithm, Reward, Wrapper
@@ -45,6 +46,7 @@ class RunConfig:
     plugins: tuple[str, ...] = ()
     code: Mapping[Kind, str] = field(default_factory=dict)
     preset: Mapping[str, Any] | None = None  # its name, its hash, and in what this run differs from it
+    tuning: bool = False  # it helps to choose settings: its seed is one of tuning's, and reports leave it out
 
     @property
     def rounds(self) -> int:
@@ -112,6 +114,7 @@ class RunConfig:
             # Where this machine found them; no part of the cell's identity.
             "found": {"prompts": self.prompts_argument, "plugins": list(self.plugins)},
             **({"preset": dict(self.preset)} if self.preset else {}),
+            **({"tuning": True} if self.tuning else {}),
         }
 
     def cell_hash(self) -> str:
@@ -121,7 +124,7 @@ class RunConfig:
 
 def cell_hash(content: Mapping[str, Any]) -> str:
     """Identity of the cell that ``content``, as of :meth:`RunConfig.as_dict`, describes."""
-    kept = {key: value for key, value in content.items() if key not in ("seed", "found", "preset")}
+    kept = {key: value for key, value in content.items() if key not in ("seed", "found", "preset", "tuning")}
     kept["settings"] = {key: value for key, value in kept["settings"].items() if key not in NO_IDENTITY}
     if not kept["settings"].get("reward_noise"):  # without noise a cell is what it was before there was the setting
         kept["settings"].pop("reward_noise", None)
@@ -161,6 +164,32 @@ def source_name(backbone: Backbone) -> str:
         return backbone.name
     # a variant is found by its folder, which holds the pipeline and its scorer
     return str(Path(backbone.source).parent) if backbone.is_pocket else backbone.source
+
+
+def check_seed(config: RunConfig) -> None:
+    """Refuse a seed that has another purpose: settings must not be judged by the seeds that they were chosen with.
+
+    Raises:
+        UserError: a final run has a tuning seed, or a seed that its settings were chosen with; or a tuning run has a
+            seed of final runs.
+    """
+    seed = config.seed
+    if config.tuning and seed < FIRST_TUNING_SEED:
+        raise UserError(
+            f"seed = {seed}: a tuning run has a seed from {FIRST_TUNING_SEED} on; the others are for the runs that a "
+            f"report compares. Try --seed {FIRST_TUNING_SEED}"
+        )
+    if not config.tuning and seed >= FIRST_TUNING_SEED:
+        raise UserError(
+            f"seed = {seed}: seeds from {FIRST_TUNING_SEED} on are for tuning (b2bench tune), and settings must not be "
+            f"judged by a seed that they may have been chosen with; try a seed from 0 to {FIRST_TUNING_SEED - 1}"
+        )
+    chosen_with = (config.preset or {}).get("tuning_seeds", ())
+    if not config.tuning and seed in chosen_with:
+        raise UserError(
+            f"seed = {seed}: the settings of preset {(config.preset or {})['name']} were chosen with this seed, which "
+            f"would flatter them; try a seed other than {', '.join(map(str, chosen_with))}"
+        )
 
 
 def check_shares(config: RunConfig, processes: int) -> None:

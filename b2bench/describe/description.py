@@ -19,7 +19,7 @@ from b2bench.config.resolve import own_checkpoint
 from b2bench.config.settings import Settings
 from b2bench.describe.listing import LISTS, Row, docstring, plain, properties_of, utc_now
 from b2bench.errors import UserError
-from b2bench.hyperparameters import DECLARABLE, declared, hyperparameters
+from b2bench.hyperparameters import DECLARABLE, declared, hyperparameters, searched_settings
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.metrics import HELDOUT, equivalents_of
 from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, RELATIONS, caption, known_sayings
@@ -49,7 +49,7 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
             cls = registry.get(name)
             origin = registry.origins[name].where
             found = {"kind": kind, "name": name, "from": origin, "properties": properties_of(cls), **_explained(cls)}
-            return found | ({"settings": _own_settings(cls)} if kind == "algorithm" else {})
+            return found | ({"settings": _own_settings(cls)} if kind == "algorithm" else {}) | _searched(kind, cls)
         known += registry.names()
     if name in (names := prompt_set_names()):
         return _describe_prompts(load_prompts(name))
@@ -98,6 +98,14 @@ def _own_settings(cls: type) -> list[Row]:
     own = declared(cls)
     rows = _explained(Settings)["hyperparameters"]
     return [row | {"default": own[row["name"]]} for row in rows if row["name"] in own]
+
+
+def _searched(kind: Kind, cls: type) -> Row:
+    """Where ``b2bench tune`` looks for what, of an algorithm or a wrapper that has something searched."""
+    found = {p.name: p.search for p in hyperparameters(cls) if p.search is not None}
+    if kind == "algorithm":
+        found = searched_settings(cls, declared(cls).get("lr", Settings.lr)) | found
+    return {"searched": [{"name": name, **asdict(search)} for name, search in found.items()]} if found else {}
 
 
 def _describe_prompts(prompts: PromptSet) -> Row:

@@ -30,6 +30,7 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
+from b2bench.search import FIRST_TUNING_SEED
 from b2bench.store.database import Database
 from b2bench.store.frames import Library, check_library, fetch
 from b2bench.store.rows import (
@@ -61,7 +62,14 @@ class Store(Database):
 
         Raises:
             UserError: ``unique``, and a run has this name: another process may have started it since somebody looked.
+                Or the row is of a training run whose seed is for tuning, and it is not a tuning run.
         """
+        tuning = (run.get("config") or {}).get("tuning", False)
+        if run["seed"] >= FIRST_TUNING_SEED and not tuning and run["algorithm"] != "external":
+            raise UserError(
+                f"seed = {run['seed']}: seeds from {FIRST_TUNING_SEED} on are for tuning (b2bench tune), and this is "
+                "not a tuning run; try a lower seed"
+            )
         now = utc_now()
         row = {**run, "started": now, "heartbeat": now, "status": "running"}
 

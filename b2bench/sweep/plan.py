@@ -16,8 +16,8 @@ from b2bench.text import suggestion
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 
 
-def parse_list(option: str, text: str | Sequence[str], everything: Sequence[str] = ()) -> list[str]:
-    """``"ddpo,dpok"``, or ``all`` where there is an ``everything``, to its parts in order, each once.
+def parse_list(option: str, text: str | Sequence[str], sets: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """``"ddpo,dpok"`` to its parts in order, each once; ``all``, and what else ``sets`` names, stands for its names.
 
     A file or folder that is there is one name, whatever commas it has; and a list has its parts already.
 
@@ -28,10 +28,11 @@ def parse_list(option: str, text: str | Sequence[str], everything: Sequence[str]
         is_file = os.path.exists(os.path.expanduser(text))
         text = [text] if is_file else text.split(",")
     parts = [part.strip() for part in text if part.strip()]
-    if "all" in parts and everything:
-        parts = [*everything]
+    sets = sets or {}
+    parts = [name for part in parts for name in sets.get(part, [part])]
     if not parts:
-        raise UserError(f"--{option} {text!r} names nothing; try NAME or NAME,NAME{', or all' if everything else ''}")
+        also = f", or {' or '.join(sets)}" if sets else ""
+        raise UserError(f"--{option} {text!r} names nothing; try NAME or NAME,NAME{also}")
     return list(dict.fromkeys(parts))
 
 
@@ -57,13 +58,15 @@ def parse_seeds(text: str) -> list[int]:
 class Job:
     """A run of the plan: what it is, its cell's hash, and what ``b2bench run`` is given for it.
 
-    ``varied`` are the hyperparameters that the plan varies, as ``name=value``.
+    ``varied`` are the hyperparameters that the plan varies, as ``name=value``; ``note`` tells it from others of the
+    same names.
     """
 
     config: RunConfig
     cell: str
     arguments: tuple[str, ...]
     varied: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -72,9 +75,8 @@ class Job:
     @property
     def label(self) -> str:
         config = self.config
-        return " ".join(
-            (config.algorithm_name, config.wrapper_name, config.prompts.name, *self.varied, f"s{config.seed}")
-        )
+        names = (config.algorithm_name, config.wrapper_name, config.prompts.name, *self.varied, f"s{config.seed}")
+        return " ".join((*names, self.note) if self.note else names)
 
     def command(self, db: Path, out: Path) -> list[str]:
         """The command that makes this run, as people would type it."""

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from b2bench.backbones.specs import backbones
+from b2bench.config.choices import DEFAULTS
+from b2bench.config.presets import TUNED, tuned_path
 from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.errors import UserError
 from b2bench.plugin_files import sources
@@ -77,6 +79,9 @@ def packed(arguments: Sequence[str]) -> tuple[list[str], dict[str, bytes]]:
         elif flag == "--prompts" and value not in prompt_set_names() and path.is_file():
             sent = ship(path, f"{place}/{path.name}")
         elif flag == "--preset":
+            if value == TUNED:  # another file for each cell, and a node may have none
+                options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+                value = str(tuned_path(options["--algo"], options.get("--wrapper", DEFAULTS["wrapper"])))
             given, colon, choice = (value, "", "") if Path(value).is_file() else value.rpartition(":")
             if Path(given).is_file():
                 sent = ship(Path(given), f"{place}/{Path(given).name}") + colon + choice

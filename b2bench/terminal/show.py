@@ -92,6 +92,9 @@ def render_description(found: Mapping[str, Any], console: Console) -> None:
     if found["kind"] == "algorithm" and found.get("settings"):
         _section("Settings that it has its own default of", console)
         console.print(_hyperparameter_table(found["settings"]))
+    if found.get("searched"):
+        _section("What b2bench tune searches", console)
+        console.print(_rows_table(found["searched"], right=("low", "high", "published")))
     for split in ("train", "test"):
         if split in found:
             _prompt_list(split, found[split], console)

@@ -63,9 +63,9 @@ def plan_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 def plan_table(rows: Sequence[dict[str, Any]]) -> Group:
     """The plan, and its cost in all."""
-    table = Table(Column("run", no_wrap=True), "state", box=box.SIMPLE)
-    table.add_column("queries", justify="right")
-    table.add_column("denoiser calls, at most", justify="right")
+    table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True), box=box.SIMPLE)
+    table.add_column("queries", justify="right", no_wrap=True)
+    table.add_column("denoiser calls, at most", justify="right", no_wrap=True)
     for row in rows:
         numbers = (f"{row['queries']:,}", f"{row['denoiser_calls']:,}")
         table.add_row(Text(row["run"]), Text(row["state"], STYLES[row["state"]]), *numbers)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from b2bench.config.run import check_seed
 from b2bench.store.store import Store
 from b2bench.training.summary import Summary
 from b2bench.version import benchmark_version
@@ -56,8 +57,9 @@ def to_start(config: RunConfig, store: Store, name: str | None) -> Request:
     """Ask for a run of ``config``; of the name of the same run, broken off, it will go on from its last checkpoint.
 
     Raises:
-        UserError: the store cannot be used, or the name is another run's.
+        UserError: the store cannot be used, the name is another run's, or the seed is for another purpose.
     """
+    check_seed(config)
     store.check()
     same = store.named_run(name, config.cell_hash(), config.seed, benchmark_version())
     done = same if same is not None and same["status"] == "done" else None

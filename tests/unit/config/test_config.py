@@ -277,4 +277,4 @@ def test_labels_name_no_setting_that_tells_no_cells_apart() -> None:
 
     from b2bench.config.settings import NO_IDENTITY
 
-    assert set(NO_SETTING) == {"seed", "found", "preset", *(f"settings.{name}" for name in NO_IDENTITY)}
+    assert set(NO_SETTING) == {"seed", "found", "preset", "tuning", *(f"settings.{name}" for name in NO_IDENTITY)}

@@ -1,0 +1,316 @@
+"""``b2bench tune``: its stages, what a second call does, the preset that it writes, and seeds kept apart."""
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_rows import run_row
+
+import b2bench
+from b2bench.cli.main import main
+from b2bench.config.choices import Choices, resolved
+from b2bench.config.presets import load_preset
+from b2bench.config.resolve import from_dict
+from b2bench.config.run import check_seed
+from b2bench.describe.tables import tables_of
+from b2bench.errors import UserError
+from b2bench.store.store import Store
+from b2bench.sweep.local import Progress, Sweep
+from b2bench.sweep.plan import Job
+from b2bench.tuning.stages import UNSEEN, budget
+
+SMALL = ("--set", "steps=2", "--set", "draws=1")
+Reward = Callable[[Job], list[float] | None]
+
+
+def rising(job: Job) -> list[float] | None:
+    """Mean rewards of three rounds: best at lr 1e-3, and a collapse above 2e-3."""
+    lr = job.config.settings.lr
+    if lr > 2e-3:
+        return [0.5, 0.4, 0.3]
+    return [0.5, 0.5, 0.7 - abs(lr - 1e-3) * 10]
+
+
+class World:
+    """Runs without training: ``Sweep.run`` writes what ``reward`` says of a job."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self.reward, self.count = Store(folder / "b2bench.duckdb"), rising, 0
+        self.made: list[Job] = []
+        self.monkeypatch = monkeypatch
+        monkeypatch.chdir(folder)
+        world = self
+
+        def run(sweep: Sweep) -> list[Progress]:
+            sweep.look()
+            for progress in sweep.progress:
+                if progress.state != "already done":
+                    progress.run_id = world.make(progress.job)
+                    progress.state = "done" if progress.run_id else "failed"
+            return sweep.progress
+
+        monkeypatch.setattr(Sweep, "run", run)
+
+    def make(self, job: Job) -> str | None:
+        rewards, config = self.reward(job), job.config
+        self.made.append(job)
+        if rewards is None:  # it never began
+            return None
+        self.count += 1
+        run_id = f"r{self.count}"
+        self.store.start_run(
+            run_row(run_id, seed=config.seed, config_hash=job.cell, config=config.as_dict(),
+                    algorithm=config.algorithm_name, wrapper=config.wrapper_name, commit="c0ffee")
+        )  # fmt: skip
+        for round, reward in enumerate(rewards):
+            rows = [
+                {"query_index": 2 * round + i, "round": round, "prompt": "a cat", "reward": reward + off}
+                for i, off in enumerate((-0.1, 0.1))
+            ]
+            self.store.record_round(run_id, {"round": round, "queries": 2 * round + 2}, rows)
+        self.store.finish_run(run_id, "failed" if not rewards else "done")
+        return run_id
+
+    def __call__(self, *arguments: str) -> int | str | None:
+        self.monkeypatch.setattr(sys, "argv", ["b2bench", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code or 0
+
+    def tune(self, *arguments: str) -> int | str | None:
+        return self("tune", *SMALL, *arguments)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def test_two_stages_choose_and_a_second_call_runs_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    choice = ("--algo", "pg", "--wrapper", "vanilla,b2")
+    assert world.tune(*choice, "--configurations", "5", "--json") == 0
+    [vanilla, b2] = json.loads(capsys.readouterr().out)
+    assert [job.config.seed for job in world.made] == [1000] * 10 + [1001, 1002] * 4
+    assert {job.config.queries for job in world.made} == {1200}
+    assert all(job.config.tuning for job in world.made)
+    chosen = vanilla["chosen"]
+    assert (chosen["kind"], chosen["values"]["run.lr"]) == ("default", 1e-3)
+    assert vanilla["tuned_score"] == pytest.approx((0.5 + 0.7) / 2)
+    assert vanilla["queries"] == 9 * 6
+    assert vanilla["collapsed"] == sum(job.config.settings.lr > 2e-3 for job in world.made[:5]) == 2
+    assert b2["wrapper"] == "b2"
+    path = Path("leaderboard/tuned/pg-vanilla.toml")
+    assert vanilla["preset"] == str(path)
+    text = path.read_text(encoding="utf-8")
+
+    world.made.clear()
+    assert world.tune(*choice, "--configurations", "5") == 0
+    assert world.made == []
+    assert path.read_text(encoding="utf-8") == text
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "tuning queries" in shown
+    assert "best of 1 of 2 of 4" in shown
+
+    assert world.tune("--algo", "pg", "--configurations", "6") == 0  # the first five are done
+    assert [job.config.seed for job in world.made] == [1000]
+
+
+def test_evaluations_of_tuning_runs_are_small_and_the_rest_is_the_cells(world: World) -> None:
+    world.tune("--algo", "pg", "--configurations", "2")
+    job = world.made[0]
+    plain = resolved(Choices(algo="pg", values={"steps": 2, "draws": 1}))
+    differ = {name for name, value in vars(plain.settings).items() if value != getattr(job.config.settings, name)}
+    assert differ == {"lr", "eval_images", "eval_train_images", "sample_images", "kl_images", "inception"}
+    assert job.config.images_at(0).splits == {"test": 1, "train": 0}
+    assert job.arguments[-2:] == ("--purpose", "tuning")
+    assert job.label == "pg vanilla template1 s1000 lr=0.0001"
+
+
+def test_the_preset_says_how_it_was_found_and_run_takes_it(world: World) -> None:
+    assert world.tune("--algo", "dpok", "--wrapper", "b2", "--configurations", "5", "--queries", "20") == 0
+    path = Path("leaderboard/tuned/dpok-b2.toml")
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    tuning = content["tuning"]
+    assert tuning["seeds"] == [1000, 1001, 1002]
+    assert (tuning["configurations"], tuning["queries_a_run"], tuning["runs"]) == (5, 20, 5 + 4)
+    assert tuning["commits"] == ["c0ffee"]
+    assert tuning["space"]["algorithm.kl_weight"]["published"] == 0.01
+    assert len(tuning["tried"]) == 5
+    assert sum(len(one["scores"]) == 3 for one in tuning["tried"]) == 2
+
+    config = resolved(Choices(algo="dpok", wrapper="b2", preset="tuned"))
+    assert config.preset is not None
+    assert (config.preset["name"], config.preset["deviations"]) == ("dpok-b2", [])
+    assert config.preset["tuning_seeds"] == [1000, 1001, 1002]
+    assert (config.queries, config.settings.steps, config.settings.draws) == (2400, 2, 1)
+    assert config.settings.eval_images is None  # that was tuning's
+    assert load_preset(str(path)).options["backbone"] == "pocket"
+    assert world("sweep", "--preset", "tuned", "--algo", "dpok", "--wrapper", "b2", "--seeds", "0-1", "--dry-run") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--algo", "ddpo", "--wrapper", "bs"], "Try b2bench tune --algo ddpo --wrapper bs"),
+        (["--algo", "ddpp"], "Did you mean ddpo?"),
+        ([], "try naming the algorithm with --algo"),
+    ],
+)
+def test_a_cell_without_tuned_settings_is_an_error_that_says_what_to_do(
+    world: World, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    assert world("run", "--preset", "tuned", *given) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_that_failed_count_as_collapsed_and_runs_that_never_began_are_left(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.reward = lambda job: [] if job.config.settings.lr > 2e-3 else rising(job)
+    assert world.tune("--algo", "ddpo", "--configurations", "4", "--json") == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["collapsed"] == sum(job.config.settings.lr > 2e-3 for job in world.made[:4]) == 1
+
+    world.reward = lambda job: None if job.config.settings.lr == 1e-3 else rising(job)
+    assert world.tune("--algo", "pg", "--configurations", "2") == 1
+    assert "pg-vanilla: 1 runs did not end, so nothing is chosen" in " ".join(capsys.readouterr().err.split())
+    assert not Path("leaderboard/tuned/pg-vanilla.toml").exists()
+    assert not any(job.config.algorithm_name == "pg" and job.config.seed > 1000 for job in world.made)
+
+    world.reward = lambda job: []
+    assert world.tune("--algo", "dpo", "--configurations", "2") == 1
+    assert "dpo-vanilla: every run failed" in " ".join(capsys.readouterr().err.split())
+
+
+def test_reports_leave_tuning_runs_out_unless_asked(world: World) -> None:
+    assert world.tune("--algo", "ddpo", "--configurations", "2") == 0
+    assert tables_of(world.store) == []
+    assert len(tables_of(world.store, tuning=True)) == 1
+
+
+def test_what_was_tuned_on_something_else_is_not_overwritten(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.tune("--algo", "ddpo", "--configurations", "2") == 0
+    assert world.tune("--algo", "ddpo", "--configurations", "2", "--prompts", "pocket-template2") == 2
+    assert "prompts template1" in " ".join(capsys.readouterr().err.split())
+    assert world.tune("--algo", "ddpo", "--configurations", "2", "--prompts", "pocket-template2", "--out", "two") == 0
+    assert Path("two/ddpo-vanilla.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--algo", "ddpo", "--quick", "--full"], "two budgets"),
+        (["--algo", "ddpo", "--configurations", "1"], "no search"),
+        (["--algo", "ddpo", "--set", "lr=1"], "lr is what b2bench tune searches"),
+        (["--algo", "ddpo", "--set", "ddpo.clip_nats=1"], "ddpo.clip_nats is what b2bench tune searches"),
+        (["--algo", "ddpo", "--preset", "tuned"], "try without it"),
+        ([], "try --algo"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    world: World, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert world.tune(*arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert world.made == []
+
+
+def test_a_dry_run_says_what_both_stages_cost(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--configurations", "4", "--dry-run")
+    assert world.tune("--algo", "pg,ddpo", *few, "--json", "--throughput", "100") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["algorithm"], row["runs"], row["queries"]) for row in found["cells"]] == [
+        ("pg", 6, 7200),
+        ("ddpo", 6, 7200),
+    ]
+    assert all(row["hours"][0] > 0 for row in found["cells"])
+    assert len(found["first_stage"]) == 8
+    assert not world.store.path.exists()
+    assert world.tune("--algo", "pg", *few) == 0
+    assert "6 runs, 7,200 reward queries" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "half"),
+    [([], 8, True), (["--quick"], 8, True), (["--full"], 32, False), (["--full", "--configurations", "9"], 9, False)],
+)
+def test_quick_and_full_are_budgets(
+    world: World, monkeypatch: pytest.MonkeyPatch, given: list[str], count: int, half: bool
+) -> None:
+    asked: list[Any] = []
+
+    def planned(choices: Choices, algo: str, wrapper: str, count: int, queries: int | None, *, half: bool) -> Any:
+        asked.append((count, half))
+        raise UserError("enough")
+
+    monkeypatch.setattr("b2bench.cli.tune._planned", planned)
+    assert world.tune("--algo", "pg", *given) == 2
+    assert asked == [(count, half)]
+
+
+def test_half_of_a_budget_is_in_whole_rounds() -> None:
+    def halved(queries: int, **values: int) -> int:
+        return budget(resolved(Choices(algo="ddpo", queries=queries, values=values)), half=True)
+
+    assert halved(2400) == 1200
+    assert halved(1200) == 480  # two rounds of 240
+    assert halved(240) == 120  # less than a round: whole draws
+    assert halved(15) == 5
+    assert halved(5) == 5
+    assert budget(resolved(Choices(algo="ddpo")), half=False) == 2400
+
+
+def test_seeds_of_tuning_and_of_final_runs_are_kept_apart(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (("run", "--algo", "ddpo", "--seed", "1000"), "seeds from 1000 on are for tuning"),
+        (("run", "--algo", "ddpo", "--seed", "999", "--purpose", "tuning"), "has a seed from 1000 on"),
+        (("sweep", "--algo", "ddpo", "--seeds", "998-1001", "--dry-run"), "seeds from 1000 on are for tuning"),
+    ):
+        assert world(*arguments) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UserError, match="not a tuning run"):
+        world.store.start_run(run_row(seed=1000))
+    world.store.start_run(run_row("lora", seed=1000, algorithm="external"))  # its seed is the evaluation's
+    world.store.start_run(run_row("tuning", seed=1000, config={"tuning": True}))
+
+
+def test_a_preset_that_was_chosen_with_a_seed_is_not_judged_by_it(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text('[set]\nlr = { value = 0.002, source = "here" }\n[tuning]\nseeds = [0, 1]\n', encoding="utf-8")
+    for seed in (0, 1):
+        with pytest.raises(UserError, match=rf"seed = {seed}: the settings of preset mine were chosen with this seed"):
+            check_seed(resolved(Choices(algo="ddpo", preset=str(preset), seed=seed)))
+    check_seed(resolved(Choices(algo="ddpo", preset=str(preset), seed=2)))
+    assert world("sweep", "--algo", "ddpo", "--preset", str(preset), "--seeds", "1-3", "--dry-run") == 2
+    assert "seed = 1: the settings of preset mine" in " ".join(capsys.readouterr().err.split())
+    preset.write_text("[tuning]\nseeds = 3\n", encoding="utf-8")
+    with pytest.raises(UserError, match="must have seeds"):
+        load_preset(str(preset))
+
+
+def test_that_a_run_is_for_tuning_is_stored_and_is_not_its_identity() -> None:
+    choices: dict[str, Any] = {"algo": "ddpo", "seed": 1000}
+    tuning, final = resolved(Choices(**choices, tuning=True)), resolved(Choices(**choices))
+    assert tuning.cell_hash() == final.cell_hash()
+    assert "tuning" not in final.as_dict()
+    assert from_dict(tuning.as_dict()).tuning
+    assert not from_dict(final.as_dict()).tuning
+
+
+@pytest.mark.slow
+def test_small_evaluations_change_no_reward(tmp_path: Path) -> None:
+    """A tuning run's numbers are those of an ordinary run with its settings, however few images are evaluated."""
+    small = {"steps": 2, "draws": 1}
+    rewards = []
+    for name, more in (("plain", {"eval_images": 6, "eval_train_images": 2}), ("tuning", UNSEEN)):
+        db = tmp_path / f"{name}.duckdb"
+        b2bench.run(algo="ddpo", queries=10, set={**small, **more}, db=db, out=tmp_path / name)
+        rewards.append(Store(db).sql("SELECT prompt, reward, advantage, kept FROM queries ORDER BY query_index"))
+    assert rewards[0] == rewards[1]
+    assert len(rewards[0]) == 10
