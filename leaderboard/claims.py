@@ -47,7 +47,8 @@ class Rules:
 class Claims:
     """The tests of a context by their keys, after Holm; ``equal`` holds margins and p-values of equality.
 
-    ``controls`` are those of control wrappers, after Holm over themselves. ``metrics`` names what stands for the
+    ``equalities`` counts those that are not of controls. ``controls`` are tests of control wrappers, after Holm over
+    themselves. ``metrics`` names what stands for the
     held-out score and for diversity.
     """
 
@@ -55,6 +56,7 @@ class Claims:
     tests: Mapping[Key, Paired]
     controls: Mapping[Key, Paired]
     equal: Mapping[Key, tuple[float, float]]
+    equalities: int = 0
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, key: Key) -> Paired | None:
@@ -71,7 +73,7 @@ class Claims:
         found = []
         for measure, metric in self.metrics.items():
             key = (place, wrapper, measure)
-            if (delta := self.tests.get(key)) is None:
+            if (delta := self.of(key)) is None or delta.mean is None:
                 continue
             margin, equal = self.equal.get(key, (None, None))
             verdict = direction(delta, equal, self.rules.alpha)
@@ -106,14 +108,14 @@ def claims_of(context: Context, variants: Sequence[Variant], rules: Rules) -> Cl
     own = {key: test for key, test in tests.items() if key[1] in CONTROLS}
     claimed = {key: test for key, test in tests.items() if key[1] not in CONTROLS and test.mean is not None}
     alike = {key: found for key, found in equal.items() if key[1] not in CONTROLS}
-    p = holm([p for _, p in alike.values()])
-    return Claims(
-        rules,
-        _adjusted(claimed),
-        _adjusted(own),
-        {key: (margin, value or 0.0) for (key, (margin, _)), value in zip(alike.items(), p, strict=True)},
-        metrics,
-    )
+    others = {key: found for key, found in equal.items() if key[1] in CONTROLS}
+    both = _adjusted_equal(alike) | _adjusted_equal(others)
+    return Claims(rules, _adjusted(claimed), _adjusted(own), both, len(alike), metrics)
+
+
+def _adjusted_equal(found: Mapping[Key, tuple[float, float]]) -> dict[Key, tuple[float, float]]:
+    p = holm([p for _, p in found.values()])
+    return {key: (margin, value or 0.0) for (key, (margin, _)), value in zip(found.items(), p, strict=True)}
 
 
 def _adjusted(tests: Mapping[Key, Paired]) -> dict[Key, Paired]:

@@ -278,7 +278,7 @@ def _tables(
         alpha=asked.alpha,
         looks=asked.looks,
         tests=claims.tested,
-        equalities=len(claims.equal),
+        equalities=claims.equalities,
         compute=compute,
     )
     return Tables(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from b2bench.leaderboard.contrasts import residual_variance, variance_ratio
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.noise import noise
 from b2bench.leaderboard.rows import CompatibilityCell, Tables
@@ -70,6 +71,17 @@ def test_no_null_cell_is_equal_to_anything(old: Tables) -> None:
         if not name.startswith("ddpo"):
             assert cell.margin is None, name  # vanilla of these learned nothing, and there is no margin
     assert cells_of(old)["dpok bpt"].words == "no gain shown; not told apart from vanilla"
+
+
+def test_the_variance_that_power_is_stated_for_is_that_of_these_runs(old: Tables) -> None:
+    ends: dict[str, list[float]] = {}
+    for curve in old.curves:
+        if curve.algorithm == "ddpo":
+            ends.setdefault(curve.wrapper, []).append(curve.values["clipscore"][-1])
+    block = np.array([ends[wrapper] for wrapper in ("vanilla", "bpt", "bs", "b2")])
+    assert residual_variance(block)[0] ** 0.5 == pytest.approx(0.00254, abs=1e-5)
+    assert variance_ratio(block) == pytest.approx(5.07, abs=0.01)  # and so its contrasts had the paired t-test
+    assert {c.delta.method for row in old.contrasts for c in row.contrasts} == {"paired"}
 
 
 def test_collapses_are_counted_beside_the_mean_of_all(old: Tables) -> None:
@@ -169,6 +181,18 @@ def test_a_wrapper_of_somebody_else_is_compared_with_vanilla() -> None:
     assert cells_of(found)["ddpo mine"].verdict == "loss"
     assert found.head.tests == 2 + 1 + 2
     assert cells_of(found)["ddpo mine"].baseline == "vanilla"
+
+
+def test_controls_are_a_family_of_their_own() -> None:
+    rows = Rows()
+    learned(rows, "vanilla", 0.2, 0.2, -0.2)
+    learned(rows, "bpt", 0.2, 0.1, -0.2)
+    alone = rows.one()
+    learned(rows, "spread", 0.2, 0.2, -0.3)
+    found = rows.one()
+    assert (found.head.tests, found.head.equalities) == (alone.head.tests, alone.head.equalities)
+    assert cells_of(found)["ddpo bpt"] == cells_of(alone)["ddpo bpt"]
+    assert cells_of(found)["ddpo spread"].verdict == "mixed"  # equal on the trained reward, less diverse
 
 
 def test_two_looks_have_a_level_of_their_own() -> None:
