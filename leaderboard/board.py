@@ -6,20 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 
 from b2bench.leaderboard.cells import Cell
+from b2bench.leaderboard.claims import gain as area_of_gain
+from b2bench.leaderboard.contrasts import rank_ranges
 from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.rows import DIVERSITY, INCEPTION, Context, DiversityRow, GeneralisationRow, LeaderboardRow
 from b2bench.leaderboard.stats import (
     Estimate,
     Paired,
-    area_under_curve,
     estimate,
+    gained,
     over_optimised,
     paired,
     queries_to_target,
-    rank_ranges,
 )
 
 from b2bench.metrics import HELDOUT, SUCCESS
+
+ROUNDING = 1e-12
+"""What start + (end - start) may miss of end."""
 
 
 def place(row: LeaderboardRow) -> tuple[bool, bool, float]:
@@ -32,36 +36,43 @@ def place(row: LeaderboardRow) -> tuple[bool, bool, float]:
 
 
 def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float | None]:
-    """``Head.target`` and ``Head.matched``; None where no cell gains."""
-    gains, ends, starts = [], [], []
+    """``Head.target`` and ``Head.matched``, both gains over the start; None if no cell gains."""
+    gains = []
     for cell in cells:
         end, start = estimate(cell.final(context.reward, cell.seeds)), estimate(cell.start(context.reward, cell.seeds))
         if end.mean is None or start.mean is None:
             return None, None
         gains.append(end.mean - start.mean)
-        ends.append(end.mean)
-        starts.append(start.mean)
     if not gains or max(gains) <= 0:
         return None, None
-    best = max(range(len(gains)), key=gains.__getitem__)
     # a cell that hardly gained would put the level at the pretrained model's, where all are alike
-    matched = min(end for end, gain in zip(ends, gains, strict=True) if gain >= max(gains) / 4)
-    return starts[best] + gains[best] / 2, matched
+    return max(gains) / 2, min(gain for gain in gains if gain >= max(gains) / 4)
 
 
-def ranks_of(context: Context, cells: Sequence[Cell]) -> dict[int, tuple[int, int] | None]:
+def first_with(context: Context, cell: Cell, seed: int, gain: float) -> float | None:
+    """The queries at which a seed first had this gain over its own start, or None."""
+    (start,) = cell.start(context.reward, [seed])
+    if not math.isfinite(start):
+        return None
+    queries, values = cell.runs[seed].curve(context.reward)
+    if 0 not in queries:
+        queries, values = [0, *queries], [start, *values]
+    return queries_to_target(queries, values, start + gain - ROUNDING)
+
+
+def ranks_of(context: Context, cells: Sequence[Cell], alpha: float) -> dict[int, tuple[int, int] | None]:
     """The rank range of each cell by its id, where several cells all share three seeds or more; else none has one."""
     if len(cells) < 2:
         return {}
-    shared = sorted(set.intersection(*(set(cell.runs) for cell in cells))) if cells else []
-    ranges = rank_ranges([cell.final(context.reward, shared) for cell in cells])
+    shared = sorted(set.intersection(*(set(cell.runs) for cell in cells)))
+    ranges = rank_ranges([cell.final(context.reward, shared) for cell in cells], alpha)
     return {id(cell): ranks for cell, ranks in zip(cells, ranges, strict=True)}
 
 
 def generalisation_row(context: Context, cell: Cell) -> GeneralisationRow:
     seeds, metric = cell.seeds, context.reward
-    unseen = paired(cell.final(metric, seeds), cell.start(metric, seeds))
-    seen = paired(
+    unseen = gained(cell.final(metric, seeds), cell.start(metric, seeds))
+    seen = gained(
         [cell.runs[seed].final(metric, seen=True) for seed in seeds],
         [cell.runs[seed].seen.get(0, {}).get(metric, math.nan) for seed in seeds],
     )
@@ -74,15 +85,14 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
     present = {metric for run in cell.runs.values() for at in run.values.values() for metric in at}
     measures = [metric for part in measures_of(present) for metric in part]
 
-    gained = paired(cell.final(context.reward, seeds), cell.start(context.reward, seeds))
-    end = estimate(cell.final(context.reward, seeds)).mean
-    reached = matched is not None and end is not None and end >= matched
+    gain = gained(cell.final(context.reward, seeds), cell.start(context.reward, seeds))
+    reached = matched is not None and gain.mean is not None and gain.mean >= matched - ROUNDING
 
     def at_match(metric: str) -> Estimate:
         found = []
         for seed in seeds:
             run = cell.runs[seed]
-            queries = None if matched is None else queries_to_target(*run.curve(context.reward), matched)
+            queries = None if matched is None else first_with(context, cell, seed, matched)
             # a run that ends below it: where it came nearest, which is its end
             found.append(run.final(metric) if queries is None else run.where(metric, queries))
         return estimate(found)
@@ -91,8 +101,8 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
         cell.algorithm,
         cell.wrapper,
         cell.label,
-        gained,
-        {metric: paired(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
+        gain,
+        {metric: gained(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
         {metric: at_match(metric) for metric in measures} if reached else {},
     )
 
@@ -104,13 +114,12 @@ def leaderboard_row(
     alignment = cell.final(context.reward, seeds)
 
     def gain(metric: str) -> Paired:
-        return paired(cell.final(metric, seeds), cell.start(metric, seeds))
+        return gained(cell.final(metric, seeds), cell.start(metric, seeds))
 
     measures = measures_of({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
     calls = [run.calls for run in cell.runs.values() if run.calls is not None]
     equivalents = [run.equivalents for run in cell.runs.values() if run.equivalents is not None]
-    curves = [cell.runs[seed].curve(context.reward) for seed in seeds]
-    reached = [] if target is None else [queries_to_target(*curve, target) for curve in curves]
+    reached = [] if target is None else [first_with(context, cell, seed, target) for seed in seeds]
     trained, heldout = gain(context.reward), gain(HELDOUT)
     return LeaderboardRow(
         cell.algorithm,
@@ -130,7 +139,7 @@ def leaderboard_row(
         sum(run.last for run in cell.runs.values()) / len(cell.runs),
         sum(calls) / len(calls) if len(calls) == len(cell.runs) else None,
         ranks=ranks,
-        area=estimate([area_under_curve(*curve, context.budget or 0) for curve in curves]),
+        area=area_of_gain(context, cell),
         to_target=None if target is None else estimate([(context.budget or 0) if q is None else q for q in reached]),
         reached=sum(queries is not None for queries in reached),
         over_optimised=over_optimised(trained, heldout),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from b2bench.leaderboard.stats import area_under_curve
 
 from b2bench.text import visible
 
@@ -50,6 +51,7 @@ class Run:
     seen: dict[int, dict[str, float]] = field(default_factory=dict)
     calls_at: dict[int, int] = field(default_factory=dict)
     equivalents: int | None = None
+    equivalents_at: dict[int, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -131,9 +133,21 @@ class Cell:
             values.append(value)
         return values
 
+    def area(self, metric: str, seeds: Iterable[int], budget: int | None) -> list[float]:
+        """The mean of the curve over the budget per seed; what a failed run had last holds to the end."""
+        values = []
+        for seed in seeds:
+            run = self.runs[seed]
+            (start,) = self.start(metric, [seed])
+            at = {0: start} | {q: v for q, v in zip(*run.curve(metric), strict=True) if q > 0}
+            if run.failed:
+                at = {queries: value for queries, value in at.items() if math.isfinite(value)}
+            values.append(area_under_curve(list(at), list(at.values()), budget or 0))
+        return values
+
 
 def cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Denoiser calls up to each round's end, by its reward queries."""
+    """Return what was spent up to each round's end, by its reward queries."""
     total, found = 0, {0: 0}
     for queries, calls in sorted(spent):
         total += calls

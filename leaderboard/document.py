@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from b2bench.leaderboard.cells import CONTROLS, PAIRED
+from b2bench.leaderboard.columns import grid_of, measure_cell, name_cell, seeds_cell
 from b2bench.leaderboard.grid import (
-    ALWAYS,
     MEASURES,
-    SYMBOLS,
     Cell,
-    Column,
     Grid,
     Picture,
     Section,
@@ -22,30 +19,9 @@ from b2bench.leaderboard.grid import (
     title,
 )
 from b2bench.leaderboard.paper import paper_grids
-from b2bench.leaderboard.rows import ALPHA, INCEPTION, HeadroomRow, LeaderboardRow, Tables
-from b2bench.leaderboard.stats import MIN_SEEDS, Paired
-
-KEEP = {
-    "rank": 8,
-    "held-out": 8,
-    "headroom": 6,
-    "style entropy (nats)": 7,
-    "style entropy (nats), change": 7,
-    "style entropy (nats), matched": 7,
-    "denoiser calls": 6,
-    "forward-equivalents": 5,
-    "success": 6,
-    "distance within a prompt": 5,
-    "distance within a prompt, change": 5,
-    "distance within a prompt, matched": 5,
-    "queries to target": 5,
-    **{f"{metric}{what}": 4 for metric in INCEPTION for what in ("", ", change", ", matched")},
-    "held-out gain": 3,
-    "area under curve": 3,
-    "queries": 2,
-    "queries an image": 2,
-}
-"""Which columns go first where a terminal is narrow: the lowest; a column that is not named stays."""
+from b2bench.leaderboard.rows import HeadroomRow, LeaderboardRow, Tables
+from b2bench.leaderboard.sheets import EXPLORATORY, collapse, compatibility, compute, contrasts, verdicts
+from b2bench.leaderboard.stats import MIN_SEEDS
 
 
 def document(tables: Sequence[Tables], pictures: Sequence[Sequence[Picture]] = ()) -> list[Section]:
@@ -58,8 +34,11 @@ def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
     grids = [
         _leaderboard(group),
         _headroom(group),
-        _ablation(group),
-        _compatibility(group),
+        verdicts(group),
+        contrasts(group),
+        compatibility(group),
+        collapse(group),
+        compute(group),
         _generalisation(group),
         _diversity(group),
         *paper_grids(head.context),
@@ -67,48 +46,6 @@ def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
     ]
     shown = tuple(grid for grid in grids if grid.rows or grid.legend)
     return Section(title(head.context), facts(head), head.notes, shown, pictures)
-
-
-def _name(row: Any) -> Cell:
-    parts = [row.algorithm, "" if row.wrapper == "-" else _wrapper(row.wrapper), row.label]
-    return Cell(" ".join(filter(None, parts)), kind="reference" if getattr(row, "reference", False) else "")
-
-
-def _wrapper(name: str) -> str:
-    return f"{name} (control)" if name in CONTROLS else name
-
-
-def _algorithm(row: Any) -> Cell:
-    return Cell(f"{row.algorithm} {row.label}".strip())
-
-
-def _grid(
-    key: str,
-    title: str,
-    columns: Sequence[tuple[str, Callable[[Any], Cell]]],
-    rows: Sequence[Any],
-    legend: Iterable[str] = (),
-) -> Grid:
-    """Columns of which every row has nothing to say are left out; a table without rows has none."""
-    if not rows:
-        return Grid(key, title, (), (), tuple(legend))
-    filled = [(name, [cell(row) for row in rows]) for name, cell in columns]
-    shown = [(name, cells) for name, cells in filled if any(cell.text not in ("", "-") for cell in cells)]
-    heads = tuple(Column(name, place > 0, KEEP.get(name, ALWAYS)) for place, (name, _) in enumerate(shown))
-    return Grid(key, title, heads, tuple(zip(*(cells for _, cells in shown), strict=True)), tuple(legend))
-
-
-def _seeds(row: Any) -> Cell:
-    if getattr(row, "reference", False) and len(row.seeds) == 1:  # one measurement, and no training
-        return Cell("-", sort=0)
-    lacking = len(getattr(row, "lacking", ()))
-    text = f"{len(row.seeds)} of {len(row.seeds) + lacking}" if lacking else str(len(row.seeds))
-    return Cell(f"{text} ({row.failed}†)" if getattr(row, "failed", 0) else text, sort=len(row.seeds))
-
-
-def _of(measures: str, metric: str, digits: int = 3, sign: bool = False) -> Callable[[Any], Cell]:
-    """The cell of one measure of those that a row has by name."""
-    return lambda row: measured(getattr(row, measures).get(metric), digits, sign)
 
 
 def _on_images(reward: str, rows: Sequence[LeaderboardRow] | Sequence[HeadroomRow]) -> list[Any]:
@@ -121,9 +58,9 @@ def _on_images(reward: str, rows: Sequence[LeaderboardRow] | Sequence[HeadroomRo
         ("success", lambda row: measured(row.success)),
     ]
     for metric in dict.fromkeys(metric for row in rows for metric in row.inception):
-        columns.append((metric, _of("inception", metric, digits=2)))
+        columns.append((metric, measure_cell("inception", metric, digits=2)))
     for metric in dict.fromkeys(metric for row in rows for metric in row.diversity):
-        columns.append((MEASURES.get(metric, metric), _of("diversity", metric)))
+        columns.append((MEASURES.get(metric, metric), measure_cell("diversity", metric)))
     return columns
 
 
@@ -147,7 +84,7 @@ def _certain(row: LeaderboardRow) -> bool:
 def _leaderboard(group: Tables) -> Grid:
     head, rows = group.head, group.leaderboard
     if not rows:
-        return _grid("leaderboard", "Leaderboard", (), ())
+        return grid_of("leaderboard", "Leaderboard", (), ())
 
     def reached(row: LeaderboardRow) -> Cell:
         if row.to_target is None or row.reference:
@@ -158,35 +95,42 @@ def _leaderboard(group: Tables) -> Grid:
         return Cell(f"{'' if row.reached == seeds else '≥'}{count(mean)} ({row.reached}/{seeds})", sort=mean)
 
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
-        ("cell", _name),
+        ("cell", name_cell),
         ("rank", _rank),
+        ("area of gain", lambda row: measured(row.area, sign=True)),
         *_on_images(head.context.reward, rows),
-        ("area under curve", lambda row: measured(row.area)),
         ("queries to target", reached),
-        ("seeds", _seeds),
+        ("seeds", seeds_cell),
         ("queries", lambda row: Cell(count(row.queries), sort=row.queries)),
         ("denoiser calls", lambda row: Cell(count(row.denoiser_calls), sort=row.denoiser_calls)),
         ("forward-equivalents", lambda row: Cell(count(row.forward_equivalents), sort=row.forward_equivalents)),
         ("warning", _warning),
     ]
-    legend = ["± is half the 95% t-interval over seeds; gain is against the pretrained model on the same images"]
+    legend = [
+        EXPLORATORY,
+        "± is half the 95% t-interval over seeds; gain is against the pretrained model on the same images, with the "
+        "start as a covariate",
+    ]
     if any(len(row.seeds) < MIN_SEEDS for row in rows if not row.reference):
         legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
     if any(row.control for row in rows):
         legend.append("control: stands in for a part of a wrapper; it has no rank, and no say in targets")
     if any(row.ranks for row in rows):
-        legend.append("rank: cells that cannot be told apart (paired t-tests, Holm over all pairs) share a range")
+        legend.append(
+            "rank: of the scores at the end, by comparison with the best; a range from 1 has the cells that may be "
+            f"best ({100 * (1 - head.alpha):.3g}% confidence)"
+        )
     if head.target is not None:
         legend.append(
-            f"queries to target: to {number(head.target)}, half of the largest mean gain, which k/n seeds reached; "
-            "≥: the others counted with the budget"
+            f"queries to target: to {number(head.target, sign=True)} over each seed's own start, half of the largest "
+            "mean gain, which k/n seeds reached; ≥: the others counted with the budget"
         )
         if not any(row.gain and row.gain.low is not None and row.gain.low > 0 for row in rows):
             legend.append("queries to target: no gain is beyond its interval")
     if any(row.forward_equivalents for row in rows):
         legend.append("forward-equivalents: denoiser calls, of which one with a backward pass counts as three")
     if any(row.area and row.area.mean is not None for row in rows):
-        legend.append("area under curve: mean over the budget")
+        legend.append("area of gain: mean over the budget of the score above the start, the primary endpoint")
     if any(row.headroom for row in rows):
         legend.append(HEADROOM)
     if group.oracle and not group.headroom:
@@ -199,7 +143,7 @@ def _leaderboard(group: Tables) -> Grid:
         )
     if any(row.over_optimised and not _certain(row) for row in rows):
         legend.append(f"over-optimised?: by the signs alone, of fewer than {MIN_SEEDS} seeds")
-    return _grid("leaderboard", "Leaderboard", columns, rows, legend)
+    return grid_of("leaderboard", "Leaderboard", columns, rows, legend)
 
 
 HEADROOM = "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)"
@@ -220,123 +164,40 @@ def _headroom(group: Tables) -> Grid:
     ]
     legend = [] if group.leaderboard else ["gain is against the pretrained model on the same images", HEADROOM]
     legend += ["oracle: drawn scenes that show what the prompt says", *([group.oracle] if group.oracle else [])]
-    return _grid("headroom", "Headroom (no training)", columns, group.headroom, legend if group.headroom else ())
-
-
-def _effect(effect: Paired | None) -> Cell:
-    cell = measured(effect, sign=True)
-    if effect is None or effect.p_adjusted is None or effect.mean is None:
-        return cell
-    kind = "" if effect.p_adjusted >= ALPHA else "gain" if effect.mean > 0 else "loss"
-    return Cell(f"{cell.text} p={effect.p_adjusted:.2g}", effect, effect.mean, kind)
-
-
-def _ablation(group: Tables) -> Grid:
-    rows = [row for row in group.ablation if row.effects is not None]
-    absent = [f"{_algorithm(row).text}: none, {row.missing}" for row in group.ablation if row.effects is None]
-    columns: list[tuple[str, Callable[[Any], Cell]]] = [
-        ("algorithm", _algorithm),
-        ("BPT", lambda row: _effect(row.effects.bpt)),
-        ("BS", lambda row: _effect(row.effects.bs)),
-        ("interaction", lambda row: _effect(row.effects.interaction)),
-        ("seeds", _seeds),
-    ]
-    legend = ["effect on alignment of BPT, of BS, and of both beyond their sum"]
-    legend.append("p: paired t-test over seeds, Holm over the table")
-    legend += [f"{text}; its BS effect is that of the shared prefix alone" for text in _unselective(rows)]
-    return _grid("ablation", "Ablation", columns, rows, [*(legend if rows else ()), *absent])
-
-
-def _compatibility(group: Tables) -> Grid:
-    rows = group.compatibility
-    if not rows or not rows[0].cells:
-        return _grid("compatibility", "Compatibility", (), ())
-
-    def verdict(place: int) -> Callable[[Any], Cell]:
-        def cell(row: Any) -> Cell:
-            found = row.cells[place]
-            text = SYMBOLS[found.verdict]
-            if found.delta is not None and found.delta.mean is not None:
-                text += f" {number(found.delta.mean, sign=True)} {found.delta.wins}/{found.delta.n}"
-            if found.verdict == "inconclusive" and found.detectable is not None:
-                text += f" (from {number(found.detectable)})"
-            if found.failed:
-                text += f" {found.failed}†"
-            if found.baseline == "pretrained" and found.wrapper != "vanilla":
-                text += "*"
-            mean = None if found.delta is None else found.delta.mean
-            return Cell(text, found.delta, mean, found.verdict, found.detectable)
-
-        return cell
-
-    columns = [
-        ("algorithm", _algorithm),
-        *((_wrapper(cell.wrapper), verdict(i)) for i, cell in enumerate(rows[0].cells)),
-    ]
-    cells = [cell for row in rows for cell in row.cells]
-    shown = {cell.verdict for cell in cells}
-    legend = [", ".join(f"{symbol} {name}" for name, symbol in SYMBOLS.items() if name in shown)]
-    if "untested" in shown:
-        legend.append(f"untested: fewer than {MIN_SEEDS} shared seeds, or a value is missing")
-    legend.append(
-        "mean difference to vanilla, vanilla's to the pretrained model; k/n seeds are better; 5%, Holm over this table"
-    )
-    if "equivalent" in shown:
-        legend.append(f"equivalent: shown to be within ±{group.head.margin:g}")
-    if any(cell.verdict == "inconclusive" and cell.detectable is not None for cell in cells):
-        legend.append("from: the smallest difference that these seeds would have shown in four experiments of five")
-    if any(cell.failed for cell in cells):
-        legend.append("† failed runs, counted with their last evaluation")
-    if any(cell.baseline == "pretrained" and cell.wrapper != "vanilla" for cell in cells):
-        legend.append("* against the pretrained model, for want of vanilla")
-    legend += [f"{text}, under every wrapper" for text in _unselective(rows)]
-    legend += refusals(group)
-    return _grid("compatibility", "Compatibility", columns, rows, legend)
-
-
-def _unselective(rows: Iterable[Any]) -> list[str]:
-    """Say of each algorithm on pairs that it ignores what a wrapper selects."""
-    names = sorted({row.algorithm for row in rows} & {*PAIRED})
-    return [f"{name} ignores selection: it trains on the best and worst of each group" for name in names]
-
-
-def refusals(group: Tables) -> list[str]:
-    """Which algorithms and wrappers refuse each other, and why: a line for each."""
-    cells = [(row.algorithm, cell) for row in group.compatibility for cell in row.cells if cell.verdict == "refused"]
-    return [f"refused: {algorithm} {cell.wrapper}, {cell.reason}" for algorithm, cell in dict.fromkeys(cells)]
+    return grid_of("headroom", "Headroom (no training)", columns, group.headroom, legend if group.headroom else ())
 
 
 def _generalisation(group: Tables) -> Grid:
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
-        ("cell", _name),
+        ("cell", name_cell),
         ("gain on training prompts", lambda row: measured(row.seen, sign=True)),
         ("gain on unseen prompts", lambda row: measured(row.unseen, sign=True)),
         ("unseen \u2212 training", lambda row: measured(row.gap, sign=True)),
     ]
     rows = [row for row in group.generalisation if row.seen.mean is not None]
-    return _grid("generalisation", "Generalisation to unseen prompts", columns, rows)
+    return grid_of("generalisation", "Generalisation to unseen prompts", columns, rows, [EXPLORATORY] if rows else ())
 
 
 def _diversity(group: Tables) -> Grid:
     rows = group.diversity
     measures = list(dict.fromkeys(metric for row in rows for metric in row.change))
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
-        ("cell", _name),
+        ("cell", name_cell),
         ("alignment gained", lambda row: measured(row.alignment_gain, sign=True)),
     ]
     for metric in measures:
         name = MEASURES.get(metric, metric)
-        columns.append((f"{name}, change", _of("change", metric, sign=True)))
-        columns.append((f"{name}, matched", _of("matched", metric)))
-    legend = ["change: against the pretrained model, at the end"]
+        columns.append((f"{name}, change", measure_cell("change", metric, sign=True)))
+        columns.append((f"{name}, matched", measure_cell("matched", metric)))
+    legend = [EXPLORATORY, "change: against the pretrained model, at the end"]
     if group.head.matched is not None:
         legend.append(
-            f"matched: where the alignment first reached {number(group.head.matched)}, which the cells did that gained "
-            "at least a quarter of the largest gain"
+            f"matched: where a seed first had {number(group.head.matched, sign=True)} over its own start, which the "
+            "cells had that gained at least a quarter of the largest gain"
         )
     else:
         legend.append("no diversity at matched alignment: no cell gained")
-    return _grid("diversity", "Diversity", columns, rows, legend) if measures else _grid("diversity", "", (), ())
+    return grid_of("diversity", "Diversity", columns, rows, legend) if measures else grid_of("diversity", "", (), ())
 
 
 def _incomplete(group: Tables) -> Grid:
@@ -348,4 +209,4 @@ def _incomplete(group: Tables) -> Grid:
         ("queries", lambda run: Cell(f"{run.queries:,}", sort=run.queries)),
         ("last written (UTC)", lambda run: Cell(run.written or "-")),
     ]
-    return _grid("incomplete", "Incomplete (not averaged)", columns, group.incomplete)
+    return grid_of("incomplete", "Incomplete (not averaged)", columns, group.incomplete)

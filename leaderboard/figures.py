@@ -111,7 +111,7 @@ def report_figures(group: Tables) -> dict[str, Any]:
         "differences to vanilla": draw_forest,
         "alignment and diversity": draw_diversity,
         "alignment and distance from the pretrained model": draw_distance,
-        "effects of BPT and BS": draw_effects,
+        "planned contrasts": draw_effects,
     }
     found = {name: make(group) for name, make in makers.items()}
     return {name: figure for name, figure in found.items() if figure is not None}
@@ -288,8 +288,11 @@ def draw_forest(group: Tables) -> Any:
             _draw_delta(axes, place, cell.delta, palette[row.algorithm])
         axes.axvline(0, color="0.4", linewidth=1)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.axvspan(-group.head.margin, group.head.margin, color="0.92", zorder=0)
-        axes.set_xlabel(_plain(f"difference in {group.head.context.reward}\ngrey: within ±{group.head.margin:g}"))
+        margin = group.head.margin
+        if margin is not None:
+            axes.axvspan(-margin, margin, color="0.92", zorder=0)
+        grey = "" if margin is None else f"\ngrey: within ±{margin:g}"
+        axes.set_xlabel(_plain(f"difference in {group.head.context.reward}, mean over the budget{grey}"))
     if window:
         panels[0].set_title("all", fontsize=9, loc="left")
         panels[1].set_title(MOST, fontsize=9, loc="left")
@@ -328,6 +331,8 @@ def draw_diversity(group: Tables) -> Any:
     front = pareto([point for point in points if all(map(math.isfinite, point))])
     matched = {(row.algorithm, row.wrapper, row.label): row.matched.get(measure) for row in group.diversity}
     palette = colours([name for name, _, _ in cells])
+    start, gain = group.head.start, group.head.matched
+    level = None if start is None or gain is None else start + gain  # each seed counts from its own start
     diversity, alignment = ([value for path in paths.values() for value in path[i]] for i in range(2))
     figure, panels = _stacked(diversity, [alignment])
     for axes in panels.flat:
@@ -336,12 +341,12 @@ def draw_diversity(group: Tables) -> Any:
             line = LINES.get(name[1], "-")
             axes.plot(x, y, linewidth=1, linestyle=line, markersize=5, label=_cell_name(*name), **marker)
             at = matched.get(name)
-            if group.head.matched is not None and at is not None and at.mean is not None:
+            if level is not None and at is not None and at.mean is not None:
                 hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
-                axes.plot([at.mean], [group.head.matched], markersize=9, **hollow, **marker)
-        if group.head.matched is not None:
+                axes.plot([at.mean], [level], markersize=9, **hollow, **marker)
+        if level is not None:
             style: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": (0, (4, 3))}
-            axes.axhline(group.head.matched, label="matched alignment", **style)
+            axes.axhline(level, label="matched alignment", **style)
         axes.plot(*zip(*front, strict=True), color="0.5", linewidth=3, alpha=0.35, zorder=0, label="Pareto front")
         axes.set_ylabel(_plain(metric))
     panels[-1, 0].set_xlabel(MEASURES.get(measure, measure))
@@ -448,26 +453,24 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def draw_effects(group: Tables) -> Any:
-    """The factorial effects of BPT and BS and their interaction, for each algorithm."""
+    """The planned contrasts of each algorithm, on the area of gain."""
     from matplotlib.ticker import MaxNLocator
 
-    rows = [row for row in group.ablation if row.effects is not None]
+    rows = [row for row in group.contrasts if any(contrast.delta.mean is not None for contrast in row.contrasts)]
     if not rows:
         return None
-    figure, axes = _figure(6.4, 1.2 + 0.9 * len(rows))
+    figure, axes = _figure(6.4, 1.2 + 1.1 * len(rows))
     palette = colours([row.algorithm for row in rows])
     ticks = []
     for number, row in enumerate(rows):
-        assert row.effects is not None
-        for k, name in enumerate(("bpt", "bs", "interaction")):
-            place = 4 * number + k
-            _draw_delta(axes, place, getattr(row.effects, name), palette[row.algorithm])
-            ticks.append(
-                (place, _plain(f"{row.algorithm} {row.label} {name.upper() if k < 2 else name}".replace("  ", " ")))
-            )
+        for k, contrast in enumerate(contrast for contrast in row.contrasts if contrast.delta.mean is not None):
+            place = 5 * number + k
+            _draw_delta(axes, place, contrast.delta, palette[row.algorithm])
+            name = contrast.name if contrast.name == "interaction" else contrast.name.upper()
+            ticks.append((place, _plain(f"{row.algorithm} {row.label} {name}".replace("  ", " "))))
     axes.set_yticks(*zip(*ticks, strict=True))
     axes.invert_yaxis()
     axes.axvline(0, color="0.4", linewidth=1)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel(_plain(f"effect on {group.head.context.reward}"))
+    axes.set_xlabel(_plain(f"contrast in {group.head.context.reward}, mean over the budget"))
     return figure

@@ -14,6 +14,7 @@ from b2bench.metrics import METRICS, of_kind
 SYMBOLS: dict[str, str] = {
     "gain": "▲",
     "equivalent": "=",
+    "mixed": "◇",
     "inconclusive": "≈",
     "loss": "▼",
     "untested": "?",
@@ -134,6 +135,8 @@ def facts(head: Head) -> tuple[str, ...]:
     ]
     if len(head.eval_seeds) == 1:
         found.append(f"one test set for all runs (eval_seed {head.eval_seeds[0]}): intervals over seeds are given it")
+    if head.looks > 1:
+        found.append(f"{head.looks} looks at these runs: each has a level of {head.alpha:g}")
     if head.error is not None:
         of = "the test set, which is in no interval" if head.eval_seeds else "an evaluation"
         found.append(f"standard error of {of}: {number(head.error)}")

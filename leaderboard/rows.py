@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from b2bench.leaderboard.stats import Effects, Estimate, Paired
+from b2bench.leaderboard.collapse import Collapses
+from b2bench.leaderboard.noise import Noise
+from b2bench.leaderboard.stats import ALPHA, Estimate, Paired
 
 from b2bench.metrics import of_kind
 
 INCEPTION = of_kind("inception")
 DIVERSITY = of_kind("diversity")
-ALPHA = 0.05
 Verdict = Literal[
-    "gain", "equivalent", "inconclusive", "loss", "untested", "failed", "incomplete", "not run", "refused"
+    "gain", "equivalent", "mixed", "inconclusive", "loss", "untested", "failed", "incomplete", "not run", "refused"
 ]
-MARGIN = 0.01
-"""Differences of alignment that are shown to be smaller count as none."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,17 @@ class Context:
 class Head:
     """What stands above the tables of a context. ``notes`` say what limits the comparison.
 
-    ``target`` is the alignment that queries are counted to: half of the largest mean gain above the pretrained model.
-    ``matched`` is the largest alignment that all cells reached on average that gained at least a quarter of the
-    largest gain; at it diversity is compared. ``images`` are those of a run's first and last evaluation, ``between``
-    those of the others where they are fewer. ``eval_seeds`` say of which noise all runs' evaluations are; empty where
-    each seed had its own, before there was ``eval_seed``. ``error`` is the test set's standard error, from the spread
-    of scores over its images, a mean over runs. ``margin``: smaller differences of alignment count as none.
+    ``target`` is the gain that queries are counted to: half of the largest mean gain over the pretrained model.
+    ``matched`` is the smallest mean gain among the cells that gained at least a quarter of the largest: at it diversity
+    is compared. Both count from each seed's own start. ``start`` is the pretrained model's mean. ``images`` are those
+    of a run's first and last evaluation, ``between`` those of the others where they are fewer. ``eval_seeds`` say of
+    which noise all runs' evaluations are; empty where each seed had its own, before there was ``eval_seed``. ``error``
+    is the test set's standard error, from the spread of scores over its images, a mean over runs. ``margin`` is the
+    difference of alignment within which two cells are equal; None for a share of what the reference gained.
+
+    ``alpha`` is the level of each of ``looks`` looks at the same runs. ``tests`` counts the claims of the context, over
+    which Holm goes, ``equalities`` those of being equal. ``compute`` is the forward-equivalents at which cells are
+    compared at equal compute.
     """
 
     context: Context
@@ -54,25 +58,32 @@ class Head:
     notes: tuple[str, ...]
     target: float | None = None
     matched: float | None = None
-    margin: float = MARGIN
+    margin: float | None = None
     error: float | None = None
     between: tuple[int, ...] = ()
     eval_seeds: tuple[int, ...] = ()
+    start: float | None = None
+    alpha: float = ALPHA
+    looks: int = 1
+    tests: int = 0
+    equalities: int = 0
+    compute: float | None = None
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
     """A cell's test-split numbers at the end of training; the reference row is the pretrained model.
 
-    ``gain`` is against the pretrained model on the same images; ``headroom`` is (alignment - pretrained) / (oracle -
-    pretrained), None where the oracle was not measured (``b2bench baseline``). ``failed`` counts failed runs among
-    ``seeds``; ``lacking`` are the seeds that it should have and has not. ``queries`` is per run where its numbers
-    were taken, ``denoiser_calls`` per run (sampling and training); both are means over seeds, and so are
-    ``forward_equivalents``, the calls where one with a backward pass counts as three.
+    ``gain`` is against the pretrained model on the same images, with the start as a covariate; ``headroom`` is
+    (alignment - pretrained) / (oracle - pretrained), None where the oracle was not measured (``b2bench baseline``).
+    ``failed`` counts failed runs among ``seeds``; ``lacking`` are the seeds that it should have and has not.
+    ``queries`` is per run where its numbers were taken, ``denoiser_calls`` per run (sampling and training); both are
+    means over seeds, and so are ``forward_equivalents``, the calls where one with a backward pass counts as three.
 
-    ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the mean alignment over the
-    budget; ``to_target`` the reward queries at which a run first had ``Head.target``, or the budget for one of those
-    that never had, which all but ``reached`` are: then it is a lower bound. A cell is
+    ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the area of gain: the mean over
+    the budget of the alignment above the start, the primary endpoint. ``to_target`` is the reward queries at which a
+    run first had gained ``Head.target``, or the budget for one of those that never had, which all but ``reached`` are:
+    then it is a lower bound. A cell is
     ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says. A
     ``control`` is of a wrapper that stands in for a part of another; it has no rank.
     """
@@ -95,7 +106,7 @@ class LeaderboardRow:
     denoiser_calls: float | None
     reference: bool = False
     ranks: tuple[int, int] | None = None
-    area: Estimate | None = None
+    area: Paired | None = None
     to_target: Estimate | None = None
     reached: int = 0
     over_optimised: bool = False
@@ -120,8 +131,8 @@ class GeneralisationRow:
 class DiversityRow:
     """What a cell's training did to each measure of diversity, by its name.
 
-    ``change`` is against the pretrained model at the end; ``matched`` the value where the run's alignment first reached
-    ``Head.matched``, straight between evaluations, so that cells are compared at the same alignment.
+    ``change`` is against the pretrained model at the end; ``matched`` the value where the run's alignment first had
+    gained ``Head.matched``, straight between evaluations, so that cells are compared at the same gain.
     """
 
     algorithm: str
@@ -159,22 +170,61 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class AblationRow:
-    """Factorial effects of BPT and BS on an algorithm's alignment; ``missing`` says why there are none."""
+class PlannedContrast:
+    """One of the contrasts that are asked of every algorithm, see :mod:`b2bench.leaderboard.contrasts`.
+
+    ``delta`` is on the primary endpoint, the area of gain, with its p-value after Holm over all claims of the context;
+    ``end`` is on the alignment at the end, and exploratory. ``detectable`` is the smallest true difference that these
+    seeds would have shown. ``noise`` parts the spread over seeds at the end into that of images and that of training.
+    """
+
+    name: str
+    delta: Paired
+    end: Paired
+    detectable: float | None = None
+    noise: Noise | None = None
+
+
+@dataclass(frozen=True)
+class ContrastRow:
+    """The planned contrasts of an algorithm; ``missing`` says which wrappers were not run."""
 
     algorithm: str
     label: str
-    effects: Effects | None
+    contrasts: tuple[PlannedContrast, ...]
     seeds: tuple[int, ...]
     failed: int
     missing: str
 
+    def of(self, name: str) -> PlannedContrast | None:
+        """Return the contrast of this name, if there is one."""
+        return next((contrast for contrast in self.contrasts if contrast.name == name), None)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a wrapper does to a measure beside the trained reward, ``name``: the held-out score or diversity.
+
+    ``delta`` is against vanilla at the end; ``margin`` is that of equality, None where there is none, and ``equal`` the
+    p-value of equality after Holm. ``verdict`` is better, worse, equal or open.
+    """
+
+    name: str
+    metric: str
+    delta: Paired
+    margin: float | None
+    equal: float | None
+    verdict: Literal["better", "worse", "equal", "open"]
+
 
 @dataclass(frozen=True)
 class CompatibilityCell:
-    """One wrapper under an algorithm: the verdict on its alignment against ``baseline``, paired by seed.
+    """One wrapper under an algorithm: the verdict on it, and in ``words``.
 
-    ``detectable``: the smallest difference that these seeds would have shown; see :mod:`b2bench.leaderboard.stats`.
+    ``delta`` is on the area of gain against ``baseline``, ``gain`` that against the pretrained model. ``margin`` is
+    that of equality, None where there is none, and ``equal`` the p-value of equality after Holm. ``beside`` holds the
+    other measures that the verdict looks at. ``detectable``: the smallest true difference that these seeds would have
+    shown.
     """
 
     wrapper: str
@@ -184,6 +234,43 @@ class CompatibilityCell:
     failed: int
     detectable: float | None = None
     reason: str = ""  # why the two refuse each other
+    words: str = ""
+    gain: Paired | None = None
+    margin: float | None = None
+    equal: float | None = None
+    beside: tuple[Beside, ...] = ()
+    fell: bool = False  # all of its seeds, as collapse.Collapses.fell says
+
+
+@dataclass(frozen=True)
+class CollapseRow:
+    """How many of a cell's runs collapsed. ``mean`` is that of all at the end, ``counts`` what lies beside it.
+
+    ``fisher`` is the p-value of Fisher's exact test against vanilla of the same algorithm and settings.
+    """
+
+    algorithm: str
+    wrapper: str
+    label: str
+    mean: Estimate
+    counts: Collapses
+    fisher: float | None = None
+
+
+@dataclass(frozen=True)
+class ComputeRow:
+    """A cell at equal compute, straight between its evaluations: ``alignment`` there, ``gain``, and ``queries`` spent.
+
+    ``delta`` is against vanilla of the same algorithm and settings.
+    """
+
+    algorithm: str
+    wrapper: str
+    label: str
+    alignment: Estimate
+    gain: Paired
+    queries: Estimate
+    delta: Paired | None = None
 
 
 @dataclass(frozen=True)
@@ -241,10 +328,12 @@ class Tables:
     leaderboard: tuple[LeaderboardRow, ...]
     headroom: tuple[HeadroomRow, ...]
     oracle: str
-    ablation: tuple[AblationRow, ...]
+    contrasts: tuple[ContrastRow, ...]
     compatibility: tuple[CompatibilityRow, ...]
     incomplete: tuple[Incomplete, ...]
     generalisation: tuple[GeneralisationRow, ...] = ()
     diversity: tuple[DiversityRow, ...] = ()
     curves: tuple[Curve, ...] = ()
     details: tuple[Detail, ...] = ()
+    collapses: tuple[CollapseRow, ...] = ()
+    compute: tuple[ComputeRow, ...] = ()

@@ -71,7 +71,17 @@ def _rows(group: Tables, where: dict[str, set[str]]) -> Tables:
     ]
     kept: dict[str, Any] = {
         name: tuple(row for row in getattr(group, name) if fits(row))
-        for name in ("leaderboard", "ablation", "incomplete", "generalisation", "diversity", "curves", "details")
+        for name in (
+            "leaderboard",
+            "contrasts",
+            "incomplete",
+            "generalisation",
+            "diversity",
+            "curves",
+            "details",
+            "collapses",
+            "compute",
+        )
     }
     return replace(group, compatibility=tuple(compatibility), **kept)
 

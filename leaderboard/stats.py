@@ -1,7 +1,7 @@
-"""Statistics over training seeds.
+"""Statistics over training seeds: means, paired differences, gains, Holm and equivalence.
 
-The unit of replication is the seed: average over prompts and images first, then hand the per-seed means to this
-module. Intervals are Student's t; below three seeds there is none, because it would say nothing.
+The unit of replication is the training seed: average over prompts and images first, then hand the per-seed means to
+this module. Intervals are Student's t. Below three seeds there is none, because it would say nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special  # scipy.stats takes a second to import
+
+_ROUNDING = 1e-9  # relative to a value, what differs by less is equal
 
 MIN_SEEDS = 3
 """Fewer seeds give a mean without an interval and without a p-value."""
+MIN_SLOPE = 5
+"""Fewer seeds give no estimate of how much of a start is still there at the end."""
+ALPHA = 0.05
+LOOK = 0.029
+"""The level of each of two looks at the same runs, at half of the seeds and at all: together they err in 5%."""
+SHARE = 0.25
+"""The margin within which two cells are equal, as a share of what the reference gained."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +41,18 @@ class Estimate:
 class Paired(Estimate):
     """Mean difference over n shared seeds, its t-interval, and how sure one may be of its sign.
 
-    ``p`` is the two-sided p-value of the paired t-test, ``p_adjusted`` that after Holm over a family;
-    ``wins`` counts the seeds with a difference above zero.
+    ``p`` is the two-sided p-value of the t-test, ``p_adjusted`` that after Holm over a family. ``wins`` counts the
+    seeds with a difference above zero. ``error`` is the standard error of the mean and ``df`` its degrees of freedom.
+    ``method`` says where the error comes from: "paired" for these differences alone, "blocked" for the residuals of
+    seed and wrapper, "start" for the residuals of a regression on the start.
     """
 
     p: float | None = None
     p_adjusted: float | None = None
     wins: int = 0
-
-
-@dataclass(frozen=True)
-class Effects:
-    """The 2x2 factorial of wrappers, as differences per seed."""
-
-    bpt: Paired
-    bs: Paired
-    interaction: Paired
+    error: float | None = None
+    df: int = 0
+    method: str = "paired"
 
 
 def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
@@ -70,18 +76,58 @@ def paired(values: Sequence[float], baseline: Sequence[float], confidence: float
     if len(values) != len(baseline):
         raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)}")
     delta = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    base = estimate(delta.tolist(), confidence)
-    wins = int((delta > 0).sum())
-    return Paired(base.mean, base.low, base.high, base.n, base.values, _p(base), None, wins)
+    error, df = None, max(0, len(delta) - 1)
+    if len(delta) >= MIN_SEEDS and np.isfinite(delta).all():
+        error = float(delta.std(ddof=1) / np.sqrt(len(delta)))
+    return with_error(delta, error, df, "paired", confidence)
 
 
-def _p(delta: Estimate) -> float | None:
-    if delta.mean is None or delta.n < MIN_SEEDS:
-        return None
-    error = float(np.std(delta.values, ddof=1)) / np.sqrt(delta.n)
-    if error == 0:  # all seeds agree exactly: t is 0/0 or infinite
-        return 1.0 if delta.mean == 0 else 0.0
-    return float(2 * special.stdtr(delta.n - 1, -abs(delta.mean) / error))
+def with_error(
+    values: NDArray[np.float64], error: float | None, df: int, method: str = "paired", confidence: float = 0.95
+) -> Paired:
+    """Return the mean of per-seed differences [R], with the interval and the t-test that an error of it gives."""
+    seeds = tuple(float(value) for value in values)
+    wins = int((values > 0).sum())
+    if len(values) == 0 or not np.isfinite(values).all():
+        return Paired(None, None, None, len(values), seeds, wins=wins, method=method)
+    mean = float(values.mean())
+    if error is None or len(values) < MIN_SEEDS:
+        return Paired(mean, None, None, len(values), seeds, wins=wins, method=method)
+    half = float(special.stdtrit(df, (1 + confidence) / 2)) * error
+    p = two_sided(mean, error, df)
+    return Paired(mean, mean - half, mean + half, len(values), seeds, p, None, wins, error, df, method)
+
+
+def two_sided(mean: float, error: float, df: int) -> float:
+    """Return the p-value of a t-test of mean 0."""
+    if error <= _ROUNDING * abs(mean):  # all seeds agree: t is 0/0 or infinite
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * special.stdtr(df, -abs(mean) / error))
+
+
+def gained(values: Sequence[float], starts: Sequence[float]) -> Paired:
+    """Compare values [R] with the starts [R] of the same seeds, the start as a covariate.
+
+    The mean is mean(values) - mean(starts). Its error comes from the residuals of the regression
+
+        value_s = a + b (start_s - mean start) + e_s,
+
+    with b estimated: a difference ``value - start`` would fix it at 1, which adds noise where training forgets its
+    start. If the starts are one number (all runs of an ``eval_seed``), b drops out. Fewer than ``MIN_SLOPE`` seeds
+    don't give b either, and then it is 0: the error is that of the values alone. The interval is given these starts.
+    ``values`` of the result are the plain differences of each seed.
+    """
+    if len(values) != len(starts):
+        raise ValueError(f"{len(values)} values cannot be compared with {len(starts)} starts")
+    y, x = np.asarray(values, dtype=np.float64), np.asarray(starts, dtype=np.float64)
+    n = len(y)
+    if n < MIN_SEEDS or not (np.isfinite(y).all() and np.isfinite(x).all()):
+        return with_error(y - x, None, 0, "start")
+    away, df = x - x.mean(), n - 1
+    rest = y - y.mean()
+    if n >= MIN_SLOPE and np.ptp(x) > _ROUNDING * max(1.0, float(np.abs(x).max())):
+        rest, df = rest - away * (away @ rest) / (away @ away), n - 2
+    return with_error(y - x, float(np.sqrt(rest @ rest / df / n)), df, "start")
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
@@ -99,79 +145,52 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def factorial(vanilla: Sequence[float], bpt: Sequence[float], bs: Sequence[float], b2: Sequence[float]) -> Effects:
-    """Return main effects and interaction of BPT and BS, per seed [R], with a paired t-test.
+def equivalence(delta: Sequence[float], margin: float | Sequence[float]) -> float | None:
+    """Return the p-value of the claim that the mean of differences [R] lies within -+ ``margin``.
 
-    BPT = ((bpt - vanilla) + (b2 - bs)) / 2, BS = ((bs - vanilla) + (b2 - bpt)) / 2,
-    interaction = (b2 - bpt) - (bs - vanilla).
+    None below three seeds. It is the larger one of two one-sided t-tests (Schuirmann 1987). ``margin`` is a number, or
+    one for each seed [R]: of a share of what a reference gained, which is itself an estimate. Then the tests are of
+    delta + margin > 0 and delta - margin < 0, seed by seed, so that the error of the margin counts.
     """
-    if len({len(vanilla), len(bpt), len(bs), len(b2)}) != 1:
-        raise ValueError("the four wrappers need the same seeds")
-    v, p, s, b = (np.asarray(cell, dtype=np.float64) for cell in (vanilla, bpt, bs, b2))
-    zero = [0.0] * len(v)
-    return Effects(
-        paired((((p - v) + (b - s)) / 2).tolist(), zero),
-        paired((((s - v) + (b - p)) / 2).tolist(), zero),
-        paired(((b - p) - (s - v)).tolist(), zero),
-    )
+    d = np.asarray(delta, dtype=np.float64)
+    m = np.broadcast_to(np.asarray(margin, dtype=np.float64), d.shape)
+    if len(d) < MIN_SEEDS or not (np.isfinite(d).all() and np.isfinite(m).all()):
+        return None
+    return max(_above(d + m), _above(m - d))
 
 
-def equivalent(delta: Paired, margin: float, alpha: float = 0.05) -> bool | None:
-    """Tell whether a difference is shown to be within -+ ``margin``: its (1 - 2 alpha) t-interval lies inside.
+def _above(x: NDArray[np.float64]) -> float:
+    """The one-sided p-value of a mean above 0."""
+    error, mean = float(x.std(ddof=1)) / np.sqrt(len(x)), float(x.mean())
+    if error <= _ROUNDING * abs(mean):
+        return 0.0 if mean > 0 else 1.0
+    return float(special.stdtr(len(x) - 1, -mean / error))
 
-    That is two one-sided t-tests at level ``alpha`` (Schuirmann 1987). None below three seeds. False is "not shown",
-    and no difference at all is no reason to call two cells different.
+
+def equivalent(delta: Paired, margin: float, alpha: float = ALPHA) -> bool | None:
+    """Tell whether a difference is shown to be within -+ ``margin``, by :func:`equivalence`. None below three seeds.
+
+    False is "not shown", and a reason neither to call two cells different.
 
     Raises:
         ValueError: ``margin`` is not above 0.
     """
     if margin <= 0:
         raise ValueError(f"margin = {margin} is not above 0")
-    found = estimate(delta.values, 1 - 2 * alpha)
-    if found.low is None or found.high is None:
-        return None
-    return -margin < found.low and found.high < margin
+    p = equivalence(delta.values, margin)
+    return None if p is None else p < alpha
 
 
-def detectable(delta: Paired, comparisons: int = 1, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """Return the smallest true difference that a two-sided paired t-test of these seeds finds with ``power``.
+def detectable(delta: Paired, comparisons: int = 1, alpha: float = ALPHA, power: float = 0.8) -> float | None:
+    """Return the smallest true difference that a two-sided t-test of these seeds finds with ``power``.
 
-    With the standard deviation that the seeds had, and a level of ``alpha`` / ``comparisons``: what the hardest step of
-    Holm asks. None below three seeds. An estimate, as the standard deviation is one.
+    It takes the standard error that the seeds gave, and a level of ``alpha`` / ``comparisons``: what the hardest step
+    of Holm asks. None below three seeds. It is an estimate, as the standard error is one.
     """
-    if delta.mean is None or delta.n < MIN_SEEDS:
+    if delta.mean is None or delta.error is None:
         return None
-    error = float(np.std(delta.values, ddof=1)) / np.sqrt(delta.n)
-    critical = float(special.stdtrit(delta.n - 1, 1 - alpha / comparisons / 2))
-    # P(t > critical) of a noncentral t grows with the noncentrality, between these bounds from below to above power.
-    low, high = 0.0, 20.0 * critical
-    for _ in range(80):
-        middle = (low + high) / 2
-        missed = float(special.nctdtr(delta.n - 1, middle, critical))
-        low, high = (middle, high) if not missed <= 1 - power else (low, middle)
-    return error * high
-
-
-def rank_ranges(values: Sequence[Sequence[float]], alpha: float = 0.05) -> list[tuple[int, int] | None]:
-    """Return the ranks (1 is best) that each of the cells with values [C][R] on the same seeds may have.
-
-    A cell stands behind those that are significantly better and before those that are significantly worse, by paired
-    t-tests of all pairs with Holm over them. Cells that cannot be told apart share a range. None where there is no
-    test: fewer than three seeds, or a value that is missing.
-    """
-    count = len(values)
-    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    tests = [paired(values[i], values[j]) for i, j in pairs]
-    better: dict[int, int] = dict.fromkeys(range(count), 0)
-    worse: dict[int, int] = dict.fromkeys(range(count), 0)
-    for (i, j), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
-        if p is not None and p < alpha and test.mean is not None:
-            first, second = (i, j) if test.mean > 0 else (j, i)
-            better[second] += 1
-            worse[first] += 1
-    tested = [len(v) >= MIN_SEEDS and bool(np.isfinite(v).all()) for v in values]
-    total = sum(tested)
-    return [(1 + better[i], total - worse[i]) if tested[i] else None for i in range(count)]
+    critical = float(special.stdtrit(delta.df, 1 - alpha / comparisons / 2))
+    return delta.error * float(special.nctdtrinc(delta.df, 1 - power, critical))
 
 
 def area_under_curve(queries: Sequence[float], values: Sequence[float], budget: float) -> float:

@@ -8,7 +8,7 @@ best; a failed run counts with the last value it had, or the pretrained one, and
 Baselines are not trained and have no budget: they stand beside every context that they fit, set apart, and in
 one without a budget where they fit none.
 
-Whatever shows a part of a table, filters its rows and not the runs: the Holm family is the whole table.
+Whatever shows a part of a table, filters its rows and not the runs: the family of tests is the whole context's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,15 @@ from b2bench.leaderboard.board import (
     reference_row,
 )
 from b2bench.leaderboard.cells import Cell, Row, Run, cells_of, cumulative, flat, names_of
+from b2bench.leaderboard.claims import Rules, Scores, claims_of, contrast_rows
+from b2bench.leaderboard.compute import common_compute, compute_rows
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import fits, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
-from b2bench.leaderboard.rows import INCEPTION, MARGIN, Context, Curve, Detail, Head, Incomplete, Tables
-from b2bench.leaderboard.verdicts import Variant, ablation, compatibility, variants_of
+from b2bench.leaderboard.rows import INCEPTION, Context, Curve, Detail, Head, Incomplete, Tables
+from b2bench.leaderboard.stats import ALPHA, LOOK, estimate
+from b2bench.leaderboard.variants import Variant, variants_of
+from b2bench.leaderboard.verdicts import collapse_rows, compatibility
 
 from b2bench.metrics import equivalents_of
 from b2bench.text import visible
@@ -46,65 +50,61 @@ _REFUSED_IN = ("benchmark_version", "backbone", "reward", "prompts_hash", "budge
 """What a refusal and a context have in common; of the same prompts under another name, too."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a report is told beside the rows: rules that are fixed before the data, and seeds that cells should have.
+
+    ``margin`` is the area of gain within which two cells are equal, None for a share of what the reference gained.
+    ``looks``: how many times the same runs are looked at; each of two has the level of ``stats.LOOK``.
+    """
+
+    margin: float | None = None
+    planned: frozenset[int] = frozenset()
+    looks: int = 1
+
+    @property
+    def alpha(self) -> float:
+        """The level of a test."""
+        return ALPHA if self.looks == 1 else LOOK
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Evaluations by run: values of the test split and of training prompts, and rows of the test split."""
+
+    values: Mapping[str, dict[int, dict[str, float]]]
+    seen: Mapping[str, dict[int, dict[str, float]]]
+    settings: Mapping[str, Sequence[Row]]
+    scores: Scores
+
+
 def tables(
     runs: Iterable[Row],
     evals: Iterable[Row],
     rounds: Iterable[Row] = (),
-    margin: float = MARGIN,
+    margin: float | None = None,
     refusals: Iterable[Row] = (),
     planned: Iterable[int] = (),
     errors: Iterable[Row] = (),
+    scores: Iterable[Row] = (),
+    looks: int = 1,
 ) -> list[Tables]:
     """Make one :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
-    ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``:
-    differences of alignment that are shown to be smaller count as none. ``refusals``: rows of ``Store.refusals``.
-    ``planned``: seeds that every cell is to have, besides those that any has. ``errors``: rows of
-    ``Store.evaluation_errors``.
+    ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``,
+    ``planned`` and ``looks`` are those of :class:`Asked`. ``refusals``: rows of ``Store.refusals``. ``errors``: rows of
+    ``Store.evaluation_errors``. ``scores``: rows of ``Store.last_scores``, for the noise of evaluations.
     """
-    wanted = frozenset(planned)
+    asked = Asked(margin, frozenset(planned), looks)
     spread: dict[str, float] = {row["run_id"]: row["error"] for row in errors if row["error"] is not None}
-    values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    settings: dict[str, list[Row]] = defaultdict(list)
-    for row in comparable(evals):
-        value = math.nan if row["value"] is None or not math.isfinite(row["value"]) else float(row["value"])
-        if row["split"] == "test":
-            values[row["run_id"]][row["queries"]][row["metric"]] = value
-            settings[row["run_id"]].append(row)
-        elif row["split"] == "train":
-            seen[row["run_id"]][row["queries"]][row["metric"]] = value
-    calls: dict[str, int] = defaultdict(int)
-    queries: dict[str, int] = defaultdict(int)
-    spent: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    equivalents: dict[str, list[int | None]] = defaultdict(list)
-    for row in rounds:
-        parts = (row["denoiser_calls_sampling"], row["denoiser_calls_training"])
-        calls[row["run_id"]] += sum(part or 0 for part in parts)
-        queries[row["run_id"]] = max(queries[row["run_id"]], row["queries"])
-        equivalents[row["run_id"]].append(equivalents_of(row))
-        spent[row["run_id"]].append((row["queries"], sum(part or 0 for part in parts)))
-
+    measured = _measured(evals, scores)
     contexts: dict[Context, list[Run]] = defaultdict(list)
     baselines: dict[Context, list[Run]] = defaultdict(list)
-    for row in runs:
-        name = row["run_id"]
-        mine = dict(values.get(name, {}))
-        reached = max(queries.get(name, 0), max(mine, default=0))
-        cost = [part for part in equivalents[name] if part is not None]
-        run = Run(
-            row,
-            mine,
-            calls.get(name),
-            reached,
-            dict(seen.get(name, {})),
-            cumulative(spent.get(name, [])),
-            sum(cost) if cost and len(cost) == len(equivalents[name]) else None,
-        )
-        if is_baseline(row):
-            baselines[replace(_context(row), budget=None)].append(run)
+    for run in _runs(runs, measured, rounds):
+        if is_baseline(run.row):
+            baselines[replace(_context(run.row), budget=None)].append(run)
         else:
-            contexts[_context(row)].append(run)
+            contexts[_context(run.row)].append(run)
     refused: dict[Any, dict[tuple[str, str], str]] = defaultdict(dict)
     for row in refusals:
         refused[tuple(row[name] for name in _REFUSED_IN)][names_of(row)] = visible(row["reason"])
@@ -118,14 +118,61 @@ def tables(
         ]
         placed |= {run.row["run_id"] for run in beside}
         here = refused[tuple(getattr(context, name) for name in _REFUSED_IN)]
-        group = _tables(context, members, settings, beside, margin, here, wanted)
+        group = _tables(context, members, measured, beside, here, asked)
         known = [spread[run.row["run_id"]] for run in members if run.row["run_id"] in spread]
         error = float(np.mean(known)) if known else None
         found.append(replace(group, head=replace(group.head, error=error)))
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
-            found.append(_tables(context, [], settings, alone, margin, {}, wanted))
+            found.append(_tables(context, [], measured, alone, {}, asked))
     return sorted(found, key=lambda table: tuple(str(value) for value in vars(table.head.context).values()))
+
+
+def _measured(evals: Iterable[Row], scores: Iterable[Row]) -> _Measured:
+    values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    settings: dict[str, list[Row]] = defaultdict(list)
+    for row in comparable(evals):
+        value = math.nan if row["value"] is None or not math.isfinite(row["value"]) else float(row["value"])
+        if row["split"] == "test":
+            values[row["run_id"]][row["queries"]][row["metric"]] = value
+            settings[row["run_id"]].append(row)
+        elif row["split"] == "train":
+            seen[row["run_id"]][row["queries"]][row["metric"]] = value
+    return _Measured(values, seen, settings, {row["run_id"]: (row["images"], row["scores"]) for row in scores})
+
+
+def _runs(rows: Iterable[Row], measured: _Measured, rounds: Iterable[Row]) -> list[Run]:
+    """Each run with its values, and what it spent until each round's end."""
+    queries: dict[str, int] = defaultdict(int)
+    spent: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    equivalents: dict[str, list[tuple[int, int | None]]] = defaultdict(list)
+    for row in rounds:
+        name = row["run_id"]
+        queries[name] = max(queries[name], row["queries"])
+        spent[name].append(
+            (row["queries"], sum(row[f"denoiser_calls_{part}"] or 0 for part in ("sampling", "training")))
+        )
+        equivalents[name].append((row["queries"], equivalents_of(row)))
+    found = []
+    for row in rows:
+        name = row["run_id"]
+        mine = dict(measured.values.get(name, {}))
+        costs = [(at, cost) for at, cost in equivalents.get(name, []) if cost is not None]
+        whole = bool(costs) and len(costs) == len(equivalents[name])
+        found.append(
+            Run(
+                row,
+                mine,
+                sum(calls for _, calls in spent[name]) if name in spent else None,
+                max(queries.get(name, 0), max(mine, default=0)),
+                dict(measured.seen.get(name, {})),
+                cumulative(spent.get(name, [])),
+                sum(cost for _, cost in costs) if whole else None,
+                cumulative(costs) if whole else {},
+            )
+        )
+    return found
 
 
 def _detail(cell: Cell, cells: Sequence[Cell]) -> Detail:
@@ -188,11 +235,10 @@ def _reward_settings(config: Row) -> str:
 def _tables(
     context: Context,
     runs: Sequence[Run],
-    settings: Mapping[str, Sequence[Row]],
+    measured: _Measured,
     baselines: Sequence[Run],
-    margin: float,
     refused: Mapping[tuple[str, str], str],
-    planned: frozenset[int],
+    asked: Asked,
 ) -> Tables:
     finished = [run for run in runs if run.row["status"] in FINISHED]
     pretrained: dict[int, dict[str, float]] = defaultdict(dict)
@@ -205,8 +251,8 @@ def _tables(
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
     compared = [cell for cell in cells if not cell.control]
     target, matched = levels(context, compared)
-    ranks = ranks_of(context, compared)
-    wanted = planned.union(*(cell.seeds for cell in cells))
+    ranks = ranks_of(context, compared, asked.alpha)
+    wanted = asked.planned.union(*(cell.seeds for cell in cells))
     rows = [
         replace(
             leaderboard_row(context, cell, oracle, target, ranks.get(id(cell))),
@@ -216,20 +262,32 @@ def _tables(
     ]
     rows.sort(key=place, reverse=True)
     variants = variants_of(cells)
+    claims = claims_of(context, variants, Rules(asked.alpha, asked.margin))
+    compute = common_compute(compared)
     if pretrained:
         # cells that were evaluated in several ways have no one oracle
         rows.append(reference_row(context, pretrained, oracles[0] if len(set(oracles)) == 1 else None))
     incomplete = [run for run in runs if run.row["status"] not in FINISHED]
     present = {metric for run in baselines for at in run.values.values() for metric in at}
+    head = replace(
+        _head(context, cells or beside, variants, measured.settings, wanted),
+        target=target,
+        matched=matched,
+        margin=asked.margin,
+        start=estimate([at.get(context.reward, math.nan) for at in pretrained.values()]).mean,
+        alpha=asked.alpha,
+        looks=asked.looks,
+        tests=claims.tested,
+        equalities=claims.equalities,
+        compute=compute,
+    )
     return Tables(
-        replace(
-            _head(context, cells or beside, variants, settings, wanted), target=target, matched=matched, margin=margin
-        ),
+        head,
         tuple(rows),
         headroom_rows(context, beside, cells, measures_of(present)),
         missing_oracle(context, cells or beside, beside),
-        ablation(context, variants),
-        compatibility(context, variants, incomplete, margin, refused),
+        contrast_rows(context, variants, claims, measured.scores),
+        compatibility(context, variants, claims, incomplete, refused),
         tuple(
             Incomplete(
                 visible(run.row["run_id"]),
@@ -245,6 +303,8 @@ def _tables(
         tuple(diversity_row(context, cell, matched) for cell in cells),
         tuple(curve for cell in cells for curve in _curves(cell)),
         tuple(_detail(cell, cells) for cell in cells),
+        collapse_rows(context, cells, variants),
+        compute_rows(context, cells, variants, compute),
     )
 
 

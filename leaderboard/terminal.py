@@ -23,6 +23,7 @@ from b2bench.files import finite
 STYLES = {
     "gain": "green",
     "equivalent": "yellow",
+    "mixed": "magenta",
     "inconclusive": "yellow",
     "loss": "red",
     "untested": "cyan",

@@ -1,158 +1,180 @@
-"""What a wrapper does to an algorithm: the ablation's effects, and a verdict for each pair."""
+"""A verdict for each algorithm under each wrapper, from all that is claimed of it, and in words."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from b2bench.leaderboard.cells import CONTROLS, WRAPPERS, Cell, Run, labels, names_of, wrapper_order
-from b2bench.leaderboard.rows import ALPHA, AblationRow, CompatibilityCell, CompatibilityRow, Context, Verdict
-from b2bench.leaderboard.stats import Effects, Paired, detectable, equivalent, factorial, holm, paired
+from b2bench.leaderboard.cells import CONTROLS, WRAPPERS, Cell, Run, names_of, wrapper_order
+from b2bench.leaderboard.claims import GAIN, TRAINED, Claims, direction
+from b2bench.leaderboard.collapse import Collapses, collapses, fisher
+from b2bench.leaderboard.rows import (
+    Beside,
+    CollapseRow,
+    CompatibilityCell,
+    CompatibilityRow,
+    Context,
+    Verdict,
+)
+from b2bench.leaderboard.stats import Paired, detectable, estimate
+from b2bench.leaderboard.variants import Variant, vanilla_of
 
 
 @dataclass(frozen=True)
-class Variant:
-    """An algorithm with one choice of settings, under several wrappers."""
+class Evidence:
+    """What a verdict looks at.
 
-    algorithm: str
-    label: str
-    cells: dict[str, Cell]
-    several: tuple[str, ...] = ()
-
-
-def variants_of(cells: Sequence[Cell]) -> list[Variant]:
-    """Cells of an algorithm that differ in the wrapper and its settings alone, together.
-
-    Settings that only some of the cells have are the wrapper's. Where one wrapper has several settings,
-    the one with most seeds stands for it (then the latest): no choice by result.
+    ``gain`` is against the pretrained model and ``delta`` against vanilla, both on the area of gain and after Holm;
+    ``delta`` is None for vanilla, or if vanilla was not run. ``margin`` and ``equal`` are those of equality to vanilla.
     """
-    algorithms: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        algorithms[cell.algorithm].append(cell)
-    found = []
-    for algorithm, members in algorithms.items():
-        shared = set.intersection(*(set(cell.config) for cell in members))
-        shared = {key for key in shared if key != "wrapper" and not key.startswith(("wrapper.", "wrapper_"))}
-        groups: dict[tuple[tuple[str, str], ...], list[Cell]] = defaultdict(list)
-        for cell in members:
-            groups[tuple(sorted((key, cell.config[key]) for key in shared))].append(cell)
-        for settings, label in zip(groups, labels([dict(key) for key in groups], [""] * len(groups)), strict=True):
-            by_seeds = sorted(
-                groups[settings],
-                key=lambda cell: (
-                    len(cell.runs),
-                    max(str(run.row["finished"]) for run in cell.runs.values()),
-                ),
-            )
-            wrappers = [cell.wrapper for cell in by_seeds]
-            several = tuple(sorted({name for name in wrappers if wrappers.count(name) > 1}))
-            found.append(Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several))
-    return found
+
+    gain: Paired
+    counts: Collapses
+    alpha: float
+    delta: Paired | None = None
+    margin: float | None = None
+    equal: float | None = None
+    beside: tuple[Beside, ...] = ()
 
 
-def ablation(context: Context, variants: Sequence[Variant]) -> tuple[AblationRow, ...]:
-    rows = []
-    for variant in variants:
-        missing = [wrapper for wrapper in WRAPPERS if wrapper not in variant.cells]
-        if missing:
-            text = f"not run: {', '.join(missing)}"
-            rows.append(AblationRow(variant.algorithm, variant.label, None, (), 0, text))
-            continue
-        four = [variant.cells[wrapper] for wrapper in WRAPPERS]
-        seeds = tuple(sorted(set.intersection(*(set(cell.runs) for cell in four))))
-        if not seeds:
-            rows.append(AblationRow(variant.algorithm, variant.label, None, (), 0, "no seed shared by all four"))
-            continue
-        effects = factorial(*(cell.final(context.reward, seeds) for cell in four))
-        failed = sum(cell.runs[seed].failed for cell in four for seed in seeds)
-        rows.append(AblationRow(variant.algorithm, variant.label, effects, seeds, failed, ""))
-    family = [
-        effect for row in rows if row.effects for effect in (row.effects.bpt, row.effects.bs, row.effects.interaction)
-    ]
-    adjusted = iter(_adjusted(family))
-    return tuple(
-        replace(row, effects=Effects(next(adjusted), next(adjusted), next(adjusted))) if row.effects else row
-        for row in rows
-    )
+def judge(evidence: Evidence) -> tuple[Verdict, str]:
+    """Return a verdict and its words.
+
+    A cell of which all seeds fell below the pretrained model, and far, is a loss whatever it is compared
+    with. Else vanilla is judged by its gain, and a wrapper by its difference to vanilla. A wrapper that is better or
+    equal on the trained reward, but worse in the held-out score or in diversity, is mixed.
+    """
+    learned, words = _learned(evidence)
+    if evidence.counts.fell or evidence.delta is None:
+        return learned, words
+    delta, beside = evidence.delta, evidence.beside
+    if delta.p_adjusted is None or delta.mean is None:
+        return "untested", words
+    trained = direction(delta, evidence.equal, evidence.alpha)
+    verdicts: dict[str, Verdict] = {"better": "gain", "worse": "loss", "equal": "equivalent", "open": "inconclusive"}
+    verdict = verdicts[trained]
+    if verdict in ("gain", "equivalent") and any(other.verdict == "worse" for other in beside):
+        verdict = "mixed"
+    return verdict, f"{words}; {_beside_vanilla([('trained reward', trained), *((b.name, b.verdict) for b in beside)])}"
 
 
-def _adjusted(family: Sequence[Paired]) -> list[Paired]:
-    p = holm([effect.p for effect in family])
-    return [replace(effect, p_adjusted=value) for effect, value in zip(family, p, strict=True)]
+_TOLD = {
+    "better": "better than vanilla in",
+    "worse": "worse than vanilla in",
+    "equal": "equal to vanilla in",
+    "open": "not told apart from vanilla in",
+}
+
+
+def _beside_vanilla(measures: Sequence[tuple[str, str]]) -> str:
+    """Say "equal to vanilla in trained reward, worse than vanilla in held-out"."""
+    found: dict[str, list[str]] = {}
+    for name, verdict in measures:
+        found.setdefault(verdict, []).append(name)
+    if list(found) == ["open"]:
+        return "not told apart from vanilla"
+    return ", ".join(f"{_TOLD[verdict]} {' and '.join(names)}" for verdict, names in found.items())
+
+
+def _learned(evidence: Evidence) -> tuple[Verdict, str]:
+    gain, counts = evidence.gain, evidence.counts
+    if counts.fell:
+        return (
+            "loss",
+            f"lost: all {counts.n} seeds fell below the pretrained model, the median one by {counts.drop:.2f}",
+        )
+    if gain.p_adjusted is None or gain.mean is None:
+        return "untested", "untested: too few seeds, or a value is missing"
+    some = f", {counts.collapsed} of {counts.n} seeds collapsed" if counts.collapsed else ""
+    if counts.below == counts.n:
+        some = f", all {counts.n} seeds ended below the pretrained model{some}"
+    if gain.p_adjusted < evidence.alpha:
+        return ("gain", f"learned{some}") if gain.mean > 0 else ("loss", f"lost{some}")
+    return "inconclusive", f"no gain shown{some}"
 
 
 def compatibility(
     context: Context,
     variants: Sequence[Variant],
+    claims: Claims,
     incomplete: Sequence[Run],
-    margin: float,
     refused: Mapping[tuple[str, str], str],
 ) -> tuple[CompatibilityRow, ...]:
-    """Each wrapper against vanilla of the same algorithm and settings, vanilla against the pretrained model.
+    """Return a row for each algorithm: each wrapper against vanilla, vanilla against the pretrained model.
 
-    Where vanilla was not run, all are against the pretrained model. Controls are a family of comparisons of their own,
-    so that running them changes no verdict of the others.
+    If vanilla was not run, all are against the pretrained model.
     """
     started = {names_of(run.row) for run in incomplete}
     others = {name for variant in variants for name in variant.cells} | {name for _, name in (*started, *refused)}
     wrappers = sorted({*WRAPPERS, *(others - {"-"})}, key=wrapper_order)
-    variants = [variant for variant in variants if set(variant.cells) != {"-"}]
-    for algorithm in sorted({name for name, _ in (*started, *refused)} - {variant.algorithm for variant in variants}):
-        variants.append(Variant(algorithm, "", {}))
+    shown = [(place, variant) for place, variant in enumerate(variants) if set(variant.cells) != {"-"}]
+    known = {variant.algorithm for _, variant in shown}
+    for algorithm in sorted({name for name, _ in (*started, *refused)} - known):
+        shown.append((-1, Variant(algorithm, "", {})))
 
-    rows: list[list[CompatibilityCell]] = []
-    for variant in variants:
-        row = []
-        for wrapper in wrappers:
-            cell = variant.cells.get(wrapper)
-            if cell is None:
-                pair = (variant.algorithm, wrapper)
-                reason = refused.get(pair, "")
-                without: Verdict = "incomplete" if pair in started else "refused" if reason else "not run"
-                row.append(CompatibilityCell(wrapper, without, None, "", 0, reason=reason))
-                continue
-            vanilla = variant.cells.get("vanilla")
-            against = vanilla if wrapper != "vanilla" and vanilla else None
-            seeds = sorted(set(cell.runs) & set(against.runs)) if against else cell.seeds
-            ours = cell.final(context.reward, seeds)
-            theirs = (against.final if against else cell.start)(context.reward, seeds)
-            row.append(
-                CompatibilityCell(
-                    wrapper,
-                    "failed" if cell.failed == len(cell.runs) else "untested",
-                    paired(ours, theirs),
-                    "vanilla" if against else "pretrained",
-                    cell.failed,
-                )
-            )
-        rows.append(row)
-    families = {
-        control: [cell.delta for row in rows for cell in row if cell.delta and (cell.wrapper in CONTROLS) == control]
-        for control in (False, True)
-    }
-    tested = {control: sum(delta.p is not None for delta in family) for control, family in families.items()}
-    adjusted = {control: iter(_adjusted(family)) for control, family in families.items()}
-
-    def judged(cell: CompatibilityCell) -> CompatibilityCell:
-        control = cell.wrapper in CONTROLS
-        return _judged(cell, next(adjusted[control]), tested[control], margin) if cell.delta else cell
+    def cell_of(place: int, variant: Variant, wrapper: str) -> CompatibilityCell:
+        cell = variant.cells.get(wrapper)
+        if cell is not None:
+            return _judged(context, claims, place, variant, wrapper, cell)
+        pair = (variant.algorithm, wrapper)
+        reason = refused.get(pair, "")
+        without: Verdict = "incomplete" if pair in started else "refused" if reason else "not run"
+        return CompatibilityCell(wrapper, without, None, "", 0, reason=reason)
 
     return tuple(
         CompatibilityRow(
-            variant.algorithm,
-            variant.label,
-            tuple(judged(cell) for cell in row),
+            variant.algorithm, variant.label, tuple(cell_of(place, variant, wrapper) for wrapper in wrappers)
         )
-        for variant, row in zip(variants, rows, strict=True)
+        for place, variant in shown
     )
 
 
-def _judged(cell: CompatibilityCell, delta: Paired, comparisons: int, margin: float) -> CompatibilityCell:
-    verdict = cell.verdict
-    if verdict != "failed" and delta.p_adjusted is not None and delta.mean is not None:
-        if delta.p_adjusted < ALPHA:
-            verdict = "gain" if delta.mean > 0 else "loss"
-        else:
-            verdict = "equivalent" if equivalent(delta, margin) else "inconclusive"
-    return replace(cell, delta=delta, verdict=verdict, detectable=detectable(delta, max(1, comparisons), ALPHA))
+def counts_of(context: Context, cell: Cell) -> Collapses:
+    """Count the collapsed runs of a cell by the trained reward at the end."""
+    return collapses(cell.final(context.reward, cell.seeds), cell.start(context.reward, cell.seeds))
+
+
+def _judged(
+    context: Context, claims: Claims, place: int, variant: Variant, wrapper: str, cell: Cell
+) -> CompatibilityCell:
+    against = wrapper != "vanilla" and "vanilla" in variant.cells
+    nothing = Paired(None, None, None, 0)
+    gain = claims.of((place, wrapper, GAIN)) or nothing
+    delta = (claims.of((place, wrapper, TRAINED)) or nothing) if against else None
+    margin, equal = claims.equal.get((place, wrapper, TRAINED), (None, None))
+    beside = claims.beside(place, wrapper) if against else ()
+    evidence = Evidence(gain, counts_of(context, cell), claims.rules.alpha, delta, margin, equal, beside)
+    verdict, words = judge(evidence)
+    if cell.failed == len(cell.runs):
+        verdict, words = "failed", "every run failed"
+    tests = sum(test.p is not None for test in claims.controls.values()) if wrapper in CONTROLS else claims.tested
+    shown = gain if delta is None else delta
+    return CompatibilityCell(
+        wrapper,
+        verdict,
+        shown,
+        "vanilla" if against else "pretrained",
+        cell.failed,
+        detectable(shown, max(1, tests), claims.rules.alpha),
+        words=words,
+        gain=gain,
+        margin=margin,
+        equal=equal,
+        beside=beside,
+        fell=evidence.counts.fell,
+    )
+
+
+def collapse_rows(context: Context, cells: Sequence[Cell], variants: Sequence[Variant]) -> tuple[CollapseRow, ...]:
+    """Return how many runs of each cell collapsed, and whether it is another share than vanilla's."""
+    vanilla = vanilla_of(variants)
+    rows = []
+    for cell in cells:
+        counts = counts_of(context, cell)
+        p = None
+        if (other := vanilla.get(id(cell))) is not None:
+            base = counts_of(context, other)
+            p = fisher(counts.collapsed, counts.n, base.collapsed, base.n)
+        mean = estimate(cell.final(context.reward, cell.seeds))
+        rows.append(CollapseRow(cell.algorithm, cell.wrapper, cell.label, mean, counts, p))
+    return tuple(rows)

@@ -95,6 +95,7 @@ _LATEX = {
     "✗": r"$\times$",
     "…": r"\dots{}",
     "⊘": r"$\oslash$",
+    "◇": r"$\diamond$",
     "†": r"\dag{}",
 }
 
@@ -184,7 +185,7 @@ def csv_text(sections: Sequence[Section]) -> str:
     """One line for each cell of each table, with its numbers and what it says.
 
     What stands above the tables is table ``head``, with rows ``fact`` and ``note``; what stands below one, its row
-    ``legend``. ``p`` is that of the paired t-test, ``p_adjusted`` after Holm, ``verdict`` what the tables colour, and
+    ``legend``. ``p`` is that of a t-test, ``p_adjusted`` after Holm, ``verdict`` what the tables colour, and
     ``detectable`` the smallest difference that the seeds would have shown.
     """
     out = io.StringIO()

@@ -287,6 +287,17 @@ class Store(Database):
         )
         return self._read(lambda con: fetched(con.execute(query)))
 
+    def last_scores(self) -> list[Row]:
+        """Return for each run ``scores``, those of its last test images in order, and ``images``, a name of these."""
+        query = (
+            "SELECT run_id, list(score ORDER BY prompt, noise_index) AS scores, "
+            "md5(string_agg(concat(prompt, chr(10), noise_index), chr(10) ORDER BY prompt, noise_index)) AS images "
+            "FROM (SELECT *, max(queries) OVER (PARTITION BY run_id) AS last FROM images) "
+            "WHERE queries = last GROUP BY run_id HAVING count(score) = count(*) AND bool_and(isfinite(score)) "
+            "ORDER BY run_id"
+        )
+        return self._read(lambda con: fetched(con.execute(query)))
+
     def profiles(self, **filters: Any) -> list[Row]:
         """Return rows of ``profiles`` whose columns equal ``filters``, by start and falling tau."""
         order = "started, profile_id, tau DESC, metric"

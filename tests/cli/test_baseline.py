@@ -113,7 +113,7 @@ def test_a_baseline_is_measured_once_and_shown_beside_runs(
     assert {"clipscore", "success"} <= {metric["metric"] for metric in told["metrics"]}
     assert repr((store.runs(), store.evals())) == whole
     (table,) = json.loads(b2bench("report", "--json").stdout)
-    assert (table["leaderboard"], table["ablation"], table["compatibility"]) == ([], [], [])
+    assert (table["leaderboard"], table["contrasts"], table["compatibility"]) == ([], [], [])
     assert [shown["name"] for shown in table["headroom"]] == ["oracle"]
     assert "Headroom (no training)" in b2bench("report").stdout
     listed = b2bench("ls", "runs")

@@ -142,6 +142,7 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     [
         (("--where", "colour=red"), "--where 'colour=red'"),
         (("--margin", "0"), "--margin 0 is not a number above 0"),
+        (("--looks", "3"), "--looks 3 is not 1 or 2"),
         (("--out", "report.txt"), "--format markdown"),
         (("--format", "pdf"), "pdf"),
         (("--format", "html", "--out", "none/report.html"), "cannot be written"),

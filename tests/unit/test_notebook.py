@@ -205,7 +205,7 @@ def test_frames_hold_the_rows_of_the_store(frames: Any, package: str, db: Path) 
 def test_a_report_is_the_tables_that_the_command_draws(db: Path) -> None:
     store = Store(db)
     rows = store.runs(), store.evals(), store.rounds()
-    drawn = tables(*rows, 0.01, store.refusals(), [], store.evaluation_errors())
+    drawn = tables(*rows, None, store.refusals(), [], store.evaluation_errors(), store.last_scores())
     assert repr(b2bench.report(db)) == repr(drawn)  # nan is not equal to itself
     assert b2bench.report(db)[0].leaderboard[0].alignment.mean == pytest.approx(0.65)
 
@@ -225,6 +225,7 @@ def test_a_report_takes_the_commands_conditions(db: Path) -> None:
         (lambda: b2bench.report("gone.duckdb"), "database gone.duckdb does not exist"),
         (lambda: b2bench.report(where={"algoritm": "pg"}), "--where 'algoritm=pg'"),
         (lambda: b2bench.report(margin=0), "--margin 0 is not a number above 0"),
+        (lambda: b2bench.report(looks=3), "--looks 3 is not 1 or 2"),
         (lambda: b2bench.report(seeds="a-b"), "a-b"),
         (lambda: b2bench.load_results("gone.duckdb", frames="arow"), "arow"),  # type: ignore[arg-type]
     ],
@@ -236,4 +237,5 @@ def test_what_means_nothing_is_refused(call: Callable[[], Any], text: str, db: P
 
 def test_the_margin_is_the_commands() -> None:
     command, own = inspect.signature(report_command.report), inspect.signature(b2bench.report)
-    assert command.parameters["margin"].default == own.parameters["margin"].default
+    for name in ("margin", "looks"):
+        assert command.parameters[name].default == own.parameters[name].default

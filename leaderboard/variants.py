@@ -1,0 +1,60 @@
+"""Variants: an algorithm with one choice of settings, under several wrappers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from b2bench.leaderboard.cells import Cell, labels
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An algorithm with one choice of settings, under several wrappers."""
+
+    algorithm: str
+    label: str
+    cells: dict[str, Cell]
+    several: tuple[str, ...] = ()
+
+
+def variants_of(cells: Sequence[Cell]) -> list[Variant]:
+    """Cells of an algorithm that differ in the wrapper and its settings alone, together.
+
+    Settings that only some of the cells have are the wrapper's. Where one wrapper has several settings,
+    the one with most seeds stands for it (then the latest): no choice by result.
+    """
+    algorithms: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        algorithms[cell.algorithm].append(cell)
+    found = []
+    for algorithm, members in algorithms.items():
+        shared = set.intersection(*(set(cell.config) for cell in members))
+        shared = {key for key in shared if key != "wrapper" and not key.startswith(("wrapper.", "wrapper_"))}
+        groups: dict[tuple[tuple[str, str], ...], list[Cell]] = defaultdict(list)
+        for cell in members:
+            groups[tuple(sorted((key, cell.config[key]) for key in shared))].append(cell)
+        for settings, label in zip(groups, labels([dict(key) for key in groups], [""] * len(groups)), strict=True):
+            by_seeds = sorted(
+                groups[settings],
+                key=lambda cell: (
+                    len(cell.runs),
+                    max(str(run.row["finished"]) for run in cell.runs.values()),
+                ),
+            )
+            wrappers = [cell.wrapper for cell in by_seeds]
+            several = tuple(sorted({name for name in wrappers if wrappers.count(name) > 1}))
+            found.append(Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several))
+    return found
+
+
+def vanilla_of(variants: Sequence[Variant]) -> dict[int, Cell]:
+    """Return vanilla of the same algorithm and settings for each other cell, by the id of that, if it was run."""
+    return {
+        id(cell): variant.cells["vanilla"]
+        for variant in variants
+        if "vanilla" in variant.cells
+        for cell in variant.cells.values()
+        if cell.wrapper != "vanilla"
+    }
