@@ -17,7 +17,7 @@ from b2bench.text import visible
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
 CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted")
 """Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
-PAIRED = ("dpo",)
+PAIRED = ("diffusion_dpo", "dpo", "raft")
 """Algorithms that learn from the best and worst of each group, whatever a wrapper selects."""
 NO_SETTING = (
     "seed",
