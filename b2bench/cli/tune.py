@@ -228,12 +228,20 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
         print_json([{**asdict(row), "preset": str(path), "tried": tried} for row, path, tried in rows])
     elif rows:
         stdout().print(result_table([row for row, _, _ in rows]))
+        plugins = [part for path in work.plans[0].config.plugins for part in ("--plugin", path)]
         for row, path, _ in rows:
-            stdout().print(
-                f"{path}; next: b2bench sweep --preset {path} --seeds 0-4 "
-                f"--algo {row.algorithm} --wrapper {row.wrapper}",
-                soft_wrap=True,
-            )
+            given = [
+                "--preset",
+                str(path),
+                "--algo",
+                row.algorithm,
+                "--wrapper",
+                row.wrapper,
+                "--seeds",
+                "0-4",
+                *plugins,
+            ]
+            stdout().print(f"{path}; next: {shlex.join(['b2bench', 'sweep', *given])}", soft_wrap=True)
     if logs := logs_of(work.progress):
         console.print(f"the output of failed runs is in {', '.join(map(str, logs))}", soft_wrap=True)
     if missing:

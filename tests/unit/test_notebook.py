@@ -49,7 +49,7 @@ def db(here: Path) -> Path:
 def test_every_option_of_the_command_is_a_keyword_with_the_same_default() -> None:
     command = inspect.signature(run_command.run).parameters
     keywords = inspect.signature(b2bench.run).parameters
-    assert {*command} - {"set_", "processes", "as_json"} == {*keywords} - {"set", "progress"}
+    assert {*command} - {"set_", "processes", "purpose", "as_json"} == {*keywords} - {"set", "progress"}
     for name in command.keys() & keywords.keys() - {"plugin"}:
         assert str(command[name].default) == str(keywords[name].default), name
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in keywords.values())

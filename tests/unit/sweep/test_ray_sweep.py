@@ -228,6 +228,12 @@ def test_files_of_the_user_go_along_and_name_the_same_cell(tmp_path: Path, monke
     assert Path(sent[1]).name == "p.txt"
     assert sent[3] == str(tmp_path / "own")
     assert packed(["--prompts", "template1", "--preset", "paper:100x256", "--backbone", "sd14"])[1] == {}
+    tuned = tmp_path / "leaderboard" / "tuned" / "ddpo-b2.toml"
+    tuned.parent.mkdir(parents=True)
+    tuned.write_text("about = 'tuned'", encoding="utf-8")
+    sent, files = packed(["--algo", "ddpo", "--wrapper", "b2", "--preset", "tuned"])
+    assert sent[-1] == "files/2/ddpo-b2.toml"
+    assert files == {sent[-1]: b"about = 'tuned'"}
     with pytest.raises(UserError, match=r"--set checkpoint=./own.*absolute path"):
         packed(["--set", "checkpoint=./own"])
     (here / "mine.py").write_text("import near_this\n")
