@@ -55,8 +55,8 @@ class DPOK:
     The price of KL: log-probabilities and KL are means over D alike, so with "gaussian" a nat of a transition's KL
     costs kl_weight / reward_weight standard deviations of advantage, whatever D is. "eps_mse" is KL / r_k, r_k =
     0.07 to 0.52 at 49 of 50 steps and 5.4 at one, so the published weights, reward 10 and KL 0.01 (one prompt),
-    cost 0.0105 a nat in the mean over steps; 1000 and 0.1 (many prompts) a tenth of it. The default costs 0.1, which was
-    chosen on pocket (docs/pocket.md): at the published price the KL grew to more than ddpo's.
+    cost 0.0105 a nat in the mean over steps; 1000 and 0.1 (many prompts) a tenth of it. The default costs 0.1, by
+    what was measured on pocket (docs/pocket.md): at the published price the KL grew to more than ddpo's.
 
     Differs from DPOK's code: with ``value_net`` the value takes a step with each of the policy's, on the same
     transitions and with the same weight decay, there one step on five batches of 256 transitions before the policy's

@@ -82,19 +82,7 @@ def resolve(
     if reason := _refusal(reward, judging, spec):
         raise UserError(f"reward {reward} does not go with the backbone {spec.name}: {reason}")
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
-        raise Refused(
-            {
-                "benchmark_version": benchmark_version(),
-                "algorithm": algorithm,
-                "wrapper": wrapper,
-                "backbone": spec.name,
-                "reward": reward,
-                "prompts": prompt_set.name,
-                "prompts_hash": prompt_set.content_hash,
-                "budget": queries,
-                "reason": reason,
-            }
-        )
+        raise Refused(_refused_row(algorithm, wrapper, reward, spec, prompt_set, queries, reason))
     found = prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts))
     for what, text in (("prompts", found), ("backbone", spec.source), *(("plugin", str(path)) for path in plugins)):
         check_text(what, text)
@@ -114,6 +102,23 @@ def resolve(
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
+
+
+def _refused_row(
+    algorithm: str, wrapper: str, reward: str, backbone: Backbone, prompts: PromptSet, queries: int, reason: str
+) -> dict[str, Any]:
+    """Return a row of table ``refusals``."""
+    return {
+        "benchmark_version": benchmark_version(),
+        "algorithm": algorithm,
+        "wrapper": wrapper,
+        "backbone": backbone.name,
+        "reward": reward,
+        "prompts": prompts.name,
+        "prompts_hash": prompts.content_hash,
+        "budget": queries,
+        "reason": reason,
+    }
 
 
 def _check_budget(queries: int, seed: int, samples: int) -> None:
