@@ -14,11 +14,13 @@ from b2bench.leaderboard.stats import Estimate
 from b2bench.text import visible
 
 Row = Mapping[str, Any]
-REASONS = {
-    "": "kept",
-    "identical": "left out: preferred one of two identical images on more than half of those checks",
-    "repeats": f"left out: contradicted every repeated comparison, of at least {MIN_REPEATS}",
-}
+REASONS = {"": "kept", "identical": "left out by identical images", "repeats": "left out by repeats"}
+RULE = (
+    "left out by identical images: who preferred one of them on more than half of those checks, of at least 2",
+    f"left out by repeats: who contradicted every repeated comparison, of at least {MIN_REPEATS}",
+    "contradicted: another image was preferred than before, with the places changed; a change from or to no preference "
+    "is none",
+)
 
 
 def polls_with_votes(polls: Iterable[Row], votes: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
@@ -35,8 +37,18 @@ def fits(poll: Row, where: Mapping[str, set[str]]) -> bool:
     if any(str(poll[key]) not in where[name] for name, key in of_test.items() if name in where):
         return False
     asked = {name: where[name] for name in (*CELL_KEYS, *CONTEXT_KEYS) if name in where and name not in of_test}
-    cells = [cell for cell in poll["cells"].values() if isinstance(cell, Mapping)]
-    return any(all(str(cell.get(name)) in values for name, values in asked.items()) for cell in cells) or not asked
+    if not asked:
+        return True
+    return any(all(str(cell.get(name)) in values for name, values in asked.items()) for cell in _cells_of(poll))
+
+
+def _cells_of(poll: Row) -> list[Row]:
+    """What a test says of its cells; others may have written its row."""
+    return [cell for cell in poll["cells"].values() if isinstance(cell, Mapping)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def vote_sections(
@@ -68,11 +80,16 @@ def section(poll: Row, found: Preferences) -> Section:
         f"{found.raters} raters" + (f" and {len(found.left_out)} left out" if found.left_out else ""),
         f"{found.votes:,} answers to {found.comparisons} comparisons",
     ]
+    seeds = sorted({seed for cell in _cells_of(poll) for seed in _list(cell.get("seeds")) if isinstance(seed, int)})
+    if seeds:
+        facts.append(f"runs of seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
     if found.same is not None:
         facts.append(f"two raters agree on {found.same:.0%}; Krippendorff's alpha {number(found.alpha, 2)}")
     if repeats:
         facts.append(f"repeats answered as before: {alike / repeats:.0%} of {repeats}")
     notes = []
+    if len(seeds) < 2:
+        notes.append("images of one training seed: they say nothing of the cells' other runs")
     if found.raters < MIN_RATERS:
         notes.append(f"fewer than {MIN_RATERS} raters: no intervals")
     elif found.raters < FEW_RATERS:
@@ -184,13 +201,6 @@ def _checks(found: Preferences) -> Grid:
     rows = tuple(
         row(text, members) for key, text in REASONS.items() if (members := [c for c in found.checks if c.reason == key])
     )
-    legend = (
-        "contradicted: another image was preferred than before, with the places changed; a change from or to no "
-        "preference is none",
-        *(
-            f"{text}: {', '.join(visible(c.rater)[:8] for c in found.left_out if c.reason == key)}"
-            for key, text in REASONS.items()
-            if any(c.reason == key for c in found.left_out)
-        ),
-    )
+    ids = ", ".join(visible(checks.rater)[:8] for checks in found.left_out)
+    legend = (*RULE, f"left out: {ids}") if ids else RULE
     return Grid("votes_checks", "What the checks left out", columns, rows, legend)

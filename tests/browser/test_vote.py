@@ -27,17 +27,23 @@ NO_PREFERENCE = 0.05
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, without a window. It may be named by ``B2BENCH_BROWSER``."""
+def chromium() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """What starts Chromium without a window, and how. It may be named by ``B2BENCH_BROWSER``."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright, of group dev")
     path = os.environ.get("B2BENCH_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("needs a browser: install Chromium, or name one by B2BENCH_BROWSER")
     with sync_api.sync_playwright() as playwright:
         # a browser in a container has no sandbox to put itself into
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
+        yield playwright.chromium, {"executable_path": path, "args": ["--no-sandbox"]}
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Any) -> Iterator[Any]:
+    starts, how = chromium
+    started = starts.launch(**how)
+    yield started
+    started.close()
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def begin(page: Any) -> int:
     return int(page.inner_text("#count").split()[-1])
 
 
-def vote(page: Any, decide: Callable[[list[str]], int | None], most: int = 10_000) -> int:
+def vote(page: Any, decide: Callable[[list[str]], int | None], most: int = 300) -> int:
     """Answer comparisons by keyboard until ``most`` or the end; ``decide`` gets image ids from the left."""
     look = (
         "() => document.getElementById('vote').hidden ? null : [document.querySelector('#images').dataset.ready, "
@@ -207,6 +213,51 @@ def test_two_hundred_votes_survive_closing_in_the_middle(poll: Any, opened: Any,
     assert total < 200
     add([next(tmp_path.glob("votes-*.json"))], db=store.path)
     assert len(store.ballots()[1]) == count
+
+
+def test_answers_outlive_the_browser(poll: Any, chromium: Any, tmp_path: Path) -> None:
+    out, _ = poll(checks=2)
+    starts, how = chromium
+    for done in range(0, 28, 7):
+        context = starts.launch_persistent_context(str(tmp_path / "profile"), **how)
+        page = context.new_page()
+        page.goto(out.as_uri())
+        page.wait_for_selector("#begin:focus")
+        assert page.inner_text("#begin") == (f"Continue ({done} of 28 answered)" if done else "Start")
+        begin(page)
+        assert vote(page, lambda images: 0, most=7) == 7
+        context.close()
+
+
+def test_without_storage_the_page_says_so_and_goes_on(poll: Any, opened: Any, tmp_path: Path) -> None:
+    out, _ = poll(checks=0)
+    text = out.read_text()
+    page = opened(out)
+    page.context.add_init_script("Storage.prototype.setItem = () => { throw new Error('full') }")
+    page.reload()
+    assert "does not keep answers" in page.inner_text("#warning")
+    total = begin(page)
+    assert vote(page, lambda images: 1) == total
+    (one,) = json.loads(downloaded(page, tmp_path).read_text())["raters"]
+    assert len(one["votes"]) == total
+    assert out.read_text() == text
+
+
+def test_two_tabs_of_a_page_share_their_answers(poll: Any, opened: Any) -> None:
+    out, _ = poll(checks=0)
+    first = opened(out)
+    second = opened(out, first.context)
+    for page in (first, second):
+        begin(page)
+    for turn in range(3):
+        for page in (first, second):
+            page.bring_to_front()
+            page.wait_for_function(
+                f"(at) => +document.querySelector('#progress').value === {2 * turn} + at", arg=int(page is second)
+            )
+            vote(page, lambda images: 0, most=1)
+    state = json.loads(first.evaluate("() => Object.values(localStorage)[0]"))
+    assert [len(one["votes"]) for one in state["raters"]] == [6]
 
 
 def test_a_rater_goes_back_touches_and_is_read_to(poll: Any, opened: Any) -> None:

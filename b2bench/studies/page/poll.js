@@ -87,6 +87,15 @@
     if (!kept) $("warning").textContent = "This browser does not keep answers when the page is closed. Leave the page open, and download the answers before you close it.";
   }
 
+  function joined(stored, mine) { // all answers of both: what is stored is older if nothing can be stored any more
+    const found = new Map();
+    for (const one of [...(stored ? stored.raters : []), ...mine.raters]) {
+      const before = found.get(one.rater);
+      found.set(one.rater, { rater: one.rater, votes: { ...(before ? before.votes : {}), ...one.votes } });
+    }
+    return { raters: [...found.values()] };
+  }
+
   let state = load() || { raters: [newRater()] };
   const me = () => state.raters[state.raters.length - 1];
   let order = orderOf(me().rater), cursor = 0, ready = false, since = 0, downloaded = true;
@@ -159,8 +168,7 @@
     if (!ready || $("vote").hidden) return;
     ready = false;
     const milliseconds = Math.round(performance.now() - since);
-    const stored = load(); // another tab may have gone on
-    if (stored && stored.raters.some((one) => one.rater === me().rater)) state = stored;
+    state = joined(load(), state); // another tab may have gone on
     const [here] = state.raters.filter((one) => one.rater === raterShown);
     here.votes[order[cursor].id] = { place, milliseconds };
     downloaded = false;
@@ -204,7 +212,7 @@
   $("resume").addEventListener("click", go);
   $("download").addEventListener("click", () => { downloaded = true; });
   $("another").addEventListener("click", () => {
-    state = load() || state;
+    state = joined(load(), state);
     state.raters.push(newRater());
     raterShown = me().rater; order = orderOf(raterShown);
     save();
@@ -230,7 +238,8 @@
 
   window.addEventListener("storage", (event) => { // another tab of this page
     if (event.key !== KEY || event.newValue === null) return;
-    state = load() || state;
+    const stored = load();
+    if (stored) state = joined(state, stored);
     if (!$("vote").hidden) go(); else if (!$("start").hidden) { raterShown = me().rater; order = orderOf(raterShown); showStart(); } else showEnd();
   });
   window.addEventListener("beforeunload", (event) => { if (!kept && !downloaded) event.preventDefault(); });

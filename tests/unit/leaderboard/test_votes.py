@@ -31,7 +31,7 @@ POLL: dict[str, Any] = {
     "question": "Which one?",
     "cells": {
         "pretrained": {},
-        "ddpo b2": {"algorithm": "ddpo", "wrapper": "b2", "reward": "clipscore", "budget": 1000},
+        "ddpo b2": {"algorithm": "ddpo", "wrapper": "b2", "reward": "clipscore", "budget": 1000, "seeds": [0, 1]},
     },
     "comparisons": {},
 }
@@ -191,6 +191,10 @@ def test_without_three_raters_there_is_no_interval_and_without_votes_no_section(
     (section,) = vote_sections([POLL], votes_of(4))
     assert section.notes == ("fewer than 10 raters: bootstrap intervals are too narrow",)
     assert vote_sections([POLL], []) == []
+    one = POLL | {"cells": {"pretrained": 1, "ddpo b2": {"seeds": [3]}}}
+    (section,) = vote_sections([one], votes_of(12))
+    assert section.notes == ("images of one training seed: they say nothing of the cells' other runs",)
+    assert "runs of seed 3" in section.facts
     left_out = [vote("a" * 8, f"i{place}", ("x", "x"), "x", kind="identical") for place in range(3)]
     (section,) = vote_sections([POLL], left_out)
     assert section.grids[0].legend == ("no answers are left",)
