@@ -74,6 +74,10 @@ def _sample(runs: Path, run: str, row: Mapping[str, Any] | None) -> Sample | Non
 
 
 def _png(runs: Path, run: str, name: str) -> str:
+    return base64.b64encode(sample_file(runs, run, name)).decode()
+
+
+def sample_file(runs: Path, run: str, name: str) -> bytes:
     """A PNG of a run's folder. A store from elsewhere may name any run and file: only what is in such a folder is read.
 
     Devices and pipes are none, whatever size they say they have.
@@ -82,9 +86,9 @@ def _png(runs: Path, run: str, name: str) -> str:
         folder = (runs / run).resolve()
         path = (folder / name).resolve()
         if run in ("", "..") or Path(run).name != run or not path.is_relative_to(folder) or not path.is_file():
-            return ""
+            return b""
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except (OSError, ValueError):
-        return ""
-    return base64.b64encode(data).decode() if data.startswith(PNG) and len(data) <= LARGEST else ""
+        return b""
+    return data if data.startswith(PNG) and len(data) <= LARGEST else b""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from b2bench.leaderboard.document import document
-from b2bench.leaderboard.grid import ALWAYS, Cell, Grid, number
+from b2bench.leaderboard.grid import ALWAYS, Cell, Grid, Section, number
 from b2bench.leaderboard.openness import Measure, Profile
 from b2bench.leaderboard.rows import Tables
 from rich import box
@@ -39,17 +39,29 @@ def render(tables: Sequence[Tables], console: Console) -> None:
     if not tables:
         console.print("No runs yet. Start one: b2bench run --algo dpok --wrapper b2", markup=False)
     for group, section in zip(tables, document(tables), strict=True):
-        console.rule(style="dim")
-        console.print(Text(section.title, style="bold"))
-        console.print(Text(" \u00b7 ".join(section.facts), style="dim"))
-        for note in section.notes:
-            console.print(Text(f"! {note}", style="yellow"))
-        console.print()
+        _head(section, console)
         if not group.leaderboard:
             what = "no run was evaluated like these yet" if group.headroom else "no finished run here yet"
             console.print(f"  {what}\n", style="dim")
         for grid in section.grids:
             _grid(grid, console)
+
+
+def render_sections(sections: Sequence[Section], console: Console) -> None:
+    """Print sections of which there are no rows but those of their grids."""
+    for section in sections:
+        _head(section, console)
+        for grid in section.grids:
+            _grid(grid, console)
+
+
+def _head(section: Section, console: Console) -> None:
+    console.rule(style="dim")
+    console.print(Text(section.title, style="bold"))
+    console.print(Text(" \u00b7 ".join(section.facts), style="dim"))
+    for note in section.notes:
+        console.print(Text(f"! {note}", style="yellow"))
+    console.print()
 
 
 def _grid(grid: Grid, console: Console) -> None:

@@ -17,6 +17,8 @@ from b2bench.cli.stores import export, import_, merge
 from b2bench.cli.studies import baseline, evaluate, profile
 from b2bench.cli.sweep import sweep
 from b2bench.cli.tune import tune
+from b2bench.cli.vote import add, make
+from b2bench.cli.vote import show as show_votes
 from b2bench.version import both_versions
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
@@ -26,7 +28,8 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Many runs": {"sweep": sweep, "tune": tune, "merge": merge, "export": export, "import": import_},
 }
 POCKET: dict[str, Callable[..., None]] = {"build": build, "verify": verify, "gallery": gallery}
-EMBEDDED = "The embedded world"
+VOTE: dict[str, Callable[..., None]] = {"make": make, "add": add, "show": show_votes}
+GROUPS = {"Ask people": ("vote",), "The embedded world": ("pocket",)}
 
 
 class Panels(TyperGroup):
@@ -35,7 +38,7 @@ class Panels(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each panel."""
         limit = formatter.width - 6 - max(map(len, self.commands))
-        for panel, names in {**PANELS, EMBEDDED: ("pocket",)}.items():
+        for panel, names in {**PANELS, **GROUPS}.items():
             with formatter.section(panel):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit)) for name in names])
 
@@ -53,6 +56,11 @@ pocket = typer.Typer(
     rich_markup_mode=None,
     help="Rebuild, measure or draw the embedded model.",
 )
+vote = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Ask people which images they prefer.",
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -68,6 +76,9 @@ def main_options(
 for panel in PANELS.values():
     for name, command in panel.items():
         app.command(name=name)(command)
+app.add_typer(vote, name="vote")
+for name, command in VOTE.items():
+    vote.command(name=name)(command)
 app.add_typer(pocket, name="pocket")
 for name, command in POCKET.items():
     pocket.command(name=name)(command)

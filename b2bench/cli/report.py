@@ -67,6 +67,7 @@ def report(
     """
     from b2bench.describe.tables import tables_of
     from b2bench.leaderboard.selection import held, parse_where, problems, select
+    from b2bench.leaderboard.votes import vote_sections
     from b2bench.store.store import Store
     from b2bench.sweep.plan import parse_seeds
 
@@ -76,10 +77,12 @@ def report(
     store = Store(db)
     every = tables_of(store, margin, planned, looks, tuning)
     found = select(every, conditions)
+    votes = vote_sections(*store.ballots(), conditions)
     if every and not found:
         stderr().print(f"no run fits --where; {held(every)}", soft_wrap=True, markup=False)
-    if found or not every or written_as is not ReportFormat.terminal or as_json:
-        _write_report(found, ReportFormat.json if as_json else written_as, out, store, runs, figures, visible(title))
+    if found or votes or not every or written_as is not ReportFormat.terminal or as_json:
+        form = ReportFormat.json if as_json else written_as
+        _write_report(found, votes, form, out, store, runs, figures, visible(title))
     if check and (wrong := problems(found)):
         for line in wrong:
             stderr().print(line, soft_wrap=True, markup=False)
@@ -87,10 +90,17 @@ def report(
 
 
 def _write_report(
-    found: Any, written_as: ReportFormat, out: Path | None, store: Any, runs: Path, figures: Path | None, title: str
+    found: Any,
+    votes: Any,
+    written_as: ReportFormat,
+    out: Path | None,
+    store: Any,
+    runs: Path,
+    figures: Path | None,
+    title: str,
 ) -> None:
     from b2bench.leaderboard.document import document
-    from b2bench.leaderboard.terminal import render, to_json
+    from b2bench.leaderboard.terminal import render, render_sections, to_json
 
     if title and written_as in (ReportFormat.json, ReportFormat.csv):
         raise UserError(f"--title heads a page, and {written_as.value} has no place for it; try without --title")
@@ -100,7 +110,9 @@ def _write_report(
     if written_as is ReportFormat.terminal:
         if title:
             stdout().print(title, style="bold", markup=False)
-        render(found, stdout())
+        if found or not votes:
+            render(found, stdout())
+        render_sections(votes, stdout())
         return
     if written_as is ReportFormat.json and out is None:
         print_json(to_json(found))
@@ -110,14 +122,14 @@ def _write_report(
     if written_as is ReportFormat.html:
         from b2bench.leaderboard.html import html
 
-        text = html(found, heading=title or "b2bench report", samples=store.samples(), runs=runs)
+        text = html(found, heading=title or "b2bench report", samples=store.samples(), runs=runs, more=votes)
     elif written_as is ReportFormat.json:
         text = json.dumps(to_json(found), indent=2, default=str, allow_nan=False) + "\n"
     elif written_as is ReportFormat.csv:
-        text = written.csv_text(document(found))
+        text = written.csv_text([*document(found), *votes])
     else:
         make = written.markdown if written_as is ReportFormat.markdown else written.latex
-        text = make(document(found, pictures), title)
+        text = make([*document(found, pictures), *votes], title)
     if out is None:
         typer.echo(text, nl=False)
         return

@@ -2,7 +2,8 @@
 
 A folder holds one file per table of the store, with the store's columns, ordered by key: the same runs give the same
 rows in the same order. What comes in is data of strangers: every column is checked against the schema, and a run that
-the store has is left as it is.
+the store has is left as it is. Preference tests and their votes come along where all their runs do, in files that are
+there only then.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import duckdb
 
 from b2bench.errors import UserError
 from b2bench.files import replaced
-from b2bench.store.rows import DamagedRow, check_ids, insert_rows, select_rows
+from b2bench.store.rows import DamagedRow, Row, check_ids, insert_rows, select_rows
 from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, create_table
 from b2bench.store.store import Store
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
+VOTE_TABLES = ("polls", "votes")
 
 
 def export_results(store: Store, folder: Path, where: Mapping[str, Collection[str]] | None = None) -> list[str]:
@@ -46,8 +48,14 @@ def export_results(store: Store, folder: Path, where: Mapping[str, Collection[st
             for run_id in chosen:
                 for table, rows in store.whole_run(run_id).items():
                     insert_rows(con, table, rows)
+            polls, votes = _ballots_of(store, set(chosen))
+            insert_rows(con, "polls", polls)
+            insert_rows(con, "votes", votes)
             folder.mkdir(parents=True, exist_ok=True)  # now that the store was read
-            for table in RUN_TABLES:
+            for table in (*RUN_TABLES, *VOTE_TABLES):
+                if table in VOTE_TABLES and not polls:
+                    (folder / f"{table}.parquet").unlink(missing_ok=True)
+                    continue
                 order = ", ".join(KEYS.get(table, ("run_id",)))
                 # the folder's name is ours and holds no quote
                 written = Path(name) / f"{table}.parquet"
@@ -59,6 +67,21 @@ def export_results(store: Store, folder: Path, where: Mapping[str, Collection[st
     return chosen
 
 
+def _ballots_of(store: Store, runs: Collection[str]) -> tuple[list[Row], list[Row]]:
+    """Preference tests on these runs alone, with their votes; one of the pretrained model alone is on no run."""
+    polls, votes = store.ballots()
+    polls = [poll for poll in polls if (of := runs_of(poll)) and of <= set(runs)]
+    ids = {poll["poll_id"] for poll in polls}
+    return polls, [vote for vote in votes if vote["poll_id"] in ids]
+
+
+def runs_of(poll: Row) -> set[str]:
+    """Run ids of a preference test's cells; others may have written its row."""
+    cells = [cell for cell in poll["cells"].values() if isinstance(cell, Mapping)]
+    found = [run for cell in cells for run in cell.get("runs", ()) if isinstance(cell.get("runs"), list)]
+    return {run for run in found if isinstance(run, str)}
+
+
 def import_results(store: Store, folder: Path) -> list[str]:
     """Take the runs of an exported ``folder`` that the store does not have, or not to their end; return their ids.
 
@@ -66,12 +89,16 @@ def import_results(store: Store, folder: Path) -> list[str]:
         UserError: a file is missing, is not Parquet or has other columns; nothing was read then.
     """
     rows = {table: _read(folder / f"{table}.parquet", table) for table in RUN_TABLES}
+    files = {table: folder / f"{table}.parquet" for table in VOTE_TABLES}
+    ballots = {table: _read(file, table) if file.exists() else [] for table, file in files.items()}
     ids = [row["run_id"] for row in rows["runs"]]
     check_ids(ids, f"results folder {folder}")
     new = list(dict.fromkeys(store.wanting(rows["runs"])))
     if strange := {row["run_id"] for table in RUN_TABLES for row in rows[table]} - set(ids):
         names = ", ".join(sorted(strange)[:3])
         raise UserError(f"results folder {folder} has rows of runs that runs.parquet lacks: {names}")
+    if {vote["poll_id"] for vote in ballots["votes"]} - {poll["poll_id"] for poll in ballots["polls"]}:
+        raise UserError(f"results folder {folder} has votes of preference tests that polls.parquet lacks")
     of_run: dict[str, dict[str, list[dict[str, Any]]]] = {run_id: {table: [] for table in RUN_TABLES} for run_id in new}
     for table in RUN_TABLES:
         for row in rows[table]:
@@ -79,6 +106,8 @@ def import_results(store: Store, folder: Path) -> list[str]:
                 of_run[row["run_id"]][table].append(row)
     for run_id in new:
         store.insert_run(of_run[run_id])
+    if ballots["polls"] or ballots["votes"]:
+        store.record_votes(ballots["polls"], ballots["votes"])
     return new
 
 
@@ -108,7 +137,7 @@ def _read(file: Path, table: str) -> list[dict[str, Any]]:
 
 
 def _create(con: duckdb.DuckDBPyConnection) -> None:
-    for table in RUN_TABLES:
+    for table in (*RUN_TABLES, *VOTE_TABLES):
         for statement in create_table(table):
             con.execute(statement)
 

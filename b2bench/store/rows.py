@@ -71,7 +71,7 @@ def _document(row: Row, table: str, column: str) -> Row | None:
     if not wrong and column == "config":
         wrong = [f"{column}.{part}" for part in CONFIG_PARTS if not isinstance(found.get(part, {}), dict)]
     if wrong:
-        of = row.get("run_id") or row.get("profile_id")
+        of = row.get("run_id") or row.get("profile_id") or row.get("poll_id")
         raise DamagedRow(f"{wrong[0]} of table {table} is not a JSON object ({of})")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # table -> column -> (type and constraints, comment, with units)
 TABLES: dict[str, dict[str, tuple[str, str]]] = {
@@ -137,6 +137,39 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "budget": ("BIGINT NOT NULL", "reward queries that a run would have used"),
         "reason": ("VARCHAR NOT NULL", "why, in the words of the algorithm or the wrapper"),
     },
+    "polls": {
+        "poll_id": ("VARCHAR NOT NULL", "unique name of the preference test, across machines"),
+        "made": ("TIMESTAMP NOT NULL", "UTC"),
+        "benchmark_version": ("VARCHAR NOT NULL", "version of the benchmark, as in runs"),
+        "backbone": ("VARCHAR NOT NULL", "pocket, sd14, or a folder or hub id"),
+        "prompts": ("VARCHAR NOT NULL", "prompt set of the cells: template1, ... or a file"),
+        "prompts_hash": ("VARCHAR", "content hash of the prompt set"),
+        "eval_seed": ("BIGINT NOT NULL", "seed of the noise, that of evaluations"),
+        "seed": ("BIGINT NOT NULL", "seed of the choice of comparisons, and of orders and sides"),
+        "question": ("VARCHAR NOT NULL", "what raters were asked"),
+        "cells": ("JSON NOT NULL", "cell -> its runs, their seeds and config_hash; none of the pretrained model"),
+        "comparisons": (
+            "JSON NOT NULL",
+            "id on the page -> kind, prompt, noise_index, repeat_of, and images: id on the page -> cell",
+        ),
+    },
+    "votes": {
+        "poll_id": ("VARCHAR NOT NULL", "polls.poll_id"),
+        "rater": ("VARCHAR NOT NULL", "random id that the page drew; it names nobody"),
+        "comparison": ("VARCHAR NOT NULL", "key in polls.comparisons"),
+        "kind": (
+            "VARCHAR NOT NULL",
+            "cells: a comparison of cells; or a check: identical (one image twice), repeat (places changed)",
+        ),
+        "repeat_of": ("VARCHAR", "of a repeat: the comparison that was shown before"),
+        "prompt": ("VARCHAR NOT NULL", "the prompt of the images"),
+        "noise_index": ("INTEGER NOT NULL", "number of the noise, as in images"),
+        "shown": ("JSON NOT NULL", "place from the left, 0-based -> cell"),
+        "chosen": ("VARCHAR", "cell of the preferred image; null: no preference"),
+        "place": ("INTEGER", "its place from the left, 0-based; null: no preference"),
+        "position": ("INTEGER NOT NULL", "0-based place of the comparison in the rater's order"),
+        "milliseconds": ("BIGINT", "from when the images were shown to the answer"),
+    },
 }
 KEYS: dict[str, tuple[str, ...]] = {
     "queries": ("run_id", "query_index"),
@@ -145,6 +178,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "images": ("run_id", "queries", "prompt", "noise_index"),
     "profiles": ("profile_id", "tau", "metric"),
     "refusals": ("benchmark_version", "algorithm", "wrapper", "backbone", "reward", "prompts_hash", "budget"),
+    "polls": ("poll_id",),
+    "votes": ("poll_id", "rater", "comparison"),
 }
 RUN_TABLES = tuple(table for table, columns in TABLES.items() if "run_id" in columns)
 """Tables that say something of a run, ``runs`` first."""

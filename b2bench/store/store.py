@@ -10,6 +10,7 @@ does the file itself (``SELECT column_name, comment FROM duckdb_columns()``). Ti
 - ``images``: scores of the evaluation images.
 - ``profiles``: one row per measure and step of a ``b2bench profile``; it belongs to no run.
 - ``refusals``: one row per algorithm and wrapper that a sweep asked for and that do not go together.
+- ``polls``: one row per human preference test; ``votes``: one row per answer of a rater.
 - ``schema``: one row, the version of all this.
 
 A read-write DuckDB connection shuts out every other process, readers too. So nothing here stays
@@ -45,7 +46,7 @@ from b2bench.store.rows import (
     update_run,
     utc_now,
 )
-from b2bench.store.schema import RUN_TABLES
+from b2bench.store.schema import KEYS, RUN_TABLES
 
 
 class Store(Database):
@@ -167,12 +168,39 @@ class Store(Database):
         """Return rows of ``refusals``."""
         return self._read(lambda con: select_rows(con, "refusals", {}))
 
+    def record_votes(self, polls: Sequence[Mapping[str, Any]], votes: Sequence[Mapping[str, Any]]) -> list[Row]:
+        """Insert preference tests and votes that the store does not have, all or none; return the new votes.
+
+        What is there stays: the same rows twice add nothing.
+        """
+
+        def work(con: duckdb.DuckDBPyConnection) -> list[Row]:
+            missing = {}
+            for table, rows in (("polls", polls), ("votes", votes)):
+                keys = KEYS[table]
+                known = set(con.execute(f"SELECT {', '.join(keys)} FROM {table}").fetchall())
+                of_key = {tuple(row[key] for key in keys): dict(row) for row in reversed(rows)}
+                missing[table] = [row for key, row in reversed(of_key.items()) if key not in known]
+                insert_rows(con, table, missing[table])
+            return missing["votes"]
+
+        return self._write(work)
+
+    def ballots(self) -> tuple[list[Row], list[Row]]:
+        """Return all rows of ``polls``, by when they were made, and of ``votes``, in each rater's order."""
+
+        def work(con: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
+            polls = select_rows(con, "polls", {}, order="made, poll_id")
+            return polls, select_rows(con, "votes", {}, order="poll_id, rater, position, comparison")
+
+        return self._read(work)
+
     def merge(self, other: str | Path) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
         One transaction per run: a merge that is cut short is finished by the next. A run that this store has stays as
         it is, unless it ended there and not here, or was done there and failed here: then all its rows are those of
-        the other store. Profiles come along.
+        the other store. Profiles, preference tests and votes come along.
 
         Raises:
             UserError: the other store has a run whose id is not a name of a folder; nothing was copied then.
@@ -189,6 +217,9 @@ class Store(Database):
                 self.record_profile(profiles)
         if refusals := source.refusals():
             self.record_refusals(refusals)
+        polls, votes = source.ballots()
+        if polls or votes:
+            self.record_votes(polls, votes)
         return new
 
     def wanting(self, runs: Iterable[Row]) -> list[str]:

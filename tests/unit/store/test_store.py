@@ -312,6 +312,29 @@ def test_merge_takes_the_profiles_along(started: Store, tmp_path: Path) -> None:
     assert [row["profile_id"] for row in other.profiles()] == ["p1"] * 3 + ["p2"] * 3
 
 
+def test_preference_tests_and_votes_are_stored_once_and_merged(started: Store, tmp_path: Path) -> None:
+    """tests/unit/studies/test_poll.py has more of them, with a page."""
+    poll = {
+        "poll_id": "p",
+        "made": "2026-01-01",
+        "benchmark_version": "3",
+        "backbone": "pocket",
+        "prompts": "template1",
+    }
+    poll |= {"eval_seed": 0, "seed": 0, "question": "?", "cells": {}, "comparisons": {}}
+    vote = {"poll_id": "p", "rater": "r", "comparison": "c", "kind": "cells", "prompt": "a cat", "noise_index": 0}
+    votes = [vote | {"shown": {}, "position": place, "comparison": str(place)} for place in range(3)]
+    assert len(started.record_votes([poll], [*votes[:2], votes[0]])) == 2
+    assert [row["comparison"] for row in started.record_votes([poll], votes)] == ["2"]
+    other = Store(tmp_path / "other.duckdb")
+    for _ in range(2):
+        other.merge(started.path)
+        assert other.ballots() == started.ballots()
+    with pytest.raises(duckdb.ConstraintException):  # all or none
+        started.record_votes([], [votes[0] | {"rater": "new"}, votes[0] | {"rater": "bad", "shown": None}])
+    assert len(started.ballots()[1]) == 3
+
+
 SCHEMAS = Path(__file__).parent / "schemas"
 SHAPE = (
     "SELECT * EXCLUDE (database_name, database_oid, table_oid) FROM duckdb_columns() WHERE NOT internal "
@@ -363,6 +386,7 @@ RELEASED = {
     3: "5f576b69c17b7aa2",
     4: "eb23d8b78c4465cb",
     5: "0cace1b04c091333",
+    6: "93af0d37bb9fd3cf",
 }
 """Hash of each migration as it was first used. A new one is added here; an old one never changes."""
 
