@@ -39,7 +39,9 @@ def make(
     ] = None,
     checks: Annotated[int, typer.Option(min=0, help="Checks of each kind: identical images, repeated comparisons")] = 6,
     question: Annotated[str, typer.Option(help="What raters are asked")] = "Which image do you prefer for this text?",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the comparisons, and of order and places")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the comparisons, and of order and places")
+    ] = 0,
     kept: Annotated[bool, typer.Option("--kept", help="Take the sample images of the runs; draw none")] = False,
     size: Annotated[int, typer.Option(min=16, help="Largest width and height of an image, in pixels")] = 512,
     where: Annotated[
