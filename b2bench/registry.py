@@ -167,7 +167,7 @@ def import_plugin(path: Path) -> list[type]:
     if not found:
         raise UserError(
             f"plugin {path} defines no algorithm, wrapper or reward; try marking a class with "
-            "@algorithm, @wrapper or @reward from b2bench (examples/rwr.py is one)"
+            "@algorithm, @wrapper or @reward from b2bench (examples/awr.py is one)"
         )
     return found
 

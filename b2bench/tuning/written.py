@@ -76,11 +76,11 @@ def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
         lines += [f"[{section}]", *(f"{value.name} = {_entry(value)}" for value in values), ""]
     lines += _provenance(cell, tried, row, code)
     lines += ["", "[tuning.on]", *_pairs(_tuned_on(cell))]
-    for one in cell.space:
-        about = {"low": one.search.low, "high": one.search.high, "log": one.search.log, "default": one.default}
-        if one.search.published is not None:
-            about |= {"published": one.search.published, "source": one.search.source}
-        lines += ["", f"[tuning.space.{_key(one.name)}]", *_pairs(about)]
+    for axis in cell.space:
+        about = {"low": axis.search.low, "high": axis.search.high, "log": axis.search.log, "default": axis.default}
+        if axis.search.published is not None:
+            about |= {"published": axis.search.published, "source": axis.search.source}
+        lines += ["", f"[tuning.space.{_key(axis.name)}]", *_pairs(about)]
     for configuration, one in zip(cell.configurations, tried, strict=True):
         lines += ["", "[[tuning.tried]]", f"kind = {_toml(one.kind)}", f"values = {_toml(dict(one.values))}"]
         if configuration.point:

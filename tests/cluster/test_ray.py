@@ -119,15 +119,15 @@ def test_a_port_that_is_no_clusters_is_refused_in_time(monkeypatch: pytest.Monke
 
 def test_a_run_on_one_node_with_files_of_the_user(cluster: Any, tmp_path: Path) -> None:
     """The short form: a plugin and prompts in relative paths reach the node, and the second command finds all done."""
-    plugin = (Path(__file__).parents[2] / "examples" / "rwr.py").read_text()
-    (tmp_path / "rwr.py").write_text(plugin)
+    plugin = (Path(__file__).parents[2] / "examples" / "awr.py").read_text()
+    (tmp_path / "awr.py").write_text(plugin)
     (tmp_path / "mine.txt").write_text("a cat riding a bike\na dog playing chess\n")
-    own = ("--algo", "rwr", "--plugin", "rwr.py", "--prompts", "mine.txt", "--seeds", "3")
+    own = ("--algo", "awr", "--plugin", "awr.py", "--prompts", "mine.txt", "--seeds", "3")
     text = ended(sweep(cluster, tmp_path, *own), tmp_path)
-    assert "rwr vanilla mine.txt s3  running" in text
+    assert "awr vanilla mine.txt s3  running" in text
     check_all_there(tmp_path, {3})
     (run,) = Store(tmp_path / "b2bench.duckdb").runs()
-    assert (run["algorithm"], run["prompts"]) == ("rwr", "mine.txt")
+    assert (run["algorithm"], run["prompts"]) == ("awr", "mine.txt")
     assert "1 already done" in ended(sweep(cluster, tmp_path, *own), tmp_path)
 
 

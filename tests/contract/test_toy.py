@@ -79,8 +79,6 @@ def test_a_cell_trains_or_says_why_not(algorithm: str, wrapper: str) -> None:
     fresh = ToyPolicy(0)
     fresh.move(0.05, "start")
     assert not torch.equal(weights(policy), weights(fresh))
-    again, _ = trained(choose(algorithm, wrapper))
-    assert torch.equal(weights(again), weights(policy))
     cut, _ = trained(choose(algorithm, wrapper), micro_batch=3)  # changes rounding only
     torch.testing.assert_close(weights(cut), weights(policy), rtol=1e-3, atol=1e-5)
 

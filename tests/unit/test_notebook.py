@@ -58,7 +58,7 @@ def test_every_option_of_the_command_is_a_keyword_with_the_same_default() -> Non
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "no algorithm is named; try --algo with ddpo, "),
+        ({}, "no algorithm is named; try --algo with awm, ddpo, "),
         ({"algo": "ddpoo"}, "unknown algorithm 'ddpoo'. Did you mean ddpo?"),
         ({"algo": "ddpo", "seed": "3"}, "seed = '3' is not of type int"),
         ({"algo": "ddpo", "queries": 7.5}, "queries = 7.5 is not of type int"),

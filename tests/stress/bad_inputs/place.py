@@ -18,7 +18,7 @@ from b2bench.store.store import Store
 from b2bench.training.listener import Silent
 from bad_inputs.made import TINY
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "rwr.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "awr.py"
 FILES = {
     "plain.py": (
         "from b2bench.registry import reward\n\n\n@reward\nclass Plain:\n"
@@ -52,7 +52,7 @@ def make_place(folder: Path) -> None:
     folder.mkdir()
     for name, content in FILES.items():
         (folder / name).write_text(content, encoding="utf-8")
-    shutil.copy(EXAMPLE, folder / "rwr.py")
+    shutil.copy(EXAMPLE, folder / "awr.py")
     (folder / "folder").mkdir()
     (folder / "loop").symlink_to("loop")
     (folder / "dangling").symlink_to("nowhere")

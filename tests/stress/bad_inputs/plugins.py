@@ -33,7 +33,7 @@ IMPORTS = (
     "def f(): f()\nf()\n", "x = []\nfor _ in range(100_000): x = [x]\nrepr(x)\n", "print('hello')\n", "", "\ufeff",
     "'doc'\n",
     "class C: pass\n", "# -*- coding: klingon -*-\n", "x = 1\x00\n", "exec('raise SystemExit')\n",
-    "from rwr import *\n",
+    "from awr import *\n",
     "import subject\n", "from . import x\n", "await x\n", "return\n", "assert False\n",
     "x = " + "(" * 3000 + ")" * 3000 + "\n",
     "x = " + "-" * 50_000 + "1\n", "del __name__\n", "__name__ = 3\n", "import sys\nsys.modules[__name__] = None\n",
@@ -145,8 +145,8 @@ def plugins(drawn: random.Random, folder: Path) -> Input:
         file.write_text(source, encoding="utf-8")
         what = source.splitlines()[-1]
     elif way < 0.45:
-        file.write_bytes((folder / "rwr.py").read_bytes())
-        what, name = damage_bytes(drawn, file), "rwr"
+        file.write_bytes((folder / "awr.py").read_bytes())
+        what, name = damage_bytes(drawn, file), "awr"
     elif way < 0.5:
         what, mode = misplace(drawn, file)
         return Input(_command(drawn, name, kind), ["subject.py"], what, unreadable=mode)

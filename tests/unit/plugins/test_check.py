@@ -15,7 +15,7 @@ from b2bench.rollout import rollout, round_noise
 from b2bench.types import Interval
 
 ROOT = Path(__file__).parents[3]
-EXAMPLE = ROOT / "examples" / "rwr.py"
+EXAMPLE = ROOT / "examples" / "awr.py"
 
 ALGORITHM = '''
 import torch
@@ -71,7 +71,7 @@ def test_built_in_rewards_pass(name: str) -> None:
 
 def test_the_example_passes_and_is_short() -> None:
     results = check_file(EXAMPLE)
-    assert {result.plugin for result in results} == {"rwr"}
+    assert {result.plugin for result in results} == {"awr"}
     assert failures(results) == {}
     assert results[-1].name == "improves a toy task"
     assert len(EXAMPLE.read_text().splitlines()) < 60

@@ -184,7 +184,7 @@ def test_a_run_that_fits_on_no_node_is_refused(make: Callable[..., RaySweep]) ->
 def test_files_of_the_user_go_along_and_name_the_same_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here, there = tmp_path, tmp_path / "elsewhere"
-    (here / "mine.py").write_text((Path(__file__).parents[3] / "examples" / "rwr.py").read_text())
+    (here / "mine.py").write_text((Path(__file__).parents[3] / "examples" / "awr.py").read_text())
     (here / "own").mkdir()
     (here / "own" / "train.txt").write_text("a cat riding a bike\n")
     (here / "own" / "test.txt").write_text("a dog playing chess\n")
@@ -192,7 +192,7 @@ def test_files_of_the_user_go_along_and_name_the_same_cell(tmp_path: Path, monke
     (here / "fast.toml").write_text("[choices.a.set]\nsteps = { value = 5, source = 'open', why = 'x' }\n")
     arguments = [
         "--algo",
-        "rwr",
+        "awr",
         "--prompts",
         "own",
         "--plugin",
@@ -203,7 +203,7 @@ def test_files_of_the_user_go_along_and_name_the_same_cell(tmp_path: Path, monke
         "a=b/c",
     ]
     sent, files = packed(arguments)
-    assert sent[sent.index("--algo") + 1] == "rwr"
+    assert sent[sent.index("--algo") + 1] == "awr"
     assert sent[sent.index("--preset") + 1].endswith("/fast.toml:a")
     assert sent[-1] == "a=b/c"
     for path, content in files.items():
@@ -214,7 +214,7 @@ def test_files_of_the_user_go_along_and_name_the_same_cell(tmp_path: Path, monke
     def cell(arguments: list[str]) -> str:
         options = dict(zip(arguments[::2], arguments[1::2], strict=True))
         made = resolve(
-            algorithm="rwr", wrapper="vanilla", reward="clipscore", backbone="pocket", queries=240, seed=0, values={},
+            algorithm="awr", wrapper="vanilla", reward="clipscore", backbone="pocket", queries=240, seed=0, values={},
             prompts=options["--prompts"], plugins=(Path(options["--plugin"]),),
         )  # fmt: skip
         return made.cell_hash()

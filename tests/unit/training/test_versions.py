@@ -127,7 +127,7 @@ def test_a_name_that_another_process_takes_meanwhile_leaves_nothing(
         """Loads the backbone for as long as another process needs to start a run of the same name."""
 
         def __init__(self, *_: Any) -> None:
-            self.policy = None
+            self.policy, self.store, self.run_id = None, store, "b1"
             store.start_run({**row("a1"), "name": "weekend"})
 
     monkeypatch.setattr(runs, "Trainer", Other)

@@ -1,4 +1,4 @@
-"""RWR: reward-weighted regression, a user's algorithm in one file."""
+"""AWR: advantage-weighted regression on transitions, a user's algorithm in one file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from b2bench import Policy, Search, Transitions, algorithm
 
 
 @algorithm
-class RWR:
+class AWR:
     """L = -mean(w log_prob), w = min(exp(A / temperature - 1 / (2 temperature^2)), max_weight).
 
     Imitate every rollout, the better ones more. The second term of the exponent makes the mean weight 1
     for normal advantages; a softmax over the batch would do so exactly, but the loss of a row would
-    then depend on the other rows of its micro-batch. Differs from the RWR of Black et al. 2023 and from
-    Lee et al. 2023, which weight the denoising error of finished images: this one regresses the
-    transitions of the rollout itself. The cap on weights is that of Peng et al. 2019 (AWR).
-    Source: Black et al. 2023 (arXiv 2305.13301, section 4.2); Lee et al. 2023 (arXiv 2302.12192).
+    then depend on the other rows of its micro-batch. Differs from ``rwr``, which weights the denoising error
+    of finished images (Black et al. 2023, Lee et al. 2023): this one regresses the transitions of the rollout itself.
+    Source: Peng et al. 2019 (arXiv 1910.00177), of which the cap on weights is; here the advantage is the harness's.
     """
 
     pairs: ClassVar[bool] = False
@@ -28,7 +27,7 @@ class RWR:
         "learns from": "exponential of the advantage",
         "importance ratio": "none (biased after the first step)",
         "reference model": "none",
-        "source": "Black et al. 2023",
+        "source": "Peng et al. 2019",
     }
 
     temperature: Annotated[float, Gt(0), Search(0.2, 5)] = 1.0
