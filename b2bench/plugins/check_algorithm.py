@@ -30,7 +30,7 @@ from b2bench.types import FinalPair, Pair
 from b2bench.update import update
 from b2bench.wrappers import Vanilla
 
-# The toy task. The built-in ones on transitions, and examples/awr.py, gain 0.5 to 2 standard deviations with seeds 0 to 9
+# The toy task. The built-in ones on transitions, and examples/awr.py, gain 0.5 to 2 standard deviations, seeds 0 to 9
 # (dpok with kl_weight 1 still 0.2); losses that ignore the reward gain at most 0.1 on average of three seeds.
 ROUNDS, DRAWS, OPTIMIZER_STEPS, LR = 20, 8, 2, 1e-2
 # On final latents the noise that they are noised with is most of a gradient, and what weighs images by their reward
