@@ -7,6 +7,7 @@ has not imported it has nothing of it to put back.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import sys
@@ -101,6 +102,24 @@ def guarded(output: int = 2) -> Iterator[list[str]]:
                     state.set(value)
 
 
+class _Stderr(io.TextIOBase):
+    """What is stdout to a plugin: its words go to stderr, and closing it closes nothing."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    def close(self) -> None:
+        """Leave stderr open: the next line may be the user's."""
+
+
 @contextmanager
 def _printing_to(output: int) -> Iterator[None]:
     """Send what is written to stdout elsewhere: by print, and by what writes to the file descriptor itself."""
@@ -114,7 +133,7 @@ def _printing_to(output: int) -> Iterator[None]:
         kept = -1
     try:
         if output == 2:
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(_Stderr()):
                 yield
         else:
             with open(output, "w", encoding="utf-8", errors="replace", closefd=False) as file, redirect_stdout(file):

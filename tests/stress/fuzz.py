@@ -45,6 +45,7 @@ import torch
 from bad_inputs import make
 from bad_inputs.made import Input
 from bad_inputs.place import make_place
+from bad_inputs.side_effects import SAID
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -208,11 +209,45 @@ def in_process(
     size = _address_space()
     if size:
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    os.environ |= given.environment
     started = time.monotonic()
-    code, stdout, stderr, wrong = call(given.command)
-    found = Ended(given, code, stdout, stderr, time.monotonic() - started, wrong)
-    found.wrong += faults(found, before, folder, expected)
+    with beside() as written:
+        code, stdout, stderr, wrong = call(given.command)
+    found = Ended(given, code, stdout + written(), stderr, time.monotonic() - started, wrong)
+    found.wrong += [*faults(found, before, folder, expected), *changed(folder)]
     return found
+
+
+@contextlib.contextmanager
+def beside() -> Iterator[Callable[[], str]]:
+    """Catch what goes to the file descriptors 1 and 2 themselves; the function returns what went to stdout's."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        kept = [os.dup(number) for number in (1, 2)]
+        for number, file in ((1, out), (2, err)):
+            os.dup2(file.fileno(), number)
+
+        def written() -> str:
+            out.seek(0)
+            return out.read().decode(errors="replace")
+
+        text = ""
+        try:
+            yield lambda: text
+        finally:
+            text = written()
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+
+
+def changed(folder: Path) -> Iterator[str]:
+    """What a command has left changed of the process that it ran in."""
+    if os.getcwd() != str(folder.resolve()):
+        yield f"the working folder is {os.getcwd()}"
+    if not torch.is_grad_enabled():
+        yield "gradients are switched off"
+    if torch.get_default_dtype() != torch.float32 or torch.get_default_device() != torch.device("cpu"):
+        yield f"tensors are {torch.get_default_dtype()} on {torch.get_default_device()}"
 
 
 def faults(ended: Ended, before: dict[str, Any], folder: Path, expected: dict[str, str]) -> list[str]:
@@ -233,7 +268,9 @@ def _message(ended: Ended) -> Iterator[str]:
         yield f"control character {match[0]!r} for a terminal"
     if not ended.refused:
         return
-    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    if SAID in ended.stdout and command[0] not in ON_STDOUT:
+        yield "a plugin's words are on stdout"
+    lines = [line for line in ended.stderr.splitlines() if line.strip() and SAID not in line]
     messages = [line for line in lines if line.startswith(("error: ", "run failed: ", "interrupted"))]
     if "Usage: b2bench" in ended.stdout and not lines:
         return  # no command at all: the help is the message
@@ -339,6 +376,7 @@ def as_command(seed: int, number: int, place: Path, folder: Path, expected: dict
         stdin=subprocess.DEVNULL,
         timeout=3 * SECONDS,
         preexec_fn=without_override if given.unreadable else None,
+        env=os.environ | given.environment,
     )
     out, err = (text.decode(errors="replace") for text in (ended.stdout, ended.stderr))
     found = Ended(given, ended.returncode, out, err, time.monotonic() - started)

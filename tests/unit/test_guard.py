@@ -54,11 +54,12 @@ def test_what_is_printed_goes_to_stderr() -> None:
     code = (
         "import os, sys\nfrom b2bench.guard import guarded\nprint('before')\n"
         "with guarded():\n    print('text'); os.system('echo child'); os.write(1, b'bytes\\n')\n"
+        "    sys.stdout.close()\nprint('end', file=sys.stderr)\n"
         "print('after'); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "before\nafter\n")
-    assert sorted(done.stderr.split()) == ["bytes", "child", "text"]
+    assert sorted(done.stderr.split()) == ["bytes", "child", "end", "text"]
 
 
 def test_a_plugin_that_is_the_first_to_import_torch_leaves_it_as_it_comes() -> None:

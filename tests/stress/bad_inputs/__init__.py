@@ -12,9 +12,11 @@ from pathlib import Path
 
 from bad_inputs.arguments import arguments
 from bad_inputs.checkpoints import checkpoints
+from bad_inputs.environments import environments
 from bad_inputs.made import Input
 from bad_inputs.place import copy_place
 from bad_inputs.plugins import plugins
+from bad_inputs.side_effects import side_effects
 from bad_inputs.stores import parquet, stores
 from bad_inputs.texts import configs, presets, prompts, sweeps
 from bad_inputs.weights import backbones, loras
@@ -23,12 +25,14 @@ Maker = Callable[[random.Random, Path], Input]
 
 # kind -> (of a hundred, its maker); those that load weights take a second each
 KINDS: dict[str, tuple[int, Maker]] = {
-    "arguments": (32, arguments),
+    "arguments": (26, arguments),
     "config file": (9, configs),
     "preset": (5, presets),
     "sweep file": (5, sweeps),
     "prompts": (9, prompts),
-    "plugin": (12, plugins),
+    "plugin": (11, plugins),
+    "side effects": (3, side_effects),
+    "environment": (4, environments),
     "store": (16, stores),
     "Parquet": (4, parquet),
     "checkpoint": (3, checkpoints),

@@ -13,7 +13,7 @@ class Input:
     """A command whose input is bad.
 
     ``culprits``: the message must hold one of these texts. ``loads``: it is let go on to load weights, and to run.
-    ``unreadable``: files of mode 0 bind it, though its user be root.
+    ``unreadable``: files of mode 0 bind it, though its user be root. ``environment``: variables that are set for it.
     """
 
     command: list[str]
@@ -21,6 +21,7 @@ class Input:
     what: str
     loads: bool = False
     unreadable: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
     kind: str = field(default="", kw_only=True)
 
 
