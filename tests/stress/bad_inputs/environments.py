@@ -7,7 +7,9 @@ from pathlib import Path
 
 from bad_inputs.made import Input, tiny
 
-NUMBERS = ("", " ", "two", "-1", "0", "1.5", "1e1", "0x2", "\u0662x", "2 2", "nan", "9" * 5000, "1\n2", "\x1b[31m", "1;2")
+NUMBERS = (
+    "", " ", "two", "-1", "0", "1.5", "1e1", "0x2", "\u0662x", "2 2", "nan", "9" * 5000, "1\n2", "\x1b[31m", "1;2",
+)  # fmt: skip
 TRUE = ("true", "True", "1")
 OF_ONE_OF_SEVERAL: tuple[dict[str, str], ...] = (
     {"WORLD_SIZE": "2"},

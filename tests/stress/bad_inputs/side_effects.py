@@ -1,4 +1,4 @@
-"""Plugins that change the process they run in, and then fail: no word of theirs is a result, and nothing stays changed."""
+"""Plugins that change the process they run in, and then fail: their words are no result, and nothing stays changed."""
 
 from __future__ import annotations
 
