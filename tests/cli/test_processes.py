@@ -22,9 +22,10 @@ SMALL = (
 )  # fmt: skip
 
 
-def b2bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "b2bench", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "2"})
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What the shell would do."""
+    words = [sys.executable, "-m", "b2bench", *arguments]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "2"})
 
 
 def rows(store: Store, run_id: str) -> list[dict[str, Any]]:
@@ -34,19 +35,24 @@ def rows(store: Store, run_id: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ddpo", "dpo", "dpok"])
-def test_two_processes_end_where_one_does(algorithm: str, tmp_path: Path) -> None:
+def test_two_processes_end_where_one_does(
+    algorithm: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rounds of 3 draws: the processes hold 1 and 2, so that their shares of a minibatch differ.
 
     A small learning rate, because Adam makes a step as long as lr of a gradient that is rounding and nothing else.
     """
+    monkeypatch.chdir(tmp_path)
     value = ["--set", "value_net=true"] if algorithm == "dpok" else []
-    for processes in ("1", "2"):
-        ended = b2bench(
-            "run", "--algo", algorithm, "--wrapper", "b2", *SMALL, *value, "--name", f"on {processes}",
-            "--processes", processes, cwd=tmp_path,
-        )  # fmt: skip
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.count("queries a second") == 1
+    cell = ("run", "--algo", algorithm, "--wrapper", "b2", *SMALL, *value)
+    alone = b2bench(*cell, "--name", "on 1")
+    together = command(*cell, "--name", "on 2", "--processes", "2", cwd=tmp_path)
+    for code, stdout, stderr in (
+        (alone.code, alone.stdout, alone.stderr),
+        (together.returncode, together.stdout, together.stderr),
+    ):
+        assert code == 0, stderr
+        assert stdout.count("queries a second") == 1
     store = Store(tmp_path / "b2bench.duckdb")
     one, two = (store.find_run(f"on {processes}") for processes in ("1", "2"))
     assert one["config_hash"] == two["config_hash"]
@@ -70,27 +76,23 @@ def test_two_processes_end_where_one_does(algorithm: str, tmp_path: Path) -> Non
     weights = [load_file(tmp_path / "runs" / run["run_id"] / "pytorch_lora_weights.safetensors") for run in (one, two)]
     vectors = [torch.cat([tensor.flatten() for tensor in state.values()]) for state in weights]
     assert (vectors[0] - vectors[1]).abs().max() < 1e-3 * vectors[0].abs().max()
-
-
-@pytest.mark.slow
-def test_two_processes_take_the_first_evaluation_over(tmp_path: Path) -> None:
-    for seed in ("0", "1"):
-        ended = b2bench(
-            "run", "--algo", "ddpo", "--wrapper", "vanilla", *SMALL, "--seed", seed, "--name", f"seed {seed}",
-            "--processes", "2", cwd=tmp_path,
-        )  # fmt: skip
+    if algorithm == "ddpo":
+        ended = command(*cell, "--seed", "1", "--name", "seed 1", "--processes", "2", cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
-    store = Store(tmp_path / "b2bench.duckdb")
-    first, second = (store.find_run(f"seed {seed}")["run_id"] for seed in ("0", "1"))
+        took_over(store, tmp_path, two["run_id"], store.find_run("seed 1")["run_id"])
+
+
+def took_over(store: Store, folder: Path, first: str, second: str) -> None:
+    """The second run has the first one's evaluation at 0 queries: its numbers, its images and their files."""
     found = [store.evaluation(run_id, 0) for run_id in (first, second)]
     assert {row["settings"].get("reused_from") for row in found[1][0]} == {first}
     values = [[(row["split"], row["metric"], repr(row["value"]), row["n"]) for row in evals] for evals, _ in found]
     assert values[0] == values[1]
-    rows = [[{k: v for k, v in row.items() if k != "run_id"} for row in images] for _, images in found]
-    assert rows[0] == rows[1]
+    images = [[{k: v for k, v in row.items() if k != "run_id"} for row in images] for _, images in found]
+    assert images[0] == images[1]
     files = [row["path"] for row in found[1][1] if row["path"]]
     assert len(files) == 6
-    assert all((tmp_path / "runs" / second / name).is_file() for name in files)
+    assert all((folder / "runs" / second / name).is_file() for name in files)
 
 
 @pytest.mark.slow
@@ -134,7 +136,7 @@ def test_a_reward_that_fails_in_one_process_ends_all_of_them(tmp_path: Path) -> 
         encoding="utf-8",
     )
     started = time.monotonic()
-    ended = b2bench(
+    ended = command(
         "run", "--algo", "ddpo", "--reward", "odd", "--plugin", "odd.py", *SMALL, "--processes", "2", cwd=tmp_path
     )
     assert ended.returncode == 1
