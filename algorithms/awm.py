@@ -35,6 +35,7 @@ class AWM:
         "reference model": "none",
         "source": "Xue et al. 2025",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 1)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     clip_nats: Annotated[float, Gt(0)] = 1.64

@@ -47,6 +47,11 @@ class DDPO:
     kl_weight: Annotated[float, Ge(0)] = 0.0
     """Price of a nat of a transition's KL from the pretrained model, in standard deviations of advantage; 0: no KL"""
 
+    @property
+    def row_calls(self) -> tuple[int, int]:
+        """Denoiser calls for a row, with a gradient and without."""
+        return 1, int(bool(self.kl_weight))
+
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean clipped surrogate; metrics ``log_ratio``, ``clipped`` and, with a KL, ``kl_nats``, each [B]."""
         gaussian = policy.transition(batch.cond, batch.latents, batch.step)

@@ -36,6 +36,7 @@ class DGPO:
         "reference model": "adapter off",
         "source": "Luo et al. 2025",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 1)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     beta: Annotated[float, Gt(0)] = 0.3

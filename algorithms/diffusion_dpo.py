@@ -38,6 +38,7 @@ class DiffusionDPO:
         "reference model": "adapter off",
         "source": "Wallace et al. 2024",
     }
+    row_calls: ClassVar[tuple[int, int]] = (2, 2)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     beta: Annotated[float, Gt(0)] = 0.3

@@ -39,6 +39,7 @@ class DPO:
         "reference model": "adapter off",
         "source": "Yang et al. 2024 (D3PO)",
     }
+    row_calls: ClassVar[tuple[int, int]] = (2, 2)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
     search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=3e-5, source="D3PO code")}
 

@@ -14,33 +14,7 @@ from torch import Tensor, nn
 from b2bench.protocols import Policy
 from b2bench.registry import algorithm
 from b2bench.search import Search
-from b2bench.types import Conditioning, Transitions
-
-
-class ValueNet(nn.Module):
-    """V(x_k, text, k): flattened latents and mean text embedding through three time-conditional layers.
-
-    ReLU(gamma_k (W x + b)) thrice, then linear; gamma_k is learned for each step and channel and begins uniform in
-    [0, 1), W begins as Xavier's normal, as in DPOK's code. Differs from it: text is the mean of the token
-    embeddings, there the pooled text of a CLIP model.
-    """
-
-    def __init__(self, latent_size: int, text_width: int, num_steps: int, width: int = 256) -> None:
-        super().__init__()
-        sizes = [latent_size + text_width, width, width]
-        layers, times = [nn.Linear(size, width) for size in sizes], [nn.Embedding(num_steps, width) for _ in sizes]
-        self.layers, self.times, self.head = nn.ModuleList(layers), nn.ModuleList(times), nn.Linear(width, 1)
-        for layer in (*layers, self.head):
-            nn.init.xavier_normal_(layer.weight)
-        for time in times:
-            nn.init.uniform_(time.weight)
-
-    def forward(self, cond: Conditioning, latents: Tensor, step: Tensor) -> Tensor:
-        """Return the expected final reward: [B]."""
-        x = torch.cat([latents.flatten(1), cond.embeddings().mean(1)], 1)
-        for layer, time in zip(self.layers, self.times, strict=True):
-            x = F.relu(layer(x) * time(step))
-        return self.head(x).squeeze(1)
+from b2bench.types import Transitions
 
 
 @algorithm
@@ -72,6 +46,7 @@ class DPOK:
         "reference model": "KL to adapter off",
         "source": "Fan et al. 2023",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 1)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
     search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=1e-5, source="DPOK code")}
 
@@ -95,6 +70,8 @@ class DPOK:
             cond = policy.encode([""])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(generator.initial_seed())
+                from b2bench.value_net import ValueNet
+
                 self.value = ValueNet(policy.latent_size, cond.table.shape[-1], policy.num_steps)
             self.value.to(cond.table.device)
 

@@ -39,6 +39,7 @@ class DRaFT1:
         "reference model": "none",
         "source": "Clark et al. 2024",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 0)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "updates_per_round": 1}
     search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2)}
 

@@ -33,6 +33,7 @@ class FlowDPPO:
         "reference model": "none",
         "source": "UniRL, 2025",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 1)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     trust_nats: Annotated[float, Gt(0)] = 0.01

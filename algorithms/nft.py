@@ -34,6 +34,7 @@ class NFT:
         "reference model": "none",
         "source": "Zheng et al. 2025",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 1)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     beta: Annotated[float, Gt(0), Le(1)] = 1.0

@@ -31,6 +31,7 @@ class PG:
         "reference model": "none",
         "source": "Black et al. 2023",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 0)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "updates_per_round": 1}
     search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=1e-4, source="B2-DiffuRL code")}
 

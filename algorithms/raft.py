@@ -32,6 +32,7 @@ class RAFT:
         "reference model": "none",
         "source": "Dong et al. 2023",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 0)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     def loss(self, policy: Policy, batch: FinalPair) -> tuple[Tensor, Mapping[str, Tensor]]:

@@ -33,6 +33,7 @@ class RWR:
         "reference model": "none",
         "source": "Black et al. 2023",
     }
+    row_calls: ClassVar[tuple[int, int]] = (1, 0)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
 
     beta: Annotated[float, Gt(0)] = 1.0

@@ -27,13 +27,18 @@ class _State:
     set: Callable[[Any], object]
 
 
+def _torch() -> Any:
+    """Return torch if it is imported, and wholly: it may be half imported, or wait (``deferred.py``)."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and "compile" in vars(torch) else None
+
+
 def _states() -> Iterator[_State]:
     yield _State("the working folder", os.getcwd, os.chdir)
     yield _State("the seed of Python's random", random.getstate, random.setstate)
     if (numpy := sys.modules.get("numpy.random")) is not None:
         yield _State("NumPy's seed", numpy.get_state, numpy.set_state)
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "compile"):  # it is half imported
+    if (torch := _torch()) is None:
         return
     yield _State("torch's seed", torch.get_rng_state, torch.set_rng_state)
     yield _State("torch.set_grad_enabled", torch.is_grad_enabled, torch.set_grad_enabled)
@@ -75,7 +80,7 @@ def guarded(output: int = 2) -> Iterator[list[str]]:
     What it prints goes to the file descriptor ``output``, by default stderr: stdout is the result's.
     """
     before: list[tuple[_State, Any]] = []
-    new = "torch" not in sys.modules
+    new = _torch() is None
     for state in _states():
         with suppress(OSError):  # the working folder may be gone
             before.append((state, state.get()))
@@ -84,7 +89,7 @@ def guarded(output: int = 2) -> Iterator[list[str]]:
         with _printing_to(output):
             yield changed
     finally:
-        if new and (torch := sys.modules.get("torch")) is not None and hasattr(torch, "compile"):
+        if new and (torch := _torch()) is not None:
             started_with = {
                 "torch.set_grad_enabled": True,
                 "torch.set_default_dtype": torch.float32,

@@ -78,7 +78,9 @@ class Algorithm(Protocol):
     reward to follow; ``upper_reference``, a text: why reports leave it out of the ranking; and
     ``setup(policy, generator)`` before the first round, ``networks()`` for what else is trained,
     ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, or None if it can; and a class
-    attribute ``defaults``, its own defaults of the settings ``lr`` and ``updates_per_round``, as ``{"lr": 3e-4}``.
+    attribute ``defaults``, its own defaults of the settings ``lr`` and ``updates_per_round``, as ``{"lr": 3e-4}``;
+    ``row_calls``, how many denoiser calls the loss makes for a row, with a gradient and without: what counts them then
+    needs not run it.
     """
 
     pairs: ClassVar[bool]

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeVar, dataclass_transform
 
+from b2bench.deferred import load_if_waiting
 from b2bench.errors import UserError
 from b2bench.guard import guarded
 from b2bench.metrics import is_taken
@@ -152,6 +153,7 @@ def import_plugin(path: Path) -> list[type]:
         raise UserError(f"plugin {path} is not a Python file; try a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and get_type_hints look the module up there
+    load_if_waiting("torch")  # somebody's code gets the real one
     try:
         with guarded(), importable(path):
             spec.loader.exec_module(module)
@@ -178,6 +180,7 @@ def _load_entry_point(entry: EntryPoint, kind: Kind) -> type:
     Raises:
         UserError: it does not import, or is none of this kind.
     """
+    load_if_waiting("torch")
     try:
         with guarded():
             cls = entry.load()

@@ -18,7 +18,16 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Setting ``precision``, and what torch calls it"""
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return torch's type of a precision."""
+    dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
+    return dtype
+
+
 """Of the frozen networks, by the setting ``precision``."""
 
 

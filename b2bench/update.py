@@ -14,6 +14,7 @@ from b2bench.advantage import best_and_worst
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.guard import guarded
+from b2bench.minibatches import minibatch_count, trained_steps
 from b2bench.protocols import Algorithm, Batch, Policy, Wrapper
 from b2bench.types import (
     FinalPair,
@@ -75,23 +76,6 @@ def step_weights(wrapper: Wrapper, policy: Policy, interval: Interval) -> Tensor
     nothing = torch.zeros(policy.num_steps, *policy.latent_shape)
     weights: Tensor = weigh(policy.denoise(nothing, nothing, torch.arange(policy.num_steps)).std.cpu())
     return weights / weights[interval.start : interval.stop].mean()
-
-
-def trained_steps(steps: int, fraction: float) -> int:
-    """Return how many of ``steps`` steps a rollout is trained on: ``fraction`` of them, rounded up."""
-    return math.ceil(round(fraction * steps, 9))  # 0.35 * 20 is 7.000000000000001
-
-
-def minibatch_count(items: int, width: float, *, transitions_per_step: int, optimizer_steps: int | None = None) -> int:
-    """Return how many minibatches an epoch deals ``items`` into; an item is ``width`` transitions, two of a pair.
-
-    As many as bring the transitions of one nearest to ``transitions_per_step``, and one at least; or
-    ``optimizer_steps`` where it is given. Never more than there are items, and 0 for none.
-    """
-    wanted = optimizer_steps
-    if wanted is None:
-        wanted = max(1, math.floor(items * width / transitions_per_step + 0.5))
-    return min(wanted, items)
 
 
 def minibatches(

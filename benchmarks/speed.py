@@ -45,7 +45,7 @@ from b2bench.advantage import PromptAdvantage
 from b2bench.backbones import stable_diffusion
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.specs import find_backbone
-from b2bench.backbones.stable_diffusion import DTYPES, StableDiffusion, load_pipeline
+from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.registry import Registry
@@ -54,7 +54,7 @@ from b2bench.seeding import generator
 from b2bench.store.store import Store
 from b2bench.training import trainer as trainer_module
 from b2bench.training.trainer import Trainer
-from b2bench.types import Trajectories
+from b2bench.types import Trajectories, dtype_of
 from b2bench.update import trained_steps, update
 from b2bench.wrappers import selected
 
@@ -118,7 +118,7 @@ class Ours:
 
     def __post_init__(self) -> None:
         self.policy = StableDiffusion(
-            load_pipeline(find_backbone("pocket"), DTYPES[self.precision]),
+            load_pipeline(find_backbone("pocket"), dtype_of(self.precision)),
             num_steps=STEPS,
             eta=1.0,
             guidance=GUIDANCE,

@@ -126,7 +126,6 @@ class BERTScore:
         # Of prompts alone: there are few, and captions without end.
         self.references: dict[str, tuple[Tensor, Tensor]] = {}
 
-    @torch.no_grad()
     def captions(self, images: Tensor) -> list[str]:
         """Return the captioner's greedy answers to images [N, 3, h, w] in [0, 1]."""
         answers: list[str] = []
@@ -139,7 +138,6 @@ class BERTScore:
             answers += [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
         return answers
 
-    @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         """Of every text its token embeddings [n, E] of the compared layer, and which tokens are not special [n]."""
         found = []
@@ -156,6 +154,10 @@ class BERTScore:
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """``images`` [N, 3, h, w] in [0, 1] -> recalls [N]."""
+        with torch.no_grad():
+            return self._recalls(images, prompts)
+
+    def _recalls(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.references]
         self.references.update(zip(new, self.embed([REFERENCE.format(prompt) for prompt in new]), strict=True))
         captions = [caption or "." for caption in self.captions(images)]

@@ -10,7 +10,6 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.backbones.specs import Backbone
-from b2bench.evaluation.scorers import ClipScorer, scorer_size
 from b2bench.protocols import ModelSize
 from b2bench.registry import reward
 
@@ -37,10 +36,14 @@ class CLIPScore:
 
     def models(self) -> list[ModelSize]:
         """Return the CLIP model."""
+        from b2bench.evaluation.scorers import scorer_size
+
         return [scorer_size(self.checkpoint)]
 
     def prepare(self, device: torch.device) -> None:
         """Load the model before the first query, so that a missing one does not stop a run halfway."""
+        from b2bench.evaluation.scorers import ClipScorer
+
         self.scorer = ClipScorer(self.checkpoint, device, self.batch)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

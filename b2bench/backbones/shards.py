@@ -50,6 +50,19 @@ class Threads:
         return list(self._pool.map(function, items))
 
 
+class _Start(torch.autograd.Function):
+    """A scalar whose gradient in ``output`` is ``of_output``: torch imports sympy to compare the shapes of the two."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, of_output: Tensor) -> Tensor:
+        ctx.of_output = of_output
+        return output.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> Any:
+        return ctx.of_output, None
+
+
 class _Shards(torch.autograd.Function):
     """The network on shards; its backward differentiates each shard's own graph on a thread, and adds in order."""
 
@@ -69,8 +82,9 @@ class _Shards(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         def run(shard: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
-            output, of_output = shard
-            return torch.autograd.grad(output, ctx.parameters, of_output, allow_unused=True)
+            with torch.enable_grad():
+                start = _Start.apply(*shard)
+            return torch.autograd.grad(start, ctx.parameters, allow_unused=True)
 
         parts = gradient.split([len(output) for output in ctx.outputs])
         found = ctx.threads.map(run, list(zip(ctx.outputs, parts, strict=True)))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from huggingface_hub import try_to_load_from_cache
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from b2bench.backbones.architectures import LORA_TARGETS
@@ -31,7 +34,62 @@ from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive, normal
 from b2bench.types import Conditioning, Gaussian, concatenate, exchanged, micro_batches
 
+if TYPE_CHECKING:  # it imports image processors and torchvision, and pocket is read without
+    from diffusers import StableDiffusionPipeline
+
 DECODED_AT_ONCE = 32  # images: a decoder of 512x512 pixels takes more memory a row than the denoiser
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a ``StableDiffusionPipeline`` a policy needs, under its names there."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+
+def load_parts(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Parts | StableDiffusionPipeline:
+    """Read what a policy is made of: pocket's parts one by one, any other backbone by :func:`load_pipeline`.
+
+    Raises:
+        UserError: as :func:`load_pipeline` does.
+    """
+    if backbone.is_pocket:
+        with contextlib.suppress(Exception):  # whatever it is, load_pipeline meets it and says what to do
+            return _pocket_parts(backbone.source, dtype)
+    return load_pipeline(backbone, dtype)
+
+
+def _pocket_parts(folder: str, dtype: torch.dtype) -> Parts:
+    from transformers import CLIPTokenizer
+
+    quiet_libraries()
+    parts = Parts(
+        unet=UNet2DConditionModel.from_pretrained(f"{folder}/unet", dtype=dtype, use_safetensors=True),
+        vae=AutoencoderKL.from_pretrained(f"{folder}/vae", dtype=dtype, use_safetensors=True),
+        text_encoder=_pocket_text_encoder(Path(folder) / "text_encoder", dtype),
+        tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+        scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
+    )
+    _check_length(parts)
+    _check_whole(parts)
+    return parts
+
+
+def _pocket_text_encoder(folder: Path, dtype: torch.dtype) -> Any:
+    """Read the text encoder by its weights: from_pretrained draws it on the meta device first, which imports sympy."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
+    stored = load_file(folder / "model.safetensors")
+    own = {name.removeprefix("text_model."): name for name in encoder.state_dict()}
+    encoder.load_state_dict({own[name.removeprefix("text_model.")]: weight for name, weight in stored.items()})
+    encoder.name_or_path = encoder.config._name_or_path = str(folder)
+    return encoder.to(dtype).eval()
 
 
 def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
@@ -85,6 +143,8 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
 def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     """Read a pipeline by its usual files, or else by a variant of them, such as fp16."""
 
+    from diffusers import StableDiffusionPipeline
+
     def read(variant: str | None) -> StableDiffusionPipeline:
         return StableDiffusionPipeline.from_pretrained(
             source,
@@ -131,7 +191,7 @@ def _check_scheduler(backbone: Backbone) -> None:
             raise UserError(f"backbone {backbone.name}: {error}") from None
 
 
-def _check_length(pipeline: StableDiffusionPipeline) -> None:
+def _check_length(pipeline: Parts | StableDiffusionPipeline) -> None:
     """Refuse a tokenizer that pads to more tokens than its text encoder reads, which may be more than memory holds.
 
     Raises:
@@ -142,7 +202,7 @@ def _check_length(pipeline: StableDiffusionPipeline) -> None:
         raise ValueError(f"its tokenizer pads to model_max_length = {given}, its text encoder reads {read} tokens")
 
 
-def _check_whole(pipeline: StableDiffusionPipeline) -> None:
+def _check_whole(pipeline: Parts | StableDiffusionPipeline) -> None:
     """Refuse networks of whose weights some were not in their files.
 
     diffusers leaves those without numbers, and transformers draws them at random, at every start others.
@@ -198,7 +258,7 @@ class StableDiffusion:
 
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
+        pipeline: Parts | StableDiffusionPipeline,
         *,
         num_steps: int,
         eta: float,
@@ -312,7 +372,7 @@ class StableDiffusion:
 
     def save_lora(self, folder: Path) -> None:
         """Write ``pytorch_lora_weights.safetensors``, which diffusers' ``load_lora_weights`` reads."""
-        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=self.adapter_state())
+        StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=self.adapter_state())
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return the adapter's weights by name."""

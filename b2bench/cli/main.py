@@ -11,6 +11,7 @@ import typer
 from b2bench.cli.app import app
 from b2bench.cli.complain import complain
 from b2bench.cli.interrupts import INTERRUPTS
+from b2bench.deferred import defer
 from b2bench.environment import forget_launcher
 from b2bench.errors import RunFailed, UserError
 from b2bench.text import refused
@@ -21,6 +22,7 @@ def main() -> None:
     # Threads that spin at barriers made two of them 50 times slower than one on a busy machine; OpenMP
     # reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    defer()
     os.environ["MPLBACKEND"] = "agg"  # figures are files, and a window system that is not there is not looked for
     if sys.argv[1:2] == ["run"]:
         INTERRUPTS.end_at_once()  # it says when it begins

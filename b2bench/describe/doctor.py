@@ -18,7 +18,7 @@ from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
 from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
 from b2bench.store.store import Store
-from b2bench.types import DTYPES
+from b2bench.types import PRECISIONS, dtype_of
 from b2bench.version import both_versions
 
 PACKAGES = (
@@ -83,9 +83,9 @@ def _precisions() -> Iterator[Finding]:
     names = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     for name in names:
         seconds: dict[str, float] = {}
-        for precision, dtype in DTYPES.items():
+        for precision in PRECISIONS:
             try:
-                seconds[precision] = _convolution_seconds(torch.device(name), dtype)
+                seconds[precision] = _convolution_seconds(torch.device(name), dtype_of(precision))
             except RuntimeError as error:
                 state = "broken" if precision == "fp32" else "absent"
                 yield Finding("precision", f"{precision} on {name}", state, " ".join(str(error).split())[:120])

@@ -5,42 +5,28 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
 
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.footprint import Footprint
 from b2bench.evaluation.samples import chosen
 from b2bench.guard import guarded
 from b2bench.metrics import forward_equivalents
-from b2bench.plugins.toy import ToyPolicy, toy_batch
+from b2bench.minibatches import minibatch_count, trained_steps
 from b2bench.protocols import Algorithm, Policy
 from b2bench.seeding import generator
 from b2bench.text import described
 from b2bench.types import Conditioning
-from b2bench.update import minibatch_count, trained_steps
 from b2bench.wrappers import Extremes, Independent
+
+if TYPE_CHECKING:  # it imports diffusers, and calls are counted without
+    from b2bench.estimate.footprint import Footprint
 
 ASSUMED_FLOPS = {"gpu": 20e12, "cpu": 40e9}
 """Operations a second that hours are estimated by where no throughput is given. Of a GPU assumed, measured on none. Of
 a CPU, one core at pocket: 19,200 calls of 0.34 GFLOP in the 2 to 3 minutes that docs/profile.md names."""
-
-
-class _CountingPolicy(ToyPolicy):
-    """Counts noise predictions, with and without a gradient."""
-
-    with_gradient = 0
-    without = 0
-
-    def noise(self, cond: Conditioning, latents: Tensor, step: Tensor, *, guided: bool = True) -> Tensor:
-        if torch.is_grad_enabled():
-            self.with_gradient += len(latents)
-        else:
-            self.without += len(latents)
-        return super().noise(cond, latents, step, guided=guided)
 
 
 @dataclass(frozen=True)
@@ -56,25 +42,16 @@ class LossCost:
 
 
 def loss_cost(algorithm: Algorithm) -> LossCost:
-    """Count the calls of an algorithm's loss, by running it once on the toy policy.
+    """Return the calls of an algorithm's loss: those that its class declares, or else by running it once, with torch.
 
     Raises:
         UserError: the loss does not run; ``b2bench check`` says more.
     """
-    policy, algorithm = _CountingPolicy(0), copy.deepcopy(algorithm)
-    name = type(algorithm).__name__.lower()
-    try:
-        if hasattr(algorithm, "setup"):
-            algorithm.setup(policy, generator(0, "algorithm"))
-        batch = toy_batch(policy, algorithm)
-        policy.with_gradient = policy.without = 0  # the batch was sampled by calls too
-        algorithm.loss(policy, batch)
-    except Exception as error:  # somebody else's code may raise anything
-        raise UserError(
-            f"the loss of {name} does not run on the toy policy ({type(error).__name__}: {error}); try b2bench check"
-        ) from None
-    rows = len(batch)
-    return LossCost(-(-policy.with_gradient // rows), -(-policy.without // rows))
+    if "row_calls" in vars(type(algorithm)):  # not inherited: the loss of another class may be another
+        return LossCost(*algorithm.row_calls)  # type: ignore[attr-defined]
+    from b2bench.estimate.counting import counted_cost
+
+    return LossCost(*counted_cost(algorithm))
 
 
 def network_parameters(config: RunConfig, footprint: Footprint) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from b2bench.backbones.shards import Threads
-from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion, load_pipeline
+from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE, StableDiffusion, load_parts
 from b2bench.config.prompt_sets import PromptSet
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
@@ -22,7 +22,7 @@ from b2bench.guard import guarded
 from b2bench.hyperparameters import hyperparameters
 from b2bench.protocols import Reward
 from b2bench.text import described, shortened
-from b2bench.types import DTYPES
+from b2bench.types import dtype_of
 
 
 def load_policy(
@@ -148,7 +148,7 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
     """
     settings = config.settings
     check_precision(settings.precision, device)
-    pipeline = load_pipeline(config.backbone, DTYPES[settings.precision])
+    pipeline = load_parts(config.backbone, dtype_of(settings.precision))
     try:
         policy = StableDiffusion(
             pipeline,

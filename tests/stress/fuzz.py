@@ -131,8 +131,9 @@ def stop_at_weights() -> None:
         raise Accepted
 
     for owner, name in (
-        (setup, "load_pipeline"),
+        (setup, "load_parts"),
         (stable_diffusion, "load_pipeline"),
+        (stable_diffusion, "load_parts"),
         (sweep.Sweep, "run"),
         (launch, "launch"),
         (estimate, "estimate"),

@@ -13,7 +13,8 @@ from b2bench.config.choices import DEFAULTS
 from b2bench.config.resolve import resolve, resolve_preset
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.calls import count_calls, kept_rows, loss_cost, network_parameters
+from b2bench.estimate.calls import LossCost, count_calls, kept_rows, loss_cost, network_parameters
+from b2bench.estimate.counting import counted_cost
 from b2bench.estimate.estimate import Estimate, estimate
 from b2bench.estimate.fit import disk_bytes, fitting, phase_bytes, resident_bytes
 from b2bench.estimate.footprint import GIB, Line, judges, measure
@@ -286,3 +287,22 @@ def test_a_backbone_that_a_run_would_refuse_is_refused(other_pipeline: Path, tmp
     config = replace(pocket(), backbone=find_backbone(str(folder)))
     with pytest.raises(UserError, match="backbone flow: the scheduler is a FlowMatchEulerDiscreteScheduler"):
         measure(config)
+
+
+@pytest.mark.parametrize("name", Registry("algorithm").names())
+def test_the_calls_that_an_algorithm_declares_are_those_that_it_makes(name: str) -> None:
+    made = Registry("algorithm").get(name)()
+    assert loss_cost(made) == LossCost(*counted_cost(made))
+    assert "row_calls" in vars(type(made))
+    if name == "ddpo":
+        priced = Registry("algorithm").get(name)(kl_weight=0.1)
+        assert loss_cost(priced) == LossCost(*counted_cost(priced)) == LossCost(1, 1)
+
+
+def test_calls_are_not_taken_from_the_class_that_an_algorithm_inherits() -> None:
+    class Twice(Registry("algorithm").get("ddpo")):  # type: ignore[misc]
+        def loss(self, policy: Any, batch: Any) -> Any:
+            super().loss(policy, batch)
+            return super().loss(policy, batch)
+
+    assert loss_cost(Twice()) == LossCost(2, 0)

@@ -1,0 +1,254 @@
+"""Modules that are imported when something of them is used, as the lazy imports of Python 3.15 are (PEP 810).
+
+The command line alone asks for it, by :func:`defer`. torch takes four fifths of the time of commands that compute
+nothing, such as ``ls``. And what a run is made of imports what a run never uses: diffusers marks its attention for
+torch's compiler, and importing that (with sympy) takes longer than torch; its schedulers import scipy.stats,
+transformers all that may shard a model and scipy.optimize for object detection, and open_clip timm. No setting
+prevents it.
+
+While a module waits, only the names of :data:`NAMES` can be taken from it, each as a stand-in that finds the real
+one when it is called, asked for an attribute or inherited from. Any other name imports the module at once: another
+version of a library that takes more from it starts slower, and works (tests/cli/test_imports.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+ROOTS = (
+    "torch",
+    "torch._dynamo",
+    "torch.distributed._composable.fsdp",
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "scipy.integrate",
+    "scipy.optimize",
+    "scipy.stats",
+    "timm",
+    "transformers.distributed.expert_parallel",
+    "transformers.distributed.tensor_parallel",
+)
+"""What waits, each with all that is below it; a root within another waits by itself once that one is imported."""
+
+NAMES: Mapping[str, Sequence[str]] = {
+    "torch": ("Tensor",),
+    "torch._dynamo.utils": ("is_compile_supported",),  # torchvision.ops
+    "torch._dynamo._trace_wrapped_higher_order_op": ("TransformGetItemToIndex",),  # transformers.masking_utils
+    # transformers.distributed
+    "torch.distributed._composable.fsdp": ("fully_shard",),
+    "torch.distributed.checkpoint.hf_storage": ("HuggingFaceStorageReader", "HuggingFaceStorageWriter"),
+    "torch.distributed.fsdp": ("CPUOffloadPolicy", "MixedPrecisionPolicy"),
+    "torch.distributed.tensor": ("DTensor", "Partial", "Replicate", "Shard", "distribute_tensor"),
+    "torch.distributed.tensor._utils": ("compute_local_shape_and_global_offset",),
+    "torch.distributed.tensor.placement_types": ("Shard", "_StridedShard"),
+    "scipy.optimize": ("linear_sum_assignment",),
+    "transformers.distributed.expert_parallel": ("apply_expert_parallelism",),
+    "transformers.distributed.tensor_parallel": (
+        "apply_tensor_parallelism",
+        "gather_state_dict_for_save",
+        "get_kv_heads_per_rank",
+        "verify_tp_plan",
+    ),
+    "timm.layers": ("RotAttentionPool2d", "AttentionPool2d", "Mlp", "to_2tuple"),
+}
+NEED_TORCH = ("accelerate", "diffusers", "open_clip", "peft", "safetensors.torch", "torchvision", "transformers")
+"""Libraries that get the real torch: it is imported before them."""
+
+MODULES = ("torch.nn", "torch.nn.functional", "timm.layers")
+"""Modules below a root that can be taken from it, and wait with it."""
+
+COMPILER = "torch._dynamo"
+
+
+class _Waiting(ModuleType):
+    """A module of a root that is not imported yet; and afterwards a way to the real one, for those who took it."""
+
+    def __getattr__(self, name: str) -> Any:
+        full = self.__name__
+        if (real := vars(self).get("_real")) is not None:
+            return getattr(real, name)
+        root = _FINDER.root_of(full)
+        if root is not None:
+            if name in NAMES.get(full, ()):
+                return _Name(self, name)
+            if f"{full}.{name}" in MODULES:
+                return importlib.import_module(f"{full}.{name}")
+            if full == COMPILER and name in _MARKS:
+                return _MARKS[name]
+            if name.startswith("__") and name != "__version__":  # asked of every module, to learn what it is
+                raise AttributeError(f"module {full!r}, which is not imported yet, has no attribute {name!r}")
+        real = _FINDER.imported(full)
+        vars(self)["_real"] = real
+        return getattr(real, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = name.startswith("__") or isinstance(value, _Waiting) or _FINDER.root_of(self.__name__) is not None
+        if own:
+            super().__setattr__(name, value)
+        else:
+            setattr(_FINDER.imported(self.__name__), name, value)
+
+
+class _Name:
+    """A class or function of a waiting module."""
+
+    def __init__(self, module: _Waiting, name: str) -> None:
+        self._module, self._name = module, name
+
+    @property
+    def _waits(self) -> bool:
+        """True: there is no class yet, so nothing is of it."""
+        return _FINDER.root_of(self._module.__name__) is not None
+
+    @functools.cached_property
+    def _real(self) -> Any:
+        return getattr(_FINDER.imported(self._module.__name__), self._name)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._real(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._real, name)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self._real,)
+
+    def __instancecheck__(self, value: object) -> bool:
+        return not self._waits and isinstance(value, self._real)
+
+    def __subclasscheck__(self, cls: type) -> bool:
+        return not self._waits and issubclass(cls, self._real)
+
+    def __or__(self, other: Any) -> Any:
+        return self._real | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self._real
+
+
+class _Finder(MetaPathFinder, Loader):
+    """What is asked first for a module, and answers for those that wait."""
+
+    def __init__(self) -> None:
+        self._loaded: set[str] = set(ROOTS)  # until :func:`defer` is called
+        self._lock = threading.RLock()
+
+    def begin(self) -> None:
+        self._loaded = {root for root in ROOTS if root in sys.modules}
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def root_of(self, name: str) -> str | None:
+        """Return the root that a module waits with; None if it does not wait."""
+        return next((r for r in ROOTS if r not in self._loaded and (name == r or name.startswith(f"{r}."))), None)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname in NEED_TORCH and self.root_of("torch") is not None:
+            self.imported("torch")
+        root = self.root_of(fullname)
+        if root is None or (fullname == root and PathFinder.find_spec(fullname, path) is None):  # not installed
+            return None
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Waiting(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: the module waits."""
+
+    def imported(self, name: str) -> ModuleType:
+        """Return the real module, imported with all of its root that waits."""
+        with self._lock:
+            root = self.root_of(name)
+            if root is not None:
+                self._loaded.add(root)
+                below = [found for found in sys.modules if found == root or found.startswith(f"{root}.")]
+                waiting = {found: sys.modules.pop(found) for found in below if type(sys.modules[found]) is _Waiting}
+                try:
+                    importlib.import_module(root)
+                except BaseException:
+                    self._loaded.discard(root)
+                    sys.modules.update(waiting)
+                    raise
+                if root == COMPILER:
+                    _mark_again()
+        return importlib.import_module(name)
+
+
+_FINDER = _Finder()
+
+
+def defer() -> None:
+    """From now on let the modules of :data:`ROOTS` wait that are not imported; for a process that is b2bench's own."""
+    _FINDER.begin()
+
+
+def load_if_waiting(root: str) -> None:
+    """Import a module of :data:`ROOTS` if it waits, before somebody may do with it what takes the real one."""
+    if _FINDER.root_of(root) == root:
+        _FINDER.imported(root)
+
+
+def is_imported(name: str) -> bool:
+    """Tell whether a module is imported, and does not merely wait."""
+    return name in sys.modules and _FINDER.root_of(name) is None
+
+
+# -- marks for torch's compiler -----------------------------------------------------------------------
+# Decorators say what it is to leave alone, and every optimizer step that it should make two graphs around it. While
+# nothing is compiled, that is nothing. Whoever compiles imports it, and it is told what was marked until then.
+
+_allowed: list[Any] = []
+
+
+def _allow_in_graph(what: Any) -> Any:
+    _allowed.extend(what if isinstance(what, list | tuple) else [what])
+    return what
+
+
+def _constant(fn: Any) -> Any:
+    fn._dynamo_marked_constant = True  # the whole of what the compiler's own function does
+    return fn
+
+
+def _disable(fn: Any = None, recursive: bool = True, **options: Any) -> Any:
+    """Return ``fn``, left alone by the compiler once there is one."""
+    if fn is None or isinstance(fn, type):
+        return functools.partial(_disable, recursive=recursive, **options) if fn is None else fn
+    disabled: list[Callable[..., Any]] = []
+
+    @functools.wraps(fn)
+    def alone(*arguments: Any, **named: Any) -> Any:
+        if not is_imported(COMPILER):
+            return fn(*arguments, **named)
+        if not disabled:
+            disabled.append(sys.modules[COMPILER].disable(fn, recursive, **options))
+        return disabled[0](*arguments, **named)
+
+    return alone
+
+
+_MARKS: Mapping[str, Callable[..., Any]] = {
+    "allow_in_graph": _allow_in_graph,
+    "assume_constant_result": _constant,
+    "disable": _disable,
+    "graph_break": lambda *arguments, **named: None,
+}
+
+
+def _mark_again() -> None:
+    while _allowed:
+        sys.modules[COMPILER].allow_in_graph(_allowed.pop())

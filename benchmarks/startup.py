@@ -1,0 +1,103 @@
+"""CPU seconds and peak memory from a command to its first denoiser call: ``uv run python benchmarks/startup.py``.
+
+``b2bench run`` up to the call, ``import torch`` alone, and commands that compute nothing. Each is a process of its own,
+user and system time together, on one thread; the best of ``--repetitions``. ``--beside FOLDER`` is a checkout of
+another commit, whose commands take turns with these, so that both meet the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parents[1]
+# The call ends the process: what comes after it is not start-up.
+RUN = """
+import os, sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "b2bench.training.runs":
+            sys.meta_path.remove(self)
+            from b2bench.backbones.stable_diffusion import StableDiffusion
+            StableDiffusion.noise = lambda *_, **__: os._exit(0)
+sys.meta_path.insert(0, Stop())
+from b2bench.__main__ import main
+main()
+"""
+COMMANDS = {
+    "run, to its first denoiser call": ["run", "--algo", "ddpo", "--queries", "45", "--threads", "1"],
+    "sweep --dry-run, 12 runs": [
+        "sweep",
+        "--algo",
+        "ddpo,dpok",
+        "--wrapper",
+        "vanilla,b2",
+        "--seeds",
+        "0-2",
+        "--dry-run",
+    ],
+    "ls algorithms": ["ls", "algorithms"],
+    "show dpok": ["show", "dpok"],
+}
+MEASURE = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+if code.returncode:
+    sys.exit(code.stderr.decode())
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+
+
+def measured(arguments: list[str], checkout: Path) -> tuple[float, float]:
+    """CPU seconds and peak MiB of Python with these arguments, which finds b2bench in ``checkout``."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as users have it: byte code is kept from the first run
+    with tempfile.TemporaryDirectory() as folder:
+        found = subprocess.run(
+            [sys.executable, "-c", MEASURE, sys.executable, *arguments],
+            capture_output=True, text=True, env=environment, cwd=folder, check=False,
+        )  # fmt: skip
+    if found.returncode:
+        sys.exit(f"{' '.join(arguments[-8:])} failed: {found.stderr.strip()}")
+    seconds, peak = json.loads(found.stdout)
+    return seconds, peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--beside", type=Path, help="checkout of another commit, to compare with")
+    options = parser.parse_args()
+    ways = {"import torch": ["-c", "import torch"]}
+    ways |= {
+        name: ["-c", RUN, *words] if words[0] == "run" else ["-m", "b2bench", *words]
+        for name, words in COMMANDS.items()
+    }
+    checkouts = [path.resolve() for path in (HERE, options.beside) if path is not None]
+    table = Table("", *(f"{path.name}: CPU s" for path in checkouts), *(f"{path.name}: MiB" for path in checkouts))
+    table.box = box.SIMPLE
+    for name, arguments in ways.items():
+        found: dict[Path, list[tuple[float, float]]] = {path: [] for path in checkouts}
+        for _ in range(options.repetitions):
+            for path in checkouts:
+                found[path].append(measured(arguments, path))
+        table.add_row(
+            name,
+            *(f"{min(seconds for seconds, _ in each):.2f}" for each in found.values()),
+            *(f"{max(peak for _, peak in each):.0f}" for each in found.values()),
+        )
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What the commands import: torch takes seconds, and its compiler, sympy and scipy.stats as long again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from b2bench.store.store import Store
+
+HEAVY = ("torch", "sympy", "scipy.stats", "scipy.optimize", "matplotlib", "diffusers", "transformers", "timm")
+LISTED = (
+    "import json, sys\n"
+    "from b2bench.deferred import is_imported\n"
+    "from b2bench.cli.main import main\n"
+    "try:\n    main()\n"
+    "except SystemExit as end:\n    code = end.code\n"
+    "print('\\n' + json.dumps([code or 0, [name for name in %r if is_imported(name)]]))\n"
+)
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("imports") / "some.duckdb"
+    store = Store(path)
+    for seed in range(3):
+        shared = {"backbone": "pocket", "reward": "clipscore", "prompts": "template1", "prompts_hash": "0" * 16}
+        names = {"run_id": f"r{seed}", "name": f"r{seed}", "algorithm": "ddpo", "wrapper": "b2", "seed": seed}
+        config = {"algorithm": {"name": "ddpo"}, "wrapper": {"name": "b2"}, "settings": {"lr": 1e-3}}
+        rest = {"benchmark_version": "0", "budget": 10, "config_hash": "ddpo-b2", "config": config}
+        store.start_run(shared | names | rest)
+        values = ((0, 0.6), (10, 0.6 + 0.01 * seed))
+        store.record_evals(
+            f"r{seed}",
+            [
+                {"queries": n, "split": "test", "metric": "clipscore", "n": 9, "value": value, "settings": {}}
+                for n, value in values
+            ],
+        )
+        store.finish_run(f"r{seed}", "done")
+    return path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls algorithms",
+        "ls rewards",
+        "ls runs --db {db}",
+        "show dpok",
+        "show bertscore",
+        "show r0 --db {db}",
+        "sweep --algo ddpo,dpok --seeds 0-1 --queries 240 --dry-run --db {db}",
+        "report --db {db}",
+        "merge {db} --into {db}2",
+    ],
+)
+def test_what_computes_nothing_needs_no_torch(command: str, db: Path) -> None:
+    arguments = command.format(db=db).split()
+    made = subprocess.run(
+        [sys.executable, "-c", LISTED % (HEAVY,), *arguments], capture_output=True, text=True, cwd=db.parent
+    )
+    code, imported = json.loads(made.stdout.splitlines()[-1])
+    assert code == 0, made.stderr
+    assert imported == []
+
+
+OF_A_RUN = """
+import sys
+from b2bench.deferred import defer, is_imported
+defer()
+from b2bench.registry import load_registries
+load_registries()["algorithm"].get("dpok"), load_registries()["reward"].get("clipscore")
+assert not is_imported("torch")
+from b2bench.training import runs
+from b2bench.config.resolve import resolve
+from b2bench.training.setup import load
+import torch, torch.nn.functional as F
+options = {"algorithm": "ddpo", "wrapper": "b2", "reward": "clipscore", "backbone": "pocket"}
+config = resolve(**options, queries=30, seed=0, values={})
+policy, judges = load(config, torch.device("cpu"), lambda text: None, trained=True)
+latents, step = torch.zeros(2, *policy.latent_shape), torch.zeros(2, dtype=torch.long)
+out = policy.noise(policy.encode([config.prompts.train[0]] * 2), latents, step)
+out.sum().backward()
+torch.optim.AdamW(policy.parameters()).step()
+unwanted = ["torch._dynamo", "sympy", "scipy.stats", "scipy.optimize", "timm", "matplotlib", "diffusers.pipelines"]
+print([name for name in unwanted if is_imported(name)])
+
+# what waits is the real thing once somebody uses it
+import scipy.stats, numpy
+from transformers.loss import loss_for_object_detection
+assert scipy.stats.norm.cdf(0) == 0.5
+assert loss_for_object_detection.linear_sum_assignment(numpy.eye(2))[0].tolist() == [0, 1]
+from open_clip import timm_model
+assert timm_model.timm.__version__ and timm_model.to_2tuple(3) == (3, 3)
+from b2bench import types
+assert isinstance(torch.zeros(1), types.Tensor) and not isinstance(1, types.Tensor)
+from diffusers.models.attention_processor import Attention
+assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
+assert is_imported("torch._dynamo")
+assert id(Attention) in torch._dynamo.trace_rules._allowed_callable_ids.function_ids
+"""
+
+
+@pytest.mark.slow
+def test_a_run_imports_what_it_uses() -> None:
+    made = subprocess.run([sys.executable, "-c", OF_A_RUN], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[0] == "[]"
