@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from b2bench.protocols import Algorithm
 
 
 def trained_steps(steps: int, fraction: float) -> int:
@@ -20,3 +26,13 @@ def minibatch_count(items: int, width: float, *, transitions_per_step: int, opti
     if wanted is None:
         wanted = max(1, math.floor(items * width / transitions_per_step + 0.5))
     return min(wanted, items)
+
+
+def tree_share(algorithm: Algorithm, edges: Tensor) -> float:
+    """Return how many of the (rollout, step) of a tree are trained on: [K, S] ``edges`` of one draw, all leaves kept.
+
+    A step of an edge is one transition, whatever leaves it leads to; final latents are of each leaf.
+    """
+    if getattr(algorithm, "finals", False):
+        return 1.0
+    return sum(int((of_leaf == leaf).sum()) for leaf, of_leaf in enumerate(edges)) / edges.numel()

@@ -99,8 +99,10 @@ class Wrapper(Protocol):
     Optional: ``refuses(algorithm) -> str | None``, why an algorithm cannot be trained under it; a second argument
     ``generator`` of ``select``, if it draws: a CPU generator of (seed, round); ``notice(rounds, num_steps) -> str |
     None``, what whoever starts a run of so many rounds should be told; ``step_weights(std) -> Tensor``, by how much
-    the advantages of each of the T steps count, given the steps' noise; and a class attribute ``control``, a text,
-    which says what the wrapper is a control of: ``b2bench show`` prints it, and ``--wrapper all`` leaves it out.
+    the advantages of each of the T steps count, given the steps' noise; ``edges(samples, interval) -> Tensor``, where
+    a prompt draw is a tree: for each rollout of it and each of the S trained steps the first rollout that shares the
+    step, [samples, S], and those that have parted stay apart; and a class attribute ``control``, a text, which says
+    what the wrapper is a control of: ``b2bench show`` prints it, and ``--wrapper all`` leaves it out.
     """
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:

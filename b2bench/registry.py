@@ -34,7 +34,7 @@ KINDS: tuple[Kind, ...] = ("algorithm", "wrapper", "reward")
 _MARK = "__b2bench_kind__"
 _PLUGIN = "b2bench_plugin_"  # begins the module name of a --plugin file
 # The four wrappers are one module: they are a 2x2 factorial, not four ideas. Controls are made of the same parts.
-_WRAPPERS = ("vanilla", "bpt", "bs", "b2", "spread", "random2", "forward", "window", "noise_weighted")
+_WRAPPERS = ("vanilla", "bpt", "bs", "b2", "spread", "random2", "forward", "window", "noise_weighted", "tree")
 
 NO_ALGORITHMS = ("external", "baseline")
 """Taken: rows of table ``runs`` that no training made go by these."""

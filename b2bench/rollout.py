@@ -9,7 +9,7 @@ from torch import Tensor
 
 from b2bench.protocols import Policy
 from b2bench.seeding import normal
-from b2bench.types import Conditioning, Interval, Trajectories, micro_batches
+from b2bench.types import Conditioning, Interval, Trajectories, concatenate, micro_batches
 
 # noise(rows, step) -> [len(rows), C, H, W]; step -1 is the initial latent.
 Noise = Callable[[Sequence[int], int], Tensor]
@@ -60,6 +60,22 @@ def _denoise(
     )
 
 
+def _segments(
+    steps: range, interval: Interval, rows: Sequence[int], edge: Tensor | None
+) -> list[tuple[range, list[int]]]:
+    """Cut ``steps`` where rollouts part: (steps, the rows that are sampled there), of which others are copies."""
+    if edge is None:
+        return [(steps, [*rows])]
+    found: list[tuple[range, list[int]]] = []
+    for k in steps:
+        own = [*rows] if k >= interval.stop else [i for i in rows if int(edge[i, k - interval.start]) == i]
+        if found and found[-1][1] == own:
+            found[-1] = range(found[-1][0].start, k + 1), own
+        else:
+            found.append((range(k, k + 1), own))
+    return found
+
+
 @torch.no_grad()
 def rollout(
     policy: Policy,
@@ -70,19 +86,23 @@ def rollout(
     interval: Interval,
     noise: Noise,
     micro_batch: int = 64,
+    edges: Tensor | None = None,
 ) -> Trajectories:
     """Sample ``samples`` rollouts for each of the prompt draws ``prompts`` [G]: N = G * samples.
 
     Up to ``interval.start`` a branch of ``leaves`` rollouts is one trajectory, with the noise of its
     first leaf; from there each leaf has its own. ``leaves`` 1: no branching, and the group of a rollout
     is its prompt draw; otherwise its branch. Both number the same thing: with K = samples leaves a draw
-    is a branch. States are kept on the CPU, and only those of ``interval``.
+    is a branch. ``edges`` [samples, S] are those of a tree (:func:`b2bench.wrappers.edges_of`): what shares a step is
+    sampled once, with the noise of its first rollout. States are kept on the CPU, and only those of ``interval``.
 
     Raises:
-        ValueError: ``leaves`` does not divide ``samples``.
+        ValueError: ``leaves`` does not divide ``samples``, or ``edges`` are of another interval.
     """
     if samples % leaves:
         raise ValueError(f"{leaves} leaves do not divide {samples} samples")
+    if edges is not None and edges.shape != (samples, len(interval)):
+        raise ValueError(f"edges have shape {tuple(edges.shape)}; expected {(samples, len(interval))}")
     names = [prompt for prompt in prompts for _ in range(samples)]
     roots = list(range(0, len(names), leaves))
     cond = policy.encode(names)
@@ -92,7 +112,22 @@ def rollout(
         x, _, _ = _denoise(policy, cond[torch.tensor(roots)], x, roots, prefix, noise, micro_batch, record=False)
     x = x.repeat_interleave(leaves, 0)
     rows = list(range(len(names)))
-    final, states, log_prob = _denoise(policy, cond, x, rows, steps, noise, micro_batch, record=True)
+    edge = None
+    if edges is not None:
+        edge = (edges + samples * torch.arange(len(prompts)).reshape(-1, 1, 1)).flatten(0, 1)
+    final, visited, densities, sampled = x, [], [], 0
+    for part, own in _segments(steps, interval, rows, edge):
+        if len(own) < len(rows):
+            assert edge is not None
+            place = torch.searchsorted(torch.tensor(own), edge[:, part.start - interval.start].contiguous())
+            found = _denoise(policy, cond[torch.tensor(own)], final[own], own, part, noise, micro_batch, record=True)
+            final, states, log_prob = (values[place.to(values.device)] for values in found)
+        else:
+            final, states, log_prob = _denoise(policy, cond, final, rows, part, noise, micro_batch, record=True)
+        visited.append(states if part.stop == steps.stop else states[:, :-1])
+        densities.append(log_prob)
+        sampled += len(own) * len(part)
+    states, log_prob = (concatenate(parts, 1) for parts in (visited, densities))
     trained = len(interval)
     return Trajectories(
         prompts=names,
@@ -104,7 +139,8 @@ def rollout(
         interval=interval,
         images=policy.decode(final).cpu(),
         final=final.cpu(),
-        calls=len(roots) * len(prefix) + len(rows) * len(steps),
+        edge=edge,
+        calls=len(roots) * len(prefix) + sampled,
     )
 
 

@@ -107,12 +107,13 @@ class Trajectories:
     led), ``log_prob`` [N, S] their log-probabilities under the behaviour policy. ``group`` [N] numbers
     the prompt draw, or the branch, that a rollout belongs to; ``leaf`` [N] its place in it. ``images``
     [N, 3, h, w] in [0, 1] are decoded from ``final`` [N, C, H, W], clean latents. ``reward`` and ``advantage`` [N]
-    are filled by the harness. ``calls`` counts denoiser calls: network evaluations in rows, and the two rows of
-    guidance count once.
+    are filled by the harness. ``edge`` [N, S], if rollouts share trained steps, is the first rollout that shares the
+    step; what shares it has the same latents there. ``calls`` counts denoiser calls: network evaluations in rows, and
+    the two rows of guidance count once.
 
-    If several processes share a round, each knows ``prompts``, ``group``, ``leaf``, ``reward`` and ``advantage``
-    of all N rollouts, and holds ``cond``, ``latents``, ``final``, ``log_prob`` and ``images`` of its own, from row
-    ``first`` on.
+    If several processes share a round, each knows ``prompts``, ``group``, ``leaf``, ``edge``, ``reward`` and
+    ``advantage`` of all N rollouts, and holds ``cond``, ``latents``, ``final``, ``log_prob`` and ``images`` of its
+    own, from row ``first`` on.
     """
 
     prompts: list[str]
@@ -128,6 +129,7 @@ class Trajectories:
     advantage: Tensor | None = None
     first: int = 0
     final: Tensor | None = None
+    edge: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -247,9 +249,9 @@ def micro_batches(rows: int, size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
-def concatenate(parts: Sequence[Tensor]) -> Tensor:
+def concatenate(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join several tensors into one, without a copy if there is only one."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 @contextlib.contextmanager

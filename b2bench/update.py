@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,14 +79,24 @@ def step_weights(wrapper: Wrapper, policy: Policy, interval: Interval) -> Tensor
     return weights / weights[interval.start : interval.stop].mean()
 
 
+def edge_advantages(trajectories: Trajectories) -> Tensor:
+    """Return the mean advantage of the rollouts that share a step, for each rollout and trained step: [N, S]."""
+    assert trajectories.edge is not None
+    assert trajectories.advantage is not None
+    advantage = trajectories.advantage.unsqueeze(1).expand(trajectories.edge.shape)
+    total = torch.zeros_like(advantage).scatter_add(0, trajectories.edge, advantage)
+    count = torch.zeros_like(advantage).scatter_add(0, trajectories.edge, torch.ones_like(advantage))
+    return (total / count.clamp(min=1)).gather(0, trajectories.edge)
+
+
 def minibatches(
-    rows: int, steps: int, count: int, generator: torch.Generator, fraction: float = 1.0
+    rows: int, steps: int, count: int, generator: torch.Generator, fraction: float = 1.0, own: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffle the rows*steps items and deal them into ``count`` minibatches of (row, offset).
 
     With a ``fraction`` below 1 each row brings only that share of its steps, drawn without replacement
     (timestep_fraction of ddpo-pytorch). Each item is dealt once, and sizes differ by at most one: fewer items than
-    ``count`` are as many minibatches of one.
+    ``count`` are as many minibatches of one. ``own`` [rows, steps] is false for items that are left out.
     """
     taken = trained_steps(steps, fraction)
     if taken < steps:
@@ -94,6 +105,8 @@ def minibatches(
         order = items[torch.randperm(len(items), generator=generator)]
     else:
         order = torch.randperm(rows * steps, generator=generator)
+    if own is not None:
+        order = order[own.flatten()[order]]
     for part in order.tensor_split(max(1, count)):
         if len(part):
             yield part // steps, part % steps
@@ -168,6 +181,16 @@ class Units:
         else:
             self.members = selected.nonzero()
         self.first = self.members[:, 0]
+        self.own: Tensor | None = None  # bool [n, steps]: where several units share a step, the first has it
+        self.edge_advantage = None if trajectories.edge is None else edge_advantages(trajectories)
+        if trajectories.edge is not None:
+            if self.pairs or self.last:
+                raise ValueError("pairs, and last steps, are not taken from a tree; let the wrapper refuse them")
+            if not self.finals:
+                edge = trajectories.edge[self.first]
+                self.own = torch.zeros(edge.shape, dtype=torch.bool)
+                for step, shared in enumerate(edge.unbind(1)):
+                    self.own[np.unique(shared.numpy(), return_index=True)[1], step] = True
 
     def __len__(self) -> int:
         return len(self.members)
@@ -206,6 +229,8 @@ class Units:
             raise ValueError("an algorithm on finals needs the noise that they are noised with")
         else:
             found = finals(self.trajectories, rows, offsets, self.noise, device)
+        if self.edge_advantage is not None:
+            found = replace(found, advantage=self.edge_advantage[rows, offsets].to(device))
         if self.weights is None:
             return found
         return replace(found, advantage=found.advantage * self.weights[found.step.cpu()].to(device))
@@ -262,13 +287,14 @@ def update(
     parameters = list(policy.parameters())
     sums, taken, norm_sum = _Sums(), 0, 0.0
     steps = units.steps
+    items = len(units) * trained_steps(steps, timestep_fraction)
     count = minibatch_count(
-        len(units) * trained_steps(steps, timestep_fraction),
+        items if units.own is None else round(items * float(units.own.float().mean())),
         units.width,
         transitions_per_step=transitions_per_step,
         optimizer_steps=optimizer_steps,
     )
-    dealt = (minibatches(len(units), steps, count, generator, timestep_fraction) for _ in range(epochs))
+    dealt = (minibatches(len(units), steps, count, generator, timestep_fraction, units.own) for _ in range(epochs))
     for number, (rows, offsets) in enumerate(itertools.chain.from_iterable(dealt)):
         optimizer.zero_grad(set_to_none=True)
         here = trajectories.holds(units.first[rows])

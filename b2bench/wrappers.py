@@ -10,6 +10,7 @@
 | forward (control) | forward-progressive, bpt's mirror image | 1 | all |
 | window (control) | as many as bpt's, at a random place | 1 | all |
 | noise_weighted (control) | all, each weighted by its noise | 1 | all |
+| tree (control) | all, each edge of a tree once | K, by several splits | all |
 
 A control takes the place of one part of a wrapper, so that what the part does can be told from what comes with it:
 selection from keeping less, and from branching; a schedule from training on less, and from which steps it begins with.
@@ -21,6 +22,7 @@ Source: B2-DiffuRL (arXiv 2503.11240), sections 3.2 (BPT) and 3.3 (BS), and its 
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -147,6 +149,19 @@ def selected(wrapper: Wrapper, trajectories: Trajectories, generator: torch.Gene
         if "generator" in inspect.signature(wrapper.select).parameters:
             return wrapper.select(trajectories, generator=generator)  # type: ignore[call-arg]
         return wrapper.select(trajectories)
+
+
+def edges_of(wrapper: Wrapper, samples: int, interval: Interval) -> Tensor | None:
+    """Return which rollouts of a prompt draw share which trained steps, as a wrapper's ``edges`` says; None: none do.
+
+    [samples, S], whole numbers: for each rollout and step the first rollout that shares the step with it.
+    """
+    edges = getattr(wrapper, "edges", None)
+    if edges is None:
+        return None
+    with guarded():
+        found: Tensor = edges(samples, interval)
+    return found
 
 
 @wrapper
@@ -303,3 +318,59 @@ class NoiseWeighted(FullInterval, Independent):
     def refuses(self, algorithm: Any) -> str | None:
         """Say that pairs have no advantage."""
         return "it weighs advantages, and an algorithm on pairs has none" if algorithm.pairs else None
+
+
+@wrapper
+class Tree(FullInterval, Independent):
+    """Control: the K rollouts of a prompt draw are leaves of one tree, which splits several times.
+
+    A draw begins as one trajectory, at x_T. There, and again after every ``spacing`` T steps, each edge splits into
+    ``ways`` as even as can be, until every rollout has an edge of its own; what is left to split, splits at the last
+    step. A step of an edge is sampled once and trained on once, with the mean advantage of the edge's leaves: early
+    choices are judged by all that came of them. Against bs it shows what later splits and the judgement of each
+    choice do, with all leaves trained on: ``--set bs.keep=all``. An algorithm on pairs is refused.
+
+    Differs from BranchGRPO (arXiv 2509.06040), which normalises advantages at each depth, fuses rewards by the
+    paths' probability and prunes the tree; and from TreeGRPO (arXiv 2512.08153), which chooses where to split anew.
+    Here an edge's advantage is the plain mean of the harness's advantages, in the unit of every other cell.
+    """
+
+    control: ClassVar[str] = "one split, and one advantage for all steps"
+    properties: ClassVar[Mapping[str, str]] = {
+        "steps": "all T, each edge once",
+        "leaves": "K, by several splits",
+        "trained on": "all edges of a tree",
+    }
+
+    ways: Annotated[int, Ge(2)] = 2
+    """Into how many an edge splits"""
+    spacing: Annotated[float, Gt(0), Le(1)] = 0.15
+    """Share of the T steps between one split and the next: 0.15 of 20 is three"""
+
+    def leaves(self, samples: int) -> int:
+        """Return K: all rollouts of a prompt draw are leaves of one tree."""
+        return samples
+
+    def edges(self, samples: int, interval: Interval) -> Tensor:
+        """Return for each rollout and trained step the first rollout that shares the step: [samples, S]."""
+        steps = len(interval)
+        gap = max(1, int(self.spacing * steps + 1e-9))
+        found = torch.zeros(samples, steps, dtype=torch.long)
+        starts = [0, samples]
+        for step in range(steps):
+            if step == steps - 1:
+                starts = list(range(samples + 1))
+            elif step % gap == 0:
+                starts = [
+                    start + (stop - start) * way // self.ways
+                    for start, stop in itertools.pairwise(starts)
+                    for way in range(self.ways)
+                ]
+                starts = sorted({*starts, samples})
+            sizes = torch.tensor(starts).diff()
+            found[:, step] = torch.tensor(starts[:-1]).repeat_interleave(sizes)
+        return found
+
+    def refuses(self, algorithm: Any) -> str | None:
+        """Say that pairs have no advantage."""
+        return "its advantages are of edges, and an algorithm on pairs has none" if algorithm.pairs else None

@@ -15,7 +15,7 @@ from b2bench.leaderboard.stats import area_under_curve
 from b2bench.text import visible
 
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
-CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted")
+CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted", "tree")
 """Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
 REFERENCES = ("draft1",)
 """Algorithms that follow the reward's gradient: what there is to be had, outside of ranks, claims and targets."""

@@ -14,12 +14,12 @@ from b2bench.errors import UserError
 from b2bench.evaluation.samples import chosen
 from b2bench.guard import guarded
 from b2bench.metrics import forward_equivalents
-from b2bench.minibatches import minibatch_count, trained_steps
+from b2bench.minibatches import minibatch_count, trained_steps, tree_share
 from b2bench.protocols import Algorithm, Policy
 from b2bench.seeding import generator
 from b2bench.text import described
 from b2bench.types import Conditioning
-from b2bench.wrappers import Extremes, Independent
+from b2bench.wrappers import Extremes, Independent, edges_of
 
 if TYPE_CHECKING:  # it imports diffusers, and calls are counted without
     from b2bench.estimate.footprint import Footprint
@@ -130,11 +130,16 @@ def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
     return 0, n
 
 
-def round_steps(config: RunConfig, rows: int, steps: int) -> int:
-    """Optimizer steps of an epoch on ``rows`` rollouts or pairs, each with so many trained ``steps``."""
+def part_of(items: int, share: float) -> int:
+    """Return a share of so many items, as a whole number."""
+    return round(items * share)
+
+
+def round_steps(config: RunConfig, rows: int, steps: int, share: float = 1.0) -> int:
+    """Optimizer steps of an epoch on a ``share`` of ``rows`` rollouts or pairs with so many trained ``steps``."""
     settings = config.settings
     count = minibatch_count(
-        rows * trained_steps(steps, settings.timestep_fraction),
+        part_of(rows * trained_steps(steps, settings.timestep_fraction), share),
         2 if config.algorithm.pairs else 1,
         transitions_per_step=settings.transitions_per_step,
         optimizer_steps=settings.fixed_steps,
@@ -172,13 +177,16 @@ def _counted(config: RunConfig) -> Calls:
         n = config.draws(round) * settings.samples
         # the steps before the trained ones are sampled once per branch
         roots = n // config.wrapper.leaves(settings.samples)
-        sampling += roots * interval.start + n * (settings.steps - interval.start)
+        edges = edges_of(config.wrapper, settings.samples, interval)
+        shared = 0 if edges is None else int((edges != torch.arange(len(edges)).unsqueeze(1)).sum())
+        sampling += roots * interval.start + n * (settings.steps - interval.start) - config.draws(round) * shared
         low, high = kept_rows(config, round)
         seen = 1 if getattr(config.algorithm, "reward_gradient", False) else len(interval)
         each = cost.calls * trained_steps(seen, settings.timestep_fraction) * settings.passes
-        least, most = least + each * low, most + each * high
-        fewest += settings.passes * round_steps(config, low, len(interval))
-        largest += settings.passes * round_steps(config, high, len(interval))
+        share = 1.0 if edges is None else tree_share(config.algorithm, edges)
+        least, most = least + part_of(each * low, share), most + part_of(each * high, share)
+        fewest += settings.passes * round_steps(config, low, len(interval), share)
+        largest += settings.passes * round_steps(config, high, len(interval), share)
     images = [config.images_at(queries) for queries in config.evaluations()]
     start = images[0]
     samples = len(chosen(len(config.prompts.test), start.test, settings.sample_images))

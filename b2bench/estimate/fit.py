@@ -10,8 +10,8 @@ from b2bench.errors import UserError
 from b2bench.estimate.calls import kept_rows, loss_cost, network_parameters, round_steps
 from b2bench.estimate.footprint import GIB, WIDTH, Footprint, Line, judges, measure
 from b2bench.evaluation import samples
+from b2bench.minibatches import trained_steps
 from b2bench.training.checkpoint import KEPT
-from b2bench.update import trained_steps
 
 MARGIN = 0.15
 """Share of a GPU's memory that is left free: its context, kernels' workspaces, the allocator's waste. Assumed."""

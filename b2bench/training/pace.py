@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 from b2bench.config.run import RunConfig
+from b2bench.minibatches import trained_steps, tree_share
+from b2bench.types import Interval
+from b2bench.wrappers import edges_of
 
 
 class Pace:
@@ -22,7 +25,7 @@ class Pace:
     def __init__(self, updates: int | None, transitions: int, fixed: int | None, kept: float) -> None:
         self.updates, self.transitions, self.fixed, self.kept = updates, transitions, fixed, kept
 
-    def begin(self, draws: int, steps: int) -> None:
+    def begin(self, draws: int, steps: float) -> None:
         """Begin a round of so many prompt draws, whose kept rollouts bring so many ``steps`` each."""
         self.left, self.steps = draws, steps
         self._sampled = self._kept = self._parts = self._updated = 0
@@ -55,3 +58,11 @@ def pace_of(config: RunConfig) -> Pace:
     settings = config.settings
     most = min(2, settings.samples) if config.algorithm.pairs else settings.samples
     return Pace(settings.updates_per_round, settings.transitions_per_step, settings.fixed_steps, most)
+
+
+def steps_of(config: RunConfig, interval: Interval) -> float:
+    """Return how many transitions a kept rollout brings in the mean: its trained steps, or its share of a tree's."""
+    settings = config.settings
+    steps = trained_steps(len(interval), settings.timestep_fraction)
+    edges = edges_of(config.wrapper, settings.samples, interval)
+    return steps if edges is None else steps * tree_share(config.algorithm, edges)

@@ -40,14 +40,14 @@ from b2bench.text import described
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
 from b2bench.training.listener import Listener, Silent
-from b2bench.training.pace import pace_of
+from b2bench.training.pace import pace_of, steps_of
 from b2bench.training.phase import Phase
 from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
 from b2bench.types import Interval, Trajectories
-from b2bench.update import UpdateReport, merged, step_weights, trained_steps, update
-from b2bench.wrappers import selected
+from b2bench.update import UpdateReport, merged, step_weights, update
+from b2bench.wrappers import edges_of, selected
 
 try:
     import resource
@@ -332,13 +332,16 @@ class Trainer:
             interval=interval,
             noise=round_noise(self.policy, config.seed, round, (start + mine.start) * samples),
             micro_batch=settings.micro_batch,
+            edges=edges_of(config.wrapper, samples, interval),
         )
+        edge = None if found.edge is None else self.engine.all_gather_rows(found.edge + mine.start * samples)
         per_draw = 1 if leaves == 1 else samples // leaves
         return replace(
             found,
             prompts=[prompt for prompt in drawn for _ in range(samples)],
             group=self.engine.all_gather_rows(found.group + mine.start * per_draw) + start * per_draw,
             leaf=self.engine.all_gather_rows(found.leaf),
+            edge=edge,
             first=mine.start * samples,
         )
 
@@ -356,14 +359,14 @@ class Trainer:
 
     def _round(self) -> None:
         """Sample, score, select and update: once, or for as many parts of the round as its algorithm asks for."""
-        config, settings = self.config, self.config.settings
+        config = self.config
         started = time.monotonic()
         interval = self._interval()
         draws, train = config.draws(self.round), config.prompts.train
         chosen = torch.randint(len(train), (draws,), generator=generator(config.seed, "prompts", self.round))
         prompts = [train[i] for i in chosen]
         parts: list[_Part] = []
-        self.pace.begin(draws, trained_steps(len(interval), settings.timestep_fraction))
+        self.pace.begin(draws, steps_of(config, interval))
         while size := self.pace.next():
             start = draws - self.pace.left
             part = self._part(prompts[start : start + size], start, () if size == draws else (len(parts),))

@@ -497,6 +497,7 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
             "forward",
             "window",
             "noise_weighted",
+            "tree",
         },
         "rewards": {"clipscore", "bertscore", "success"},
         "prompts": {"template1", "template2", "template3", "pocket-template2", "pocket-template3"},

@@ -23,13 +23,14 @@ from b2bench.backbones.stable_diffusion import StableDiffusion
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.errors import Refused, RunFailed
+from b2bench.minibatches import tree_share
 from b2bench.registry import Registry
 from b2bench.store.store import Store
 from b2bench.training import runs, trainer
 from b2bench.training.listener import Silent
 from b2bench.training.summary import Summary
 from b2bench.training.trainer import query_noise
-from b2bench.wrappers import B2, Extremes, Independent
+from b2bench.wrappers import B2, Extremes, Independent, edges_of
 
 # Three draws of three samples in the first round, two in the second: the budget leaves no more.
 DRAWS, SAMPLES, STEPS, TRANSITIONS, QUERIES = 3, 3, 4, 18, 15
@@ -153,18 +154,24 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def expected_calls(wrapper: str, config: RunConfig, round: int) -> int:
     leaves = config.wrapper.leaves(SAMPLES)
-    start = config.wrapper.interval(round, config.rounds, STEPS).start
-    rollouts = config.draws(round) * SAMPLES
-    return rollouts // leaves * start + rollouts * (STEPS - start)
+    interval = config.wrapper.interval(round, config.rounds, STEPS)
+    rollouts, start = config.draws(round) * SAMPLES, interval.start
+    shared = 0
+    if (edges := edges_of(config.wrapper, SAMPLES, interval)) is not None:
+        shared = config.draws(round) * sum(len(edges) - len(set(column)) for column in edges.T.tolist())
+    return rollouts // leaves * start + rollouts * (STEPS - start) - shared
 
 
 @pytest.mark.parametrize(("algorithm", "wrapper"), CELLS)
 def test_cell(
     algorithm: str, wrapper: str, finish: Callable[..., Finished], scored: list[int], pocket_pipeline: Any
 ) -> None:
-    if reason := {("dpo", "noise_weighted"): "on pairs has none", ("draft1", "b2"): "try vanilla"}.get(
-        (algorithm, wrapper)
-    ):
+    refused = {
+        ("dpo", "noise_weighted"): "on pairs has none",
+        ("dpo", "tree"): "on pairs has none",
+        ("draft1", "b2"): "try vanilla",
+    }
+    if reason := refused.get((algorithm, wrapper)):
         with pytest.raises(Refused, match=reason):
             choose(algorithm, wrapper)
         return
@@ -193,7 +200,9 @@ def test_cell(
         assert row["kept"] == len(kept)
         interval = config.wrapper.interval(row["round"], 2, STEPS)
         assert (row["interval_start"], row["interval_stop"]) == (interval.start, interval.stop)
-        steps = max(1, round(len(kept) * len(interval) / TRANSITIONS))
+        edges = edges_of(config.wrapper, SAMPLES, interval)
+        share = 1 if edges is None else tree_share(config.algorithm, edges)
+        steps = max(1, round(len(kept) * len(interval) * share / TRANSITIONS))
         if config.settings.updates_per_round:  # a step on each sample of its policy, whose ratio is 1
             assert bool(kept) <= row["optimizer_steps"] <= config.draws(row["round"])
             assert (row["approx_kl"] < 1e-9 or algorithm == "draft1") if kept else row["optimizer_steps"] == 0

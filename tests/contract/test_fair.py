@@ -22,10 +22,10 @@ from b2bench.errors import Refused
 from b2bench.hyperparameters import declared
 from b2bench.registry import Registry
 from b2bench.seeding import generator
-from b2bench.training.pace import pace_of
+from b2bench.training.pace import pace_of, steps_of
 from b2bench.types import Conditioning, Trajectories
 from b2bench.update import update
-from b2bench.wrappers import selected
+from b2bench.wrappers import edges_of, selected
 
 ALGORITHMS, WRAPPERS = Registry("algorithm").names(), Registry("wrapper").names()
 
@@ -61,6 +61,9 @@ def rolled(config: RunConfig, round: int, start: int, draws: int) -> Trajectorie
     settings, wrapper = config.settings, config.wrapper
     samples, interval = settings.samples, wrapper.interval(round, config.rounds, settings.steps)
     n, leaves = draws * samples, wrapper.leaves(samples)
+    edges = edges_of(wrapper, samples, interval)
+    if edges is not None:
+        edges = (edges + samples * torch.arange(draws).reshape(-1, 1, 1)).flatten(0, 1)
     train, draw = config.prompts.train, generator(0, "fair", round, start)
     chosen = torch.randint(len(train), (draws,), generator=draw).repeat_interleave(samples)
     return Trajectories(
@@ -73,6 +76,7 @@ def rolled(config: RunConfig, round: int, start: int, draws: int) -> Trajectorie
         interval=interval,
         images=torch.zeros(n, 3, 1, 1),
         calls=0,
+        edge=edges,
         reward=chosen / len(train) + torch.randn(n, generator=draw),
     )
 
@@ -87,7 +91,7 @@ def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
     pace = pace_of(config)
     steps = queries = 0
     for round in range(config.rounds):
-        pace.begin(config.draws(round), len(config.wrapper.interval(round, config.rounds, settings.steps)))
+        pace.begin(config.draws(round), steps_of(config, config.wrapper.interval(round, config.rounds, settings.steps)))
         while size := pace.next():
             start = config.draws(round) - pace.left
             found = rolled(config, round, start, size)

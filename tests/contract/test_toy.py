@@ -19,7 +19,7 @@ from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator
 from b2bench.update import UpdateReport, step_weights, update
-from b2bench.wrappers import selected
+from b2bench.wrappers import edges_of, selected
 
 CELLS = [(a, w) for a in Registry("algorithm").names() for w in Registry("wrapper").names()]
 ROUNDS, SAMPLES = 3, 5
@@ -45,7 +45,7 @@ def trained(config: RunConfig, micro_batch: int = 64) -> tuple[ToyPolicy, list[U
         policy.remember()
         found = rollout(
             policy, PROMPTS, samples=SAMPLES, leaves=config.wrapper.leaves(SAMPLES), interval=interval,
-            noise=round_noise(policy, 0, round),
+            noise=round_noise(policy, 0, round), edges=edges_of(config.wrapper, SAMPLES, interval),
         )  # fmt: skip
         found.reward = reward(found.images, found.prompts)
         found.advantage = rule(found.reward, found.prompts, found.group)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from b2bench.config.settings import Settings
 from b2bench.errors import RunFailed
+from b2bench.minibatches import minibatch_count
 from b2bench.types import micro_batches
-from b2bench.update import UpdateReport, merged, minibatch_count, minibatches, transitions, update
+from b2bench.update import UpdateReport, merged, minibatches, transitions, update
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -54,7 +54,10 @@ def paper(algorithm: str = "ddpo", wrapper: str = "vanilla", **values: Any) -> R
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "wrapper"), [("ddpo", "vanilla"), ("dpok", "bpt"), ("dpo", "b2"), ("pg", "bs")])
+@pytest.mark.parametrize(
+    ("algorithm", "wrapper"),
+    [("ddpo", "vanilla"), ("dpok", "bpt"), ("dpo", "b2"), ("pg", "bs"), ("ddpo", "tree"), ("draft1", "vanilla")],
+)
 def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) -> None:
     config = pocket(algorithm, wrapper)
     assert config.rounds == 3  # the last one is shorter
@@ -75,7 +78,7 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert with_gradient == round(calls.gradient * trained) > 0
     assert calls.equivalents[0] <= calls.sampling + trained + 2 * with_gradient <= calls.equivalents[1]
     assert calls.optimizer_steps[0] <= sum(row["optimizer_steps"] for row in rows) <= calls.optimizer_steps[1]
-    assert calls.exact == (wrapper in ("vanilla", "bpt") and algorithm != "dpo")
+    assert calls.exact == (wrapper in ("vanilla", "bpt", "tree") and algorithm != "dpo")
     assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
     assert config.evaluations() == sorted({row["queries"] for row in store.evals(["run"])})
     assert kept_images(config) == len(list((tmp_path / "run" / "samples").glob("*.png")))
