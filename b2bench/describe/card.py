@@ -159,8 +159,8 @@ def body(run: Mapping[str, Any], found: Summary, rows: Sequence[Mapping[str, Any
     ]
     parts = [
         f"# {name}",
-        f"A LoRA for {markdown_text(run['backbone'])}, trained by {markdown_text(cell)} for {run['budget']:,} queries of "
-        f"the reward {markdown_text(found.reward)}, with b2bench.",
+        f"A LoRA for {markdown_text(run['backbone'])}, trained by {markdown_text(cell)} for {run['budget']:,} queries "
+        f"of the reward {markdown_text(found.reward)}, with b2bench.",
         *([f"![the same prompts and noise, before and after]({PICTURE})"] if found.picture else []),
         "## Numbers",
         f"{markdown_text(found.verdict)}. Test prompts, the same noise before and after.",
