@@ -5,6 +5,7 @@ What is said in a docstring, an option's help or the schema is said there alone,
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 import sys
@@ -63,7 +64,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             return f"{match[1]}{depth}{pages[name]}{match[3]}"
         if name.startswith("docs/"):
             return f"{match[1]}{depth}{name.removeprefix('docs/')}{match[3]}"
-        if target.exists() and uri in OUTSIDE or name.startswith(("examples/", "b2bench/")) and target.exists():
+        if (target.exists() and uri in OUTSIDE) or (name.startswith(("examples/", "b2bench/")) and target.exists()):
             return f"]({depth}readme.md)" if name == "." else f"]({depth}readme.md#development)"
         return match[0]  # whatever is wrong with it, mkdocs says
 
@@ -83,7 +84,7 @@ def commands() -> str:
         parts += [f"## {name}", _text(text), *(_text(part) for part in rest if part.strip())]
         context = click.Context(command, info_name=name)  # type: ignore[arg-type]
         rows = [record for param in command.get_params(context) if (record := param.get_help_record(context))]
-        parts.append(_table(("option", "what it does"), [(f"`{option}`", _text(about)) for option, about in rows]))
+        parts.append(_table(("option", "what it does"), [(_code(option), _text(about)) for option, about in rows]))
         if command.epilog:
             lines = command.epilog.replace("\b\n", "").splitlines()[1:]
             parts.append("```sh\n" + "\n".join(line.strip() for line in lines) + "\n```")
@@ -105,7 +106,10 @@ def hyperparameters() -> str:
     from b2bench.registry import KINDS, load_registries
 
     nowhere = ROOT / "no.duckdb"
-    parts = ["# Hyperparameters", "Made from the classes; `b2bench show NAME` prints the same. `--set name=value` sets one."]
+    parts = [
+        "# Hyperparameters",
+        "Made from the classes; `b2bench show NAME` prints the same. `--set name=value` sets one.",
+    ]
     found = [("settings", description("settings", nowhere, []))]
     registries = load_registries([])
     for kind in KINDS:
@@ -126,20 +130,26 @@ def python() -> str:
     """Everything that can be imported from ``b2bench``, from the docstrings."""
     import b2bench
 
-    parts = ["# Python", "Made from the docstrings of all that `b2bench` exports. [api.md](../api.md) is the guide to it."]
+    parts = [
+        "# Python",
+        "Made from the docstrings of all that `b2bench` exports. [api.md](../api.md) is the guide to it.",
+    ]
     for name in sorted(b2bench.__all__):
         thing = getattr(b2bench, name)
         if name.startswith("__"):
             continue
         parts.append(f"## {name}")
+        if not callable(thing):
+            parts.append(f"`{name} = {thing!r}`")
+            continue
         parts.append(f"```python\n{_signature(name, thing)}\n```")
         parts.append(_docstring(inspect.getdoc(thing) or ""))
         if inspect.isclass(thing):
             for each, method in inspect.getmembers_static(thing, inspect.isfunction):
                 if each.startswith("_") or each not in thing.__dict__ or not inspect.getdoc(method):
                     continue
-                parts.append(f"`{each}{inspect.signature(method)}`")
-                parts.append(": " + _docstring(inspect.getdoc(method) or "").partition("\n\n")[0])
+                said = _docstring(inspect.getdoc(method) or "").partition("\n\n")[0]
+                parts.append(f"- `{each}{_plain(method)}`: {said}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -147,10 +157,8 @@ def schema() -> str:
     """Tables and columns of the store, from its schema."""
     from b2bench.store.schema import KEYS, SCHEMA_VERSION, TABLES
 
-    parts = [
-        "# Schema of the store",
-        f"Made from `b2bench/store/schema.py`, version {SCHEMA_VERSION}. [store.md](../store.md) says more of each table.",
-    ]
+    head = f"Made from `b2bench/store/schema.py`, version {SCHEMA_VERSION}. [store.md](../store.md) says more."
+    parts = ["# Schema of the store", head]
     for table, columns in TABLES.items():
         keys = KEYS.get(table)
         parts += [f"## {table}"] + ([f"Primary key: {', '.join(f'`{key}`' for key in keys)}."] if keys else [])
@@ -161,9 +169,10 @@ def schema() -> str:
 
 def leaderboard() -> str:
     """The report of the results that are published with the code, if there are any."""
-    from b2bench.describe.tables import tables_of
     from b2bench.leaderboard.document import document
     from b2bench.leaderboard.written import markdown
+
+    from b2bench.describe.tables import tables_of
     from b2bench.store.parquet import import_results
     from b2bench.store.store import Store
 
@@ -212,13 +221,24 @@ def _docstring(doc: str) -> str:
 
 
 def _signature(name: str, thing: Any) -> str:
+    if getattr(thing, "_is_protocol", False):
+        return f"class {name}(Protocol)"
     try:
-        return f"{name}{inspect.signature(thing)}"
+        return f"{name}{_plain(thing)}"
     except (TypeError, ValueError):
         return name
 
 
+def _plain(thing: Any) -> str:
+    """A signature without the quotes that postponed annotations have."""
+    return re.sub(r"'([^']*)'(?=[,)]| =|$)", r"\1", str(inspect.signature(thing)))
+
+
+def _code(text: str) -> str:
+    """Code for the cell of a table, where a bar would end the cell."""
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
+
+
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    cells = [[cell.replace("|", "&#124;") if "`" not in cell else cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
+    return "\n".join(lines + ["| " + " | ".join(cell.replace("|", "&#124;") for cell in row) + " |" for row in rows])
