@@ -131,7 +131,7 @@ def run(
                 on_begin=INTERRUPTS.raise_them,
                 on_stage=INTERRUPTS.check,
             )
-            listener = stack.enter_context(progress)
+            listener: Listener = stack.enter_context(progress)
             if track and is_first():
                 listener = _tracked(track, request, out, listener, stack)
             summary = request.make(out, threads, listener)

@@ -159,7 +159,7 @@ class RunProgress:
         )
 
     def _reached(self, queries: int) -> None:
-        self.progress.update(self.task, queries=queries, **({} if self.work else {"completed": queries}))
+        self.progress.update(self.task, queries=queries, completed=None if self.work else queries)
 
     def _point(self, name: str, queries: int, value: float) -> None:
         if math.isfinite(value):

@@ -74,7 +74,7 @@ class TensorBoard:
         """Open a new event file; a run that goes on has one for each of its processes."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(folder / "tensorboard"))
         lines = "\n".join(f"    {name}: {value}" for name, value in config.items())
         self.writer.add_text("settings", lines, 0)
 

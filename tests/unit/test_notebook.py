@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ from b2bench.cli import run as run_command
 
 TINY: dict[str, Any] = {"draws": 1, "samples": 5, "steps": 3, "eval_images": 4, "eval_train_images": 0}
 CONFIG = {"algorithm": {"name": "ddpo"}, "wrapper": {"name": "b2"}, "settings": {"lr": 1e-3}}
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "results.ipynb"
 
 
 @pytest.fixture
@@ -49,7 +53,10 @@ def db(here: Path) -> Path:
 def test_every_option_of_the_command_is_a_keyword_with_the_same_default() -> None:
     command = inspect.signature(run_command.run).parameters
     keywords = inspect.signature(b2bench.run).parameters
-    assert {*command} - {"set_", "processes", "purpose", "as_json"} == {*keywords} - {"set", "progress"}
+    assert {*command} - {"set_", "processes", "purpose", "as_json", "quick", "track"} == {*keywords} - {
+        "set",
+        "progress",
+    }
     for name in command.keys() & keywords.keys() - {"plugin"}:
         assert str(command[name].default) == str(keywords[name].default), name
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in keywords.values())
@@ -239,3 +246,18 @@ def test_the_margin_is_the_commands() -> None:
     command, own = inspect.signature(report_command.report), inspect.signature(b2bench.report)
     for name in ("margin", "looks"):
         assert command.parameters[name].default == own.parameters[name].default
+
+
+def test_the_example_notebook_runs_from_top_to_bottom(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells, one after the other, as Jupyter runs them, on a store of two runs; it keeps no output."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    cells = [cell for cell in json.loads(EXAMPLE.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec("".join(cell["source"]), names)
+    (axes,) = names["figure"].axes
+    lines = [(line.get_label(), list(line.get_ydata())) for line in axes.lines]
+    assert lines == [("ddpo b2, seed 0", [0.5, 0.6]), ("ddpo b2, seed 1", [0.5, 0.7])]
+    assert names["by_round"].loc[0, "a0"] == 0.5
+    names["plt"].close("all")
