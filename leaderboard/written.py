@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from b2bench.leaderboard.grid import Cell, Grid, Picture, Section
+from b2bench.leaderboard.curves import LEARNING
+from b2bench.leaderboard.grid import SYMBOLS, Answer, Cell, Grid, Picture, Section
 
 BEGIN, END = "<!-- b2bench report -->", "<!-- end of b2bench report -->"
 NOTHING = "No runs yet. Start one: b2bench run --algo dpok --wrapper b2"
@@ -36,21 +37,46 @@ def markdown(sections: Sequence[Section], heading: str = "") -> str:
     if not sections:
         parts.append(f"{NOTHING}\n")
     for section in sections:
-        parts.append(f"## {markdown_text(section.title)}\n\n{markdown_text(' · '.join(section.facts))}\n")
+        parts.append(f"## {markdown_text(section.title)}\n")
+        parts += ["".join(_markdown_answer(answer) for answer in section.answers)] if section.answers else []
         parts += [f"> {markdown_text(note)}\n" for note in section.notes]
-        parts += [_markdown_grid(grid) for grid in section.grids]
-        parts += [f"![{markdown_text(p.caption)}]({quote(p.stem)}.svg)\n" for p in section.pictures]
+        parts += [_markdown_grid(grid) for grid in section.opened]
+        shown = [p for p in section.pictures if section.answers and p.caption.startswith(LEARNING)]
+        parts += [_markdown_picture(picture) for picture in shown]
+        parts += [_folded(grid.title, _markdown_grid(grid, titled=False)) for grid in section.folded]
+        others = [_markdown_picture(picture) for picture in section.pictures if picture not in shown]
+        parts += [_folded("Figures", "\n".join(others))] if section.answers and others else others
+        parts.append(f"{markdown_text(' · '.join(section.facts))}\n")
     return "\n".join(parts)
 
 
-def _markdown_grid(grid: Grid) -> str:
+def _markdown_answer(answer: Answer) -> str:
+    return f"- {SYMBOLS.get(answer.kind, '')} **{markdown_text(answer.about)}:** {markdown_text(answer.text)}\n"
+
+
+def _markdown_picture(picture: Picture) -> str:
+    return f"![{markdown_text(picture.caption)}]({quote(picture.stem)}.svg)\n"
+
+
+def _folded(title: str, text: str) -> str:
+    """What is shown on demand, as GitHub does it."""
+    return f"<details><summary>{markdown_text(title)}</summary>\n\n{text}\n</details>\n"
+
+
+def _markdown_grid(grid: Grid, *, titled: bool = True) -> str:
+    head = f"### {markdown_text(grid.title)}\n\n" if titled else ""
     if not grid.rows:
-        return f"### {markdown_text(grid.title)}\n\n{markdown_text('; '.join(grid.legend))}\n"
-    rows = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
+        return f"{head}{markdown_text('; '.join(grid.legend))}\n"
+    rows = [[column.name for column in grid.columns], *(map(whole_text, row) for row in grid.rows)]
     lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("---:" if column.right else "---" for column in grid.columns) + "|")
     legend = "".join(f"\n{markdown_text('; '.join(grid.legend))}\n" if grid.legend else "")
-    return f"### {markdown_text(grid.title)}\n\n" + "\n".join(lines) + f"\n{legend}"
+    return head + "\n".join(lines) + f"\n{legend}"
+
+
+def whole_text(cell: Cell) -> str:
+    """Return what a cell says on one line."""
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text
 
 
 def between_markers(text: str, report: str) -> str:
@@ -97,6 +123,7 @@ _LATEX = {
     "⊘": r"$\oslash$",
     "◇": r"$\diamond$",
     "†": r"\dag{}",
+    "Δ": r"$\Delta$",
 }
 
 
@@ -134,9 +161,13 @@ def latex(sections: Sequence[Section], heading: str = "") -> str:
         lines.append(latex_text(NOTHING))
     for section in sections:
         lines += [rf"\section*{{{latex_text(section.title)}}}", latex_text(" · ".join(section.facts)), ""]
+        if section.answers:
+            items = [rf"\item \textbf{{{latex_text(a.about)}:}} {latex_text(a.text)}" for a in section.answers]
+            lines += [r"\begin{itemize}", *items, r"\end{itemize}"]
         lines += [rf"\emph{{{latex_text(note)}}}\par" for note in section.notes]
         for grid in section.grids:
-            lines += _latex_grid(grid)
+            # a line of characters as a curve is for a terminal and a page
+            lines += _latex_grid(grid) if grid.key != "learning" else []
         for picture in section.pictures:
             lines += _latex_picture(picture)
         lines.append(r"\clearpage")  # LaTeX keeps no more than a few dozen tables and figures waiting
@@ -159,7 +190,7 @@ def _latex_grid(grid: Grid) -> list[str]:
         r"\toprule",
         row([column.name for column in grid.columns]),
         r"\midrule",
-        *(row([cell.text for cell in cells]) for cells in grid.rows),
+        *(row([whole_text(cell) for cell in cells]) for cells in grid.rows),
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",
@@ -196,6 +227,8 @@ def csv_text(sections: Sequence[Section]) -> str:
         def line(*where: str, numbers: Sequence[object] = ("",) * len(NUMBERS), verdict: str = "", text: str) -> None:
             writer.writerow([*map(_safe, (section.title, *where)), *numbers, verdict, _safe(text)])  # noqa: B023
 
+        for answer in section.answers:
+            line("answers", answer.about, "", verdict=answer.kind, text=answer.text)
         for kind, texts in (("fact", section.facts), ("note", section.notes)):
             for text in texts:
                 line("head", kind, "", text=text)
@@ -208,7 +241,7 @@ def csv_text(sections: Sequence[Section]) -> str:
                         column.name,
                         numbers=_numbers(cell),
                         verdict=cell.kind,
-                        text=cell.text,
+                        text=whole_text(cell),
                     )
             for text in grid.legend:
                 line(grid.key, "legend", "", text=text)

@@ -89,7 +89,7 @@ def test_markdown_goes_between_the_markers_of_a_page(folder: Path, b2bench: Call
         text = page.read_text()
         assert text.startswith("# Mine\n<!-- b2bench report -->\n## b2bench")
         assert text.endswith("<!-- end of b2bench report -->\nafter\n")
-        assert text.count("### Leaderboard") == 1
+        assert text.count("<summary>Leaderboard") == 1
     page.write_text("<!-- b2bench report -->\n")
     refused = b2bench("report", "--format", "markdown", "--out", page)
     assert (refused.code, page.read_text()) == (2, "<!-- b2bench report -->\n")
