@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from b2bench.leaderboard.columns import wrapper_name
 from b2bench.leaderboard.grid import Answer, number
+from b2bench.leaderboard.open_steps import room
 from b2bench.leaderboard.rows import CollapseRow, CompatibilityCell, HeadroomRow, LeaderboardRow, Tables
 from b2bench.leaderboard.stats import MIN_SEEDS
 
@@ -39,6 +40,7 @@ def answers(group: Tables) -> tuple[Answer, ...]:
     found = [
         _learned(group, judged, cells),
         _wrappers(judged),
+        room(group),
         _lost(judged, group.collapses),
         _over_optimised(cells),
         _open(judged),
@@ -74,20 +76,20 @@ def _learned(group: Tables, judged: Sequence[_Judged], cells: Sequence[Leaderboa
     if not learned:
         return Answer("Learned", f"none of {_cells(len(tested))} is shown to have learned", "inconclusive")
     text = f"{len(learned)} of {_cells(len(tested))}: {listed(learned)}"
-    names = {(row.algorithm, row.label, row.wrapper) for row in learned}
+    known = {(row.algorithm, row.wrapper, row.cell.gain.values) for row in learned if row.cell.gain is not None}
+
+    def is_known(row: LeaderboardRow) -> bool:
+        # a label may tell more cells apart than the variants of a claim, and the values are the same
+        return row.area is not None and (row.algorithm, row.wrapper, row.area.values) in known
+
     best = max(
         (row for row in cells if row.alignment.mean is not None and not row.control), key=_alignment, default=None
     )
-    if best is not None and (best.algorithm, best.label, best.wrapper) in names and best.gain is not None:
+    if best is not None and is_known(best) and best.gain is not None:
         name = " ".join(filter(None, (best.algorithm, wrapper_name(best.wrapper), best.label)))
         alone = best.ranks is not None and best.ranks == (1, 1)
         rivals = [
-            row
-            for row in cells
-            if row is not best
-            and row.ranks is not None
-            and row.ranks[0] == 1
-            and (row.algorithm, row.label, row.wrapper) in names
+            row for row in cells if row is not best and row.ranks is not None and row.ranks[0] == 1 and is_known(row)
         ]
         text += (
             f". Highest at the end: {name}, {group.head.context.reward} {number(best.alignment.mean)}, "

@@ -20,6 +20,7 @@ from b2bench.leaderboard.grid import (
     title,
 )
 from b2bench.leaderboard.matrix import learning, matrix
+from b2bench.leaderboard.open_steps import openness
 from b2bench.leaderboard.paper import paper_grids
 from b2bench.leaderboard.rows import HeadroomRow, LeaderboardRow, Tables
 from b2bench.leaderboard.sheets import EXPLORATORY, collapse, compatibility, compute, contrasts, verdicts
@@ -39,6 +40,7 @@ def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
         _leaderboard(group),
         _headroom(group),
         verdicts(group),
+        openness(group),
         contrasts(group),
         compatibility(group),
         collapse(group),

@@ -335,10 +335,31 @@ class HeadroomRow:
 
 
 @dataclass(frozen=True)
+class OpenStep:
+    """What a profile of the pretrained model says of branches with ``tau`` of ``steps`` steps to go.
+
+    ``share`` of the reward's variance is decided by these steps, with its interval [low, high]. ``within`` is the
+    standard deviation of the reward within a branch, ``total`` over all, ``spread`` best minus worst of ``leaves``.
+    """
+
+    tau: int
+    steps: int
+    share: float
+    low: float
+    high: float
+    within: float
+    total: float
+    spread: float
+    branches: int
+    leaves: int
+
+
+@dataclass(frozen=True)
 class Tables:
     """All tables of one context. ``oracle`` is the command that gives a headroom which is None; else empty.
 
-    ``settings`` are those that all of its cells share.
+    ``settings`` are those that all of its cells share. ``openness`` is from the latest profile of the pretrained model
+    on these prompts, by falling tau (``b2bench profile``).
     """
 
     head: Head
@@ -355,3 +376,4 @@ class Tables:
     collapses: tuple[CollapseRow, ...] = ()
     compute: tuple[ComputeRow, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
+    openness: tuple[OpenStep, ...] = ()

@@ -36,6 +36,7 @@ from b2bench.leaderboard.compute import common_compute, compute_rows
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import fits, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
+from b2bench.leaderboard.open_steps import open_steps
 from b2bench.leaderboard.rows import INCEPTION, Context, Curve, Detail, Head, Incomplete, Tables
 from b2bench.leaderboard.stats import ALPHA, LOOK, estimate
 from b2bench.leaderboard.variants import Variant, variants_of
@@ -92,16 +93,19 @@ def tables(
     looks: int = 1,
     learning: Iterable[Row] = (),
     spreads: Iterable[Row] = (),
+    profiles: Iterable[Row] = (),
 ) -> list[Tables]:
     """Make one :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
     ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``,
     ``planned`` and ``looks`` are those of :class:`Asked`. ``refusals``: rows of ``Store.refusals``. ``errors``: rows of
     ``Store.evaluation_errors``. ``scores``: rows of ``Store.last_scores``, for the noise of evaluations. ``learning``
-    and ``spreads``: rows of ``Store.round_rewards`` and ``Store.curve_errors``, for curves.
+    and ``spreads``: rows of ``Store.round_rewards`` and ``Store.curve_errors``, for curves. ``profiles``: rows of
+    ``Store.profiles``.
     """
     asked = Asked(margin, frozenset(planned), looks)
     spread: dict[str, float] = {row["run_id"]: row["error"] for row in errors if row["error"] is not None}
+    profiled = list(profiles)
     measured = replace(_measured(evals, scores), **_between(learning, spreads))
     contexts: dict[Context, list[Run]] = defaultdict(list)
     baselines: dict[Context, list[Run]] = defaultdict(list)
@@ -126,7 +130,7 @@ def tables(
         group = _tables(context, members, measured, beside, here, asked)
         known = [spread[run.row["run_id"]] for run in members if run.row["run_id"] in spread]
         error = float(np.mean(known)) if known else None
-        found.append(replace(group, head=replace(group.head, error=error)))
+        found.append(replace(group, head=replace(group.head, error=error), openness=open_steps(context, profiled)))
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
             found.append(_tables(context, [], measured, alone, {}, asked))

@@ -32,4 +32,4 @@ def tables_of(
     rows = (runs if tuning else final_runs(runs)), store.evals(), store.rounds()
     errors, scores = store.evaluation_errors(), store.last_scores()
     curves = store.round_rewards(), store.curve_errors()
-    return tables(*rows, margin, store.refusals(), planned, errors, scores, looks, *curves)
+    return tables(*rows, margin, store.refusals(), planned, errors, scores, looks, *curves, store.profiles())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
+from b2bench.store.store import Store
 from b2bench.text import suggestion
+from b2bench.version import benchmark_version
 
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 
@@ -125,3 +127,30 @@ def plan(
         twice = next(job for i, job in enumerate(jobs) if keys.index(job.key) < i)
         raise UserError(f"the sweep holds the same run twice: {twice.label}")
     return jobs
+
+
+def ended_keys(store: Store) -> set[tuple[str, int]]:
+    """Return the runs of this benchmark version that have ended, by the hash of their cell and their seed."""
+    if not store.path.exists():
+        return set()
+    rows = store.runs(benchmark_version=benchmark_version())
+    return {(row["config_hash"], row["seed"]) for row in rows if row["status"] in ("done", "failed")}
+
+
+def at_look(jobs: Sequence[Job], looks: int, ended: Collection[tuple[str, int]]) -> tuple[list[Job], int]:
+    """Return the jobs of the look that is due, and its number.
+
+    The first of two looks has the first half of the seeds. The second has all, once every run of the first has ended.
+
+    Raises:
+        UserError: looks are not 1 or 2, or the seeds cannot be halved.
+    """
+    if looks not in (1, 2):
+        raise UserError(f"--looks {looks} is not 1 or 2; try 2 for a look at half of the seeds and one at all")
+    if looks == 1:
+        return list(jobs), 1
+    seeds = list(dict.fromkeys(job.config.seed for job in jobs))
+    if len(seeds) < 2 or len(seeds) % 2:
+        raise UserError(f"--looks 2 halves the seeds, of which there are {len(seeds)}; try --seeds 0-9")
+    first = [job for job in jobs if job.config.seed in seeds[: len(seeds) // 2]]
+    return (list(jobs), 2) if all(job.key in ended for job in first) else (first, 1)
