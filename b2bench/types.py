@@ -133,7 +133,8 @@ class Transitions:
     """What a loss sees: B single denoising steps.
 
     ``latents`` and ``next_latents`` [B, C, H, W], float32; ``step`` [B], int64; ``log_prob`` [B] under
-    the behaviour policy; ``advantage`` and ``reward`` [B] of the whole rollout.
+    the behaviour policy; ``advantage`` and ``reward`` [B] of the whole rollout; ``group`` [B], int64, numbers its
+    comparison group. A micro-batch need not hold a whole group, unless the algorithm says ``whole_groups``.
     """
 
     cond: Conditioning
@@ -143,6 +144,7 @@ class Transitions:
     log_prob: Tensor
     advantage: Tensor
     reward: Tensor
+    group: Tensor
 
     def __len__(self) -> int:
         return len(self.step)

@@ -31,6 +31,7 @@ def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, devic
         log_prob=trajectories.log_prob[held, offsets].to(device),
         advantage=trajectories.advantage[rows].to(device),
         reward=trajectories.reward[rows].to(device),
+        group=trajectories.group[rows].to(device),
     )
 
 
@@ -227,12 +228,12 @@ def update(
     noise: Drawn | None = None,
     weights: Tensor | None = None,
     engine: Engine | None = None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> UpdateReport:
     """Take a round's optimizer steps on the ``selected`` rollouts (bool [N]), or on the pairs of the round.
 
     ``noise`` is that of algorithms on final latents, which each epoch noises in the same way. ``weights`` [T] multiply
-    the advantages of each step (:func:`step_weights`).
+    the advantages of each step (:func:`step_weights`). ``progress`` is told of each step, and how many there are.
 
     The transitions that they bring are dealt anew in each of ``epochs``, into minibatches of about
     ``transitions_per_step`` (a pair is two), or into ``optimizer_steps`` of them where that is given
@@ -287,7 +288,7 @@ def update(
         if norm is not None:
             norm_sum += norm
             taken += 1
-        progress()
+        progress(number + 1, count * epochs)
     optimizer.zero_grad(set_to_none=True)
     return sums.report(engine, kept, taken, norm_sum)
 

@@ -139,7 +139,8 @@ def missing_oracle(context: Context, cells: Iterable[Cell], baselines: Sequence[
     if not lacking:
         return ""
     command = ["b2bench", "baseline", "--kind", "oracle", "--reward", context.reward, "--prompts", context.prompts]
-    commands = sorted({shlex.join([*command, *_assignments(config)]) for config in lacking})
+    plugin = ["--plugin", "FILE"] if any("reward.code" in config for config in lacking) else []
+    commands = sorted({shlex.join([*command, *plugin, *_assignments(config)]) for config in lacking})
     return f"no headroom without an oracle: {', and '.join(commands)}"
 
 

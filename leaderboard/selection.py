@@ -9,6 +9,7 @@ from typing import Any
 from b2bench.leaderboard.rows import Tables
 
 from b2bench.errors import UserError
+from b2bench.text import suggestion
 
 CONTEXT_KEYS = {
     "version": "benchmark_version",
@@ -87,12 +88,43 @@ def _rows(group: Tables, where: dict[str, set[str]]) -> Tables:
 
 
 def held(tables: Sequence[Tables]) -> str:
-    """What a condition may ask for: the values that contexts have."""
-    found = []
-    for name, key in CONTEXT_KEYS.items():
-        values = sorted({str(getattr(group.head.context, key)) for group in tables})
-        found.append(f"{name}={','.join(values)}")
+    """What a condition may ask for: the values that contexts and their cells have."""
+    found = [f"{name}={','.join(values)}" for name, values in _values(tables).items()]
     return f"the store holds {'; '.join(found)}"
+
+
+def _values(tables: Sequence[Tables]) -> dict[str, list[str]]:
+    found = {
+        name: sorted({str(getattr(group.head.context, key)) for group in tables}) for name, key in CONTEXT_KEYS.items()
+    }
+    rows = [row for group in tables for row in (*group.leaderboard, *group.incomplete) if not _is_reference(row)]
+    refused = [cell for group in tables for row in group.compatibility for cell in row.cells if cell.reason]
+    for name in CELL_KEYS:
+        of = [*rows, *(refused if name == "wrapper" else [row for group in tables for row in group.compatibility])]
+        found[name] = sorted({value for row in of if (value := getattr(row, name)) and value != "-"})
+    return found
+
+
+def _is_reference(row: Any) -> bool:
+    return bool(getattr(row, "reference", False))
+
+
+def check_held(tables: Sequence[Tables], where: dict[str, set[str]]) -> None:
+    """Refuse a condition on a value that nothing in the store has: it is most likely a slip of the pen.
+
+    Raises:
+        UserError: with the values that the store holds.
+    """
+    if not tables:
+        return
+    values = _values(tables)
+    for name, wanted in where.items():
+        if strange := sorted(wanted - set(values[name])):
+            known = ", ".join(values[name]) or "none"
+            raise UserError(
+                f"--where {name}={','.join(strange)}: no run in the store has this {name}."
+                f"{suggestion(strange[0], values[name])} The store holds {known}"
+            )
 
 
 def problems(tables: Sequence[Tables]) -> list[str]:

@@ -19,6 +19,9 @@ from b2bench.leaderboard.rows import (
 from b2bench.leaderboard.stats import Paired, detectable, estimate
 from b2bench.leaderboard.variants import Variant, vanilla_of
 
+OUTSIDE = "external"
+"""Algorithm of somebody's LoRA: nobody knows the wrapper it was trained under, so that it goes with none or all."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -104,10 +107,14 @@ def compatibility(
 
     If vanilla was not run, all are against the pretrained model.
     """
-    started = {names_of(run.row) for run in incomplete}
-    others = {name for variant in variants for name in variant.cells} | {name for _, name in (*started, *refused)}
+    started = {names for run in incomplete if (names := names_of(run.row))[0] != OUTSIDE}
+    shown = [
+        (place, variant)
+        for place, variant in enumerate(variants)
+        if set(variant.cells) != {"-"} and variant.algorithm != OUTSIDE
+    ]
+    others = {name for _, variant in shown for name in variant.cells} | {name for _, name in (*started, *refused)}
     wrappers = sorted({*WRAPPERS, *(others - {"-"})}, key=wrapper_order)
-    shown = [(place, variant) for place, variant in enumerate(variants) if set(variant.cells) != {"-"}]
     known = {variant.algorithm for _, variant in shown}
     for algorithm in sorted({name for name, _ in (*started, *refused)} - known):
         shown.append((-1, Variant(algorithm, "", {})))

@@ -6,10 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from b2bench.leaderboard.curves import LEARNING
 from b2bench.leaderboard.grid import SYMBOLS, Answer, Cell, Grid, Picture, Section
+
+from b2bench.errors import UserError
+from b2bench.text import suggestion
 
 BEGIN, END = "<!-- b2bench report -->", "<!-- end of b2bench report -->"
 NOTHING = "No runs yet. Start one: b2bench run --algo dpok --wrapper b2"
@@ -141,40 +145,88 @@ def latex_text(text: str) -> str:
     return "".join(found)
 
 
-def latex(sections: Sequence[Section], heading: str = "") -> str:
-    """A document of its own, whose tables can be copied out (packages booktabs, amssymb, textcomp).
+PACKAGES = "amssymb,booktabs,graphicx,textcomp"
+PREAMBLE = (
+    r"\documentclass{article}",
+    r"\usepackage[T1]{fontenc}",
+    r"\usepackage[utf8]{inputenc}",
+    rf"\usepackage{{{PACKAGES}}}",
+    r"\usepackage[margin=2cm,landscape]{geometry}",
+    r"\setlength{\parindent}{0pt}",
+    r"\begin{document}",
+)
 
+
+def latex(sections: Sequence[Section], heading: str = "", *, standalone: bool = False) -> str:
+    r"""Tables and figures to ``\input`` into a paper, each with a label; or a whole document.
+
+    Labels are ``tab:leaderboard`` and ``fig:1``, and of several sections ``tab:1-leaderboard``. The legend of a
+    table is a note below it. ``standalone``: a document of its own, with what stands above the tables of a section.
     Paths of pictures must hold no character that TeX reads as a command.
     """
-    lines = [
-        r"\documentclass{article}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage[utf8]{inputenc}",
-        r"\usepackage{amssymb,booktabs,graphicx,textcomp}",
-        r"\usepackage[margin=2cm,landscape]{geometry}",
-        r"\setlength{\parindent}{0pt}",
-        r"\begin{document}",
-    ]
+    lines = [*PREAMBLE] if standalone else [rf"% b2bench report; it needs \usepackage{{{PACKAGES}}}"]
     if heading:
-        lines.append(rf"{{\LARGE {latex_text(heading)}\par}}")
+        lines.append(rf"{{\LARGE {latex_text(heading)}\par}}" if standalone else f"% {latex_text(heading)}")
     if not sections:
         lines.append(latex_text(NOTHING))
-    for section in sections:
-        lines += [rf"\section*{{{latex_text(section.title)}}}", latex_text(" · ".join(section.facts)), ""]
-        if section.answers:
-            items = [rf"\item \textbf{{{latex_text(a.about)}:}} {latex_text(a.text)}" for a in section.answers]
-            lines += [r"\begin{itemize}", *items, r"\end{itemize}"]
-        lines += [rf"\emph{{{latex_text(note)}}}\par" for note in section.notes]
+    for place, section in enumerate(sections, 1):
+        head, facts = latex_text(section.title), latex_text(" · ".join(section.facts))
+        notes = [latex_text(note) for note in section.notes]
+        said = [(latex_text(answer.about), latex_text(answer.text)) for answer in section.answers]
+        if standalone:
+            items = [rf"\item \textbf{{{about}:}} {text}" for about, text in said]
+            lines += [rf"\section*{{{head}}}", facts, ""]
+            lines += [r"\begin{itemize}", *items, r"\end{itemize}"] if items else []
+            lines += [rf"\emph{{{note}}}\par" for note in notes]
+        else:
+            said_too = [f"{about}: {text}" for about, text in said]
+            lines += ["", *(f"% {text}" for text in (head, facts, *said_too, *notes)), ""]
+        mark = f"{place}-" if len(sections) > 1 else ""
         for grid in section.grids:
             # a line of characters as a curve is for a terminal and a page
-            lines += _latex_grid(grid) if grid.key != "learning" else []
-        for picture in section.pictures:
-            lines += _latex_picture(picture)
-        lines.append(r"\clearpage")  # LaTeX keeps no more than a few dozen tables and figures waiting
-    return "\n".join([*lines, r"\end{document}", ""])
+            lines += _latex_grid(grid, f"{mark}{grid.key}") if grid.key != "learning" else []
+        for number, picture in enumerate(section.pictures, 1):
+            lines += _latex_picture(picture, f"{mark}{number}")
+        if standalone:
+            lines.append(r"\clearpage")  # LaTeX keeps no more than a few dozen tables and figures waiting
+    return "\n".join([*lines, *([r"\end{document}"] if standalone else []), ""])
 
 
-def _latex_grid(grid: Grid) -> list[str]:
+def with_columns(sections: Sequence[Section], wanted: Sequence[str]) -> list[Section]:
+    """Keep the columns ``wanted`` of every table, in this order, behind its first; tables with none of them go.
+
+    Raises:
+        UserError: no table has a column of this name.
+    """
+    known = dict.fromkeys(column.name for section in sections for grid in section.grids for column in grid.columns)
+    for name in wanted:
+        if sections and name not in known:
+            close = suggestion(name, known)
+            raise UserError(f"--columns: no table has a column {name!r}.{close} There are: {', '.join(known)}")
+    found = []
+    for section in sections:
+        grids = [_only(grid, wanted) for grid in section.grids]
+        found.append(replace(section, grids=tuple(grid for grid in grids if len(grid.columns) > 1)))
+    return found
+
+
+def _only(grid: Grid, wanted: Sequence[str]) -> Grid:
+    names = [column.name for column in grid.columns]
+    places = [0, *(names.index(name) for name in wanted if name in names[1:])] if names else []
+    gone = tuple(f"{name}:" for place, name in enumerate(names) if place not in places)
+    return replace(
+        grid,
+        columns=tuple(grid.columns[place] for place in places),
+        rows=tuple(tuple(row[place] for place in places) for row in grid.rows),
+        legend=tuple(line for line in grid.legend if not line.startswith(gone)),
+    )
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "-", text)
+
+
+def _latex_grid(grid: Grid, label: str) -> list[str]:
     def row(texts: Sequence[str]) -> str:
         # {}: a row that begins with [ or * would be an argument of the command before it
         return "{}" + " & ".join(latex_text(text) for text in texts) + r" \\"
@@ -184,7 +236,8 @@ def _latex_grid(grid: Grid) -> list[str]:
     return [
         r"\begin{table}[h!]",
         r"\centering",
-        rf"\caption{{{latex_text(grid.title)}. {latex_text('; '.join(grid.legend))}}}",
+        rf"\caption{{{latex_text(grid.title)}}}",
+        rf"\label{{tab:{_label(label)}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in grid.columns)}}}",
         r"\toprule",
@@ -193,17 +246,19 @@ def _latex_grid(grid: Grid) -> list[str]:
         *(row([whole_text(cell) for cell in cells]) for cells in grid.rows),
         r"\bottomrule",
         r"\end{tabular}}",
+        *([rf"\par\smallskip{{\footnotesize {latex_text('; '.join(grid.legend))}\par}}"] if grid.legend else []),
         r"\end{table}",
         "",
     ]
 
 
-def _latex_picture(picture: Picture) -> list[str]:
+def _latex_picture(picture: Picture, number: str) -> list[str]:
     return [
         r"\begin{figure}[h!]",
         r"\centering",
         rf"\includegraphics[width=.7\linewidth,height=.8\textheight,keepaspectratio]{{\detokenize{{{picture.stem}.pdf}}}}",
         rf"\caption{{{latex_text(picture.caption)}}}",
+        rf"\label{{fig:{_label(number)}}}",
         r"\end{figure}",
         "",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,7 @@ class StableDiffusion:
         self.threads = threads or Threads()
         self.calls = 0  # network evaluations so far, in rows; guidance counts once
         self.gradient_calls = 0  # those of them that a backward pass can follow
+        self.watch: Callable[[int, bool], None] | None = None  # is told of each: rows, and whether one can follow
         self.ddim = DDIM(pipeline.scheduler, num_steps, eta, stochastic=stochastic)
         self.timesteps = self.ddim.timesteps.to(self.device)
         self.num_steps = num_steps
@@ -363,6 +364,8 @@ class StableDiffusion:
         """
         self.calls += len(latents)
         self.gradient_calls += len(latents) if torch.is_grad_enabled() else 0
+        if self.watch is not None:
+            self.watch(len(latents), torch.is_grad_enabled())
         timestep = self.timesteps[step.to(self.device)]
         text = cond.embeddings()
         if self.guidance == 1 or not guided:

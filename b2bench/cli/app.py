@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from b2bench.cli.compare import compare
+from b2bench.cli.examples import epilog
 from b2bench.cli.look import doctor, estimate, list_names, show
 from b2bench.cli.plugins import check, new
 from b2bench.cli.pocket import build, gallery, verify
@@ -85,10 +86,10 @@ def main_options(
 
 for panel in PANELS.values():
     for name, command in panel.items():
-        app.command(name=name)(command)
+        app.command(name=name, epilog=epilog(name))(command)
 app.add_typer(vote, name="vote")
 for name, command in VOTE.items():
-    vote.command(name=name)(command)
+    vote.command(name=name, epilog=epilog(f"vote {name}"))(command)
 app.add_typer(pocket, name="pocket")
 for name, command in POCKET.items():
     pocket.command(name=name)(command)

@@ -37,7 +37,9 @@ def list_names(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="Algorithm, wrapper, reward, prompt set, backbone, run, or settings")],
+    name: Annotated[
+        str, typer.Argument(help="Algorithm, wrapper, reward, prompt set, backbone, preset or run, or settings")
+    ],
     db: Db = DEFAULT_DB,
     plugin: Plugin = None,
     as_json: AsJson = False,

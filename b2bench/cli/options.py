@@ -36,7 +36,10 @@ Reward = Annotated[
 ]
 Queries = Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")]
 EvalSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise (eval_seed)  [0]")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Set any hyperparameter: name=value")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Set any hyperparameter, name=value (b2bench show settings, show ALGORITHM)"),
+]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file with a plugin")]
 Jobs = Annotated[
     int | None,

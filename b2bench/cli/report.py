@@ -50,6 +50,15 @@ def report(
         Path | None, typer.Option(help="Folder to write the figures into, as SVG and PDF; Markdown and LaTeX show them")
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the report")] = "",
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Of a written report: columns to show, such as rank,clipscore,headroom  [all of every table]"
+        ),
+    ] = "",
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="With --format latex: a whole document, not tables to \\input")
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Folder that holds the run folders, for sample images")] = Path("runs"),
     seeds: Annotated[
         str, typer.Option(help="Seeds that every cell should have, such as 0-4  [the seeds that any cell has]")
@@ -68,7 +77,7 @@ def report(
     and diversity.
     """
     from b2bench.describe.tables import tables_of
-    from b2bench.leaderboard.selection import held, parse_where, problems, select
+    from b2bench.leaderboard.selection import check_held, held, parse_where, problems, select
     from b2bench.leaderboard.votes import vote_sections
     from b2bench.store.store import Store
     from b2bench.sweep.plan import parse_seeds
@@ -78,16 +87,18 @@ def report(
     conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
     store = Store(db)
     every = tables_of(store, margin, planned, looks, tuning)
+    check_held(every, conditions)
     found = select(every, conditions)
     votes = vote_sections(*store.ballots(), conditions)
     if every and not found:
         stderr().print(f"no run fits --where; {held(every)}", soft_wrap=True, markup=False)
     if found or votes or not every or written_as is not ReportFormat.terminal or as_json:
         form = ReportFormat.json if as_json else written_as
-        if form is ReportFormat.terminal:
+        wanted = [name.strip() for name in columns.split(",") if name.strip()]
+        if form is ReportFormat.terminal and not wanted and not standalone:
             _print_report(found, votes, out, store, runs, figures, visible(title), everything)
         else:
-            _write_report(found, votes, form, out, store, runs, figures, visible(title))
+            _write_report(found, votes, form, out, store, runs, figures, visible(title), wanted, standalone)
     if check and (wrong := problems(found)):
         for line in wrong:
             stderr().print(line, soft_wrap=True, markup=False)
@@ -119,12 +130,18 @@ def _write_report(
     runs: Path,
     figures: Path | None,
     title: str,
+    columns: list[str],
+    standalone: bool,
 ) -> None:
     from b2bench.leaderboard.document import document
     from b2bench.leaderboard.terminal import to_json
 
     if title and written_as in (ReportFormat.json, ReportFormat.csv):
         raise UserError(f"--title heads a page, and {written_as.value} has no place for it; try without --title")
+    if columns and written_as not in (ReportFormat.markdown, ReportFormat.csv, ReportFormat.latex):
+        raise UserError(f"--columns goes with --format markdown, csv or latex, not with {written_as.value}")
+    if standalone and written_as is not ReportFormat.latex:
+        raise UserError(f"--standalone goes with --format latex, not with {written_as.value}")
     pictures = [] if figures is None else _write_figures(found, written_as, out, store, runs, figures)
     if written_as is ReportFormat.json and out is None:
         print_json(to_json(found))
@@ -137,11 +154,16 @@ def _write_report(
         text = html(found, heading=title or "b2bench report", samples=store.samples(), runs=runs, more=votes)
     elif written_as is ReportFormat.json:
         text = json.dumps(to_json(found), indent=2, default=str, allow_nan=False) + "\n"
-    elif written_as is ReportFormat.csv:
-        text = written.csv_text([*document(found), *votes])
     else:
-        make = written.markdown if written_as is ReportFormat.markdown else written.latex
-        text = make([*document(found, pictures), *votes], title)
+        sections = [*document(found, pictures), *votes]
+        if columns:
+            sections = written.with_columns(sections, columns)
+        if written_as is ReportFormat.csv:
+            text = written.csv_text(sections)
+        elif written_as is ReportFormat.markdown:
+            text = written.markdown(sections, title)
+        else:
+            text = written.latex(sections, title, standalone=standalone)
     if out is None:
         typer.echo(text, nl=False)
         return

@@ -14,20 +14,24 @@ from b2bench.cli.completion import algorithms, presets, prompt_sets, wrappers
 from b2bench.cli.interrupts import INTERRUPTS
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Purpose, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
-from b2bench.config.choices import Choices, refuse_beside_resume, resolved, with_file
+from b2bench.config.choices import Choices, quickened, refuse_beside_resume, resolved, with_file
 
 if TYPE_CHECKING:  # --help does without it
+    from b2bench.training.listener import Listener
     from b2bench.training.request import Request
     from b2bench.training.summary import Summary
 
 
 def run(
     algo: Annotated[
-        str | None, typer.Option(help="Algorithm: ddpo, pg, dpo, dpok or a plugin's", autocompletion=algorithms)
+        str | None,
+        typer.Option(
+            help="Algorithm (b2bench ls algorithms)  [required, here or by a preset]", autocompletion=algorithms
+        ),
     ] = None,
     wrapper: Annotated[
         str | None,
-        typer.Option(help="Wrapper: vanilla, bpt, bs, b2 or a plugin's  [vanilla]", autocompletion=wrappers),
+        typer.Option(help="Wrapper (b2bench ls wrappers)  [vanilla]", autocompletion=wrappers),
     ] = None,
     backbone: Backbone = None,
     reward: Reward = None,
@@ -45,6 +49,10 @@ def run(
     db: Db = DEFAULT_DB,
     out: Annotated[Path, typer.Option(help="Folder for the run folder")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the run")] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A run of about a minute, to see that all works; too short to tell anything"),
+    ] = False,
     set_: Set = None,
     config: Annotated[
         Path | None,
@@ -66,6 +74,10 @@ def run(
         int,
         typer.Option(min=1, help="Processes that share the run: one for each GPU, or parts of the CPU's cores"),
     ] = 1,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Tell a tracker, too: wandb, trackio or tensorboard (extras of the package)"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model, and log every reward query. An algorithm trains the backbone under a wrapper."""
@@ -73,7 +85,7 @@ def run(
     INTERRUPTS.end_at_once(_how_to_go_on(resume, db, out))
     from b2bench.config.given import check_text
     from b2bench.config.run import check_shares
-    from b2bench.terminal.progress import RunProgress
+    from b2bench.terminal.progress import RunProgress, work_of
     from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
 
     options: dict[str, Any] = {"algo": algo, "wrapper": wrapper, "backbone": backbone, "reward": reward}
@@ -81,7 +93,7 @@ def run(
     choices = Choices(**options, plugins=tuple(plugin or ()), preset=preset, tuning=purpose is Purpose.tuning)
     if resume is not None:
         others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
-        others |= {"--purpose": choices.tuning}
+        others |= {"--purpose": choices.tuning, "--quick": quick}
         refuse_beside_resume(choices, others)
     console, run_id = stderr(), resume
     with ExitStack() as stack:
@@ -95,7 +107,8 @@ def run(
                 request = to_resume(resume, store)
                 run_id = request.run_id
             else:
-                chosen = resolved(with_file(choices, config, set_ or []))
+                wanted = with_file(choices, config, set_ or [])
+                chosen = resolved(quickened(wanted) if quick else wanted)
                 if vram is not None:
                     from b2bench.estimate.fit import within
 
@@ -114,10 +127,14 @@ def run(
                 request.budget,
                 request.reward,
                 quiet=not is_first(),
+                work=lambda: None if request.config is None else work_of(request.config),
                 on_begin=INTERRUPTS.raise_them,
                 on_stage=INTERRUPTS.check,
             )
-            summary = request.make(out, threads, stack.enter_context(progress))
+            listener = stack.enter_context(progress)
+            if track and is_first():
+                listener = _tracked(track, request, out, listener, stack)
+            summary = request.make(out, threads, listener)
         except KeyboardInterrupt as stop:  # with the run's id, once it is in the store
             INTERRUPTS.ignore()  # a second Ctrl-C must not cut off how to resume
             stack.close()
@@ -125,6 +142,22 @@ def run(
             raise typer.Exit(1) from None
     if is_first():
         _show(summary, as_json)
+
+
+def _tracked(names: list[str], request: Request, out: Path, listener: Listener, stack: ExitStack) -> Listener:
+    """Return a listener that tells trackers, too."""
+    import os
+
+    listener.stage("importing torch")
+    from b2bench.training.listener import Several
+    from b2bench.training.track import Tracking, check_tracker, settings_of
+
+    for name in names:
+        check_tracker(name)
+    config = settings_of(request.config.as_dict() if request.config is not None else request.stored)
+    project = os.environ.get("WANDB_PROJECT", "b2bench")
+    more = [Tracking(name, config, out, listener.warned, project) for name in dict.fromkeys(names)]
+    return Several(listener, *(stack.enter_context(one) for one in more))
 
 
 def _how_to_go_on(run_id: str | None, db: Path, out: Path) -> str:

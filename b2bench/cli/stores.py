@@ -9,6 +9,7 @@ import typer
 
 from b2bench.cli.options import DEFAULT_DB, AsJson, Db
 from b2bench.cli.output import print_json, stderr, stdout
+from b2bench.errors import UserError
 from b2bench.text import visible
 
 
@@ -48,19 +49,48 @@ def export(
         list[str] | None,
         typer.Option(help="Export some runs only: algorithm=ddpo,pg; wrapper, prompts, reward, ..."),
     ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV files instead of Parquet")] = False,
+    card: Annotated[
+        str | None,
+        typer.Option(help="A run, by id or name: write its LoRA, a model card, settings and samples into --out"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --card: folder to write")] = None,
+    runs: Annotated[Path, typer.Option(help="With --card: folder that holds the run folders")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Write finished runs as Parquet files. Publish them, or keep them beside code."""
+    """Write finished runs as Parquet files. Publish them, or keep them beside code; or write a run's model card."""
+    if card is not None:
+        _export_card(card, db, runs, out, as_json, others=bool(as_csv or where or folder != RESULTS))
+        return
+    if out is not None:
+        raise UserError("--out is the folder of a model card; try --card RUN, or the folder without --out")
     from b2bench.leaderboard.selection import CONTEXT_KEYS, parse_where
     from b2bench.store.parquet import export_results
     from b2bench.store.store import Store
 
     wanted = {CONTEXT_KEYS.get(name, name): values for name, values in parse_where(where or []).items()}
-    ids = export_results(Store(db), folder, wanted)
+    ids = export_results(Store(db), folder, wanted, "csv" if as_csv else "parquet")
     if as_json:
         print_json({"folder": str(folder), "runs": ids})
     else:
         stdout().print(f"{len(ids)} runs in {folder}", soft_wrap=True)
+
+
+def _export_card(card: str, db: Path, runs: Path, out: Path | None, as_json: bool, *, others: bool) -> None:
+    """Write the model card of a run."""
+    from b2bench.describe.card import FILL_IN, write_card
+    from b2bench.store.store import Store
+
+    if out is None:
+        raise UserError(f"--card {visible(card)} needs a folder to write; try --out FOLDER")
+    if others:
+        raise UserError("--card writes one run, and takes --out, --runs and --db alone; try without the others")
+    files = write_card(Store(db), card, runs, out)
+    if as_json:
+        print_json({"folder": str(out), "files": files})
+        return
+    stdout().print(f"{len(files)} files in {out}", soft_wrap=True)
+    stdout().print(f'next     search README.md for "{FILL_IN}": licence, intended use, contact', soft_wrap=True)
 
 
 def import_(folder: Folder = RESULTS, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:

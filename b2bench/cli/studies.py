@@ -28,7 +28,10 @@ def evaluate(
     backbone: Backbone = None,
     reward: Reward = None,
     prompts: Annotated[str | None, typer.Option(help="Prompt set (b2bench ls prompts) or text file")] = None,
-    queries: Annotated[int, typer.Option(min=0, help="Reward queries that the LoRA cost, according to its author")] = 0,
+    queries: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reward queries that the LoRA cost, according to its author  [required with a LoRA]"),
+    ] = None,
     seed: EvalSeed = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Number of images of test prompts")] = None,
     set_: Annotated[
@@ -36,7 +39,7 @@ def evaluate(
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a reward")] = None,
     db: Db = DEFAULT_DB,
-    name: Annotated[str | None, typer.Option(help="Name of the row")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of its row in reports  [the file's, with a hash]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate any LoRA by the protocol of runs. The result goes into the store."""
@@ -49,6 +52,10 @@ def evaluate(
     assignments = [*(set_ or []), *(f"{setting}={value}" for setting, value in chosen.items() if value is not None)]
     if lora is not None and not lora.exists():
         raise UserError(f"{lora} does not exist; try a LoRA .safetensors file or its folder")
+    if lora is not None and not queries:
+        raise UserError(
+            f"the reward queries that {lora} cost are not known, and tables compare equal budgets; try --queries N"
+        )
     check_text("--name", name)
     check_text("the LoRA", str(lora))
     config = resolved(with_file(choices, None, assignments))

@@ -126,6 +126,22 @@ def resolved(choices: Choices) -> RunConfig:
     return replace(found, tuning=choices.tuning)
 
 
+QUICK: Mapping[str, Any] = {"draws": 24, "eval_images": 48, "eval_train_images": 0, "kl_images": 0}
+QUICK_QUERIES = 240
+"""Two rounds and two small evaluations: about a minute on two cores."""
+
+
+def quickened(choices: Choices) -> Choices:
+    """Shorten a run to about a minute of pocket, where nothing else was asked for.
+
+    Raises:
+        UserError: a preset is given, whose settings are what it is for.
+    """
+    if choices.preset is not None:
+        raise UserError(f"--quick has settings of its own, and so has --preset {choices.preset}; try one of them")
+    return replace(choices, queries=choices.queries or QUICK_QUERIES, values={**QUICK, **choices.values})
+
+
 PAPER = ("ddpo", "pg", "dpo", "dpok")
 """The paper's four algorithms. With its four wrappers they are the 16 cells."""
 

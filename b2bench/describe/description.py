@@ -26,7 +26,7 @@ from b2bench.pocket.world import ACTIVITIES, ANIMALS, COLOURS, FOODS, PAIRS, REL
 from b2bench.registry import KINDS, Kind, Registry, load_registries
 from b2bench.store.store import Store
 from b2bench.text import suggestion
-from b2bench.training.health import findings
+from b2bench.training.health import equal_rewards, findings
 
 PRESET = "preset:"  # some presets go by the name of an algorithm or a backbone
 
@@ -169,7 +169,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
         "SELECT round, count(*) AS n, avg(reward) AS reward FROM queries WHERE run_id = ? GROUP BY round", [run_id]
     )
     by_round = {row["round"]: row for row in rewards}
-    equal = {row["round"]: row["equal"] for row in store.sql(EQUAL_REWARDS, [run_id])}
+    equal = equal_rewards(store, run_id)
     stored, evals = store.rounds(run_id), [dict(row) for row in comparable(store.evals(run_id))]
     start = next((row["settings"] or {} for row in evals if row["queries"] == 0), {})
     reused = {"start_reused_from": start["reused_from"]} if "reused_from" in start else {}
@@ -190,6 +190,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
             "calls": _sum(row["denoiser_calls_sampling"], row["denoiser_calls_training"]),
             "equivalents": equivalents_of(row),
             "seconds": row["seconds"],
+            "metrics": row["metrics"] or {},
         }
         for row in stored
     ]
@@ -213,14 +214,6 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
         }
     )
     return found
-
-
-EQUAL_REWARDS = """
-SELECT round, avg(CASE WHEN most = least THEN 1 ELSE 0 END) AS equal FROM (
-    SELECT round, group_id, max(reward) AS most, min(reward) AS least
-    FROM queries WHERE run_id = ? GROUP BY round, group_id HAVING count(*) > 1
-) GROUP BY round
-"""
 
 
 def _curves(reward: str, rounds: Sequence[Row], evals: Sequence[Row]) -> dict[str, list[tuple[int, float]]]:

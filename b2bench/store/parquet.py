@@ -27,10 +27,17 @@ ENDED = ("done", "failed")  # what counts in tables; the others may go on
 VOTE_TABLES = ("polls", "votes")
 
 
-def export_results(store: Store, folder: Path, where: Mapping[str, Collection[str]] | None = None) -> list[str]:
+FORMS = {"parquet": "COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}
+"""How a table is written: to be read again by b2bench, or as text by anything."""
+
+
+def export_results(
+    store: Store, folder: Path, where: Mapping[str, Collection[str]] | None = None, form: str = "parquet"
+) -> list[str]:
     """Write the ended runs whose columns are among ``where``'s values into ``folder``; return their ids.
 
-    Each file is replaced whole. Runs that the folder held before and that do not fit any more are gone from it.
+    ``form``: parquet, or csv, which nothing of b2bench reads. Each file is replaced whole. Runs that the folder held
+    before and that do not fit any more are gone from it.
 
     Raises:
         UserError: no run fits, or the folder cannot be written.
@@ -54,13 +61,13 @@ def export_results(store: Store, folder: Path, where: Mapping[str, Collection[st
             folder.mkdir(parents=True, exist_ok=True)  # now that the store was read
             for table in (*RUN_TABLES, *VOTE_TABLES):
                 if table in VOTE_TABLES and not polls:
-                    (folder / f"{table}.parquet").unlink(missing_ok=True)
+                    (folder / f"{table}.{form}").unlink(missing_ok=True)
                     continue
                 order = ", ".join(KEYS.get(table, ("run_id",)))
                 # the folder's name is ours and holds no quote
-                written = Path(name) / f"{table}.parquet"
-                con.execute(f"COPY (SELECT * FROM {table} ORDER BY {order}) TO '{written}' (COMPRESSION zstd)")
-                with replaced(folder / f"{table}.parquet") as temporary:
+                written = Path(name) / f"{table}.{form}"
+                con.execute(f"COPY (SELECT * FROM {table} ORDER BY {order}) TO '{written}' ({FORMS[form]})")
+                with replaced(folder / f"{table}.{form}") as temporary:
                     shutil.copyfile(written, temporary)
     except OSError as error:
         raise UserError(f"results folder {folder} cannot be written: {error.strerror}") from None

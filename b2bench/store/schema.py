@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # table -> column -> (type and constraints, comment, with units)
 TABLES: dict[str, dict[str, tuple[str, str]]] = {
@@ -87,6 +87,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
             "BIGINT",
             "those of denoiser_calls_training that have a backward pass, as much work as three calls without",
         ),
+        "metrics": ("JSON", "what else the loss reported, by its own names: means of the round; null if nothing"),
     },
     "evals": {
         "run_id": ("VARCHAR NOT NULL", "runs.run_id"),

@@ -63,7 +63,8 @@ def evaluate_lora(
         label, code = lora_identity(lora, file)
     run_id = f"external-{label}-s{config.seed}-{secrets.token_hex(4)}"
     row = run_row(config, run_id, name or label, policy)
-    row |= {"algorithm": "external", "wrapper": label, "budget": budget}
+    # the name that was given heads its row in reports; what tells it from others is in its configuration
+    row |= {"algorithm": "external", "wrapper": name or label, "budget": budget}
     row["config"] = row["config"] | {
         "algorithm": {"name": "external", "lora": label, "code": code},
         "wrapper": {"name": label},

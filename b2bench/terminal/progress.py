@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -30,13 +31,57 @@ from b2bench.metrics import (
     is_style_share,
     label,
 )
+from b2bench.terminal.chart import chart
 from b2bench.training.summary import Summary
+
+if TYPE_CHECKING:  # a mistake is told before torch is imported
+    from b2bench.config.run import RunConfig
+
+
+CURVE_LINES, LOW_SCREEN = 6, 20
+"""Lines of the live curve, and of a screen that is too low for one"""
+
+
+class _Display(Progress):
+    """A bar with the run's curves above it, where there are any yet and the terminal has room for them."""
+
+    def __init__(self, *columns: ProgressColumn, curves: dict[str, list[tuple[float, float]]], **options: Any) -> None:
+        self.curves = curves
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the chart and the bar."""
+        drawn = {name: points for name, points in self.curves.items() if len(points) > 1}
+        if drawn and self.console.height >= LOW_SCREEN and self.console.width >= 50:
+            yield chart(drawn, width=min(60, self.console.width - 14), height=CURVE_LINES, unit="reward queries")
+        yield from super().get_renderables()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run costs in forward-equivalents, at most, and what of it is saved if the store has its start."""
+
+    total: int
+    start: int
+
+
+def work_of(config: RunConfig) -> Work | None:
+    """Count the work of a run; None if its plugins do not let it be counted, which is no reason not to run."""
+    from b2bench.estimate.calls import count_calls
+
+    try:
+        found = count_calls(config)
+    except Exception:  # somebody else's code may raise anything, and the run itself will say so
+        return None
+    return Work(found.equivalents[1] + found.evaluation, found.saved)
 
 
 class RunProgress:
-    """A live bar over reward queries on a terminal, and a line per round and evaluation everywhere.
+    """A live bar and curves on a terminal, and a line per round and evaluation everywhere.
 
-    ``on_begin`` is called when the run begins, and ``on_stage`` at every stage.
+    ``work`` says, once the run begins, how much there is to do: then the bar and the time that is left go by it, from
+    the first evaluation on. Without it they go by reward queries. ``on_begin`` is called when the run begins, and
+    ``on_stage`` at every stage.
     """
 
     def __init__(
@@ -46,23 +91,29 @@ class RunProgress:
         reward: str,
         *,
         quiet: bool = False,
+        work: Callable[[], Work | None] = lambda: None,
         on_begin: Callable[[], None] = lambda: None,
         on_stage: Callable[[], None] = lambda: None,
     ) -> None:
-        self.on_begin, self.on_stage = on_begin, on_stage
+        self.on_begin, self.on_stage, self.count_work = on_begin, on_stage, work
+        self.work: Work | None = None
+        self.curves: dict[str, list[tuple[float, float]]] = {}
         # of several processes one speaks
         self.console, self.reward = Console(quiet=True) if quiet else console, reward
-        self.progress = Progress(
+        self.live = console.is_terminal and not quiet
+        self.progress = _Display(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),  # it names files, which may hold brackets
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("queries"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[queries]:,}/{task.fields[budget]:,} queries"),
             TimeRemainingColumn(),
+            curves=self.curves,
             console=console,
-            disable=quiet or not console.is_terminal,
+            disable=not self.live,
+            speed_estimate_period=300,  # sampling, judging and optimising differ in speed
         )
-        self.task = self.progress.add_task("starting", total=budget)
+        self.task = self.progress.add_task("starting", total=budget, queries=0, budget=budget)
+        self.text = "starting"
         self.started = time.monotonic()
 
     def __enter__(self) -> RunProgress:
@@ -75,15 +126,26 @@ class RunProgress:
     def stage(self, text: str) -> None:
         """Show what the run does now."""
         self.on_stage()
+        self.text = text
         self.progress.update(self.task, description=text)
 
+    def advanced(self, work: int, within: str) -> None:
+        """Show how far the stage is, and the run."""
+        if self.live:
+            text = f"{self.text}: {within}" if within else self.text
+            self.progress.update(self.task, description=text, advance=work if self.work else 0)
+
     def begins(self, run_id: str) -> None:
-        """All is loaded."""
+        """All is loaded: from now on time is of the run alone."""
         self.on_begin()
+        self.work = self.count_work() if self.live else None
+        if self.work is not None:
+            self.progress.reset(self.task, total=self.work.total)
 
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: Any) -> None:
         """Print a line for the round: queries, mean reward, how many rollouts reached the loss, health."""
-        self.progress.update(self.task, completed=queries)
+        self._reached(queries)
+        self._point(f"{self.reward}, training", queries, reward)
         metrics = report.metrics
         kept = f"kept {int(report.kept.sum())}/{len(report.kept)}"
         clipped = f"clipped {metrics['clipped']:.0%}" if "clipped" in metrics else ""
@@ -96,6 +158,13 @@ class RunProgress:
             )
         )
 
+    def _reached(self, queries: int) -> None:
+        self.progress.update(self.task, queries=queries, **({} if self.work else {"completed": queries}))
+
+    def _point(self, name: str, queries: int, value: float) -> None:
+        if math.isfinite(value):
+            self.curves.setdefault(name, []).append((queries, value))
+
     def warned(self, text: str) -> None:
         """Print a line that stays."""
         self.console.print(Text.assemble(("warning", "yellow"), f"  {text}"), soft_wrap=True)
@@ -103,6 +172,7 @@ class RunProgress:
     def queried(self, queries: int) -> None:
         """Reward queries of a profile."""
         self.progress.advance(self.task, queries)
+        self.progress.update(self.task, queries=int(self.progress.tasks[0].completed))
 
     def point_done(self, prompts: str, point: Any) -> None:
         """Print a line for the tau of a profile: the share of the variance that is still open."""
@@ -121,6 +191,13 @@ class RunProgress:
         # of so few images that no two share a prompt there is no distance within one
         text = "  ".join(f"{m.name} {m.value:.3f}" for m in shown if math.isfinite(m.value))
         source = next((m.settings["reused_from"] for m in shown if "reused_from" in m.settings), None)
+        if source is not None and self.work is not None:
+            self.progress.update(self.task, total=self.work.total - self.work.start)
+        self._reached(queries)
+        for metric in shown:
+            if metric.name in (self.reward, HELDOUT):
+                name = self.reward if metric.name == self.reward else "held-out"
+                self._point(f"{name}, test", queries, metric.value)
         whose = "" if source is None else f" (measured by run {source})"
         self.console.print(Text.assemble(("evaluation", "bold"), f" at {queries} queries{whose}  {text}"))
 
@@ -154,7 +231,10 @@ def verdict_text(summary: Summary) -> Text:
         if name in summary.before and name in summary.after and name != summary.reward
     }
     others = ", ".join(f"{what} {change:+.3f}" for what, change in changes.items() if math.isfinite(change))
-    return Text.assemble((summary.verdict, style), f"; {others}" if others else "")
+    found = Text.assemble((summary.verdict, style), f"; {others}" if others else "")
+    for finding in summary.findings:
+        found.append("\nwarning", "yellow").append(f"  {finding}")
+    return found
 
 
 def baseline_table(results: Sequence[Any], evals: Iterable[Mapping[str, Any]], reward: str) -> Table:

@@ -61,10 +61,12 @@ def _runs_table(rows: Sequence[Row]) -> RenderableType:
     ]
     # what an id says of its own is the first to go where the terminal is narrow: an id cut into lines cannot be copied
     told = all(row["run"].startswith(f"{row['algorithm']}-{row['wrapper']}-s{row['seed']}-") for row in rows)
+    own = ("started", "algorithm", "wrapper", "seed") if told else ("started",)
+    steps: list[tuple[str, ...]] = [(), ("started",), own, (*own, "queries"), (*own, "queries", "status")]
     table = _Fitted(
         [
             _rows_table([{key: row[key] for key in row if key not in without} for row in shown], ("seed", "queries"))
-            for without in ((), ("started",), ("started", "algorithm", "wrapper", "seed"))[: 3 if told else 1]
+            for without in steps
         ]
     )
     return Group(table, Text(f"all: {', '.join(f'{key} {rows[0][key]}' for key in alike)}", "dim")) if alike else table
@@ -157,9 +159,11 @@ def _render_run(found: Mapping[str, Any], console: Console) -> None:
         console.print(Text("none yet", style="dim"))
     _section("Rounds", console)
     if found["rounds"]:
-        left_out = ("loss",) if console.width >= 110 else ("loss", "kl", "calls", "equivalents", "updates")
-        rounds = [{name: value for name, value in row.items() if name not in left_out} for row in found["rounds"]]
-        console.print(_rows_table(rounds, right=tuple(rounds[0])))
+        console.print(_rounds_table(found["rounds"]))
+        own = [{"round": row["round"], **row["metrics"]} for row in found["rounds"] if row.get("metrics")]
+        if own:
+            console.print(Text("what the loss reports besides, means of each round", "dim"))
+            console.print(_rows_table(own))
         note = (
             "updates: optimizer steps; equivalents: calls, those with a backward pass counted as three; "
             "equal: share of prompt draws whose rewards are all equal; "
@@ -169,6 +173,21 @@ def _render_run(found: Mapping[str, Any], console: Console) -> None:
         console.print(Text(note, style="dim"))
     else:
         console.print(Text("none yet", style="dim"))
+
+
+LEAST = ("loss", "metrics")
+NARROW = (("kl",), ("calls",), ("equivalents", "updates"), ("seconds",), ("equal",), ("clipped",))
+"""Columns of the rounds that are left out, one after the other, until the rest fits into the terminal."""
+
+
+def _rounds_table(rounds: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The rounds in as many columns as the terminal has room for: a number cut into lines is none."""
+    tables, without = [], LEAST
+    for more in ((), *NARROW):
+        without = (*without, *more)
+        shown = [{name: value for name, value in row.items() if name not in without} for row in rounds]
+        tables.append(_rows_table(shown, right=tuple(shown[0])))
+    return _Fitted(tables)
 
 
 def _reflowed(doc: str) -> str:

@@ -9,9 +9,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from b2bench.metrics import HELDOUT, STYLE_ENTROPY
+
+if TYPE_CHECKING:  # the rules need no DuckDB
+    from b2bench.store.store import Store
 
 STALE = timedelta(minutes=30)
 """Without a write for so long a run that says it is running is taken for dead"""
@@ -30,6 +33,13 @@ ENTROPY = 0.1
 FALL = 2.0
 """Standard errors by which a score is below another, above which it is lower"""
 
+EQUAL_REWARDS = """
+SELECT round, avg(CASE WHEN most = least THEN 1 ELSE 0 END) AS equal FROM (
+    SELECT round, group_id, max(reward) AS most, min(reward) AS least
+    FROM queries WHERE run_id = ? GROUP BY round, group_id HAVING count(*) > 1
+) GROUP BY round
+"""
+
 Row = Mapping[str, Any]
 
 
@@ -44,6 +54,11 @@ class Finding:
 def is_stale(run: Row, now: datetime) -> bool:
     """Tell by its last write whether a run that says it is running was killed; both times are UTC."""
     return run["status"] == "running" and now - run["heartbeat"] > STALE
+
+
+def equal_rewards(store: Store, run_id: str) -> dict[int, float]:
+    """Return the share of a run's groups whose rewards are all equal, by round."""
+    return {row["round"]: float(row["equal"]) for row in store.sql(EQUAL_REWARDS, [run_id])}
 
 
 def findings(

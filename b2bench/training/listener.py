@@ -14,6 +14,9 @@ class Listener(Protocol):
     def stage(self, text: str) -> None:
         """Hear what the run does now, in a few words."""
 
+    def advanced(self, work: int, within: str) -> None:
+        """Hear of ``work`` done, in forward-equivalents, and how far the present stage is, in words; "" if unknown."""
+
     def begins(self, run_id: str) -> None:
         """All is loaded; from now on there is something of the run to keep."""
 
@@ -31,7 +34,45 @@ class Silent:
     """A listener that says nothing."""
 
     def stage(self, text: str) -> None: ...
+    def advanced(self, work: int, within: str) -> None: ...
     def begins(self, run_id: str) -> None: ...
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None: ...
     def evaluated(self, queries: int, evaluation: Evaluation) -> None: ...
     def warned(self, text: str) -> None: ...
+
+
+class Several:
+    """Listeners that hear the same, one after the other."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def stage(self, text: str) -> None:
+        """Tell all of them."""
+        for one in self.listeners:
+            one.stage(text)
+
+    def advanced(self, work: int, within: str) -> None:
+        """Tell all of them."""
+        for one in self.listeners:
+            one.advanced(work, within)
+
+    def begins(self, run_id: str) -> None:
+        """Tell all of them."""
+        for one in self.listeners:
+            one.begins(run_id)
+
+    def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None:
+        """Tell all of them."""
+        for one in self.listeners:
+            one.round_done(round, rounds, queries, reward, report)
+
+    def evaluated(self, queries: int, evaluation: Evaluation) -> None:
+        """Tell all of them."""
+        for one in self.listeners:
+            one.evaluated(queries, evaluation)
+
+    def warned(self, text: str) -> None:
+        """Tell all of them."""
+        for one in self.listeners:
+            one.warned(text)

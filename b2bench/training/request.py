@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ class Request:
     """A run to start, of ``config``, or one to resume, ``run_id``; its budget and the name of its reward.
 
     ``done`` is the row of the run of this name, if it is finished: then there is nothing to make, and
-    :func:`b2bench.training.summary.summary_again` says what it was.
+    :func:`b2bench.training.summary.summary_again` says what it was. ``stored`` is the configuration of one to resume.
     """
 
     store: Store
@@ -32,6 +32,7 @@ class Request:
     name: str | None = None
     run_id: str | None = None
     done: Mapping[str, Any] | None = None
+    stored: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, out: Path, threads: int | None, listener: Listener) -> Summary:
         """Start the run, or resume it, and stay with it to its end.
@@ -73,4 +74,4 @@ def to_resume(text: str, store: Store) -> Request:
         UserError: the store cannot be used, or there is no such run.
     """
     row = store.find_run(text)
-    return Request(store, row["budget"], row["reward"], run_id=row["run_id"])
+    return Request(store, row["budget"], row["reward"], run_id=row["run_id"], stored=row["config"] or {})

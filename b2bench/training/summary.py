@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from b2bench.layout import PICTURE
+from b2bench.leaderboard.evaluations import comparable
+from b2bench.store.rows import utc_now
+from b2bench.training.health import equal_rewards, findings
 
 if TYPE_CHECKING:  # the door has Summary without DuckDB
     from b2bench.store.store import Store
@@ -34,6 +37,7 @@ class Summary:
     would. ``queries`` are the reward queries of the whole run; ``seconds`` and
     ``queries_per_second`` are of the process that finished it, which may have resumed it. ``weights`` is the file of
     the LoRA weights, ``db`` that of the store, ``picture`` that of test images before and after, if there is one.
+    ``findings`` is what is conspicuous in the run by the rules of docs/health.md.
     """
 
     run_id: str
@@ -49,6 +53,7 @@ class Summary:
     gain_error: float = math.nan
     images: int = 0
     picture: str = ""
+    findings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -84,6 +89,8 @@ def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int,
 
     points = sorted({row["queries"] for row in rows}) or [0]
     gain, error, images = paired_gain(store, run_id, points[0], points[-1])
+    run = store.find_run(run_id)
+    shown = findings(run, store.rounds(run_id), comparable(rows), equal_rewards(store, run_id), utc_now())
     return Summary(
         run_id=run_id,
         queries=queries,
@@ -93,11 +100,12 @@ def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int,
         after=at(points[-1]),
         weights=str(folder / LORA_FILE),
         db=str(store.path),
-        reward=str(store.find_run(run_id)["reward"]),
+        reward=str(run["reward"]),
         gain=gain,
         gain_error=error,
         images=images,
         picture=str(folder / PICTURE) if (folder / PICTURE).is_file() else "",
+        findings=tuple(one.text for one in shown),
     )
 
 

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import math
-import resource
 import sys
 import time
 import traceback
@@ -42,6 +41,7 @@ from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
 from b2bench.training.listener import Listener, Silent
 from b2bench.training.pace import pace_of
+from b2bench.training.phase import Phase
 from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
@@ -49,8 +49,17 @@ from b2bench.types import Interval, Trajectories
 from b2bench.update import UpdateReport, merged, step_weights, trained_steps, update
 from b2bench.wrappers import selected
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
+
+
+OWN_COLUMNS = ("ratio_mean", "approx_kl", "clipped")
+"""Metrics of a loss that table ``rounds`` has columns for; all others are in its column ``metrics``."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,8 @@ class Trainer:
             draws=settings.draws,
         )
         self.pace = pace_of(config)
+        self.phase = Phase(self.listener)
+        self.policy.watch = self.phase.called
         self.round = 0
         self.queries = 0
         self._warned: set[str] = set()
@@ -250,6 +261,12 @@ class Trainer:
     def _measured_now(self) -> Evaluation:
         config, settings = self.config, self.config.settings
         images = config.images_at(self.queries)
+
+        def begin(split: str) -> None:
+            mine = len(self.engine.share(images.splits[split]))
+            text = f"evaluating on {split} prompts at {self.queries} queries"
+            self.phase.begin(text, mine, mine * settings.steps)
+
         return evaluate(
             self.policy,
             self.judges,
@@ -257,7 +274,7 @@ class Trainer:
             images.splits,
             settings.eval_seed,
             settings.micro_batch,
-            lambda split: self.listener.stage(f"evaluating on {split} prompts at {self.queries} queries"),
+            begin,
             self.engine,
             images.kl,
             config.images_between.splits,
@@ -302,8 +319,11 @@ class Trainer:
         samples = settings.samples
         with guarded():
             leaves = config.wrapper.leaves(samples)
-        self.listener.stage(f"round {round + 1}: sampling {len(drawn) * samples} images")
         mine = self.engine.share(len(drawn))
+        n = len(mine) * samples
+        # the steps before the trained ones are sampled once for all leaves of a branch
+        calls = n // max(1, leaves) * interval.start + n * (settings.steps - interval.start)
+        self.phase.begin(f"round {round + 1}: sampling {len(drawn) * samples} images", n, calls)
         found = rollout(
             self.policy,
             drawn[mine.start : mine.stop],
@@ -372,6 +392,7 @@ class Trainer:
             "seconds": time.monotonic() - started,
             "peak_mb": max(peak for *_, peak in spent),  # of the process that takes most
             "off_policy": report.off_policy,
+            "metrics": {name: value for name, value in report.metrics.items() if name not in OWN_COLUMNS} or None,
         }
         if self.engine.first:
             self.store.record_round(self.run_id, round_row, [row for part in parts for row in self._query_rows(part)])
@@ -396,7 +417,7 @@ class Trainer:
         self.policy.remember()
         trajectories = self._sample(drawn, start)
         sampling = self.policy.calls - calls
-        self.listener.stage(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
+        self.phase.begin(f"round {self.round + 1}: {config.reward_name} on {len(trajectories)} images")
         reward = measured = self._measured(trajectories)
         first = self.queries + start * samples
         if settings.reward_noise:
@@ -404,7 +425,7 @@ class Trainer:
         trajectories.reward = reward
         trajectories.advantage = self.advantage(reward, trajectories.prompts, trajectories.group)
         kept = selected(config.wrapper, trajectories, generator(config.seed, "selection", self.round, *part))
-        self.listener.stage(f"round {self.round + 1}: optimising")
+        self.phase.begin(f"round {self.round + 1}: optimising")
         calls, gradient_calls = self.policy.calls, self.policy.gradient_calls
         report = update(
             self.policy,
@@ -422,6 +443,7 @@ class Trainer:
             noise=self._drawn,
             weights=step_weights(config.wrapper, self.policy, trajectories.interval),
             engine=self.engine,
+            progress=self.phase.stepped,
         )
         training, gradient = self.policy.calls - calls, self.policy.gradient_calls - gradient_calls
         trajectories.latents = trajectories.images = torch.empty(0)  # of no use any more, and most of the memory
@@ -496,9 +518,11 @@ def query_noise(seed: int, round: int, first: int, n: int) -> Tensor:
 
 
 def peak_mb(device: torch.device) -> float:
-    """Return peak memory so far in MiB: of the GPU if there is one, else of the process."""
+    """Return peak memory so far in MiB: of the GPU if there is one, else of the process; nan if nobody knows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if resource is None:
+        return math.nan
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -66,7 +66,7 @@ def test_a_run_leaves_the_images_of_the_grid(
         ("html", "<!DOCTYPE html>"),
         ("json", "["),
         ("csv", "context,table"),
-        ("latex", "\\documentclass"),
+        ("latex", "% b2bench report; it needs \\usepackage"),
     ],
 )
 def test_every_format_to_stdout_and_to_a_file(
@@ -79,6 +79,21 @@ def test_every_format_to_stdout_and_to_a_file(
     assert written.stdout == "report in report.out\n"
     assert (folder / "report.out").read_text() == printed.stdout
     assert not list(folder.glob(".report*"))
+
+
+def test_latex_is_a_fragment_with_labels_and_chosen_columns(folder: Path, b2bench: Callable[..., Any]) -> None:
+    part = b2bench("report", "--format", "latex", "--columns", "gain,clipscore").stdout
+    assert "\\documentclass" not in part
+    assert part.count("\\label{tab:leaderboard}") == 1
+    assert "{}cell & gain & clipscore \\\\" in part
+    assert "area of gain:" not in part  # of a column that is not shown
+    assert "\\footnotesize exploratory" in part.replace("Exploratory", "exploratory")
+    whole = b2bench("report", "--format", "latex", "--standalone").stdout
+    assert whole.startswith("\\documentclass")
+    assert whole.endswith("\\end{document}\n")
+    slip = b2bench("report", "--format", "latex", "--columns", "gian")
+    assert (slip.code, slip.stdout) == (2, "")
+    assert "no table has a column 'gian'. Did you mean gain?" in slip.stderr
 
 
 def test_markdown_goes_between_the_markers_of_a_page(folder: Path, b2bench: Callable[..., Any]) -> None:
@@ -122,14 +137,20 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     assert planned.code == 1
     assert "lacks seed" in planned.stderr
     assert b2bench("report", "--seeds", "x").code == 2
-    assert b2bench("report", "--where", "algorithm=nope", "--check").code == 1
+    slip = b2bench("report", "--where", "algorithm=dppo")
+    assert (slip.code, slip.stdout) == (2, "")
+    assert "no run in the store has this algorithm. Did you mean ddpo? The store holds ddpo" in slip.stderr
     assert b2bench("report", "--margin", "inf").code == 2
     assert b2bench("report", "--json", "--format", "html").code == 2
-    none = b2bench("report", "--where", "prompts=others", "--check")
+    assert "The store holds 10" in b2bench("report", "--where", "budget=20").stderr
+    store = Store(folder / "b2bench.duckdb")
+    store.start_run(run_row("longer", budget=20, prompts="others"))  # each value is there, and no run has both
+    none = b2bench("report", "--where", "prompts=others", "--where", "budget=10", "--check")
     assert none.code == 1
     assert "no finished run" in none.stderr
     assert "no run fits --where; the store holds version=" in none.stderr
     assert "No runs yet" not in none.stdout
+    store.finish_run("longer", "done")
     Store(folder / "b2bench.duckdb").start_run(run_row("now"))
     checked = b2bench("report", "--check")
     assert checked.code == 1
@@ -147,6 +168,8 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
         (("--format", "pdf"), "pdf"),
         (("--format", "html", "--out", "none/report.html"), "cannot be written"),
         (("--format", "csv", "--title", "Mine"), "--title heads a page, and csv"),
+        (("--format", "html", "--columns", "gain"), "--columns goes with --format markdown, csv or latex"),
+        (("--format", "html", "--standalone"), "--standalone goes with --format latex"),
         (("--figures", "b2bench.duckdb"), "--figures b2bench.duckdb cannot be written"),
         (("--format", "latex", "--figures", "50%"), "TeX reads characters"),
     ],
@@ -181,6 +204,9 @@ def test_what_cannot_travel_is_said(folder: Path, b2bench: Callable[..., Any]) -
         (("merge", "missing.duckdb", "--into", "all.duckdb"), "database missing.duckdb does not exist"),
         (("export", "out", "--where", "algorithm=pg"), "holds no finished run that fits"),
         (("export", "out", "--where", "colour=red"), "try NAME=VALUE"),
+        (("export", "--card", "now"), "--card now needs a folder to write; try --out FOLDER"),
+        (("export", "--card", "now", "--out", "card", "--csv"), "--card writes one run"),
+        (("export", "--out", "card"), "try --card RUN"),
         (("import", "nowhere"), "nowhere/runs.parquet cannot be read: No such file or directory"),
     ):
         ended = b2bench(*arguments)

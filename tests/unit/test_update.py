@@ -200,9 +200,10 @@ def test_steps_that_are_given_do_not_depend_on_what_is_kept(
         trajectories,
         selected=torch.arange(8) < kept,
         optimizer_steps=5,
-        progress=lambda: told.append(1),
+        progress=lambda done, steps: told.append((done, steps)),
     )
-    assert report.optimizer_steps == len(told) == 5
+    assert told == [(done, 5) for done in range(1, 6)]
+    assert report.optimizer_steps == 5
     assert int(report.kept.sum()) == kept
 
 

@@ -1,4 +1,4 @@
-"""Losses on final latents, and the trust region by the exact KL, against their formulas on the toy policy."""
+"""Losses on final latents, and what rests on the exact KL, against their formulas on the toy policy."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -231,7 +231,50 @@ def test_the_behaviour_policy_is_the_one_that_sampled_and_leaves_nothing_behind(
     now.sum().backward()  # a graph from before the context goes on
 
 
-# -- the trust region by the exact KL -----------------------------------------------------------------
+# -- the exact KL: a penalty of ddpo, and the trust region of flow_dppo ------------------------------------
+
+
+def kl_nats(world: World, other: str) -> Tensor:
+    """KL of each transition from that of another policy, from the means alone: [B], double."""
+    rows, ddim = world.batch, world.policy.ddim
+    mean, theirs = (
+        ddim.transition(world.prediction(rows.cond, rows.latents, rows.step, which), rows.latents, rows.step).mean
+        for which in (NEW, other)
+    )
+    return (mean - theirs).double().square().sum((1, 2, 3)) / (2 * ddim.sigma[rows.step].double() ** 2)
+
+
+@pytest.mark.parametrize("weight", [0.1, 3.0])
+def test_ddpo_with_a_kl_is_ddpo_and_the_price_of_its_nats(weight: float) -> None:
+    world = World(made("ddpo"))
+    plain, penalised = (made("ddpo", kl_weight=w).loss(world.policy, world.batch) for w in (0.0, weight))
+    nats = kl_nats(world, REFERENCE)
+    assert nats.min() > 0.01
+    torch.testing.assert_close(penalised[1]["kl_nats"].double(), nats, rtol=1e-4, atol=1e-5)
+    expected = plain[0].item() + weight * float(nats.mean()) / world.policy.latent_size
+    assert penalised[0].item() == pytest.approx(expected, rel=1e-5)
+    # what the KL adds to the gradient is that of the formula, by finite differences in its own direction
+    added = (gradient_of(penalised[0], world.policy) - gradient_of(plain[0], world.policy)).double()
+    start, step = world.policy.up.detach().clone(), 1e-2 / float(added.norm())
+
+    def at(sign: int) -> float:
+        world.policy.up.data = start + (sign * step * added).float()
+        return weight * float(kl_nats(world, REFERENCE).mean()) / world.policy.latent_size
+
+    assert (at(1) - at(-1)) / (2 * step) == pytest.approx(float(added.square().sum()), rel=0.01)
+
+
+def test_ddpo_without_a_kl_asks_for_no_reference_and_at_the_reference_its_kl_is_nothing() -> None:
+    policy = ToyPolicy(0)
+    batch = toy_batch(policy, made("ddpo"))
+    plain, penalised = (made("ddpo", kl_weight=w).loss(policy, batch) for w in (0.0, 5.0))
+    assert torch.equal(plain[0], penalised[0])
+    assert torch.equal(gradient_of(plain[0], policy), gradient_of(penalised[0], policy))
+    assert "kl_nats" not in plain[1]
+    policy.reference = None  # type: ignore[assignment, method-assign]
+    made("ddpo").loss(policy, batch)
+    with pytest.raises(TypeError):
+        made("ddpo", kl_weight=5.0).loss(policy, batch)
 
 
 @pytest.mark.parametrize("nats", [1e-6, 0.05, 1e6])

@@ -458,7 +458,7 @@ def test_figures_of_several_contexts_do_not_overwrite_each_other(known: Rows, tm
 def test_a_heading_is_text(known: Rows) -> None:
     sections = document(known.tables())
     assert markdown(sections, "a <b> *c*").startswith("# a &#60;b&#62; \\*c\\*\n\n## b2bench")
-    assert r"{\LARGE 50\% \#1\par}" in latex(sections, "50% #1")
+    assert r"{\LARGE 50\% \#1\par}" in latex(sections, "50% #1", standalone=True)
     assert "<h1>a &lt;b&gt;</h1>" in html(known.tables(), heading="a <b>")
     assert "a" in markdown([], "a")
 
@@ -515,6 +515,15 @@ def test_runs_that_share_no_evaluation_have_no_mean_curve(rows: Rows) -> None:
     rows.add("ddpo", "vanilla", 0, {0: math.nan, 1000: math.nan})
     assert "alignment against reward queries" in report_figures(rows.one())
     assert html(rows.tables())
+
+
+def test_a_lora_of_others_is_in_the_leaderboard_and_no_row_of_the_compatibility_table(rows: Rows) -> None:
+    rows.add("external", "theirs", 0, {1000: 0.7})
+    rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    found = rows.one()
+    assert ("external", "theirs") in [(row.algorithm, row.wrapper) for row in found.leaderboard]
+    assert [row.algorithm for row in found.compatibility] == ["ddpo"]
+    assert "theirs" not in [cell.wrapper for cell in found.compatibility[0].cells]
 
 
 def test_an_algorithm_has_one_colour_everywhere() -> None:

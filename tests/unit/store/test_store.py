@@ -387,6 +387,7 @@ RELEASED = {
     4: "eb23d8b78c4465cb",
     5: "0cace1b04c091333",
     6: "93af0d37bb9fd3cf",
+    7: "9af917a8985be52d",
 }
 """Hash of each migration as it was first used. A new one is added here; an old one never changes."""
 

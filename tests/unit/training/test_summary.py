@@ -1,5 +1,6 @@
 """What is said at the end of a run: its paired gain, and whether it learned."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -48,5 +49,6 @@ def test_the_verdict_goes_by_the_interval(gain: float, error: float, images: int
     assert said in found.verdict
     assert ("includes zero" in found.verdict) == (gain == 0.019)
     assert "held-out scorer +0.000, success +0.250" in str(verdict_text(found))
+    assert "warning  over-optimised" in str(verdict_text(replace(found, findings=("over-optimised: so",))))
     first = next(summary_table(found).columns[0].cells)
     assert str(first) == "CLIPScore (trained)"
