@@ -44,10 +44,10 @@ def markdown(sections: Sequence[Section], heading: str = "") -> str:
         parts.append(f"## {markdown_text(section.title)}\n")
         parts += ["".join(_markdown_answer(answer) for answer in section.answers)] if section.answers else []
         parts += [f"> {markdown_text(note)}\n" for note in section.notes]
-        parts += [_markdown_grid(grid) for grid in section.opened]
+        parts += [markdown_grid(grid) for grid in section.opened]
         shown = [p for p in section.pictures if section.answers and p.caption.startswith(LEARNING)]
         parts += [_markdown_picture(picture) for picture in shown]
-        parts += [_folded(grid.title, _markdown_grid(grid, titled=False)) for grid in section.folded]
+        parts += [_folded(grid.title, markdown_grid(grid, titled=False)) for grid in section.folded]
         others = [_markdown_picture(picture) for picture in section.pictures if picture not in shown]
         parts += [_folded("Figures", "\n".join(others))] if section.answers and others else others
         parts.append(f"{markdown_text(' · '.join(section.facts))}\n")
@@ -67,7 +67,8 @@ def _folded(title: str, text: str) -> str:
     return f"<details><summary>{markdown_text(title)}</summary>\n\n{text}\n</details>\n"
 
 
-def _markdown_grid(grid: Grid, *, titled: bool = True) -> str:
+def markdown_grid(grid: Grid, *, titled: bool = True) -> str:
+    """Return a table as GitHub's Markdown, with its legend, and with a heading if ``titled``."""
     head = f"### {markdown_text(grid.title)}\n\n" if titled else ""
     if not grid.rows:
         return f"{head}{markdown_text('; '.join(grid.legend))}\n"

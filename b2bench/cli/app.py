@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from b2bench.cli.compare import compare
 from b2bench.cli.examples import epilog
+from b2bench.cli.leaderboard import leaderboard
 from b2bench.cli.look import doctor, estimate, list_names, show
 from b2bench.cli.plugins import check, new
 from b2bench.cli.pocket import build, gallery, verify
@@ -36,7 +37,14 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Look": {"ls": list_names, "show": show, "estimate": estimate, "doctor": doctor},
     "Extend": {"new": new, "check": check},
-    "Many runs": {"sweep": sweep, "tune": tune, "merge": merge, "export": export, "import": import_},
+    "Many runs": {
+        "sweep": sweep,
+        "tune": tune,
+        "merge": merge,
+        "export": export,
+        "import": import_,
+        "leaderboard": leaderboard,
+    },
 }
 POCKET: dict[str, Callable[..., None]] = {"build": build, "verify": verify, "gallery": gallery}
 VOTE: dict[str, Callable[..., None]] = {"make": make, "add": add, "show": show_votes}

@@ -36,6 +36,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "b2bench export --card first --out card",
     ),
     "import": ("b2bench import results --db all.duckdb",),
+    "leaderboard": ("b2bench leaderboard", "b2bench leaderboard --check"),
     "vote make": ("b2bench vote make --cells pretrained,ddpo/b2 --out votes.html",),
     "vote add": ("b2bench vote add votes-*.json",),
 }
