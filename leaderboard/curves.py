@@ -94,9 +94,10 @@ def _panel(
     axes.set_xlabel("reward queries", fontsize=8)
     axes.set_ylabel(_plain(metric), fontsize=8)
     axes.tick_params(labelsize=8)
-    handles, _ = axes.get_legend_handles_labels()
+    handles, names = axes.get_legend_handles_labels()
     if len(handles) <= 6:
-        axes.legend(frameon=False, fontsize=7, ncols=2, loc="upper left", handlelength=1.2, columnspacing=0.9)
+        columns = 2 if max(map(len, names), default=0) <= 14 else 1
+        axes.legend(frameon=False, fontsize=7, ncols=columns, loc="upper left", handlelength=1.2, columnspacing=0.9)
     return figure
 
 
