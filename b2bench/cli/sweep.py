@@ -56,7 +56,7 @@ def sweep(
     from b2bench.store.database import FOR_HOURS
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
-    from b2bench.sweep.plan import at_look, ended_keys
+    from b2bench.sweep.plan import at_look
     from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
 
     lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
@@ -64,7 +64,7 @@ def sweep(
     planned, refused = _planned(given, config, set_ or [], preset, plugin or [])
     store = Store(db)
     store.check()
-    planned, look = at_look(planned, looks, ended_keys(store))
+    planned, look = at_look(planned, looks, _ended(store))
     found = Sweep(planned, store, out, at_once=jobs or 1, threads=thread_count(jobs or 1))
     if dry_run:
         found.look()
@@ -96,6 +96,14 @@ def sweep(
     if failed := logs_of(found.progress):
         console.print(f"the output of failed runs is in {', '.join(map(str, failed))}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _ended(store: Store) -> set[tuple[str, int]]:
+    """The runs of this benchmark version that have ended, by the hash of their cell and their seed."""
+    from b2bench.version import benchmark_version
+
+    rows = store.runs(benchmark_version=benchmark_version()) if store.path.exists() else []
+    return {(row["config_hash"], row["seed"]) for row in rows if row["status"] in ("done", "failed")}
 
 
 @contextmanager

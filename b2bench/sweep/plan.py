@@ -11,9 +11,7 @@ from typing import Any
 
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.store.store import Store
 from b2bench.text import suggestion
-from b2bench.version import benchmark_version
 
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 
@@ -127,14 +125,6 @@ def plan(
         twice = next(job for i, job in enumerate(jobs) if keys.index(job.key) < i)
         raise UserError(f"the sweep holds the same run twice: {twice.label}")
     return jobs
-
-
-def ended_keys(store: Store) -> set[tuple[str, int]]:
-    """Return the runs of this benchmark version that have ended, by the hash of their cell and their seed."""
-    if not store.path.exists():
-        return set()
-    rows = store.runs(benchmark_version=benchmark_version())
-    return {(row["config_hash"], row["seed"]) for row in rows if row["status"] in ("done", "failed")}
 
 
 def at_look(jobs: Sequence[Job], looks: int, ended: Collection[tuple[str, int]]) -> tuple[list[Job], int]:
