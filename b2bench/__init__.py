@@ -26,6 +26,7 @@ __all__ = [
     "Gaussian",
     "Independent",
     "Interval",
+    "LastSteps",
     "Pair",
     "Policy",
     "PromptSet",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES; tests/unit/test_door.py compar
     from b2bench.types import Finals as Finals
     from b2bench.types import Gaussian as Gaussian
     from b2bench.types import Interval as Interval
+    from b2bench.types import LastSteps as LastSteps
     from b2bench.types import Pair as Pair
     from b2bench.types import Trajectories as Trajectories
     from b2bench.types import Transitions as Transitions
@@ -95,7 +97,17 @@ else:  # hidden from type checkers, which would take any name for one that __get
         "search": ("Search",),
         "store.store": ("Store",),
         "training.summary": ("Summary",),
-        "types": ("Conditioning", "FinalPair", "Finals", "Gaussian", "Interval", "Pair", "Trajectories", "Transitions"),
+        "types": (
+            "Conditioning",
+            "FinalPair",
+            "Finals",
+            "Gaussian",
+            "Interval",
+            "LastSteps",
+            "Pair",
+            "Trajectories",
+            "Transitions",
+        ),
         "wrappers": ("BackwardProgressive", "Branching", "FullInterval", "Independent"),
     }
     _HOMES = {name: f"b2bench.{module}" for module, names in _NAMES_OF.items() for name in names}

@@ -1,6 +1,6 @@
 """The two ways a command ends badly. Nothing else may reach the terminal without a traceback."""
 
-from typing import Any
+from typing import Any, Literal
 
 
 class UserError(Exception):
@@ -20,13 +20,14 @@ class Busy(UserError):
 
 
 class Refused(UserError):
-    """An algorithm and a wrapper that do not go together, by the word of one of them.
+    """An algorithm and a wrapper that do not go together, by the word of one of them, or an algorithm and a reward.
 
     ``row`` says which, as a row of the store's table ``refusals``.
     """
 
-    def __init__(self, row: dict[str, Any]) -> None:
-        super().__init__(f"{row['algorithm']} is not trained under {row['wrapper']}: {row['reason']}")
+    def __init__(self, row: dict[str, Any], part: Literal["wrapper", "reward"] = "wrapper") -> None:
+        where = f"under {row['wrapper']}" if part == "wrapper" else f"on the reward {row['reward']}"
+        super().__init__(f"{row['algorithm']} is not trained {where}: {row['reason']}")
         self.row = row
 
 

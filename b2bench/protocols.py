@@ -41,7 +41,7 @@ class Policy(Protocol):
         """Return ``denoise(noise(...))``."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1]."""
+        """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1], which have a gradient if they have."""
 
     def reference(self) -> AbstractContextManager[None]:
         """Switch the adapter off while the context is open: the pretrained model, without gradient."""
@@ -74,7 +74,8 @@ class Algorithm(Protocol):
 
     ``pairs`` true: batches are :class:`Pair`, best and worst of a comparison group. Optional: class attributes
     ``finals`` true: batches are :class:`Finals`, or :class:`FinalPair`; ``whole_groups`` true: what is kept of a
-    comparison group at a step comes in one batch; and
+    comparison group at a step comes in one batch; ``reward_gradient`` true: batches are :class:`LastSteps`, with the
+    reward to follow; ``upper_reference``, a text: why reports leave it out of the ranking; and
     ``setup(policy, generator)`` before the first round, ``networks()`` for what else is trained,
     ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, or None if it can; and a class
     attribute ``defaults``, its own defaults of the settings ``lr`` and ``updates_per_round``, as ``{"lr": 3e-4}``.
@@ -114,10 +115,12 @@ class Wrapper(Protocol):
 class Reward(Protocol):
     """A score of images for prompts. The harness counts N queries a call on training images.
 
-    Optional: ``prepare(device)``, which loads its models before the first query; ``refuses(backbone) -> str | None``,
-    why it cannot judge what a backbone draws; ``models() -> list[ModelSize]``, what it loads, for ``b2bench estimate``;
-    and, if it has a field ``checkpoint`` whose default is "auto", a class method ``own_checkpoint(backbone) -> str``,
-    which says what that stands for (else "pocket" for the embedded backbones and "paper" for all others).
+    Optional: ``prepare(device)``, which loads its models before the first query; ``with_gradient(images, prompts)``,
+    the same scores, differentiable by the images, which an algorithm of the reward's gradient needs;
+    ``refuses(backbone) -> str | None``, why it cannot judge what a backbone draws; ``models() -> list[ModelSize]``,
+    what it loads, for ``b2bench estimate``; and, if it has a field ``checkpoint`` whose default is "auto", a class
+    method ``own_checkpoint(backbone) -> str``, which says what that stands for (else "pocket" for the embedded
+    backbones and "paper" for all others).
     """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

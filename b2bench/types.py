@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -151,6 +151,26 @@ class Transitions:
 
     def __getitem__(self, rows: Tensor | slice) -> Transitions:
         return Transitions(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+Judge = Callable[[Tensor, Sequence[str]], Tensor]
+"""A reward with a gradient by the images: images [N, 3, h, w] in [0, 1] and N prompts -> scores [N]."""
+
+
+@dataclass(frozen=True)
+class LastSteps(Transitions):
+    """What a loss of the reward's gradient sees: the last denoising steps of B rollouts, and the reward to follow.
+
+    ``next_latents`` are the clean latents that were decoded; ``judge`` scores images for ``prompts``, B texts.
+    """
+
+    prompts: tuple[str, ...]
+    judge: Judge
+
+    def __getitem__(self, rows: Tensor | slice) -> LastSteps:
+        kept = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows].tolist()
+        cut = {field.name: getattr(self, field.name)[rows] for field in fields(Transitions)}
+        return LastSteps(**cut, prompts=tuple(self.prompts[i] for i in kept), judge=self.judge)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,17 @@ from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.guard import guarded
 from b2bench.protocols import Algorithm, Batch, Policy, Wrapper
-from b2bench.types import FinalPair, Finals, Interval, Pair, Trajectories, Transitions, micro_batches
+from b2bench.types import (
+    FinalPair,
+    Finals,
+    Interval,
+    Judge,
+    LastSteps,
+    Pair,
+    Trajectories,
+    Transitions,
+    micro_batches,
+)
 
 
 def transitions(trajectories: Trajectories, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions:
@@ -145,6 +155,8 @@ class Units:
     """What is dealt into minibatches, each with a step: rollouts, pairs of them, or whole comparison groups.
 
     ``members`` [n, k] are the rows of n units; a group of which less than k rows are kept is filled up with -1.
+    ``steps`` is how many steps of the interval each brings: all, or the last alone, where the reward's gradient is
+    followed by ``judge``.
     """
 
     def __init__(
@@ -154,9 +166,12 @@ class Units:
         selected: Tensor,
         noise: Drawn | None,
         weights: Tensor | None = None,
+        judge: Judge | None = None,
     ) -> None:
-        self.trajectories, self.noise, self.weights = trajectories, noise, weights
+        self.trajectories, self.noise, self.weights, self.judge = trajectories, noise, weights, judge
         self.pairs, self.finals = algorithm.pairs, bool(getattr(algorithm, "finals", False))
+        self.last = bool(getattr(algorithm, "reward_gradient", False))
+        self.steps = 1 if self.last else len(trajectories.interval)
         if self.pairs:
             self.members = torch.stack(best_and_worst(trajectories), 1)
         elif getattr(algorithm, "whole_groups", False):
@@ -195,7 +210,13 @@ class Units:
 
     def _of(self, rows: Tensor, offsets: Tensor, device: torch.device) -> Transitions | Finals:
         found: Transitions | Finals
-        if not self.finals:
+        if self.last:
+            if self.judge is None:
+                raise ValueError("an algorithm that follows the reward's gradient needs the reward")
+            taken = transitions(self.trajectories, rows, offsets + len(self.trajectories.interval) - 1, device)
+            prompts = tuple(self.trajectories.prompts[row] for row in rows.tolist())
+            found = LastSteps(**vars(taken), prompts=prompts, judge=self.judge)
+        elif not self.finals:
             found = transitions(self.trajectories, rows, offsets, device)
         elif self.noise is None:
             raise ValueError("an algorithm on finals needs the noise that they are noised with")
@@ -227,13 +248,15 @@ def update(
     timestep_fraction: float = 1.0,
     noise: Drawn | None = None,
     weights: Tensor | None = None,
+    judge: Judge | None = None,
     engine: Engine | None = None,
     progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> UpdateReport:
     """Take a round's optimizer steps on the ``selected`` rollouts (bool [N]), or on the pairs of the round.
 
     ``noise`` is that of algorithms on final latents, which each epoch noises in the same way. ``weights`` [T] multiply
-    the advantages of each step (:func:`step_weights`). ``progress`` is told of each step, and how many there are.
+    the advantages of each step (:func:`step_weights`). ``judge`` is the reward, for an algorithm that follows its
+    gradient. ``progress`` is told of each step, and how many there are.
 
     The transitions that they bring are dealt anew in each of ``epochs``, into minibatches of about
     ``transitions_per_step`` (a pair is two), or into ``optimizer_steps`` of them where that is given
@@ -248,13 +271,13 @@ def update(
     Raises:
         RunFailed: a loss or a gradient is not finite.
     """
-    units = Units(algorithm, trajectories, selected, noise, weights)
+    units = Units(algorithm, trajectories, selected, noise, weights, judge)
     kept = torch.zeros(len(trajectories), dtype=torch.bool)
     kept[units.members[units.members >= 0]] = True
     engine = engine or Engine()
     parameters = list(policy.parameters())
     sums, taken, norm_sum = _Sums(), 0, 0.0
-    steps = len(trajectories.interval)
+    steps = units.steps
     count = minibatch_count(
         len(units) * trained_steps(steps, timestep_fraction),
         units.width,

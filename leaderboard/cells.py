@@ -17,6 +17,8 @@ from b2bench.text import visible
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
 CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted")
 """Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
+REFERENCES = ("draft1",)
+"""Algorithms that follow the reward's gradient: what there is to be had, outside of ranks, claims and targets."""
 PAIRED = ("diffusion_dpo", "dpo", "raft")
 """Algorithms that learn from the best and worst of each group, whatever a wrapper selects."""
 NO_SETTING = (
@@ -107,7 +109,11 @@ class Cell:
 
     @property
     def control(self) -> bool:
-        return self.wrapper in CONTROLS
+        return self.wrapper in CONTROLS or self.upper_reference
+
+    @property
+    def upper_reference(self) -> bool:
+        return self.algorithm in REFERENCES
 
     @property
     def failed(self) -> int:

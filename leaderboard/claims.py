@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from b2bench.leaderboard.cells import CONTROLS, WRAPPERS, Cell
+from b2bench.leaderboard.cells import CONTROLS, REFERENCES, WRAPPERS, Cell
 from b2bench.leaderboard.contrasts import CONTRASTS, planned
 from b2bench.leaderboard.noise import Noise, noise, stacked
 from b2bench.leaderboard.rows import Beside, Context, ContrastRow, PlannedContrast
@@ -47,8 +47,8 @@ class Rules:
 class Claims:
     """The tests of a context by their keys, after Holm; ``equal`` holds margins and p-values of equality.
 
-    ``equalities`` counts those that are not of controls. ``controls`` are tests of control wrappers, after Holm over
-    themselves. ``metrics`` names what stands for the
+    ``equalities`` counts those that are not of controls. ``controls`` are tests of control wrappers and of upper
+    references, after Holm over themselves. ``metrics`` names what stands for the
     held-out score and for diversity.
     """
 
@@ -105,10 +105,14 @@ def claims_of(context: Context, variants: Sequence[Variant], rules: Rules) -> Cl
                 tests[place, name, measure] = delta
                 if name in variant.cells and (found := _equal(context, variant, name, measure, metric, delta, rules)):
                     equal[place, name, measure] = found
-    own = {key: test for key, test in tests.items() if key[1] in CONTROLS}
-    claimed = {key: test for key, test in tests.items() if key[1] not in CONTROLS and test.mean is not None}
-    alike = {key: found for key, found in equal.items() if key[1] not in CONTROLS}
-    others = {key: found for key, found in equal.items() if key[1] in CONTROLS}
+
+    def aside(key: Key) -> bool:
+        return key[1] in CONTROLS or variants[key[0]].algorithm in REFERENCES
+
+    own = {key: test for key, test in tests.items() if aside(key)}
+    claimed = {key: test for key, test in tests.items() if not aside(key) and test.mean is not None}
+    alike = {key: found for key, found in equal.items() if not aside(key)}
+    others = {key: found for key, found in equal.items() if aside(key)}
     both = _adjusted_equal(alike) | _adjusted_equal(others)
     return Claims(rules, _adjusted(claimed), _adjusted(own), both, len(alike), metrics)
 

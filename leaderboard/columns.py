@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from b2bench.leaderboard.cells import CONTROLS
+from b2bench.leaderboard.cells import CONTROLS, REFERENCES
 from b2bench.leaderboard.grid import ALWAYS, Cell, Column, Grid, measured
 from b2bench.leaderboard.rows import INCEPTION
 
@@ -50,8 +50,13 @@ TEXTS = ("verdict", "in words", "contrast", "method")
 
 def name_cell(row: Any) -> Cell:
     """Name an algorithm under a wrapper, with what tells its settings apart."""
-    parts = [row.algorithm, "" if row.wrapper == "-" else wrapper_name(row.wrapper), row.label]
+    parts = [algorithm_name(row.algorithm), "" if row.wrapper == "-" else wrapper_name(row.wrapper), row.label]
     return Cell(" ".join(filter(None, parts)), kind="reference" if getattr(row, "reference", False) else "")
+
+
+def algorithm_name(name: str) -> str:
+    """Name an algorithm, and say of an upper reference that it is one."""
+    return f"{name} (upper reference)" if name in REFERENCES else name
 
 
 def wrapper_name(name: str) -> str:
@@ -61,7 +66,7 @@ def wrapper_name(name: str) -> str:
 
 def algorithm_cell(row: Any) -> Cell:
     """Name an algorithm with what tells its settings apart."""
-    return Cell(f"{row.algorithm} {row.label}".strip())
+    return Cell(f"{algorithm_name(row.algorithm)} {row.label}".strip())
 
 
 def grid_of(

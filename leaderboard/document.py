@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from b2bench.leaderboard.answers import answers
+from b2bench.leaderboard.cells import REFERENCES
 from b2bench.leaderboard.columns import grid_of, measure_cell, name_cell, seeds_cell
 from b2bench.leaderboard.grid import (
     MEASURES,
@@ -119,8 +120,11 @@ def _leaderboard(group: Tables) -> Grid:
     ]
     if any(len(row.seeds) < MIN_SEEDS for row in rows if not row.reference):
         legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
-    if any(row.control for row in rows):
+    aside = {row.algorithm in REFERENCES for row in rows if row.control}
+    if False in aside:
         legend.append("control: stands in for a part of a wrapper; it has no rank, and no say in targets")
+    if True in aside:
+        legend.append("upper reference: it follows the reward's gradient; it has no rank, and no say in targets")
     if any(row.ranks for row in rows):
         legend.append(
             "rank: of the scores at the end, by comparison with the best; a range from 1 has the cells that may be "

@@ -85,7 +85,7 @@ class LeaderboardRow:
     run first had gained ``Head.target``, or the budget for one of those that never had, which all but ``reached`` are:
     then it is a lower bound. A cell is
     ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says. A
-    ``control`` is of a wrapper that stands in for a part of another; it has no rank.
+    ``control`` is of a wrapper that stands in for a part of another, or of an upper reference; it has no rank.
     """
 
     algorithm: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from b2bench.leaderboard.cells import CONTROLS, WRAPPERS, Cell, Run, names_of, wrapper_order
+from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, names_of, wrapper_order
 from b2bench.leaderboard.claims import GAIN, TRAINED, Claims, direction
 from b2bench.leaderboard.collapse import Collapses, collapses, fisher
 from b2bench.leaderboard.rows import (
@@ -155,7 +155,7 @@ def _judged(
     learned, _ = _learned(evidence)
     if cell.failed == len(cell.runs):
         verdict, learned, words = "failed", "failed", "every run failed"
-    tests = sum(test.p is not None for test in claims.controls.values()) if wrapper in CONTROLS else claims.tested
+    tests = sum(test.p is not None for test in claims.controls.values()) if cell.control else claims.tested
     shown = gain if delta is None else delta
     return CompatibilityCell(
         wrapper,

@@ -46,3 +46,7 @@ class CLIPScore:
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """``images`` [N, 3, h, w] in [0, 1] -> cosine similarities [N]."""
         return self.scorer(images, prompts)
+
+    def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score as above, differentiable by the images: [N]."""
+        return self.scorer.with_gradient(images, prompts)

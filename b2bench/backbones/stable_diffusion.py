@@ -427,15 +427,18 @@ class StableDiffusion:
                     f"{str(self.dtype).removeprefix('torch.')}; try precision=fp32, or another checkpoint"
                 )
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1], float32, CPU, ``decoded_at_once``."""
+        """Turn final latents [N, C, H, W] into images [N, 3, h, w] in [0, 1], float32, CPU, ``decoded_at_once``.
+
+        If the latents have a gradient, so have the images.
+        """
+        follow = torch.is_grad_enabled() and latents.requires_grad
         scaled = latents.to(self.device) / self.vae.config.scaling_factor
 
         def run(part: Tensor) -> Tensor:
-            with torch.no_grad():
+            with torch.set_grad_enabled(follow):  # here, because it holds for one thread
                 images = self.vae.decode(part.to(self.vae.dtype)).sample.float()
-            return (images / 2 + 0.5).clamp(0, 1).cpu()  # at once: a round of 512x512 images is 4 GiB
+                return (images / 2 + 0.5).clamp(0, 1).cpu()  # at once: a round of 512x512 images is 4 GiB
 
         return concatenate(
             self.threads.map(run, [scaled[part] for part in micro_batches(len(scaled), self.decoded_at_once)])

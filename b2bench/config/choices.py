@@ -147,14 +147,15 @@ PAPER = ("ddpo", "pg", "dpo", "dpok")
 
 
 def uncontrolled(registry: Registry) -> list[str]:
-    """Return the names of a registry without controls: what *all* stands for."""
-    return [name for name in registry.names() if not getattr(registry.get(name), "control", "")]
+    """Return the names of a registry without controls and upper references: what *all* stands for."""
+    aside = ("control", "upper_reference")
+    return [name for name in registry.names() if not any(getattr(registry.get(name), kind, "") for kind in aside)]
 
 
 def name_sets(kind: Kind, registry: Registry) -> dict[str, list[str]]:
     """Return what *all* and *paper* stand for in a list of algorithms or wrappers."""
     if kind == "algorithm":
-        return {"all": registry.names(), "paper": [*PAPER]}
+        return {"all": uncontrolled(registry), "paper": [*PAPER]}
     return {"all": uncontrolled(registry), "paper": ["vanilla", "bpt", "bs", "b2"]}
 
 

@@ -83,6 +83,11 @@ def resolve(
         raise UserError(f"reward {reward} does not go with the backbone {spec.name}: {reason}")
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
         raise Refused(_refused_row(algorithm, wrapper, reward, spec, prompt_set, queries, reason))
+    if getattr(trained, "reward_gradient", False):
+        if not hasattr(judging, "with_gradient"):
+            reason = f"it follows the reward's gradient, and {reward} has none; try clipscore"
+            raise Refused(_refused_row(algorithm, wrapper, reward, spec, prompt_set, queries, reason), "reward")
+        _check_on_policy(algorithm, settings)
     found = prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts))
     for what, text in (("prompts", found), ("backbone", spec.source), *(("plugin", str(path)) for path in plugins)):
         check_text(what, text)
@@ -102,6 +107,24 @@ def resolve(
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
+
+
+def _check_on_policy(algorithm: str, settings: Settings) -> None:
+    """Refuse settings under which the gradient of a reward cannot be followed, or asks for more than is counted.
+
+    Raises:
+        UserError: which.
+    """
+    if settings.updates_per_round != 1:
+        raise UserError(
+            f"updates_per_round = {settings.updates_per_round}: {algorithm} takes one optimizer step on a sample, "
+            "because the reward of the image after it would be another query; try without it"
+        )
+    if settings.reward_process:
+        raise UserError(
+            f"reward_process: {algorithm} follows the reward's gradient, which does not pass from one process to "
+            "another; try reward_process=false"
+        )
 
 
 def _refused_row(

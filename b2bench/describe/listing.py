@@ -63,13 +63,16 @@ def properties_of(cls: type) -> dict[str, str]:
     pairs, finals = getattr(cls, "pairs", False), getattr(cls, "finals", False)
     found = {}
     if hasattr(cls, "pairs"):
-        kind = "finals" if finals else "transitions"
+        last = getattr(cls, "reward_gradient", False)
+        kind = "finals" if finals else "last steps" if last else "transitions"
         found["family"] = getattr(cls, "family", "")
         found["batch"] = f"pairs of {kind}" if pairs else kind
         if getattr(cls, "whole_groups", False):
             found["batch"] += ", by group"
         found["queries an image"] = getattr(cls, "queries", "K / 2" if pairs else "1")
     found |= dict(getattr(cls, "properties", {}))
+    if reference := getattr(cls, "upper_reference", ""):
+        found["outside the ranking"] = f"upper reference: {reference}"
     if control := getattr(cls, "control", ""):
         found["control of"] = control
     if getattr(cls, "pairs", False):

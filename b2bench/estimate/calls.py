@@ -197,7 +197,8 @@ def _counted(config: RunConfig) -> Calls:
         roots = n // config.wrapper.leaves(settings.samples)
         sampling += roots * interval.start + n * (settings.steps - interval.start)
         low, high = kept_rows(config, round)
-        each = cost.calls * trained_steps(len(interval), settings.timestep_fraction) * settings.passes
+        seen = 1 if getattr(config.algorithm, "reward_gradient", False) else len(interval)
+        each = cost.calls * trained_steps(seen, settings.timestep_fraction) * settings.passes
         least, most = least + each * low, most + each * high
         fewest += settings.passes * round_steps(config, low, len(interval))
         largest += settings.passes * round_steps(config, high, len(interval))

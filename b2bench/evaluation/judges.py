@@ -48,6 +48,21 @@ def checked_scores(scores: Any, n: int, reward: str) -> Tensor:
     return scores
 
 
+def followed(reward: Any, images: Tensor, prompts: Sequence[str], name: str) -> Tensor:
+    """Ask a reward for scores with a gradient by the images: float32 [N] on the CPU.
+
+    Raises:
+        RunFailed: they are not N finite numbers, or have no gradient.
+    """
+    with guarded():
+        scores = reward.with_gradient(images, list(prompts))
+    checked_scores(scores, len(images), name)
+    if not scores.requires_grad and images.requires_grad and torch.is_grad_enabled():
+        raise RunFailed(f"reward {name}: what with_gradient returned has no gradient; is there a no_grad() in it?")
+    followed: Tensor = scores.float().cpu()
+    return followed
+
+
 def scored(reward: Reward, images: Tensor, prompts: Sequence[str], name: str) -> Tensor:
     """Ask a reward, guarded: float32 [N] on the CPU. It gets copies, because others look at the images, too.
 
@@ -100,6 +115,14 @@ class Judges:
             RunFailed: the reward answers with something else than N finite numbers.
         """
         return scored(self.reward, images, prompts, self.reward_name)
+
+    def followed(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Ask the reward for scores with a gradient, for a loss that follows it: float32 [N], on the CPU.
+
+        Raises:
+            RunFailed: see :func:`followed`.
+        """
+        return followed(self.reward, images, prompts, self.reward_name)
 
     def look(self, images: Tensor, prompts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Judge every image once: its scores by metric, each float32 [N], and what :meth:`statistics` needs of it.

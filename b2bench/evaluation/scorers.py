@@ -81,6 +81,9 @@ class ClipScorer:
     @torch.no_grad()
     def raw_features(self, images: Tensor) -> Tensor:
         """Image embeddings [N, E] before normalisation."""
+        return self._embedded(images)
+
+    def _embedded(self, images: Tensor) -> Tensor:
         features = []
         for part in images.split(self.micro_batch):
             pixels = part.to(self.device).float()
@@ -101,6 +104,10 @@ class ClipScorer:
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine similarities [N], float32, on the CPU."""
         return (self.image_features(images) * self.text_features(prompts)).sum(-1).cpu()
+
+    def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Cosine similarities [N] as above, differentiable by the images."""
+        return (F.normalize(self._embedded(images), dim=-1) * self.text_features(prompts)).sum(-1).cpu()
 
 
 def scorer_size(checkpoint: str) -> ModelSize:

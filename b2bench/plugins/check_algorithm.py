@@ -309,6 +309,7 @@ def toy_gain(cls: type, seed: int) -> float:
             max_grad_norm=1.0,
             generator=generator(seed, "minibatches", number),
             noise=toy_noise(policy, number),
+            judge=reward,
         )
     return float((evaluate() - before).mean() / before.std())
 

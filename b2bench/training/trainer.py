@@ -442,6 +442,7 @@ class Trainer:
             timestep_fraction=settings.timestep_fraction,
             noise=self._drawn,
             weights=step_weights(config.wrapper, self.policy, trajectories.interval),
+            judge=self.judges.followed,
             engine=self.engine,
             progress=self.phase.stepped,
         )

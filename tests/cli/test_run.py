@@ -485,6 +485,7 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
             "nft",
             "dgpo",
             "flow_dppo",
+            "draft1",
         },
         "wrappers": {
             "vanilla",

@@ -54,7 +54,7 @@ def trained(config: RunConfig, micro_batch: int = 64) -> tuple[ToyPolicy, list[U
             policy, config.algorithm, optimizer, found, kept,
             transitions_per_step=20, micro_batch=micro_batch, max_grad_norm=1.0,
             generator=generator(0, "minibatches", round), noise=toy_noise(policy, round),
-            weights=step_weights(config.wrapper, policy, interval),
+            weights=step_weights(config.wrapper, policy, interval), judge=reward,
         )  # fmt: skip
         reports.append(report)
     return policy, reports
@@ -64,10 +64,16 @@ def weights(policy: ToyPolicy) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
 
 
+def refusal(algorithm: str, wrapper: str) -> str | None:
+    """Why one of the two does not go with the other, in its own words."""
+    parts = Registry("algorithm").get(algorithm)(), Registry("wrapper").get(wrapper)()
+    said = (getattr(part, "refuses", lambda _: None)(other) for part, other in (parts, parts[::-1]))
+    return next(filter(None, said), None)
+
+
 @pytest.mark.parametrize(("algorithm", "wrapper"), CELLS)
 def test_a_cell_trains_or_says_why_not(algorithm: str, wrapper: str) -> None:
-    algorithm_class, wrapper_class = Registry("algorithm").get(algorithm), Registry("wrapper").get(wrapper)
-    if reason := getattr(wrapper_class(), "refuses", lambda _: None)(algorithm_class()):
+    if reason := refusal(algorithm, wrapper):
         with pytest.raises(Refused, match=reason):
             choose(algorithm, wrapper)
         return
