@@ -137,8 +137,9 @@ def cell_hash(content: Mapping[str, Any]) -> str:
     for part in ADDED.keys() & kept.keys():  # and so with these, where they leave everything as it was
         later = ADDED[part]
         kept[part] = {name: value for name, value in kept[part].items() if name not in later or value is not None}
-    if kept["algorithm"]["name"] == "ddpo" and not kept["algorithm"].get("kl_weight"):  # it had none before
-        kept["algorithm"].pop("kl_weight", None)
+    algorithm = kept.get("algorithm", {})  # a baseline has none
+    if algorithm.get("name") == "ddpo" and not algorithm.get("kl_weight"):  # it had none before
+        kept["algorithm"] = {name: value for name, value in algorithm.items() if name != "kl_weight"}
     for equal, names in OF_EQUAL.items():
         if kept["settings"].get("equal", equal) != equal:  # runs before benchmark version 3 do not say
             kept["settings"] = {name: value for name, value in kept["settings"].items() if name not in names}

@@ -1,11 +1,13 @@
 """The command line in this process, as the shell would see it."""
 
+import functools
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+import typer.main
 
 from b2bench.cli import main as cli
 
@@ -19,12 +21,17 @@ class Result:
     stderr: str
 
 
+# A process runs one command; here a hundred share one, and what Typer makes of the functions is the same for all.
+get_command = functools.cache(typer.main.get_command)
+
+
 @pytest.fixture
 def b2bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """``b2bench("run", "--algo", "ddpo")``: exit code, stdout, stderr. Any other exception goes through."""
     # main() is what the console script calls; the signal handler it sets is no business of the tests' process.
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(typer.main, "get_command", get_command)
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["b2bench", *map(str, arguments)])
