@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 FIRST_TUNING_SEED = 1000
 """Training seeds from here on are for tuning. Seeds below are for the runs that a report compares."""
+QUICK, FULL = 8, 32
+"""Configurations of ``b2bench tune --quick``, each with half of the queries, and of ``--full``."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ KEEP = {
     "queries to target": 5,
     **{f"{metric}{what}": 4 for metric in INCEPTION for what in ("", ", change", ", matched")},
     "held-out gain": 3,
+    "against vanilla": 4,
+    "rounds": 3,
     "area of gain": 7,
     "median": 3,
     "mean of the others": 4,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from b2bench.leaderboard.answers import answers
 from b2bench.leaderboard.cells import REFERENCES
 from b2bench.leaderboard.columns import grid_of, measure_cell, name_cell, seeds_cell
 from b2bench.leaderboard.grid import (
@@ -19,6 +20,8 @@ from b2bench.leaderboard.grid import (
     number,
     title,
 )
+from b2bench.leaderboard.matrix import learning, matrix
+from b2bench.leaderboard.open_steps import openness
 from b2bench.leaderboard.paper import paper_grids
 from b2bench.leaderboard.rows import HeadroomRow, LeaderboardRow, Tables
 from b2bench.leaderboard.sheets import EXPLORATORY, collapse, compatibility, compute, contrasts, verdicts
@@ -33,9 +36,12 @@ def document(tables: Sequence[Tables], pictures: Sequence[Sequence[Picture]] = (
 def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
     head = group.head
     grids = [
+        matrix(group),
+        learning(group),
         _leaderboard(group),
         _headroom(group),
         verdicts(group),
+        openness(group),
         contrasts(group),
         compatibility(group),
         collapse(group),
@@ -46,13 +52,13 @@ def _section(group: Tables, pictures: tuple[Picture, ...]) -> Section:
         _incomplete(group),
     ]
     shown = tuple(grid for grid in grids if grid.rows or grid.legend)
-    return Section(title(head.context), facts(head), head.notes, shown, pictures)
+    return Section(title(head.context), facts(head), head.notes, shown, pictures, answers(group))
 
 
 def _on_images(reward: str, rows: Sequence[LeaderboardRow] | Sequence[HeadroomRow]) -> list[Any]:
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
         (reward, lambda row: measured(row.alignment)),
-        ("gain", lambda row: measured(row.gain, sign=True)),
+        ("against pretrained", lambda row: measured(row.gain, sign=True)),
         ("headroom", lambda row: measured(row.headroom, 2)),
         ("held-out", lambda row: measured(row.heldout)),
         ("held-out gain", lambda row: measured(row.heldout_gain, sign=True)),
@@ -109,8 +115,8 @@ def _leaderboard(group: Tables) -> Grid:
     ]
     legend = [
         EXPLORATORY,
-        "± is half the 95% t-interval over seeds; gain is against the pretrained model on the same images, with the "
-        "start as a covariate",
+        "± is half the 95% t-interval over seeds; against pretrained: the gain over the pretrained model on the same "
+        "images, with the start as a covariate",
     ]
     if any(len(row.seeds) < MIN_SEEDS for row in rows if not row.reference):
         legend.append(f"fewer than {MIN_SEEDS} seeds: no interval")
@@ -166,7 +172,7 @@ def _headroom(group: Tables) -> Grid:
         ("seeds", lambda row: Cell(str(len(row.seeds)) if several else "-", sort=len(row.seeds))),
         ("queries an image", lambda row: Cell(str(row.queries_per_image), sort=row.queries_per_image)),
     ]
-    legend = [] if group.leaderboard else ["gain is against the pretrained model on the same images", HEADROOM]
+    legend = [] if group.leaderboard else ["against pretrained: on the same images", HEADROOM]
     legend += ["oracle: drawn scenes that show what the prompt says", *([group.oracle] if group.oracle else [])]
     return grid_of("headroom", "Headroom (no training)", columns, group.headroom, legend if group.headroom else ())
 

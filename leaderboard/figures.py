@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from b2bench.leaderboard.curves import LEARNING, draw_learning
 from b2bench.leaderboard.grid import MEASURES, SYMBOLS, count
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.openness import Profile
@@ -113,7 +114,8 @@ def report_figures(group: Tables) -> dict[str, Any]:
         "alignment and distance from the pretrained model": draw_distance,
         "planned contrasts": draw_effects,
     }
-    found = {name: make(group) for name, make in makers.items()}
+    found = {f"{LEARNING}{name}": figure for name, figure in draw_learning(group).items()}
+    found |= {name: make(group) for name, make in makers.items()}
     return {name: figure for name, figure in found.items() if figure is not None}
 
 

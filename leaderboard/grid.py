@@ -25,13 +25,15 @@ SYMBOLS: dict[str, str] = {
 }
 MEASURES = {name: METRICS[name].described for name in of_kind("diversity")}
 ALWAYS = 9
+OPEN = ("matrix", "learning", "compare", "gained", "lost", "differences")
+"""Keys of the grids that a report shows at once, after its answers."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """A text, and what it is of: ``estimate`` for files of numbers, ``sort`` to order by, ``kind`` to colour by.
 
-    ``detectable``: the smallest difference that would have shown.
+    ``detectable``: the smallest difference that would have shown. ``note`` stands on a line of its own below the text.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Cell:
     sort: float | None = None
     kind: str = ""
     detectable: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,37 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A sentence that a report opens with: what it is about, what it says, and the ``kind`` that it is coloured by."""
+
+    about: str
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """What belongs to one context: its head, what limits it, its tables, its figures where these are files."""
+    """What belongs to one context: its head, what limits it, its tables, its figures where these are files.
+
+    ``answers`` come first. In a section that has some, all grids but those of ``OPEN`` are folded.
+    """
 
     title: str
     facts: tuple[str, ...]
     notes: tuple[str, ...]
     grids: tuple[Grid, ...]
     pictures: tuple[Picture, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def opened(self) -> tuple[Grid, ...]:
+        """The grids that are shown at once."""
+        return tuple(grid for grid in self.grids if not self.answers or grid.key in OPEN)
+
+    @property
+    def folded(self) -> tuple[Grid, ...]:
+        """The grids that are shown on demand."""
+        return tuple(grid for grid in self.grids if self.answers and grid.key not in OPEN)
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:

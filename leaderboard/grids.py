@@ -63,11 +63,12 @@ def sample_grid(group: Tables, samples: Iterable[Mapping[str, Any]], runs: Path)
     return SampleGrid(
         seed,
         tuple(name for name, _, _ in columns),
-        tuple((visible(p), tuple(_sample(runs, run, images.get(p)) for _, run, images in columns)) for p in prompts),
+        tuple((visible(p), tuple(sample_of(runs, run, images.get(p)) for _, run, images in columns)) for p in prompts),
     )
 
 
-def _sample(runs: Path, run: str, row: Mapping[str, Any] | None) -> Sample | None:
+def sample_of(runs: Path, run: str, row: Mapping[str, Any] | None) -> Sample | None:
+    """Return the image that a row of table ``images`` names, in the folder of ``run`` under ``runs``; None for None."""
     if row is None:
         return None
     return Sample(_png(runs, run, str(row["path"])), number(row["score"]))

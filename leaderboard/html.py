@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from b2bench.leaderboard.curves import LEARNING
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.figures import report_figures, written_figure
-from b2bench.leaderboard.grid import Section
+from b2bench.leaderboard.glossary import explained, glossary
+from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, Section
 from b2bench.leaderboard.grids import SampleGrid, sample_grid
 from b2bench.leaderboard.rows import Detail, Tables
 from b2bench.leaderboard.written import NOTHING
@@ -28,21 +30,58 @@ def html(
     ``samples`` are rows of ``Store.samples``; the images that they name are in the run folders under ``runs``.
     ``more`` are sections that follow those of the tables: preference tests.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    # Beside this file, which in a checkout is not a folder of the package.
-    source = Path(__file__).with_name("templates").joinpath("report.html").read_text(encoding="utf-8")
-    sections: list[tuple[Section, dict[str, str], SampleGrid | None, list[dict[str, object]]]] = [
-        (section, _figures(group), sample_grid(group, samples, runs), [_detail(detail) for detail in group.details])
+    sections: list[Shown] = [
+        (
+            section,
+            _figures(group),
+            sample_grid(group, samples, runs),
+            [_detail(detail) for detail in group.details],
+            group.settings,
+        )
         for section, group in zip(document(tables), tables, strict=True)
     ]
-    sections += [(section, {}, None, []) for section in more]
-    return environment.from_string(source).render(heading=heading, sections=sections, nothing=NOTHING)
+    return page(heading, [*sections, *(alone(section) for section in more)])
 
 
-def _figures(group: Tables) -> dict[str, str]:
-    return {
-        name: base64.b64encode(written_figure(figure, "svg")).decode() for name, figure in report_figures(group).items()
-    }
+def alone(section: Section, samples: SampleGrid | None = None) -> Shown:
+    """Return a section that has no figures and no runs' settings, as :func:`page` takes it."""
+    return section, {"learning": {}, "others": {}}, samples, [], {}
+
+
+def page(heading: str, sections: Sequence[Shown]) -> str:
+    """Return the whole file from sections with their figures, samples, runs and common settings."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"heat": _heat, "symbol": lambda kind: SYMBOLS.get(kind, ""), "explained": explained}
+    # Beside this file, which in a checkout is not a folder of the package.
+    source = Path(__file__).with_name("templates").joinpath("report.html").read_text(encoding="utf-8")
+    heads = " ".join(column.name for section, *_ in sections for grid in section.grids for column in grid.columns)
+    return (
+        environment.from_string(source)
+        .render(heading=heading, sections=sections, nothing=NOTHING, words=glossary(heads), few=FEW)
+        .lstrip()
+    )
+
+
+FEW = 6
+"""Columns of a table that are shown at once."""
+Shown: TypeAlias = tuple[
+    Section, dict[str, dict[str, str]], SampleGrid | None, list[dict[str, object]], Mapping[str, str]
+]
+
+
+def _figures(group: Tables) -> dict[str, dict[str, str]]:
+    """The small multiples of how training went, and the others, as base64 of SVG."""
+    found: dict[str, dict[str, str]] = {"learning": {}, "others": {}}
+    for name, figure in report_figures(group).items():
+        part = "learning" if name.startswith(LEARNING) else "others"
+        found[part][name] = base64.b64encode(written_figure(figure, "svg")).decode()
+    return found
+
+
+def _heat(cell: Cell, grid: Grid) -> str:
+    """How much a cell is coloured, 0 to 1: its size among those of the table."""
+    sizes = [abs(other.sort) for row in grid.rows for other in row if other.sort is not None]
+    return f"{abs(cell.sort or 0.0) / (max(sizes, default=0.0) or 1.0):.2f}"
 
 
 def _detail(detail: Detail) -> dict[str, object]:

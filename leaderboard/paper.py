@@ -8,6 +8,7 @@ from pathlib import Path
 from b2bench.leaderboard.grid import Cell, Column, Grid, number
 from b2bench.leaderboard.rows import Context
 
+PROMPTS = ("template1", "template2", "template3")
 REPORTED = Path(__file__).with_name("reported.json")
 
 
@@ -17,7 +18,7 @@ def is_paper(context: Context) -> bool:
         context.backbone in ("sd14", "CompVis/stable-diffusion-v1-4")
         and context.reward == "clipscore"
         and not context.reward_settings
-        and context.prompts in ("template1", "template2", "template3")
+        and context.prompts in PROMPTS
     )
 
 
@@ -25,8 +26,17 @@ def paper_grids(context: Context) -> list[Grid]:
     """Tables 1, 2 and 3 of the paper for these prompts, marked as the paper's; none beside other backbones."""
     if not is_paper(context):
         return []
+    return tables_of(context.prompts)
+
+
+def reported_grids() -> list[Grid]:
+    """All of the paper's tables 1, 2 and 3, by prompts."""
+    return [grid for prompts in PROMPTS for grid in tables_of(prompts)]
+
+
+def tables_of(prompts: str) -> list[Grid]:
+    """Tables 1, 2 and 3 of the paper for these prompts, marked as the paper's."""
     reported = json.loads(REPORTED.read_text(encoding="utf-8"))
-    prompts = context.prompts
     tables = [
         ("1", "inception score", reported["table1_inception_score"][prompts]),
         ("3", "CLIPScore on unseen prompts", reported["table3_clipscore_unseen_prompts"][prompts]),

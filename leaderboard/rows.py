@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from b2bench.leaderboard.collapse import Collapses
@@ -145,7 +145,11 @@ class DiversityRow:
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's evaluations on test prompts, in order: reward queries, denoiser calls (nan: unknown), values."""
+    """A run's evaluations on test prompts, in order: reward queries, denoiser calls (nan: unknown), values.
+
+    ``errors`` are the standard errors of the trained reward over an evaluation's images, nan where they are unknown.
+    ``rounds`` and ``rewards`` are reward queries at the end of each round, and the mean reward of its training images.
+    """
 
     algorithm: str
     wrapper: str
@@ -155,11 +159,17 @@ class Curve:
     calls: tuple[float, ...]
     values: dict[str, tuple[float, ...]]
     failed: bool
+    errors: tuple[float, ...] = ()
+    rounds: tuple[float, ...] = ()
+    rewards: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Detail:
-    """What a cell is made of: settings that are not every cell's, runs as (seed, run id, status, error), versions."""
+    """What a cell is made of: settings that are not every cell's, runs as (seed, run id, status, error), versions.
+
+    ``commits``, ``devices`` and ``rounds`` are those of its runs, each once; rounds are None if a run has none stored.
+    """
 
     algorithm: str
     wrapper: str
@@ -167,6 +177,9 @@ class Detail:
     settings: dict[str, str]
     runs: tuple[tuple[int, str, str, str], ...]
     versions: tuple[str, ...]
+    commits: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    rounds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,6 +253,7 @@ class CompatibilityCell:
     equal: float | None = None
     beside: tuple[Beside, ...] = ()
     fell: bool = False  # all of its seeds, as collapse.Collapses.fell says
+    learned: Verdict = "untested"  # the verdict on ``gain`` alone
 
 
 @dataclass(frozen=True)
@@ -321,8 +335,32 @@ class HeadroomRow:
 
 
 @dataclass(frozen=True)
+class OpenStep:
+    """What a profile of the pretrained model says of branches with ``tau`` of ``steps`` steps to go.
+
+    ``share`` of the reward's variance is decided by these steps, with its interval [low, high]. ``within`` is the
+    standard deviation of the reward within a branch, ``total`` over all, ``spread`` best minus worst of ``leaves``.
+    """
+
+    tau: int
+    steps: int
+    share: float
+    low: float
+    high: float
+    within: float
+    total: float
+    spread: float
+    branches: int
+    leaves: int
+
+
+@dataclass(frozen=True)
 class Tables:
-    """All tables of one context. ``oracle`` is the command that gives a headroom which is None; else empty."""
+    """All tables of one context. ``oracle`` is the command that gives a headroom which is None; else empty.
+
+    ``settings`` are those that all of its cells share. ``openness`` is from the latest profile of the pretrained model
+    on these prompts, by falling tau (``b2bench profile``).
+    """
 
     head: Head
     leaderboard: tuple[LeaderboardRow, ...]
@@ -337,3 +375,5 @@ class Tables:
     details: tuple[Detail, ...] = ()
     collapses: tuple[CollapseRow, ...] = ()
     compute: tuple[ComputeRow, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    openness: tuple[OpenStep, ...] = ()

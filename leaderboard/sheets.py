@@ -74,12 +74,13 @@ def verdicts(group: Tables) -> Grid:
         ("cell", name_cell),
         ("verdict", lambda row: Cell(f"{SYMBOLS[row.cell.verdict]} {row.cell.verdict}", kind=row.cell.verdict)),
         ("in words", lambda row: Cell(row.cell.words)),
-        ("area of gain", lambda row: _effect(row.cell.gain, alpha)),
+        ("against pretrained", lambda row: _effect(row.cell.gain, alpha)),
+        ("against vanilla", lambda row: _effect(row.cell.delta if row.cell.baseline == "vanilla" else None, alpha)),
         ("held-out \u2212 vanilla", beside("held-out")),
         ("diversity \u2212 vanilla", beside("diversity")),
     ]
     shown = {row.cell.verdict for row in rows}
-    legend = [family(group.head)]
+    legend = [family(group.head), "against pretrained, against vanilla: in the area of gain, the primary endpoint"]
     if "loss" in shown:
         legend.append(
             "loss: worse by its test, or all seeds ended below the pretrained model, and the median one by more than "

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from b2bench.leaderboard.compute import common_compute, compute_rows
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import fits, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
+from b2bench.leaderboard.open_steps import open_steps
 from b2bench.leaderboard.rows import INCEPTION, Context, Curve, Detail, Head, Incomplete, Tables
 from b2bench.leaderboard.stats import ALPHA, LOOK, estimate
 from b2bench.leaderboard.variants import Variant, variants_of
@@ -76,6 +77,8 @@ class _Measured:
     seen: Mapping[str, dict[int, dict[str, float]]]
     settings: Mapping[str, Sequence[Row]]
     scores: Scores
+    learning: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    errors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 def tables(
@@ -88,16 +91,22 @@ def tables(
     errors: Iterable[Row] = (),
     scores: Iterable[Row] = (),
     looks: int = 1,
+    learning: Iterable[Row] = (),
+    spreads: Iterable[Row] = (),
+    profiles: Iterable[Row] = (),
 ) -> list[Tables]:
     """Make one :class:`Tables` per context, from rows of ``Store.runs``, ``.evals`` and ``.rounds``.
 
     ``rounds`` gives denoiser calls and how far a run got; without it those are None and from ``evals``. ``margin``,
     ``planned`` and ``looks`` are those of :class:`Asked`. ``refusals``: rows of ``Store.refusals``. ``errors``: rows of
-    ``Store.evaluation_errors``. ``scores``: rows of ``Store.last_scores``, for the noise of evaluations.
+    ``Store.evaluation_errors``. ``scores``: rows of ``Store.last_scores``, for the noise of evaluations. ``learning``
+    and ``spreads``: rows of ``Store.round_rewards`` and ``Store.curve_errors``, for curves. ``profiles``: rows of
+    ``Store.profiles``.
     """
     asked = Asked(margin, frozenset(planned), looks)
     spread: dict[str, float] = {row["run_id"]: row["error"] for row in errors if row["error"] is not None}
-    measured = _measured(evals, scores)
+    profiled = list(profiles)
+    measured = replace(_measured(evals, scores), **_between(learning, spreads))
     contexts: dict[Context, list[Run]] = defaultdict(list)
     baselines: dict[Context, list[Run]] = defaultdict(list)
     for run in _runs(runs, measured, rounds):
@@ -121,11 +130,12 @@ def tables(
         group = _tables(context, members, measured, beside, here, asked)
         known = [spread[run.row["run_id"]] for run in members if run.row["run_id"] in spread]
         error = float(np.mean(known)) if known else None
-        found.append(replace(group, head=replace(group.head, error=error)))
+        found.append(replace(group, head=replace(group.head, error=error), openness=open_steps(context, profiled)))
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
             found.append(_tables(context, [], measured, alone, {}, asked))
-    return sorted(found, key=lambda table: tuple(str(value) for value in vars(table.head.context).values()))
+    # what has results comes first
+    return sorted(found, key=lambda table: (not table.leaderboard, *map(str, vars(table.head.context).values())))
 
 
 def _measured(evals: Iterable[Row], scores: Iterable[Row]) -> _Measured:
@@ -140,6 +150,19 @@ def _measured(evals: Iterable[Row], scores: Iterable[Row]) -> _Measured:
         elif row["split"] == "train":
             seen[row["run_id"]][row["queries"]][row["metric"]] = value
     return _Measured(values, seen, settings, {row["run_id"]: (row["images"], row["scores"]) for row in scores})
+
+
+def _between(learning: Iterable[Row], spreads: Iterable[Row]) -> dict[str, Any]:
+    """By run: the queries and mean reward of each round, and the standard error of each evaluation."""
+    rewards: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in learning:
+        if row["reward"] is not None and math.isfinite(row["reward"]):
+            rewards[row["run_id"]].append((float(row["queries"]), float(row["reward"])))
+    errors: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in spreads:
+        if row["error"] is not None:
+            errors[row["run_id"]][row["queries"]] = row["error"]
+    return {"learning": rewards, "errors": errors}
 
 
 def _runs(rows: Iterable[Row], measured: _Measured, rounds: Iterable[Row]) -> list[Run]:
@@ -175,8 +198,12 @@ def _runs(rows: Iterable[Row], measured: _Measured, rounds: Iterable[Row]) -> li
     return found
 
 
-def _detail(cell: Cell, cells: Sequence[Cell]) -> Detail:
-    shared = set.intersection(*(set(other.config.items()) for other in cells))
+def _shared(cells: Sequence[Cell]) -> dict[str, str]:
+    """The settings that all cells have."""
+    return dict(sorted(set.intersection(*(set(cell.config.items()) for cell in cells)))) if cells else {}
+
+
+def _detail(cell: Cell, shared: Mapping[str, str]) -> Detail:
     runs = [cell.runs[seed].row for seed in cell.seeds]
     versions = {
         " ".join(f"{name} {value}" for name, value in sorted((row.get("versions") or {}).items())) for row in runs
@@ -185,17 +212,26 @@ def _detail(cell: Cell, cells: Sequence[Cell]) -> Detail:
         cell.algorithm,
         cell.wrapper,
         cell.label,
-        dict(sorted(set(cell.config.items()) - shared)),
+        dict(sorted(set(cell.config.items()) - set(shared.items()))),
         tuple((row["seed"], visible(row["run_id"]), row["status"], visible(row.get("error") or "")) for row in runs),
         tuple(visible(text) for text in sorted(filter(None, versions))),
+        _each(row.get("commit") for row in runs),
+        _each(row.get("device") for row in runs),
+        tuple(sorted({len(run.calls_at) - 1 for run in cell.runs.values() if len(run.calls_at) > 1})),
     )
 
 
-def _curves(cell: Cell) -> list[Curve]:
+def _each(texts: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(sorted({visible(str(text)) for text in texts if text}))
+
+
+def _curves(cell: Cell, measured: _Measured) -> list[Curve]:
     found = []
     for seed in cell.seeds:
         run = cell.runs[seed]
-        points = sorted(run.values)
+        name, points = run.row["run_id"], sorted(run.values)
+        rounds = measured.learning.get(name, ())
+        errors = measured.errors.get(name, {})
         metrics = sorted({metric for at in run.values.values() for metric in at})
         found.append(
             Curve(
@@ -207,6 +243,9 @@ def _curves(cell: Cell) -> list[Curve]:
                 tuple(float(run.calls_at.get(point, math.nan)) for point in points),
                 {metric: tuple(run.values[point].get(metric, math.nan) for point in points) for metric in metrics},
                 run.failed,
+                tuple(errors.get(point, math.nan) for point in points),
+                tuple(queries for queries, _ in rounds),
+                tuple(reward for _, reward in rounds),
             )
         )
     return found
@@ -281,6 +320,7 @@ def _tables(
         equalities=claims.equalities,
         compute=compute,
     )
+    shared = _shared(cells)
     return Tables(
         head,
         tuple(rows),
@@ -301,10 +341,11 @@ def _tables(
         ),
         tuple(generalisation_row(context, cell) for cell in cells),
         tuple(diversity_row(context, cell, matched) for cell in cells),
-        tuple(curve for cell in cells for curve in _curves(cell)),
-        tuple(_detail(cell, cells) for cell in cells),
+        tuple(curve for cell in cells for curve in _curves(cell, measured)),
+        tuple(_detail(cell, shared) for cell in cells),
         collapse_rows(context, cells, variants),
         compute_rows(context, cells, variants, compute),
+        shared,
     )
 
 

@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from b2bench.leaderboard.answers import answers
 from b2bench.leaderboard.document import document
-from b2bench.leaderboard.grid import ALWAYS, Cell, Grid, Section, number
+from b2bench.leaderboard.grid import ALWAYS, SYMBOLS, Cell, Grid, Section, number
 from b2bench.leaderboard.openness import Measure, Profile
 from b2bench.leaderboard.rows import Tables
 from rich import box
@@ -34,8 +35,11 @@ STYLES = {
 }
 
 
-def render(tables: Sequence[Tables], console: Console) -> None:
-    """Print every context's tables, each without the columns that the terminal has no room for, which are named."""
+def render(tables: Sequence[Tables], console: Console, everything: bool = True) -> None:
+    """Print every context's answers and tables, each without the columns that the terminal has no room for.
+
+    Those are named. Without ``everything`` the tables that other formats fold are named instead of printed.
+    """
     if not tables:
         console.print("No runs yet. Start one: b2bench run --algo dpok --wrapper b2", markup=False)
     for group, section in zip(tables, document(tables), strict=True):
@@ -43,8 +47,13 @@ def render(tables: Sequence[Tables], console: Console) -> None:
         if not group.leaderboard:
             what = "no run was evaluated like these yet" if group.headroom else "no finished run here yet"
             console.print(f"  {what}\n", style="dim")
+        folded = section.folded if not everything else ()
         for grid in section.grids:
-            _grid(grid, console)
+            if grid not in folded:
+                _grid(grid, console)
+        if folded:
+            names = ", ".join(grid.title for grid in folded)
+            console.print(Text(f"further tables: b2bench report --all ({names})\n", style="dim"))
 
 
 def render_sections(sections: Sequence[Section], console: Console) -> None:
@@ -59,6 +68,14 @@ def _head(section: Section, console: Console) -> None:
     console.rule(style="dim")
     console.print(Text(section.title, style="bold"))
     console.print(Text(" \u00b7 ".join(section.facts), style="dim"))
+    if section.answers:
+        console.print()
+    for answer in section.answers:
+        symbol = SYMBOLS.get(answer.kind, " ")
+        line = Text(f"{symbol} {answer.about}: ", style=f"bold {STYLES.get(answer.kind, '')}".strip())
+        console.print(line.append(Text(answer.text, style="not bold default")))
+    if section.answers and section.notes:
+        console.print()
     for note in section.notes:
         console.print(Text(f"! {note}", style="yellow"))
     console.print()
@@ -91,7 +108,7 @@ def _table_of(grid: Grid, places: Sequence[int], *, broken: bool = False) -> Tab
     table = _table()
     for place in places:
         column = grid.columns[place]
-        longest = max(cell_len(row[place].text) for row in grid.rows)
+        longest = max(cell_len(line) for row in grid.rows for line in (row[place].text, row[place].note))
         words = max(map(cell_len, column.name.split()))
         head = "\n".join(textwrap.wrap(column.name, max(longest, words)))
         table.add_column(Text(head), justify="right" if column.right else "left", overflow="fold")
@@ -103,8 +120,9 @@ def _table_of(grid: Grid, places: Sequence[int], *, broken: bool = False) -> Tab
 
 def _text(cell: Cell, *, broken: bool) -> Text:
     """A cell in the colour of its kind, with half-widths and p-values less bright than what they are of."""
+    words = f"{cell.text}\n{cell.note}" if cell.note else cell.text
     text = Text(
-        cell.text.replace(" (", "\n(") if broken else cell.text,
+        words.replace(" (", "\n(") if broken else words,
         style=STYLES.get(cell.kind, "dim" if cell.text == "-" else ""),
     )
     text.highlight_regex(r" (\u00b1|p=)\S+", "dim")
@@ -139,8 +157,11 @@ def _bounds(share: Measure | None) -> Text:
 
 
 def to_json(tables: Sequence[Tables]) -> list[dict[str, Any]]:
-    """Return the tables as dicts, lists, numbers and strings; a value that is not finite is None."""
-    return [finite(group) for group in tables]
+    """Return the tables as dicts, lists, numbers and strings; a value that is not finite is None.
+
+    ``answers`` are the sentences that a report opens with.
+    """
+    return [{**finite(group), "answers": [vars(answer) for answer in answers(group)]} for group in tables]
 
 
 def _table(title: str | None = None) -> Table:

@@ -152,8 +152,9 @@ def _judged(
     beside = claims.beside(place, wrapper) if against else ()
     evidence = Evidence(gain, counts_of(context, cell), claims.rules.alpha, delta, margin, equal, beside)
     verdict, words = judge(evidence)
+    learned, _ = _learned(evidence)
     if cell.failed == len(cell.runs):
-        verdict, words = "failed", "every run failed"
+        verdict, learned, words = "failed", "failed", "every run failed"
     tests = sum(test.p is not None for test in claims.controls.values()) if cell.control else claims.tested
     shown = gain if delta is None else delta
     return CompatibilityCell(
@@ -169,6 +170,7 @@ def _judged(
         equal=equal,
         beside=beside,
         fell=evidence.counts.fell,
+        learned=learned,
     )
 
 

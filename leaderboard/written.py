@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import quote
 
-from b2bench.leaderboard.grid import Cell, Grid, Picture, Section
+from b2bench.leaderboard.curves import LEARNING
+from b2bench.leaderboard.grid import SYMBOLS, Answer, Cell, Grid, Picture, Section
 
 from b2bench.errors import UserError
 from b2bench.text import suggestion
@@ -40,21 +41,47 @@ def markdown(sections: Sequence[Section], heading: str = "") -> str:
     if not sections:
         parts.append(f"{NOTHING}\n")
     for section in sections:
-        parts.append(f"## {markdown_text(section.title)}\n\n{markdown_text(' · '.join(section.facts))}\n")
+        parts.append(f"## {markdown_text(section.title)}\n")
+        parts += ["".join(_markdown_answer(answer) for answer in section.answers)] if section.answers else []
         parts += [f"> {markdown_text(note)}\n" for note in section.notes]
-        parts += [_markdown_grid(grid) for grid in section.grids]
-        parts += [f"![{markdown_text(p.caption)}]({quote(p.stem)}.svg)\n" for p in section.pictures]
+        parts += [markdown_grid(grid) for grid in section.opened]
+        shown = [p for p in section.pictures if section.answers and p.caption.startswith(LEARNING)]
+        parts += [_markdown_picture(picture) for picture in shown]
+        parts += [_folded(grid.title, markdown_grid(grid, titled=False)) for grid in section.folded]
+        others = [_markdown_picture(picture) for picture in section.pictures if picture not in shown]
+        parts += [_folded("Figures", "\n".join(others))] if section.answers and others else others
+        parts.append(f"{markdown_text(' · '.join(section.facts))}\n")
     return "\n".join(parts)
 
 
-def _markdown_grid(grid: Grid) -> str:
+def _markdown_answer(answer: Answer) -> str:
+    return f"- {SYMBOLS.get(answer.kind, '')} **{markdown_text(answer.about)}:** {markdown_text(answer.text)}\n"
+
+
+def _markdown_picture(picture: Picture) -> str:
+    return f"![{markdown_text(picture.caption)}]({quote(picture.stem)}.svg)\n"
+
+
+def _folded(title: str, text: str) -> str:
+    """What is shown on demand, as GitHub does it."""
+    return f"<details><summary>{markdown_text(title)}</summary>\n\n{text}\n</details>\n"
+
+
+def markdown_grid(grid: Grid, *, titled: bool = True) -> str:
+    """Return a table as GitHub's Markdown, with its legend, and with a heading if ``titled``."""
+    head = f"### {markdown_text(grid.title)}\n\n" if titled else ""
     if not grid.rows:
-        return f"### {markdown_text(grid.title)}\n\n{markdown_text('; '.join(grid.legend))}\n"
-    rows = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
+        return f"{head}{markdown_text('; '.join(grid.legend))}\n"
+    rows = [[column.name for column in grid.columns], *(map(whole_text, row) for row in grid.rows)]
     lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("---:" if column.right else "---" for column in grid.columns) + "|")
     legend = "".join(f"\n{markdown_text('; '.join(grid.legend))}\n" if grid.legend else "")
-    return f"### {markdown_text(grid.title)}\n\n" + "\n".join(lines) + f"\n{legend}"
+    return head + "\n".join(lines) + f"\n{legend}"
+
+
+def whole_text(cell: Cell) -> str:
+    """Return what a cell says on one line."""
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text
 
 
 def between_markers(text: str, report: str) -> str:
@@ -101,6 +128,7 @@ _LATEX = {
     "⊘": r"$\oslash$",
     "◇": r"$\diamond$",
     "†": r"\dag{}",
+    "Δ": r"$\Delta$",
 }
 
 
@@ -145,13 +173,19 @@ def latex(sections: Sequence[Section], heading: str = "", *, standalone: bool = 
     for place, section in enumerate(sections, 1):
         head, facts = latex_text(section.title), latex_text(" · ".join(section.facts))
         notes = [latex_text(note) for note in section.notes]
+        said = [(latex_text(answer.about), latex_text(answer.text)) for answer in section.answers]
         if standalone:
-            lines += [rf"\section*{{{head}}}", facts, "", *(rf"\emph{{{note}}}\par" for note in notes)]
+            items = [rf"\item \textbf{{{about}:}} {text}" for about, text in said]
+            lines += [rf"\section*{{{head}}}", facts, ""]
+            lines += [r"\begin{itemize}", *items, r"\end{itemize}"] if items else []
+            lines += [rf"\emph{{{note}}}\par" for note in notes]
         else:
-            lines += ["", *(f"% {text}" for text in (head, facts, *notes)), ""]
+            said_too = [f"{about}: {text}" for about, text in said]
+            lines += ["", *(f"% {text}" for text in (head, facts, *said_too, *notes)), ""]
         mark = f"{place}-" if len(sections) > 1 else ""
         for grid in section.grids:
-            lines += _latex_grid(grid, f"{mark}{grid.key}")
+            # a line of characters as a curve is for a terminal and a page
+            lines += _latex_grid(grid, f"{mark}{grid.key}") if grid.key != "learning" else []
         for number, picture in enumerate(section.pictures, 1):
             lines += _latex_picture(picture, f"{mark}{number}")
         if standalone:
@@ -210,7 +244,7 @@ def _latex_grid(grid: Grid, label: str) -> list[str]:
         r"\toprule",
         row([column.name for column in grid.columns]),
         r"\midrule",
-        *(row([cell.text for cell in cells]) for cells in grid.rows),
+        *(row([whole_text(cell) for cell in cells]) for cells in grid.rows),
         r"\bottomrule",
         r"\end{tabular}}",
         *([rf"\par\smallskip{{\footnotesize {latex_text('; '.join(grid.legend))}\par}}"] if grid.legend else []),
@@ -249,6 +283,8 @@ def csv_text(sections: Sequence[Section]) -> str:
         def line(*where: str, numbers: Sequence[object] = ("",) * len(NUMBERS), verdict: str = "", text: str) -> None:
             writer.writerow([*map(_safe, (section.title, *where)), *numbers, verdict, _safe(text)])  # noqa: B023
 
+        for answer in section.answers:
+            line("answers", answer.about, "", verdict=answer.kind, text=answer.text)
         for kind, texts in (("fact", section.facts), ("note", section.notes)):
             for text in texts:
                 line("head", kind, "", text=text)
@@ -261,7 +297,7 @@ def csv_text(sections: Sequence[Section]) -> str:
                         column.name,
                         numbers=_numbers(cell),
                         verdict=cell.kind,
-                        text=cell.text,
+                        text=whole_text(cell),
                     )
             for text in grid.legend:
                 line(grid.key, "legend", "", text=text)

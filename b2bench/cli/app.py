@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from b2bench.cli.compare import compare
 from b2bench.cli.examples import epilog
+from b2bench.cli.leaderboard import leaderboard
 from b2bench.cli.look import doctor, estimate, list_names, show
 from b2bench.cli.plugins import check, new
 from b2bench.cli.pocket import build, gallery, verify
@@ -18,15 +20,31 @@ from b2bench.cli.stores import export, import_, merge
 from b2bench.cli.studies import baseline, evaluate, profile
 from b2bench.cli.sweep import sweep
 from b2bench.cli.tune import tune
+from b2bench.cli.validity import validity
 from b2bench.cli.vote import add, make
 from b2bench.cli.vote import show as show_votes
 from b2bench.version import both_versions
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Run and compare": {"run": run, "report": report, "evaluate": evaluate, "baseline": baseline, "profile": profile},
+    "Run and compare": {
+        "run": run,
+        "report": report,
+        "compare": compare,
+        "validity": validity,
+        "evaluate": evaluate,
+        "baseline": baseline,
+        "profile": profile,
+    },
     "Look": {"ls": list_names, "show": show, "estimate": estimate, "doctor": doctor},
     "Extend": {"new": new, "check": check},
-    "Many runs": {"sweep": sweep, "tune": tune, "merge": merge, "export": export, "import": import_},
+    "Many runs": {
+        "sweep": sweep,
+        "tune": tune,
+        "merge": merge,
+        "export": export,
+        "import": import_,
+        "leaderboard": leaderboard,
+    },
 }
 POCKET: dict[str, Callable[..., None]] = {"build": build, "verify": verify, "gallery": gallery}
 VOTE: dict[str, Callable[..., None]] = {"make": make, "add": add, "show": show_votes}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -11,6 +13,10 @@ from rich.text import Text
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Queries, Reward, Set
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, grid, with_file
+from b2bench.errors import UserError
+
+if TYPE_CHECKING:  # --help does without it
+    from b2bench.config.run import RunConfig
 
 
 def list_names(
@@ -87,12 +93,27 @@ def estimate(
     margin: Annotated[float | None, typer.Option(help="Share of --vram to keep free  [0.15]")] = None,
     throughput: Annotated[float | None, typer.Option(help="Denoiser calls a second when sampling  [assumed]")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell  [the preset's, else 1]")] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Say what tuning these cells costs, too: --quick of tune")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="With --tune: the cost of --full")] = False,
+    db: Annotated[
+        Path | None, typer.Option("--db", help="Store whose runs say how many test images are needed  [none]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the cost of a run or a grid.
 
-    It counts memory, disk, denoiser calls and hours. Nothing is trained.
+    It counts memory, disk, denoiser calls and hours, with --tune also those of tuning. Nothing is trained.
     """
+    from b2bench.describe.images import images_needed
+    from b2bench.store.store import Store
+
+    if full and not tune:
+        raise UserError("--full is of the tuning; try --tune --full")
+    store = None if db is None else Store(db)
+    if store is not None:
+        store.check_exists()
     choices = Choices(
         algo=algo,
         wrapper=wrapper,
@@ -114,9 +135,36 @@ def estimate(
             margin=counting.MARGIN if margin is None else margin,
             seeds=seeds or preset_seeds or 1,
         )
+        costs = _tuning_costs(with_file(choices, config, set_ or []), configs, throughput, full=full) if tune else None
+    one = configs[0]
+    images = None if store is None else images_needed(store, one.backbone.name, one.prompts.name, one.reward_name)
     if as_json:
-        print_json(found.as_dict())
+        more = ({} if costs is None else {"tuning": costs}) | ({} if images is None else {"images": images})
+        print_json(found.as_dict() | more)
         return
     from b2bench.terminal.estimate import render
 
     render(found, stdout())
+    if costs is not None:
+        from b2bench.terminal.tune import cost_table
+
+        stdout().print("\nTuning these cells, both stages", style="bold")
+        stdout().print(cost_table(costs))
+    if images is not None:
+        stdout().print(Text(str(images["text"])), soft_wrap=True)
+
+
+def _tuning_costs(
+    choices: Choices, configs: Sequence[RunConfig], throughput: float | None, *, full: bool
+) -> list[dict[str, Any]]:
+    """What tuning each cell takes, with the configurations and queries of ``b2bench tune``."""
+    from b2bench.search import FULL, QUICK
+    from b2bench.terminal.tune import cost_rows
+    from b2bench.tuning.stages import plan_cell
+
+    count = FULL if full else QUICK
+    plans = [
+        plan_cell(replace(choices, algo=one.algorithm_name, wrapper=one.wrapper_name), count, None, half=not full)
+        for one in configs
+    ]
+    return cost_rows(plans, throughput)

@@ -52,7 +52,9 @@ def report(
     title: Annotated[str, typer.Option(help="Title of the report")] = "",
     columns: Annotated[
         str,
-        typer.Option(help="Of a written report: columns to show, such as 'rank,clipscore,gain'  [all of every table]"),
+        typer.Option(
+            help="Of a written report: columns to show, such as rank,clipscore,headroom  [all of every table]"
+        ),
     ] = "",
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With --format latex: a whole document, not tables to \\input")
@@ -65,12 +67,14 @@ def report(
         bool, typer.Option("--check", help="Exit with 1 if seeds are missing, runs failed or versions mix")
     ] = False,
     tuning: Annotated[bool, typer.Option("--tuning", help="Show tuning runs, too, which are left out")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print the further tables in the terminal, too")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the runs in the store.
 
-    It shows leaderboard, verdicts, planned contrasts, compatibility, collapses, equal compute, generalisation and
-    diversity.
+    It says what learned, what collapsed and what is open, and shows the gain of each cell and how training went.
+    Further tables: leaderboard, verdicts, planned contrasts, compatibility, collapses, equal compute, generalisation
+    and diversity.
     """
     from b2bench.describe.tables import tables_of
     from b2bench.leaderboard.selection import check_held, held, parse_where, problems, select
@@ -91,11 +95,30 @@ def report(
     if found or votes or not every or written_as is not ReportFormat.terminal or as_json:
         form = ReportFormat.json if as_json else written_as
         wanted = [name.strip() for name in columns.split(",") if name.strip()]
-        _write_report(found, votes, form, out, store, runs, figures, visible(title), wanted, standalone)
+        if form is ReportFormat.terminal and not wanted and not standalone:
+            _print_report(found, votes, out, store, runs, figures, visible(title), everything)
+        else:
+            _write_report(found, votes, form, out, store, runs, figures, visible(title), wanted, standalone)
     if check and (wrong := problems(found)):
         for line in wrong:
             stderr().print(line, soft_wrap=True, markup=False)
         raise typer.Exit(1)
+
+
+def _print_report(
+    found: Any, votes: Any, out: Path | None, store: Any, runs: Path, figures: Path | None, title: str, everything: bool
+) -> None:
+    from b2bench.leaderboard.terminal import render, render_sections
+
+    if out is not None:
+        raise UserError("--out writes a file, which needs a format; try --format markdown, html, json, csv or latex")
+    if figures is not None:
+        _write_figures(found, ReportFormat.terminal, out, store, runs, figures)
+    if title:
+        stdout().print(title, style="bold", markup=False)
+    if found or not votes:
+        render(found, stdout(), everything)
+    render_sections(votes, stdout())
 
 
 def _write_report(
@@ -111,7 +134,7 @@ def _write_report(
     standalone: bool,
 ) -> None:
     from b2bench.leaderboard.document import document
-    from b2bench.leaderboard.terminal import render, render_sections, to_json
+    from b2bench.leaderboard.terminal import to_json
 
     if title and written_as in (ReportFormat.json, ReportFormat.csv):
         raise UserError(f"--title heads a page, and {written_as.value} has no place for it; try without --title")
@@ -119,16 +142,7 @@ def _write_report(
         raise UserError(f"--columns goes with --format markdown, csv or latex, not with {written_as.value}")
     if standalone and written_as is not ReportFormat.latex:
         raise UserError(f"--standalone goes with --format latex, not with {written_as.value}")
-    if out is not None and written_as is ReportFormat.terminal:
-        raise UserError("--out writes a file, which needs a format; try --format markdown, html, json, csv or latex")
     pictures = [] if figures is None else _write_figures(found, written_as, out, store, runs, figures)
-    if written_as is ReportFormat.terminal:
-        if title:
-            stdout().print(title, style="bold", markup=False)
-        if found or not votes:
-            render(found, stdout())
-        render_sections(votes, stdout())
-        return
     if written_as is ReportFormat.json and out is None:
         print_json(to_json(found))
         return

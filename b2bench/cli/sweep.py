@@ -46,6 +46,9 @@ def sweep(
     gpus_per_run: GpusPerRun = None,
     db: Db = DEFAULT_DB,
     out: Annotated[Path, typer.Option(help="Folder for the run folders")] = Path("runs"),
+    looks: Annotated[
+        int, typer.Option(help="2: run half of the seeds; once they have ended, the same command runs the others")
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, cost and commands; run nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,6 +56,7 @@ def sweep(
     from b2bench.store.database import FOR_HOURS
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
+    from b2bench.sweep.plan import at_look
     from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
 
     lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
@@ -60,6 +64,7 @@ def sweep(
     planned, refused = _planned(given, config, set_ or [], preset, plugin or [])
     store = Store(db)
     store.check()
+    planned, look = at_look(planned, looks, _ended(store))
     found = Sweep(planned, store, out, at_once=jobs or 1, threads=thread_count(jobs or 1))
     if dry_run:
         found.look()
@@ -84,10 +89,21 @@ def sweep(
     if as_json:
         print_json([{"run": p.job.label, "state": p.state, "run_id": p.run_id, "note": p.note} for p in found.progress])
     else:
-        stdout().print(f"{counted(found.progress)}; rows in {db}; next: b2bench report --db {db}", soft_wrap=True)
+        report = f"b2bench report --db {db}{' --looks 2' if looks == 2 else ''}"
+        stdout().print(f"{counted(found.progress)}; rows in {db}; next: {report}", soft_wrap=True)
+        if looks > look:
+            stdout().print(f"look {look} of {looks}; the same command runs the other seeds", soft_wrap=True)
     if failed := logs_of(found.progress):
         console.print(f"the output of failed runs is in {', '.join(map(str, failed))}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _ended(store: Store) -> set[tuple[str, int]]:
+    """The runs of this benchmark version that have ended, by the hash of their cell and their seed."""
+    from b2bench.version import benchmark_version
+
+    rows = store.runs(benchmark_version=benchmark_version()) if store.path.exists() else []
+    return {(row["config_hash"], row["seed"]) for row in rows if row["status"] in ("done", "failed")}
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.cli.sweep import sweeps
 from b2bench.config.choices import Choices, name_sets
 from b2bench.errors import Refused, UserError
+from b2bench.search import FULL, QUICK
 
 if TYPE_CHECKING:  # --help does without it
     from b2bench.leaderboard.tuning import Tried, TuningRow
@@ -36,8 +37,6 @@ if TYPE_CHECKING:  # --help does without it
     from b2bench.sweep.plan import Job
     from b2bench.tuning.stages import Plan
 
-QUICK, FULL = 8, 32
-"""Configurations of --quick, each with half of the queries, and of --full."""
 OUT = Path("leaderboard") / "tuned"
 
 
@@ -200,6 +199,7 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
     Raises:
         typer.Exit: some cell has no result.
     """
+    from b2bench.describe.images import images_needed
     from b2bench.leaderboard.tuning import tuning_row
     from b2bench.terminal.sweep import logs_of
     from b2bench.terminal.tune import result_table
@@ -242,6 +242,9 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
                 *plugins,
             ]
             stdout().print(f"{path}; next: {shlex.join(['b2bench', 'sweep', *given])}", soft_wrap=True)
+        one = work.plans[0].config
+        images = images_needed(work.store, one.backbone.name, one.prompts.name, one.reward_name)
+        stdout().print(str(images["text"]), soft_wrap=True, markup=False)
     if logs := logs_of(work.progress):
         console.print(f"the output of failed runs is in {', '.join(map(str, logs))}", soft_wrap=True)
     if missing:

@@ -31,4 +31,5 @@ def tables_of(
     runs = store.runs()
     rows = (runs if tuning else final_runs(runs)), store.evals(), store.rounds()
     errors, scores = store.evaluation_errors(), store.last_scores()
-    return tables(*rows, margin, store.refusals(), planned, errors, scores, looks)
+    curves = store.round_rewards(), store.curve_errors()
+    return tables(*rows, margin, store.refusals(), planned, errors, scores, looks, *curves, store.profiles())

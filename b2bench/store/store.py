@@ -318,6 +318,23 @@ class Store(Database):
         )
         return self._read(lambda con: fetched(con.execute(query)))
 
+    def curve_errors(self) -> list[Row]:
+        """Return for each evaluation ``error``, the standard error of the mean score over its test images."""
+        query = (
+            "SELECT run_id, queries, CASE WHEN count(score) > 1 AND bool_and(isfinite(score)) "
+            "THEN stddev_samp(score) / sqrt(count(score)) END AS error "
+            "FROM images GROUP BY run_id, queries ORDER BY run_id, queries"
+        )
+        return self._read(lambda con: fetched(con.execute(query)))
+
+    def round_rewards(self) -> list[Row]:
+        """Return for each round ``reward``, the mean reward of its training images, and ``queries`` at its end."""
+        query = (
+            "SELECT run_id, round, max(query_index) + 1 AS queries, avg(reward) AS reward "
+            "FROM queries GROUP BY run_id, round ORDER BY run_id, round"
+        )
+        return self._read(lambda con: fetched(con.execute(query)))
+
     def last_scores(self) -> list[Row]:
         """Return for each run ``scores``, those of its last test images in order, and ``images``, a name of these."""
         query = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,3 +125,22 @@ def plan(
         twice = next(job for i, job in enumerate(jobs) if keys.index(job.key) < i)
         raise UserError(f"the sweep holds the same run twice: {twice.label}")
     return jobs
+
+
+def at_look(jobs: Sequence[Job], looks: int, ended: Collection[tuple[str, int]]) -> tuple[list[Job], int]:
+    """Return the jobs of the look that is due, and its number.
+
+    The first of two looks has the first half of the seeds. The second has all, once every run of the first has ended.
+
+    Raises:
+        UserError: looks are not 1 or 2, or the seeds cannot be halved.
+    """
+    if looks not in (1, 2):
+        raise UserError(f"--looks {looks} is not 1 or 2; try 2 for a look at half of the seeds and one at all")
+    if looks == 1:
+        return list(jobs), 1
+    seeds = list(dict.fromkeys(job.config.seed for job in jobs))
+    if len(seeds) < 2 or len(seeds) % 2:
+        raise UserError(f"--looks 2 halves the seeds, of which there are {len(seeds)}; try --seeds 0-9")
+    first = [job for job in jobs if job.config.seed in seeds[: len(seeds) // 2]]
+    return (list(jobs), 2) if all(job.key in ended for job in first) else (first, 1)

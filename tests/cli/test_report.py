@@ -82,18 +82,18 @@ def test_every_format_to_stdout_and_to_a_file(
 
 
 def test_latex_is_a_fragment_with_labels_and_chosen_columns(folder: Path, b2bench: Callable[..., Any]) -> None:
-    part = b2bench("report", "--format", "latex", "--columns", "gain,clipscore").stdout
+    part = b2bench("report", "--format", "latex", "--columns", "against pretrained,clipscore").stdout
     assert "\\documentclass" not in part
     assert part.count("\\label{tab:leaderboard}") == 1
-    assert "{}cell & gain & clipscore \\\\" in part
+    assert "{}cell & against pretrained & clipscore \\\\" in part
     assert "area of gain:" not in part  # of a column that is not shown
     assert "\\footnotesize exploratory" in part.replace("Exploratory", "exploratory")
     whole = b2bench("report", "--format", "latex", "--standalone").stdout
     assert whole.startswith("\\documentclass")
     assert whole.endswith("\\end{document}\n")
-    slip = b2bench("report", "--format", "latex", "--columns", "gian")
+    slip = b2bench("report", "--format", "latex", "--columns", "clipscor")
     assert (slip.code, slip.stdout) == (2, "")
-    assert "no table has a column 'gian'. Did you mean gain?" in slip.stderr
+    assert "no table has a column 'clipscor'. Did you mean clipscore?" in slip.stderr
 
 
 def test_markdown_goes_between_the_markers_of_a_page(folder: Path, b2bench: Callable[..., Any]) -> None:
@@ -104,7 +104,7 @@ def test_markdown_goes_between_the_markers_of_a_page(folder: Path, b2bench: Call
         text = page.read_text()
         assert text.startswith("# Mine\n<!-- b2bench report -->\n## b2bench")
         assert text.endswith("<!-- end of b2bench report -->\nafter\n")
-        assert text.count("### Leaderboard") == 1
+        assert text.count("<summary>Leaderboard") == 1
     page.write_text("<!-- b2bench report -->\n")
     refused = b2bench("report", "--format", "markdown", "--out", page)
     assert (refused.code, page.read_text()) == (2, "<!-- b2bench report -->\n")

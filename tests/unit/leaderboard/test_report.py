@@ -83,7 +83,7 @@ def column(found: Grid, name: str) -> dict[str, str]:
 def test_what_the_tables_say_of_known_effects(known: Rows) -> None:
     sections = document(known.tables())
     board = grid(sections, "leaderboard")
-    assert column(board, "gain")["ddpo bpt"].startswith("+0.090 ±")
+    assert column(board, "against pretrained")["ddpo bpt"].startswith("+0.090 ±")
     assert column(board, "rank") == {
         "ddpo bpt": "1", "ddpo vanilla": "2–5", "ddpo b2": "2–5", "ddpo bs": "2–5", "dpo bs": "2–5", "pretrained": "-",
     }  # fmt: skip
@@ -240,7 +240,9 @@ def test_in_markdown_it_makes_no_cell_link_or_tag(text: str) -> None:
     plain = markdown(document(hostile_tables("harmless")))
     assert found.count("\n") == plain.count("\n")
     unescaped = re.sub(r"\\.", "", found)
-    assert "<" not in unescaped.replace(BEGIN, "")
+    folds = "<details><summary>", "</summary>", "</details>"
+    assert [found.count(tag) for tag in folds] == [plain.count(tag) for tag in folds]
+    assert "<" not in re.sub("|".join((*folds, BEGIN)), "", unescaped)
     assert "](" not in unescaped
     assert "`" not in unescaped
     assert unescaped.count("|") == plain.count("|")
@@ -312,7 +314,9 @@ def test_a_latex_row_is_no_argument_of_the_line_before(rows: Rows) -> None:
 def test_csv_holds_the_numbers(known: Rows) -> None:
     lines = list(csv.DictReader(io.StringIO(csv_text(document(known.tables())))))
     (found,) = [
-        line for line in lines if (line["table"], line["row"], line["column"]) == ("leaderboard", "ddpo bpt", "gain")
+        line
+        for line in lines
+        if (line["table"], line["row"], line["column"]) == ("leaderboard", "ddpo bpt", "against pretrained")
     ]
     assert float(found["mean"]) == pytest.approx(0.09)
     assert float(found["low"]) < 0.09 < float(found["high"])
@@ -371,6 +375,7 @@ def test_every_figure_is_drawn_and_the_same_each_time(known: Rows) -> None:
     (group,) = known.tables()
     figures = report_figures(group)
     assert list(figures) == [
+        "learning of ddpo",
         "alignment against reward queries",
         "alignment against denoiser calls",
         "differences to vanilla",
@@ -424,6 +429,7 @@ def test_an_interval_that_is_no_outlier_needs_no_second_panel() -> None:
 def test_figures_in_files_are_named_after_what_they_show(known: Rows, tmp_path: Path) -> None:
     pictures = write_figures(known.tables(), tmp_path / "report" / "figures", beside=tmp_path / "report")
     assert [p.stem for p in pictures[0]] == [
+        "figures/learning-of-ddpo",
         "figures/alignment-against-reward-queries",
         "figures/alignment-against-denoiser-calls",
         "figures/differences-to-vanilla",
@@ -437,7 +443,7 @@ def test_figures_in_files_are_named_after_what_they_show(known: Rows, tmp_path: 
     write_figures(known.tables(), tmp_path / "report" / "figures")
     assert {path.name: path.read_bytes() for path in (tmp_path / "report" / "figures").iterdir()} == written
     sections = document(known.tables(), pictures)
-    assert markdown(sections).count("](figures/") == 5
+    assert markdown(sections).count("](figures/") == 6
     assert "![differences to vanilla](figures/differences-to-vanilla.svg)" in markdown(sections)
     assert r"{\detokenize{figures/differences-to-vanilla.pdf}}" in latex(sections)
 

@@ -345,7 +345,7 @@ def test_the_terminal_says_what_the_files_say(rows: Rows) -> None:
     words = " ".join(shown.split())
     (section,) = document(found)
     assert [grid.key for grid in section.grids] == [
-        "leaderboard", "verdicts", "contrasts", "compatibility", "generalisation", "diversity",
+        "matrix", "leaderboard", "verdicts", "contrasts", "compatibility", "generalisation", "diversity",
     ]  # fmt: skip
     for grid in section.grids:
         assert grid.title in shown

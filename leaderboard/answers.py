@@ -1,0 +1,216 @@
+"""What a report says first: a few sentences on what learned, what collapsed, what is open, and what is free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from b2bench.leaderboard.columns import wrapper_name
+from b2bench.leaderboard.grid import Answer, number
+from b2bench.leaderboard.open_steps import room
+from b2bench.leaderboard.rows import CollapseRow, CompatibilityCell, HeadroomRow, LeaderboardRow, Tables
+from b2bench.leaderboard.stats import MIN_SEEDS
+
+FREE = ("guidance", "best-of")
+"""Kinds of baselines that anybody can have without training; the oracle is none, for no model draws it."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    algorithm: str
+    label: str
+    cell: CompatibilityCell
+
+    @property
+    def wrapper(self) -> str:
+        return self.cell.wrapper
+
+
+def answers(group: Tables) -> tuple[Answer, ...]:
+    """Return the sentences of a context, the first one on what learned; none if no cell is finished."""
+    judged = [
+        _Judged(row.algorithm, row.label, cell)
+        for row in group.compatibility
+        for cell in row.cells
+        if cell.delta is not None
+    ]
+    cells = [row for row in group.leaderboard if not row.reference]
+    if not cells:
+        return ()
+    found = [
+        _learned(group, judged, cells),
+        _wrappers(judged),
+        room(group),
+        _lost(judged, group.collapses),
+        _over_optimised(cells),
+        _open(judged),
+        _free(group, cells),
+    ]
+    return tuple(answer for answer in found if answer is not None)
+
+
+def listed(rows: Iterable[_Judged | LeaderboardRow | CollapseRow]) -> str:
+    """Name cells by algorithm: "ddpo (vanilla, b2) and pg (bpt)"."""
+    wrappers: dict[str, list[str]] = {}
+    for row in rows:
+        name = f"{row.algorithm} {row.label}".strip()
+        wrappers.setdefault(name, []).append(row.wrapper)
+    return _and(
+        [name if of == ["-"] else f"{name} ({', '.join(map(wrapper_name, of))})" for name, of in wrappers.items()]
+    )
+
+
+def _and(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' * (count != 1)}"
+
+
+def _learned(group: Tables, judged: Sequence[_Judged], cells: Sequence[LeaderboardRow]) -> Answer:
+    tested = [row for row in judged if row.cell.learned != "untested"]
+    learned = [row for row in tested if row.cell.learned == "gain"]
+    if not tested:
+        return Answer("Learned", f"nothing can be said: no cell has {MIN_SEEDS} seeds with all values", "untested")
+    if not learned:
+        return Answer("Learned", f"none of {_cells(len(tested))} is shown to have learned", "inconclusive")
+    text = f"{len(learned)} of {_cells(len(tested))}: {listed(learned)}"
+    known = {(row.algorithm, row.wrapper, row.cell.gain.values) for row in learned if row.cell.gain is not None}
+
+    def is_known(row: LeaderboardRow) -> bool:
+        # a label may tell more cells apart than the variants of a claim, and the values are the same
+        return row.area is not None and (row.algorithm, row.wrapper, row.area.values) in known
+
+    best = max(
+        (row for row in cells if row.alignment.mean is not None and not row.control), key=_alignment, default=None
+    )
+    if best is not None and is_known(best) and best.gain is not None:
+        name = " ".join(filter(None, (best.algorithm, wrapper_name(best.wrapper), best.label)))
+        alone = best.ranks is not None and best.ranks == (1, 1)
+        rivals = [
+            row for row in cells if row is not best and row.ranks is not None and row.ranks[0] == 1 and is_known(row)
+        ]
+        text += (
+            f". Highest at the end: {name}, {group.head.context.reward} {number(best.alignment.mean)}, "
+            f"{_with_half(best.gain)} against pretrained"
+        )
+        if alone:
+            text += ", better than every other cell"
+        elif rivals:
+            few = len(rivals) <= 3
+            text += f"; not told apart from it: {listed(rivals)}" if few else f"; {len(rivals)} others may be as good"
+    return Answer("Learned", text, "gain")
+
+
+def _alignment(row: LeaderboardRow) -> float:
+    return row.alignment.mean or 0.0
+
+
+def _with_half(value: object) -> str:
+    mean, high = getattr(value, "mean", None), getattr(value, "high", None)
+    half = f" ±{number(high - mean)}" if high is not None and mean is not None else ""
+    return f"{number(mean, sign=True)}{half}"
+
+
+def _wrappers(judged: Sequence[_Judged]) -> Answer | None:
+    """What wrappers do to vanilla of the same algorithm."""
+    compared = [row for row in judged if row.cell.baseline == "vanilla" and not row.cell.fell]
+    words = {
+        "gain": "better",
+        "mixed": "better or equal, but worse in the held-out score or in diversity",
+        "equivalent": "equal",
+        "loss": "worse",
+    }
+    told = {verdict: [row for row in compared if row.cell.verdict == verdict] for verdict in words}
+    parts = [f"{words[verdict]}: {listed(rows)}" for verdict, rows in told.items() if rows]
+    if not compared:
+        return None
+    kind = next((verdict for verdict in ("gain", "mixed", "loss", "equivalent") if told[verdict]), "inconclusive")
+    if not parts:
+        return Answer("Against vanilla", f"none of {_cells(len(compared))} is told apart from it", kind)
+    return Answer("Against vanilla", "; ".join(parts), kind)
+
+
+def _lost(judged: Sequence[_Judged], collapses: Sequence[CollapseRow]) -> Answer:
+    fallen = [row for row in collapses if row.counts.collapsed]
+    runs = sum(row.counts.n for row in collapses)
+    failed = [row for row in judged if row.cell.verdict == "failed"]
+    lost = [row for row in judged if row.cell.learned == "loss"]
+    parts = []
+    if lost:
+        parts.append(f"lost against pretrained: {listed(lost)}")
+    if failed:
+        parts.append(f"every run failed: {listed(failed)}")
+    if fallen:
+        counts = ", ".join(
+            f"{' '.join(filter(None, (row.algorithm, row.wrapper, row.label)))} {row.counts.collapsed}/{row.counts.n}"
+            for row in fallen[:8]
+        )
+        more = f" and {len(fallen) - 8} more cells" if len(fallen) > 8 else ""
+        total = sum(row.counts.collapsed for row in fallen)
+        parts.append(f"{total} of {runs} runs collapsed ({counts}{more})")
+    if not parts:
+        return Answer("Collapsed", f"none of {runs} runs, and no cell lost against pretrained", "gain")
+    return Answer("Collapsed", "; ".join(parts), "loss")
+
+
+def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
+    found = [row for row in cells if row.over_optimised]
+    if not found:
+        return None
+    text = f"the trained reward rose and the held-out score fell: {listed(found)}"
+    return Answer("Over-optimised", text, "loss")
+
+
+def _open(judged: Sequence[_Judged]) -> Answer:
+    few = [row for row in judged if row.cell.verdict == "untested"]
+    flat = [row for row in judged if row.cell.learned == "inconclusive"]
+    unclear = [
+        row
+        for row in judged
+        if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla" and row not in flat
+    ]
+    parts = []
+    if few:
+        parts.append(f"fewer than {MIN_SEEDS} shared seeds, or a value is missing: {listed(few)}")
+    if flat:
+        parts.append(f"whether these learned: {listed(flat)}")
+    if unclear:
+        parts.append(f"whether these differ from vanilla: {listed(unclear)}")
+    least = [row.cell.detectable for row in (*flat, *unclear) if row.cell.detectable is not None]
+    if least:
+        low, high = number(min(least)), number(max(least))
+        span = low if low == high else f"{low} to {high}"
+        parts.append(f"the least area of gain that these seeds would have shown: {span}")
+    if not parts:
+        return Answer("Cannot be said", "nothing: every planned comparison has an answer", "gain")
+    return Answer("Cannot be said", "; ".join(parts), "inconclusive")
+
+
+def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
+    """The cells beside the best guidance and best-of-N: above it or below it with their whole interval."""
+    rows = [row for row in group.headroom if row.kind in FREE and not row.reference and row.alignment.mean is not None]
+    if not rows:
+        return Answer(
+            "Against what is free",
+            "not measured; b2bench baseline measures guidance and best-of-N on the same test set",
+            "untested",
+        )
+    best = max(rows, key=lambda row: row.alignment.mean or 0.0)
+    level = best.alignment.mean or 0.0
+    ranked = [row for row in cells if row.alignment.low is not None and row.alignment.high is not None]
+    above = [row for row in ranked if row.alignment.low is not None and row.alignment.low > level]
+    below = [row for row in ranked if row.alignment.high is not None and row.alignment.high < level]
+    text = f"{_baseline(best)} has {number(level)} without training ({_with_half(best.gain)})"
+    if above:
+        text += f"; above it with their interval: {listed(above)}"
+    elif ranked:
+        text += "; no cell is above it with its interval" if len(below) < len(ranked) else "; every cell is below it"
+    return Answer("Against what is free", text, "gain" if above else "loss")
+
+
+def _baseline(row: HeadroomRow) -> str:
+    name = row.name.replace("-", " ") if row.kind == "guidance" else row.name
+    cost = f" at {row.queries_per_image} queries an image" if row.queries_per_image > 1 else ""
+    return f"{name}{cost}"

@@ -1,0 +1,94 @@
+"""How much of the reward is still open at which step, beside the verdicts: could B2's mechanism act here?"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from b2bench.leaderboard.columns import grid_of
+from b2bench.leaderboard.grid import Answer, Cell, Grid, number
+from b2bench.leaderboard.rows import Context, OpenStep, Tables
+
+from b2bench.text import visible
+
+START = 0.7
+"""The share of the steps with which bpt and b2 begin (``tau_start``)."""
+MUCH, LITTLE = 0.5, 0.2
+"""Shares of the variance above which most is open, and below which little is."""
+MEASURES = ("open_share", "within_sd", "total_sd", "range")
+
+
+def open_steps(context: Context, rows: Iterable[Mapping[str, Any]]) -> tuple[OpenStep, ...]:
+    """Return what the latest profile of a context's pretrained model says, from rows of ``Store.profiles``."""
+    wanted = (context.benchmark_version, context.backbone, context.reward, context.prompts_hash)
+    found: dict[tuple[str, str], dict[int, dict[str, Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        keys = ("benchmark_version", "backbone", "reward", "prompts_hash")
+        if row["lora"] is None and tuple(visible(str(row[key] or "")) for key in keys) == wanted:
+            found[str(row["started"]), row["profile_id"]][row["tau"]][row["metric"]] = row
+    if not found:
+        return ()
+    latest = found[max(found)]
+    return tuple(step for tau in sorted(latest, reverse=True) if (step := _step(tau, latest[tau])) is not None)
+
+
+def _step(tau: int, rows: Mapping[str, Mapping[str, Any]]) -> OpenStep | None:
+    steps = ((rows.get("open_share") or {}).get("settings") or {}).get("steps")
+    if not isinstance(steps, int) or not all(name in rows and _finite(rows[name]["value"]) for name in MEASURES):
+        return None
+    share = rows["open_share"]
+    values = [float(rows[name]["value"]) for name in MEASURES]
+    low, high = (float(share[end]) if _finite(share[end]) else math.nan for end in ("low", "high"))
+    return OpenStep(tau, steps, values[0], low, high, *values[1:], share["branches"], share["leaves"])
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def room(group: Tables) -> Answer | None:
+    """Say how much is open where b2 begins, and how the verdicts on it stand to that; None without a profile."""
+    if not group.openness:
+        return None
+    begin = min(group.openness, key=lambda step: (abs(step.tau - START * step.steps), step.tau))
+    words = "most" if begin.low > MUCH else "little" if begin.high < LITTLE else "part"
+    text = (
+        f"with {begin.tau} of {begin.steps} steps to go, where bpt and b2 begin, {words} of the reward is open: "
+        f"{_share(begin)} of its variance"
+    )
+    later = [step for step in group.openness if step.tau < begin.tau]
+    if later:
+        text += f"; with {later[0].tau} to go {_share(later[0])}"
+    if words == "little":
+        text += ". What these steps cannot change they cannot learn at first, so b2 has little to gain from them here"
+    return Answer("Room for B2", text, {"most": "gain", "part": "inconclusive", "little": "loss"}[words])
+
+
+def _share(step: OpenStep) -> str:
+    bounds = "" if not math.isfinite(step.low) else f" [{step.low:.0%}, {step.high:.0%}]"
+    return f"{step.share:.0%}{bounds}"
+
+
+def openness(group: Tables) -> Grid:
+    """Return the profile as a table."""
+
+    def value(name: str) -> Callable[[OpenStep], Cell]:
+        return lambda step: Cell(number(getattr(step, name)), sort=getattr(step, name))
+
+    columns: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("steps to go", lambda step: Cell(f"{step.tau} of {step.steps}", sort=step.tau)),
+        ("share open", lambda step: Cell(_share(step), sort=step.share)),
+        ("sd within a branch", value("within")),
+        ("sd of all", value("total")),
+        ("best \u2212 worst", value("spread")),
+        ("branches", lambda step: Cell(f"{step.branches} of {step.leaves} leaves", sort=step.branches)),
+    ]
+    legend = [
+        "of the pretrained model, by b2bench profile: the share of the reward's variance that the remaining steps "
+        "decide, with a 95% bootstrap interval over branches"
+    ]
+    return grid_of(
+        "openness", "How much of the reward is open", columns, group.openness, legend if group.openness else ()
+    )

@@ -1,0 +1,416 @@
+"""The validity card: signs that a small testbed should reproduce if what it says is to be believed elsewhere.
+
+Each sign is known from larger models (docs/preregistration.md says from where) and is tested on whatever cells a
+context has: pass, fail or undecided. All tests of a card are one family, over which Holm goes. A sign with several
+parts passes if all of its parts do, and fails if one does. A miss is a finding, and is printed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from b2bench.leaderboard.grid import Cell, Column, Grid, Section, number, title
+from b2bench.leaderboard.rows import Curve, Tables
+from b2bench.leaderboard.stats import (
+    MIN_SEEDS,
+    SHARE,
+    Paired,
+    area_under_curve,
+    holm,
+    paired,
+    queries_to_target,
+)
+from scipy import special
+
+from b2bench.metrics import DISTANCE, HELDOUT, STYLE_ENTROPY
+from b2bench.text import visible
+
+Verdict = Literal["pass", "fail", "undecided"]
+TRAJECTORY = ("ddpo", "pg", "dpok", "flow_dppo")
+FORWARD = ("awm", "nft", "dgpo", "rwr")
+"""Algorithms by what stands for the likelihood: of a step of the trajectory, or of the forward process."""
+DEFAULTS = {"advantage": "history"}
+"""Of settings that runs from before them don't have."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One test: what is compared, the difference whose sign is asked for, and what is missing if there is none.
+
+    ``p`` is two-sided and ``p_adjusted`` after Holm over the card. ``margin`` makes it a question of being no worse:
+    the interval must lie above its negative.
+    """
+
+    what: str
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    p: float | None = None
+    p_adjusted: float | None = None
+    margin: float | None = None
+    missing: str = ""
+    known: Verdict | None = None
+
+    def verdict(self, alpha: float) -> Verdict:
+        """Return what the test says."""
+        if self.known is not None:
+            return self.known
+        if self.mean is None or self.p_adjusted is None:
+            return "undecided"
+        if self.p_adjusted < alpha:
+            return "pass" if self.mean > 0 else "fail"
+        if self.margin is not None and self.low is not None and self.low > -self.margin:
+            return "pass"
+        return "undecided"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign by its number, what is claimed, and its tests."""
+
+    number: int
+    claim: str
+    parts: tuple[Part, ...]
+    alpha: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return pass if all parts pass, fail if one fails, else undecided."""
+        found = {part.verdict(self.alpha) for part in self.parts}
+        return "fail" if "fail" in found else "pass" if found == {"pass"} else "undecided"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Curves of a cell by seed, and all of its settings."""
+
+    algorithm: str
+    wrapper: str
+    settings: Mapping[str, str]
+    curves: Mapping[int, Curve]
+
+
+Values = Mapping[int, float]
+
+
+class _Cells:
+    """The cells of a context, and their values by seed."""
+
+    def __init__(self, group: Tables) -> None:
+        self.reward, self.budget = group.head.context.reward, group.head.context.budget or 0
+        self.alpha, self.tables = group.head.alpha, group
+        settings = {(d.algorithm, d.wrapper, d.label): group.settings | d.settings for d in group.details}
+        curves: dict[tuple[str, str, str], dict[int, Curve]] = {}
+        for curve in group.curves:
+            curves.setdefault((curve.algorithm, curve.wrapper, curve.label), {})[curve.seed] = curve
+        self.all = [_Cell(a, w, settings.get((a, w, k), {}), found) for (a, w, k), found in curves.items()]
+
+    def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
+        """The cell with most seeds, of those with these settings; no choice by result."""
+        found = [
+            cell
+            for cell in self.all
+            if (cell.algorithm, cell.wrapper) == (algorithm, wrapper)
+            and all(cell.settings.get(f"settings.{name}", DEFAULTS[name]) == value for name, value in settings.items())
+        ]
+        return max(found, key=lambda cell: (len(cell.curves), sorted(cell.settings.items())), default=None)
+
+    def area(self, cell: _Cell) -> Values:
+        """The area of gain."""
+        found = {}
+        for seed, curve in cell.curves.items():
+            values = curve.values.get(self.reward, ())
+            start = values[0] if curve.queries and curve.queries[0] == 0 else math.nan
+            points = [(q, v) for q, v in zip(curve.queries, values, strict=True) if math.isfinite(v)]
+            if points:
+                found[seed] = area_under_curve(*map(list, zip(*points, strict=True)), self.budget) - start
+        return found
+
+    def change(self, cell: _Cell, metric: str) -> Values:
+        """The value at the end minus that at the start."""
+        known = {
+            seed: curve.values[metric] for seed, curve in cell.curves.items() if len(curve.values.get(metric, ())) > 1
+        }
+        return {seed: values[-1] - values[0] for seed, values in known.items()}
+
+    def learned(self) -> list[_Cell]:
+        """Cells that are claimed to have learned."""
+        names = {
+            (row.algorithm, cell.wrapper)
+            for row in self.tables.compatibility
+            for cell in row.cells
+            if cell.learned == "gain"
+        }
+        return [cell for cell in self.all if (cell.algorithm, cell.wrapper) in names]
+
+
+def _test(what: str, first: Values, second: Values | None = None, margin: float | None = None) -> Part:
+    """Test a mean over seeds above 0, or of ``first`` above ``second``, paired by seed."""
+    seeds = sorted(first if second is None else first.keys() & second.keys())
+    if len(seeds) < MIN_SEEDS:
+        return Part(what, n=len(seeds), missing=f"{len(seeds)} shared seeds, of {MIN_SEEDS} at least")
+    others = [0.0] * len(seeds) if second is None else [second[seed] for seed in seeds]
+    return _part(what, paired([first[seed] for seed in seeds], others), margin)
+
+
+def _part(what: str, delta: Paired, margin: float | None = None) -> Part:
+    return Part(what, delta.mean, delta.low, delta.high, delta.n, delta.p, None, margin)
+
+
+def _lacking(what: str, *names: str) -> Part:
+    return Part(what, missing=f"not run: {', '.join(names)}")
+
+
+def _above(cells: _Cells, what: str, first: tuple[str, _Cell | None], second: tuple[str, _Cell | None]) -> Part:
+    """Test the area of gain of one cell above that of another."""
+    (_, one), (_, other) = first, second
+    if one is None or other is None:
+        return _lacking(what, *(text for text, cell in (first, second) if cell is None))
+    return _test(what, cells.area(one), cells.area(other))
+
+
+# -- signs ------------------------------------------------------------------------------------------------
+
+
+def _advantage(cells: _Cells) -> list[Part]:
+    history, pg = cells.of("ddpo", advantage="history"), cells.of("pg", advantage="history")
+    grouped = cells.of("ddpo", advantage="loo") or cells.of("ddpo", advantage="group")
+    return [
+        _above(cells, "leave-one-out or group − history", ("ddpo, advantage=loo", grouped), ("ddpo", history)),
+        _above(cells, "history − pg", ("ddpo", history), ("pg", pg)),
+    ]
+
+
+def _rwr(cells: _Cells) -> list[Part]:
+    raft, what = cells.of("raft"), "raft: half of the budget − its end"
+    parts = [_above(cells, "ddpo − rwr", ("ddpo", cells.of("ddpo")), ("rwr", cells.of("rwr")))]
+    if raft is None:
+        return [*parts, _lacking(what, "raft")]
+    late = {}
+    for seed, curve in raft.curves.items():
+        values = curve.values.get(cells.reward, ())
+        if len(values) > 2:
+            late[seed] = float(np.interp(cells.budget / 2, curve.queries, values)) - values[-1]
+    if not late:
+        return [*parts, Part(what, missing="no evaluation between the first and the last (eval_points)")]
+    return [*parts, _test(what, late)]
+
+
+def _groups(cells: _Cells) -> list[Part]:
+    """Variances of the area of gain over seeds: does the smallest group spread more? An F-test, one ratio."""
+    what = "log of the variance over seeds, smallest group − largest"
+    sizes = {cell.settings["settings.samples"]: cell for cell in cells.all if cell.algorithm == "ddpo"
+             and cell.wrapper == "vanilla" and cell.settings.get("settings.samples", "").isdecimal()}  # fmt: skip
+    if len(sizes) < 2:
+        return [_lacking(what, "ddpo vanilla with several group sizes (samples)")]
+    few, many = (np.array(list(cells.area(sizes[key]).values())) for key in (min(sizes, key=int), max(sizes, key=int)))
+    n = min(len(few), len(many))
+    if n < MIN_SEEDS or not (few.var() > 0 and many.var() > 0):
+        return [Part(what, n=n, missing=f"{n} seeds, of {MIN_SEEDS} at least")]
+    ratio, df = float(few.var(ddof=1) / many.var(ddof=1)), (len(few) - 1, len(many) - 1)
+    tail = float(special.fdtr(*df, ratio))
+    bounds = [math.log(ratio / float(special.fdtri(*df, q))) for q in (0.975, 0.025)]
+    return [Part(what, math.log(ratio), bounds[0], bounds[1], n, 2 * min(tail, 1 - tail))]
+
+
+def _kl(cells: _Cells) -> list[Part]:
+    """The held-out score where each seed first had the smaller one of both cells' mean gains."""
+    what = "held-out score at equal trained reward, dpok − ddpo"
+    names = {name: cells.of(name) for name in ("dpok", "ddpo")}
+    if missing := [name for name, cell in names.items() if cell is None]:
+        return [_lacking(what, *missing)]
+    both = [cell for cell in names.values() if cell is not None]
+    gains = [[v for v in cells.change(cell, cells.reward).values() if math.isfinite(v)] for cell in both]
+    level = min((float(np.mean(of)) for of in gains if of), default=0.0)
+    if level <= 0 or not all(gains):
+        return [Part(what, missing="one of the two did not gain")]
+    values = [_at_gain(cells, cell, level) for cell in both]
+    return [_test(what, values[0], values[1])]
+
+
+def _at_gain(cells: _Cells, cell: _Cell, level: float) -> Values:
+    found = {}
+    for seed, curve in cell.curves.items():
+        trained, held = curve.values.get(cells.reward, ()), curve.values.get(HELDOUT, ())
+        if len(trained) < 2 or len(held) != len(trained):
+            continue
+        at = queries_to_target(curve.queries, trained, trained[0] + level)
+        found[seed] = float(np.interp(curve.queries[-1] if at is None else at, curve.queries, held)) - held[0]
+    return found
+
+
+def _diversity(cells: _Cells) -> list[Part]:
+    what = "loss of diversity, mean over the cells that learned"
+    learned = cells.learned()
+    metric = next((m for m in (STYLE_ENTROPY, DISTANCE) if any(cells.change(cell, m) for cell in learned)), "")
+    if not metric:
+        return [_lacking(what, "a cell that learned, with a measure of diversity")]
+    changes = [cells.change(cell, metric) for cell in learned]
+    seeds = sorted(set.intersection(*(set(change) for change in changes)))
+    return [_test(what, {seed: -float(np.mean([change[seed] for change in changes])) for seed in seeds})]
+
+
+def _likelihood(cells: _Cells) -> list[Part]:
+    """The score of a forward loss against ddpo where both had spent the denoiser calls of the cheaper one."""
+    what = "awm − ddpo at equal denoiser calls (no worse by a quarter of ddpo's gain)"
+    awm, ddpo = cells.of("awm"), cells.of("ddpo")
+    if awm is None or ddpo is None:
+        return [_lacking(what, *(name for name, cell in (("awm", awm), ("ddpo", ddpo)) if cell is None))]
+    spent = [curve.calls[-1] for cell in (awm, ddpo) for curve in cell.curves.values() if curve.calls]
+    if not spent or not all(map(math.isfinite, spent)):
+        return [Part(what, missing="denoiser calls of a run are not known")]
+    at = min(spent)
+    values = [
+        {
+            seed: float(np.interp(at, curve.calls, curve.values[cells.reward])) - curve.values[cells.reward][0]
+            for seed, curve in cell.curves.items()
+            if len(curve.values.get(cells.reward, ())) > 1
+        }
+        for cell in (awm, ddpo)
+    ]
+    margin = SHARE * max(0.0, float(np.mean(list(values[1].values())))) if values[1] else None
+    return [_test(what, values[0], values[1], margin)]
+
+
+def _losses(cells: _Cells) -> list[Part]:
+    """Between the means of the two likelihoods, and among the losses of one: mean absolute differences, by seed."""
+    what = "difference between likelihoods − difference among losses of one"
+    sides = [[c for name in names if (c := cells.of(name)) is not None] for names in (TRAJECTORY, FORWARD)]
+    if any(len(side) < 2 for side in sides):
+        return [_lacking(what, f"two of {', '.join(TRAJECTORY)} and two of {', '.join(FORWARD)}")]
+    areas = [[cells.area(cell) for cell in side] for side in sides]
+    seeds = sorted(set.intersection(*(set(area) for side in areas for area in side)))
+    found = {}
+    for seed in seeds:
+        means = [float(np.mean([area[seed] for area in side])) for side in areas]
+        within = [abs(area[seed] - mean) for side, mean in zip(areas, means, strict=True) for area in side]
+        found[seed] = abs(means[1] - means[0]) / 2 - float(np.mean(within))
+    return [_test(what, found)]
+
+
+def _extremes(cells: _Cells) -> list[Part]:
+    parts = [
+        _above(cells, f"{name}: spread − random2", (f"{name} spread", one), (f"{name} random2", other))
+        for name in sorted({cell.algorithm for cell in cells.all})
+        if (one := cells.of(name, "spread")) is not None and (other := cells.of(name, "random2")) is not None
+    ]
+    return parts or [_lacking("spread − random2", "spread and random2 of one algorithm")]
+
+
+def _decided(profiles: Sequence[Mapping[str, Any]]) -> list[Part]:
+    """Profiles of the pretrained model: less than half of the reward's variance is open at half of the steps."""
+    parts = []
+    for row in profiles:
+        steps = (row["settings"] or {}).get("steps")
+        if row["metric"] != "open_share" or row["lora"] is not None or not steps or 2 * row["tau"] != steps:
+            continue
+        low, high = row["low"], row["high"]
+        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+            continue
+        known: Verdict = "pass" if high < 0.5 else "fail" if low > 0.5 else "undecided"
+        what = f"0.5 − share of variance open at tau = {row['tau']} of {steps}"
+        parts.append(Part(what, 0.5 - row["value"], 0.5 - high, 0.5 - low, row["branches"], known=known))
+    return parts[-1:] or [_lacking("share of variance open at half of the steps", "b2bench profile")]
+
+
+def _order(cells: _Cells) -> list[Part]:
+    names = [name for name in sorted({cell.algorithm for cell in cells.all}) if cells.of(name, "forward") is not None]
+    name = "ddpo" if "ddpo" in names or not names else names[0]
+    bpt, full, forward = (cells.of(name, wrapper) for wrapper in ("bpt", "vanilla", "forward"))
+    return [
+        _above(cells, f"{name}: bpt − vanilla", (f"{name} bpt", bpt), (f"{name} vanilla", full)),
+        _above(cells, f"{name}: vanilla − forward", (f"{name} vanilla", full), (f"{name} forward", forward)),
+    ]
+
+
+def _free(cells: _Cells) -> list[Part]:
+    kinds = {row.kind for row in cells.tables.headroom if not row.reference}
+    missing = [kind for kind in ("guidance", "best-of") if kind not in kinds]
+    what = "rows of guidance and best-of-N stand beside the cells"
+    return [
+        Part(what, known="fail" if missing else "pass", missing=f"not measured: {', '.join(missing)}" * bool(missing))
+    ]
+
+
+SIGNS: tuple[tuple[int, str, Callable[[_Cells], list[Part]]], ...] = (
+    (1, "leave-one-out or group advantage > history baseline > PG", _advantage),
+    (2, "DDPO > RWR, and RAFT alone degrades late", _rwr),
+    (3, "larger groups are more stable", _groups),
+    (4, "a KL term keeps the held-out score at equal trained reward", _kl),
+    (5, "diversity falls as the reward rises", _diversity),
+    (6, "forward-process likelihood ≥ trajectory likelihood per denoiser call", _likelihood),
+    (7, "the choice of the loss matters less than that of the likelihood", _losses),
+    (8, "extremes > a random subset at equal steps", _extremes),
+    (10, "BPT > all steps > forward (B2's paper); the field expects forward ≥ all steps", _order),
+    (11, "what is free stands beside every gain", _free),
+)
+
+
+def card(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> tuple[Sign, ...]:
+    """Return the signs of a context, each with its tests after Holm; ``profiles`` are rows of ``Store.profiles``."""
+    cells, context = _Cells(group), group.head.context
+    mine = [
+        row
+        for row in profiles
+        if (visible(row["benchmark_version"]), visible(row["backbone"]), visible(row["reward"]))
+        == (context.benchmark_version, context.backbone, context.reward)
+        and visible(row["prompts_hash"] or "") == context.prompts_hash
+    ]
+    found = [(place, claim, of(cells)) for place, claim, of in SIGNS]
+    found.append((9, "the reward is decided early, so that late branches differ little", _decided(mine)))
+    found.sort(key=lambda sign: sign[0])
+    adjusted = iter(holm([part.p for _, _, parts in found for part in parts]))
+    return tuple(
+        Sign(place, claim, tuple(replace(part, p_adjusted=next(adjusted)) for part in parts), cells.alpha)
+        for place, claim, parts in found
+    )
+
+
+KINDS = {"pass": "gain", "fail": "loss", "undecided": "inconclusive"}
+
+
+def section(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> Section:
+    """Return the validity card of a context as a table, a line for each test."""
+    signs = card(group, profiles)
+    columns = (
+        Column("sign", right=False),
+        Column("claim", right=False),
+        Column("verdict", right=False),
+        Column("test", right=False),
+        Column("difference"),
+        Column("p", keep=8),
+        Column("n", keep=7),
+    )
+    rows = []
+    for sign in signs:
+        for place, part in enumerate(sign.parts):
+            bounds = "" if part.low is None else f" [{number(part.low, sign=True)}, {number(part.high, sign=True)}]"
+            text = part.missing if part.mean is None else f"{number(part.mean, sign=True)}{bounds}"
+            first = place == 0
+            rows.append(
+                (
+                    Cell(str(sign.number) if first else "", sort=sign.number),
+                    Cell(sign.claim if first else ""),
+                    Cell(sign.verdict if first else "", kind=KINDS[sign.verdict]),
+                    Cell(part.what),
+                    Cell(text or "-", sort=part.mean),
+                    Cell("-" if part.p_adjusted is None else f"{part.p_adjusted:.2g}", sort=part.p_adjusted),
+                    Cell(str(part.n) if part.n else "-", sort=part.n),
+                )
+            )
+    counts = {verdict: sum(sign.verdict == verdict for sign in signs) for verdict in KINDS}
+    legend = (
+        f"{counts['pass']} pass, {counts['fail']} fail, {counts['undecided']} undecided",
+        "differences are in the area of gain unless the test says otherwise, with 95% intervals; a positive one is "
+        "what is claimed",
+        f"p: two-sided, after Holm over the card; pass and fail at {100 * group.head.alpha:g}%",
+        "a sign with several tests passes if all do, and fails if one does",
+    )
+    return Section(
+        title(group.head.context), (), (), (Grid("validity", "Validity card", columns, tuple(rows), legend),)
+    )

@@ -1,0 +1,155 @@
+"""What a report says first: sentences, the matrix of gains, and how training went."""
+
+import re
+from typing import Any
+
+import pytest
+from b2bench.leaderboard.answers import answers
+from b2bench.leaderboard.curves import draw_learning
+from b2bench.leaderboard.document import document
+from b2bench.leaderboard.glossary import GLOSSARY, explained, glossary
+from b2bench.leaderboard.html import html
+from b2bench.leaderboard.matrix import axis, learning, matrix, most, sparkline
+from b2bench.leaderboard.tables import tables
+from b2bench.leaderboard.written import markdown
+from synthetic import Rows
+
+NOISE = (0.001, -0.001, 0.0005, -0.0005, 0.0)
+
+
+def add(rows: Rows, algorithm: str, wrapper: str, gains: Any, **more: Any) -> None:
+    for seed, noise in enumerate(NOISE):
+        gain = gains[seed] if isinstance(gains, tuple) else gains + noise
+        rows.add(algorithm, wrapper, seed, {0: 0.6, 1000: 0.6 + gain}, **more)
+
+
+@pytest.fixture
+def known() -> Rows:
+    """ddpo learns and bpt helps it, bs harms; pg vanilla collapses in every seed, pg bpt does nothing."""
+    rows = Rows()
+    for wrapper, gain in (("vanilla", 0.05), ("bpt", 0.09), ("bs", 0.01)):
+        add(rows, "ddpo", wrapper, gain)
+    add(rows, "pg", "vanilla", (-0.1, -0.7, -0.2, -0.4, -0.3))
+    add(rows, "pg", "bpt", (0.01, -0.01, 0.005, -0.005, 0.0))
+    return rows
+
+
+def said(rows: Rows) -> dict[str, str]:
+    return {answer.about: answer.text for answer in answers(rows.one())}
+
+
+def baseline(rows: Rows, kind: str, name: str, value: float, queries: int) -> None:
+    config = {"baseline": {"kind": kind, "queries_per_image": queries}}
+    rows.add("baseline", name, 0, {0: value}, budget=None, config=config)
+
+
+def test_sentences_say_what_learned_collapsed_and_is_open(known: Rows) -> None:
+    found = said(known)
+    assert list(found) == ["Learned", "Against vanilla", "Collapsed", "Cannot be said", "Against what is free"]
+    assert found["Learned"].startswith("3 of 5 cells: ddpo (vanilla, bpt, bs). Highest at the end: ddpo bpt, clipscore")
+    assert "+0.090 ±" in found["Learned"]
+    assert found["Against vanilla"] == "better: ddpo (bpt); worse: ddpo (bs)"
+    assert found["Collapsed"].startswith(
+        "lost against pretrained: pg (vanilla); 5 of 25 runs collapsed (pg vanilla 5/5)"
+    )
+    assert "whether these learned: pg (bpt)" in found["Cannot be said"]
+    assert re.search(r"seeds would have shown: 0\.\d+", found["Cannot be said"])
+    assert found["Against what is free"].startswith("not measured")
+
+
+def test_what_is_free_is_the_best_baseline_and_never_the_oracle(known: Rows) -> None:
+    baseline(known, "guidance", "guidance-3", 0.63, 1)
+    baseline(known, "best-of", "best-of-4", 0.66, 4)
+    baseline(known, "oracle", "oracle", 0.99, 0)
+    text = said(known)["Against what is free"]
+    assert text.startswith("best-of-4 at 4 queries an image has 0.660 without training")
+    assert text.endswith("above it with their interval: ddpo (bpt)")
+    baseline(known, "best-of", "best-of-16", 0.72, 16)
+    assert said(known)["Against what is free"].startswith("best-of-16")
+    assert said(known)["Against what is free"].endswith("every cell is below it")
+
+
+def test_few_seeds_and_no_runs_are_no_verdict() -> None:
+    rows = Rows()
+    rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: 0.9})
+    found = said(rows)
+    assert found["Learned"].startswith("nothing can be said")
+    assert "ddpo (vanilla)" in found["Cannot be said"]
+    rows = Rows()
+    rows.add("ddpo", "vanilla", 0, {0: 0.6}, status="running")
+    assert answers(rows.one()) == ()
+
+
+def test_the_matrix_has_each_gain_with_its_interval_and_below_it_the_difference_to_vanilla(known: Rows) -> None:
+    found = matrix(known.one())
+    assert [column.name for column in found.columns] == ["algorithm", "vanilla", "bpt", "bs", "b2"]
+    ddpo, pg = found.rows
+    assert ddpo[1].text.startswith("▲ +0.025 ±0.00")
+    assert (ddpo[1].note, ddpo[1].kind) == ("", "gain")
+    assert (ddpo[2].note, ddpo[3].note) == ("▲ Δ+0.020", "▼ Δ−0.020")
+    assert (ddpo[3].kind, ddpo[4].text) == ("gain", "·")  # it learned, and less than vanilla
+    assert (pg[1].kind, pg[2].kind) == ("loss", "inconclusive")
+
+
+def with_rewards(rows: Rows) -> Any:
+    learned = [
+        {"run_id": run["run_id"], "round": r, "queries": 100 * (r + 1), "reward": 0.6 + 0.01 * r}
+        for run in rows.runs
+        for r in range(10)
+    ]
+    spreads = [{"run_id": run["run_id"], "queries": 1000, "error": 0.004} for run in rows.runs]
+    (found,) = tables(rows.runs, rows.evals, rows.rounds, learning=learned, spreads=spreads)
+    return found
+
+
+def test_curves_are_training_rewards_as_lines_and_evaluations_as_dots_with_their_error(known: Rows) -> None:
+    group = with_rewards(known)
+    figures = draw_learning(group)
+    assert list(figures) == ["ddpo", "pg"]
+    axes = figures["ddpo"].axes[0]
+    assert axes.get_ylim() == figures["pg"].axes[0].get_ylim()
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["bpt"].get_xydata()[-1].tolist() == pytest.approx([1000, 0.69])
+    (bars, *_) = axes.containers
+    (segments,) = [bar.get_segments() for bar in bars[2]]
+    assert segments[-1][1][1] - segments[-1][0][1] == pytest.approx(0.008)
+    row = learning(group).rows[0]
+    assert (row[0].text, row[2].text, row[3].text, row[4].text) == ("ddpo vanilla", "0.600", "0.690", "10")
+
+
+def test_an_axis_is_never_so_short_that_noise_fills_it() -> None:
+    low, high = axis([0.600, 0.601], 0.003)
+    assert high - low == pytest.approx(0.03)
+    low, high = axis([0.5, 0.9], 0.003)
+    assert low < 0.5 < 0.9 < high < 0.95
+    assert axis([]) == (0.0, 1.0)
+    assert min(most([0.6] * 4 + [0.61] * 4 + [0.1])) == 0.6
+    assert sparkline([0, 1, 2], 0, 2) == "▁▅█"
+    assert sparkline([-9, 9], 0, 1) == "▁█"
+
+
+def test_all_but_the_first_tables_fold(known: Rows) -> None:
+    (section,) = document([with_rewards(known)])
+    assert [grid.key for grid in section.opened] == ["matrix", "learning"]
+    text = markdown([section])
+    assert text.index("**Learned:**") < text.index("### Gain over the pretrained model") < text.index("<details>")
+    assert text.count("<details>") == text.count("</details>") == len(section.folded)
+    page = html([with_rewards(known)])
+    assert page.index('class="answers"') < page.index('class="matrix"') < page.index('class="multiples"')
+    assert page.index('class="multiples"') < page.index("<summary>Leaderboard")
+    assert "<dt>commits</dt>" not in page  # rows that say nothing of a commit
+
+
+def test_every_setting_commit_and_device_is_in_the_page(known: Rows) -> None:
+    for row in known.runs:
+        row |= {"commit": "abc123-dirty", "device": "cuda", "versions": {"torch": "2"}}
+    page = html(known.tables())
+    for text in ("abc123-dirty", "cuda", "<dt>rounds</dt><dd>2</dd>", "<dt>lr</dt><dd>0.001</dd>", "torch 2"):
+        assert text in page
+
+
+def test_columns_are_explained() -> None:
+    assert explained("is_style, change") == GLOSSARY["is_style"] == explained("is_style")
+    assert explained("cell") == ""
+    assert {"held-out", "from"} <= set(glossary("held-out, from 0.1"))
+    assert all(meaning.endswith(".") for meaning in GLOSSARY.values())

@@ -1,0 +1,88 @@
+"""The leaderboard's page, from Parquet files to Markdown."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from b2bench.leaderboard.page import leaderboard_page
+from b2bench.leaderboard.tables import tables
+from store_rows import run_row
+from synthetic import Rows
+
+from b2bench.cli.leaderboard import leaderboard
+from b2bench.store.parquet import export_results
+from b2bench.store.store import Store
+
+NOISE = (0.001, -0.001, 0.0005, -0.0005, 0.0)
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    store = Store(folder / "b.duckdb")
+    for seed, noise in enumerate(NOISE[:3]):
+        for wrapper, gain in (("vanilla", 0.05), ("b2", 0.09)):
+            run_id = f"{wrapper}-{seed}"
+            config = {"seed": seed, "settings": {"eval_seed": 0, "note": "<script>"}}
+            store.start_run(
+                run_row(run_id, name=run_id, wrapper=wrapper, seed=seed, config=config, config_hash=wrapper)
+            )
+            for queries in (0, 1000):
+                value = 0.6 + (gain + noise) * (queries > 0)
+                row = {"queries": queries, "split": "test", "metric": "clipscore", "value": value, "n": 6}
+                store.record_evals(run_id, [row | {"settings": None}])
+            store.finish_run(run_id, "done")
+    export_results(store, folder / "results")
+    return folder / "results"
+
+
+def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "README.md"
+    leaderboard(results, out=page)
+    first = page.read_bytes()
+    leaderboard(results, out=page)
+    assert page.read_bytes() == first
+    leaderboard(results, out=page, check=True)
+    text = first.decode()
+    for words in (
+        "**Learned:** 2 of 2 cells: ddpo (vanilla, b2)",
+        "B2 improves alignment at equal queries (b2 − vanilla): **supported here**, +0.020",
+        "## Validity card",
+        "### The paper's table 1: inception score (template1)",
+        "## Add a row",
+    ):
+        assert words in text
+    page.write_text(text + " ")
+    with pytest.raises(typer.Exit):
+        leaderboard(results, out=page, check=True)
+    assert "try b2bench leaderboard" in capsys.readouterr().err
+    assert "There are no results" in leaderboard_page([], version="3")
+
+
+def claims(gains: dict[str, float], **more: dict[int, float]) -> str:
+    rows = Rows()
+    for wrapper, gain in gains.items():
+        for seed, noise in enumerate(NOISE):
+            sign = 1 if wrapper == "vanilla" else -1
+            held = {0: 0.5, 1000: 0.5 - (0.1 if wrapper in more else 0.0) + noise}
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.6 + gain + sign * noise}, heldout=held)
+    return leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
+
+
+def test_claims_of_the_paper_are_judged_by_the_preregistered_rules() -> None:
+    page = claims({"vanilla": 0.05, "bpt": 0.09, "bs": 0.01, "b2": 0.0501})
+    assert "(bpt − vanilla): **supported here**, +0.020" in page
+    assert "(bs − vanilla): **not supported**, −0.020" in page
+    assert "(b2 − vanilla): **not supported**" in page
+    assert "shown to be equal" in page
+    assert "(b2 − vanilla): **undecided**" in claims({"vanilla": 0.0, "b2": 0.0004})
+    worse = claims({"vanilla": 0.05, "b2": 0.09}, b2={})
+    assert "(b2 − vanilla): **not supported**, +0.020" in worse
+    assert "worse in the held-out score or in diversity" in worse
+
+
+def test_the_committed_page_is_what_the_published_results_give() -> None:
+    leaderboard(ROOT / "leaderboard" / "results", out=ROOT / "leaderboard" / "README.md", check=True)

@@ -1,0 +1,124 @@
+"""The validity card on cells of known effects, and the smallest effects that seeds find."""
+
+from typing import Any
+
+import pytest
+from b2bench.leaderboard.contrasts import CONTRASTS
+from b2bench.leaderboard.power import least_effect, pooled, spreads
+from b2bench.leaderboard.stats import Paired, detectable
+from b2bench.leaderboard.tables import tables
+from b2bench.leaderboard.terminal import render_sections
+from b2bench.leaderboard.validity import Part, Sign, card, section
+from rich.console import Console
+from synthetic import Rows
+
+NOISE = (0.002, -0.002, 0.001, -0.001, 0.0)
+
+
+def add(rows: Rows, algorithm: str, gain: float, wrapper: str = "vanilla", **settings: Any) -> None:
+    for seed, noise in enumerate(NOISE):
+        end = 0.6 + gain + (noise if settings.get("samples") != 3 else 20 * noise) * (-1) ** len(algorithm)
+        rows.add(
+            algorithm, wrapper, seed, {0: 0.6, 500: 0.6 + 0.6 * gain, 1000: end},
+            config={"settings": {"eval_seed": 0, **settings}},
+            heldout={0: 0.5, 500: 0.5 + gain / 4, 1000: 0.5 + gain / 2 + noise / 10},
+            entropy={0: 1.3, 500: 1.3 - gain, 1000: 1.3 - 2 * gain + noise / 10},
+        )  # fmt: skip
+
+
+def verdicts(rows: Rows, profiles: Any = ()) -> dict[int, str]:
+    (group,) = tables(rows.runs, rows.evals, rows.rounds)
+    return {sign.number: sign.verdict for sign in card(group, profiles)}
+
+
+def test_every_sign_is_undecided_where_nothing_was_run_and_says_what_is_missing() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.0)
+    (group,) = tables(rows.runs, rows.evals, rows.rounds)
+    signs = card(group)
+    assert [sign.number for sign in signs] == list(range(1, 12))
+    assert {sign.verdict for sign in signs[:-1]} == {"undecided"}
+    assert all(part.missing for sign in signs for part in sign.parts)
+    assert signs[-1].verdict == "fail"  # guidance and best-of-N are not there
+
+
+def test_signs_pass_where_the_cells_show_them() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.10, advantage="history", samples=5)
+    add(rows, "ddpo", 0.13, advantage="loo", samples=5)
+    add(rows, "pg", 0.02)
+    add(rows, "rwr", 0.05)
+    add(rows, "ddpo", 0.15, "bpt")
+    add(rows, "ddpo", 0.06, "forward")
+    add(rows, "ddpo", 0.12, "spread")
+    add(rows, "ddpo", 0.04, "random2")
+    add(rows, "awm", 0.20)
+    found = verdicts(rows)
+    assert {number: found[number] for number in (1, 5, 6, 8, 10)} == dict.fromkeys((1, 5, 6, 8, 10), "pass")
+    assert found[2] == "undecided"  # ddpo is above rwr, but raft was not run
+
+
+def test_a_sign_fails_where_the_cells_show_the_contrary() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05)
+    add(rows, "pg", 0.10)
+    add(rows, "ddpo", 0.01, "spread")
+    add(rows, "ddpo", 0.04, "random2")
+    found = verdicts(rows)
+    assert (found[1], found[8]) == ("fail", "fail")
+
+
+def test_smaller_groups_that_spread_more_are_less_stable() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05, samples=3)
+    add(rows, "ddpo", 0.05, samples=12)
+    assert verdicts(rows)[3] == "pass"
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(0.1, 0.3, "pass"), (0.6, 0.7, "fail"), (0.4, 0.6, "undecided")])
+def test_when_the_reward_is_decided_comes_from_profiles_of_the_pretrained_model(
+    low: float, high: float, verdict: str
+) -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05)
+    names = ("benchmark_version", "backbone", "reward", "prompts_hash")
+    row = {name: rows.runs[0][name] for name in names} | {
+        "metric": "open_share", "lora": None, "tau": 10, "settings": {"steps": 20},
+        "value": (low + high) / 2, "low": low, "high": high, "branches": 48,
+    }  # fmt: skip
+    assert verdicts(rows, [row])[9] == verdict
+    assert verdicts(rows, [row | {"prompts_hash": "other"}])[9] == "undecided"
+    assert verdicts(rows, [row | {"lora": "mine"}])[9] == "undecided"
+
+
+def test_a_sign_needs_all_of_its_parts_and_fails_by_one() -> None:
+    good, bad, none = Part("", 0.1, p_adjusted=0.01), Part("", -0.1, p_adjusted=0.01), Part("", missing="not run")
+    assert Sign(1, "", (good, good), 0.05).verdict == "pass"
+    assert Sign(1, "", (good, none), 0.05).verdict == "undecided"
+    assert Sign(1, "", (none, bad), 0.05).verdict == "fail"
+    assert Part("", -0.01, -0.02, 0.0, p_adjusted=0.2, margin=0.03).verdict(0.05) == "pass"
+    assert Part("", -0.01, -0.04, 0.02, p_adjusted=0.2, margin=0.03).verdict(0.05) == "undecided"
+
+
+def test_the_card_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05)
+    (group,) = tables(rows.runs, rows.evals, rows.rounds)
+    render_sections([section(group)], Console(width=200))
+    assert "1 pass, 1 fail, 9 undecided" in " ".join(capsys.readouterr().out.split())
+
+
+def test_least_effects_follow_from_the_spread() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05)
+    add(rows, "ddpo", 0.05, "b2")
+    (found, other) = spreads(rows.tables())
+    assert len(found.ends) == len(other.areas) == 5
+    sd, df = pooled([found.ends, other.ends])
+    assert (sd, df) == (pytest.approx(0.001581, abs=1e-5), 8)
+    delta = Paired(0.0, None, None, 10, error=sd * (2 / 10) ** 0.5, df=9)
+    assert least_effect(sd, "b2", 10) == pytest.approx(detectable(delta))
+    assert least_effect(sd, "interaction", 10) == pytest.approx(2**0.5 * (least_effect(sd, "b2", 10) or 0))
+    assert set(CONTRASTS) == {"bpt", "bs", "interaction", "b2"}
+    with pytest.raises(ValueError, match="two seeds"):
+        pooled([[1.0]])
