@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from b2bench.protocols import Algorithm
-
 
 def trained_steps(steps: int, fraction: float) -> int:
     """Return how many of ``steps`` steps a rollout is trained on: ``fraction`` of them, rounded up."""
@@ -28,7 +26,7 @@ def minibatch_count(items: int, width: float, *, transitions_per_step: int, opti
     return min(wanted, items)
 
 
-def tree_share(algorithm: Algorithm, edges: Tensor) -> float:
+def tree_share(algorithm: object, edges: Tensor) -> float:
     """Return how many of the (rollout, step) of a tree are trained on: [K, S] ``edges`` of one draw, all leaves kept.
 
     A step of an edge is one transition, whatever leaves it leads to; final latents are of each leaf.

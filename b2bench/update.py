@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -284,18 +285,18 @@ def update(
     kept = torch.zeros(len(trajectories), dtype=torch.bool)
     kept[units.members[units.members >= 0]] = True
     engine = engine or Engine()
-    parameters = list(policy.parameters())
+    name, parameters = type(algorithm).__name__, list(policy.parameters())
     sums, taken, norm_sum = _Sums(), 0, 0.0
-    steps = units.steps
-    items = len(units) * trained_steps(steps, timestep_fraction)
+    items = len(units) * trained_steps(units.steps, timestep_fraction)
     count = minibatch_count(
         items if units.own is None else round(items * float(units.own.float().mean())),
         units.width,
         transitions_per_step=transitions_per_step,
         optimizer_steps=optimizer_steps,
     )
-    dealt = (minibatches(len(units), steps, count, generator, timestep_fraction, units.own) for _ in range(epochs))
-    for number, (rows, offsets) in enumerate(itertools.chain.from_iterable(dealt)):
+    deal = partial(minibatches, len(units), units.steps, count, generator, timestep_fraction, units.own)
+    dealt = itertools.chain.from_iterable(deal() for _ in range(epochs))
+    for number, (rows, offsets) in enumerate(dealt):
         optimizer.zero_grad(set_to_none=True)
         here = trajectories.holds(units.first[rows])
         mine, where = rows[here], offsets[here]
@@ -311,16 +312,13 @@ def update(
             sums.add(len(batch), value, metrics, policy.latent_size if number == 0 else None)
         for found in engine.all_gather_object(broken):
             if found is not None:
-                raise RunFailed(f"the loss of {type(algorithm).__name__} is {found} at optimizer step {number}")
+                raise RunFailed(f"the loss of {name} is {found} at optimizer step {number}")
         try:
             norm = engine.step(optimizer, parameters, max_grad_norm)
         except RunFailed:
-            raise RunFailed(
-                f"the gradient of {type(algorithm).__name__} is not finite at optimizer step {number}"
-            ) from None
+            raise RunFailed(f"the gradient of {name} is not finite at optimizer step {number}") from None
         if norm is not None:
-            norm_sum += norm
-            taken += 1
+            norm_sum, taken = norm_sum + norm, taken + 1
         progress(number + 1, count * epochs)
     optimizer.zero_grad(set_to_none=True)
     return sums.report(engine, kept, taken, norm_sum)
