@@ -56,7 +56,7 @@ def paper(algorithm: str = "ddpo", wrapper: str = "vanilla", **values: Any) -> R
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "wrapper"),
-    [("ddpo", "vanilla"), ("dpok", "bpt"), ("dpo", "b2"), ("pg", "bs"), ("ddpo", "tree"), ("draft1", "vanilla")],
+    [("ddpo", "vanilla"), ("dpok", "bpt"), ("dpo", "b2"), ("pg", "bs"), ("ddpo", "tree")],
 )
 def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) -> None:
     config = pocket(algorithm, wrapper)
