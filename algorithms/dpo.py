@@ -52,7 +52,7 @@ class DPO:
     """Clamp of the ratio to the reference as a joint log-ratio in nats, divided by the latent size D; none: eps"""
 
     def _range(self, policy: Policy) -> tuple[float, float]:
-        """The least and the greatest log rho, in nats per dimension."""
+        """Return the least and the greatest log rho, in nats per dimension."""
         if self.clip_nats is None:
             return math.log1p(-self.eps), math.log1p(self.eps)
         return -self.clip_nats / policy.latent_size, self.clip_nats / policy.latent_size

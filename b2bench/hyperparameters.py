@@ -142,7 +142,7 @@ def _within(value: float) -> Callable[[Bound], bool]:
 
 
 def _bounds(metadata: Iterable[Any]) -> Iterator[Bound]:
-    """The bounds among what stands beside a type in ``Annotated``; an ``Interval`` holds several."""
+    """Yield the bounds among what stands beside a type in ``Annotated``; an ``Interval`` holds several."""
     for item in metadata:
         if isinstance(item, Bound):
             yield item
@@ -151,7 +151,7 @@ def _bounds(metadata: Iterable[Any]) -> Iterator[Bound]:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The string literal after each annotated field, over the class and its bases."""
+    """Return the string literal after each annotated field, over the class and its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:

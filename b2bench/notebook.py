@@ -132,7 +132,7 @@ def report(
     seeds: str | Iterable[int] = "",
     looks: int = 1,
 ) -> list[Tables]:
-    """The tables of ``b2bench report``, as the objects that it draws: one :class:`Tables` per context.
+    """Return the tables of ``b2bench report``, as the objects that it draws: one :class:`Tables` per context.
 
     A context is what must be equal for two numbers to be compared: benchmark version, backbone, reward, prompts and
     budget. ``where`` shows a part, as ``{"algorithm": ["ddpo", "pg"], "budget": 2400}``; rows are left out, not runs,
@@ -156,7 +156,7 @@ def report(
 
 
 def _choices(options: Mapping[str, Any], values: Mapping[str, Any], plugins: tuple[Path, ...], preset: Any) -> Choices:
-    """What was given, each option of its type.
+    """Return what was given, each option of its type.
 
     Raises:
         UserError: one is of another type.
@@ -172,7 +172,7 @@ def _choices(options: Mapping[str, Any], values: Mapping[str, Any], plugins: tup
 def _request(
     choices: Choices, config: AnyPath | None, db: Path, name: str | None, resume: str | None, vram: float | None
 ) -> Request:
-    """The run that is asked for, looked up in the store.
+    """Return the run that is asked for, looked up in the store.
 
     Raises:
         UserError: it cannot be made.
@@ -235,7 +235,7 @@ def _how_to_go_on(run_id: str | None, db: Path, out: Path) -> str:
 
 
 def _text(path: AnyPath | None) -> str | None:
-    """A path, or a name, as text; anything else stays what it is, to be refused by its type."""
+    """Return a path, or a name, as text; anything else stays what it is, to be refused by its type."""
     return os.fspath(path) if isinstance(path, os.PathLike) else path
 
 

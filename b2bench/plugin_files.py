@@ -30,7 +30,9 @@ def beside(path: Path) -> dict[str, Path]:
 
 
 def _imported(file: Path) -> Iterator[tuple[str, bool]]:
-    """The first parts of the names that a file imports, and whether relative to itself; none if it cannot be read."""
+    """Yield the first parts of the names that a file imports, and whether relative to itself; none if it cannot be
+    read.
+    """
     with suppress(OSError, SyntaxError, ValueError, RecursionError):
         for node in ast.walk(ast.parse(file.read_bytes())):
             if isinstance(node, ast.Import):

@@ -36,7 +36,10 @@ def described(error: BaseException) -> str:
 
 
 def refused(error: BaseException) -> str | None:
-    """What a plugin, the system or DuckDB raised and nobody said more of; None for any other error, which is a bug."""
+    """Return what a plugin, the system or DuckDB raised and nobody said more of.
+
+    None for any other error, which is a bug.
+    """
     registry = sys.modules.get("b2bench.registry")
     if registry is not None and (place := registry.place_in_plugin(error)):
         return f"plugin {place}: {described(error)}. Try correcting it, and run again."

@@ -114,7 +114,7 @@ def _with_half(value: object) -> str:
 
 
 def _wrappers(judged: Sequence[_Judged]) -> Answer | None:
-    """What wrappers do to vanilla of the same algorithm."""
+    """Return what wrappers do to vanilla of the same algorithm."""
     compared = [row for row in judged if row.cell.baseline == "vanilla" and not row.cell.fell]
     words = {
         "gain": "better",
@@ -189,7 +189,7 @@ def _open(judged: Sequence[_Judged]) -> Answer:
 
 
 def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
-    """The cells beside the best guidance and best-of-N: above it or below it with their whole interval."""
+    """Return the cells beside the best guidance and best-of-N: above it or below it with their whole interval."""
     rows = [row for row in group.headroom if row.kind in FREE and not row.reference and row.alignment.mean is not None]
     if not rows:
         return Answer(

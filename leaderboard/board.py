@@ -27,7 +27,8 @@ ROUNDING = 1e-12
 
 
 def place(row: LeaderboardRow) -> tuple[bool, bool, float]:
-    """What rows are ordered by. Those of too few seeds for an interval stand below: one lucky seed is not the best.
+    """Return what rows are ordered by. Those of too few seeds for an interval stand below: one lucky seed is not the
+    best.
 
     Controls stand below all others.
     """
@@ -50,7 +51,7 @@ def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float
 
 
 def first_with(context: Context, cell: Cell, seed: int, gain: float) -> float | None:
-    """The queries at which a seed first had this gain over its own start, or None."""
+    """Return the queries at which a seed first had this gain over its own start, or None."""
     (start,) = cell.start(context.reward, [seed])
     if not math.isfinite(start):
         return None
@@ -61,7 +62,9 @@ def first_with(context: Context, cell: Cell, seed: int, gain: float) -> float | 
 
 
 def ranks_of(context: Context, cells: Sequence[Cell], alpha: float) -> dict[int, tuple[int, int] | None]:
-    """The rank range of each cell by its id, where several cells all share three seeds or more; else none has one."""
+    """Return the rank range of each cell by its id, where several cells all share three seeds or more; else none has
+    one.
+    """
     if len(cells) < 2:
         return {}
     shared = sorted(set.intersection(*(set(cell.runs) for cell in cells)))
@@ -155,7 +158,9 @@ def measures_of(present: set[str]) -> tuple[list[str], list[str]]:
 def reference_row(
     context: Context, pretrained: Mapping[int, Mapping[str, float]], oracle: float | None
 ) -> LeaderboardRow:
-    """The pretrained model, over the test sets that it was measured on: one, unless noise was by seed or by choice."""
+    """Return the pretrained model, over the test sets that it was measured on: one, unless noise was by seed or by
+    choice.
+    """
     seeds = tuple(sorted(pretrained))
     alignment = [pretrained[seed].get(context.reward, math.nan) for seed in seeds]
 

@@ -73,7 +73,10 @@ class Run:
         return self.values.get(0, {}).get(metric, math.nan)
 
     def final(self, metric: str, *, seen: bool = False) -> float:
-        """The value at the last evaluation; of a failed run, the last finite one. ``seen``: of training prompts."""
+        """Return the value at the last evaluation; of a failed run, the last finite one.
+
+        ``seen``: of training prompts.
+        """
         values = self.seen if seen else self.values
         if not self.failed:
             return values.get(max(values, default=0), {}).get(metric, math.nan)
@@ -81,11 +84,11 @@ class Run:
         return history[-1] if history else math.nan
 
     def curve(self, metric: str) -> tuple[list[int], list[float]]:
-        """Queries and values of every evaluation."""
+        """Return queries and values of every evaluation."""
         return list(self.values), [at.get(metric, math.nan) for at in self.values.values()]
 
     def where(self, metric: str, queries: float) -> float:
-        """The value at so many queries, straight between evaluations."""
+        """Return the value at so many queries, straight between evaluations."""
         x, y = self.curve(metric)
         order = np.argsort(x)
         return float(np.interp(queries, np.array(x)[order], np.array(y)[order])) if x else math.nan
@@ -120,7 +123,7 @@ class Cell:
         return sum(run.failed for run in self.runs.values())
 
     def start(self, metric: str, seeds: Iterable[int]) -> list[float]:
-        """The pretrained model's value per seed: the run's own, or another run's on the same noise."""
+        """Return the pretrained model's value per seed: the run's own, or another run's on the same noise."""
         values = []
         for seed in seeds:
             run = self.runs[seed]
@@ -129,7 +132,7 @@ class Cell:
         return values
 
     def final(self, metric: str, seeds: Iterable[int]) -> list[float]:
-        """The value that counts per seed; a run that failed before any evaluation has the pretrained one."""
+        """Return the value that counts per seed; a run that failed before any evaluation has the pretrained one."""
         values = []
         for seed in seeds:
             run = self.runs[seed]
@@ -140,7 +143,7 @@ class Cell:
         return values
 
     def area(self, metric: str, seeds: Iterable[int], budget: int | None) -> list[float]:
-        """The mean of the curve over the budget per seed; what a failed run had last holds to the end."""
+        """Return the mean of the curve over the budget per seed; what a failed run had last holds to the end."""
         values = []
         for seed in seeds:
             run = self.runs[seed]
@@ -210,7 +213,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> list[str]:
-    """What tells each configuration from the others, "lr=0.001 steps=48"; nothing for a single one."""
+    """Return what tells each configuration from the others, "lr=0.001 steps=48"; nothing for a single one."""
     if len(configs) < 2:
         return [""] * len(configs)
     keys = sorted({key for config in configs for key in config})

@@ -128,7 +128,7 @@ def _adjusted(tests: Mapping[Key, Paired]) -> dict[Key, Paired]:
 
 
 def _measures(context: Context, variants: Sequence[Variant]) -> dict[str, str]:
-    """The metrics beside the trained reward that any run has: the held-out score, and one measure of diversity."""
+    """Return the metrics beside the trained reward that any run has: the held-out score, and one measure of diversity."""
     cells = [cell for variant in variants for cell in variant.cells.values()]
     runs = [run for cell in cells for run in cell.runs.values()]
     present = {metric for run in runs for at in run.values.values() for metric in at} - {context.reward}
@@ -150,7 +150,7 @@ def gain(context: Context, cell: Cell) -> Paired:
 
 
 def _against(values: Mapping[str, Mapping[int, float]]) -> dict[str, Paired]:
-    """The planned contrasts, and the differences of further wrappers to vanilla."""
+    """Return the planned contrasts, and the differences of further wrappers to vanilla."""
     found = planned(values)
     if vanilla := values.get("vanilla"):
         for name, mine in values.items():
@@ -162,7 +162,7 @@ def _against(values: Mapping[str, Mapping[int, float]]) -> dict[str, Paired]:
 def _equal(
     context: Context, variant: Variant, name: str, measure: str, metric: str, delta: Paired, rules: Rules
 ) -> tuple[float, float] | None:
-    """The margin and the p-value of equality to vanilla; None without a margin.
+    """Return the margin and the p-value of equality to vanilla; None without a margin.
 
     The margin is a share of what vanilla gained (of diversity: of its change), and there is one only if that is beyond
     its own interval. So a cell that is like a vanilla that learned nothing isn't called equal to it. A margin that the

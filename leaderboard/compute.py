@@ -59,13 +59,13 @@ def compute_rows(
 
 
 def _queries(run: Run, compute: float) -> float:
-    """The queries at which a run had spent so much; nan for one that never did."""
+    """Return the queries at which a run had spent so much; nan for one that never did."""
     queries, spent = list(run.equivalents_at), list(run.equivalents_at.values())
     return float(np.interp(compute, spent, queries)) if spent and spent[-1] >= compute else math.nan
 
 
 def _at(cell: Cell, seed: int, metric: str, compute: float) -> float:
-    """The score at so much compute. A run that failed before has the value that counts for it."""
+    """Return the score at so much compute. A run that failed before has the value that counts for it."""
     run = cell.runs[seed]
     queries = _queries(run, compute)
     if run.failed and not math.isfinite(queries):

@@ -111,7 +111,7 @@ def behind_the_best(values: Sequence[Sequence[float]]) -> list[float | None]:
 
 
 def _better(one: Sequence[float], other: Sequence[float]) -> float:
-    """The one-sided p-value of ``one`` above ``other``."""
+    """Return the one-sided p-value of ``one`` above ``other``."""
     delta = paired(one, other)
     p = 1.0 if delta.p is None else delta.p
     return p / 2 if delta.mean is not None and delta.mean > 0 else 1 - p / 2

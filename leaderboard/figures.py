@@ -98,14 +98,14 @@ OTHER_COLOURS = ("#56b4e9", "#e69f00", "#7f7f7f", "#8c564b")
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each algorithm: the built-in ones have theirs in every figure, others by their names' order."""
+    """Return a colour for each algorithm: the built-in ones have theirs in every figure, others by their names' order."""
     known = dict(zip(ALGORITHMS, COLOURS, strict=False))
     others = sorted(set(names) - set(known))
     return known | {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
 
 
 def report_figures(group: Tables) -> dict[str, Any]:
-    """The figures of a context, by name, as matplotlib figures: those that its runs have something to show in."""
+    """Return the figures of a context, by name, as matplotlib figures: those that its runs have something to show in."""
     makers: dict[str, Callable[[Tables], Any]] = {
         "alignment against reward queries": lambda g: draw_curves(g, "queries"),
         "alignment against denoiser calls": lambda g: draw_curves(g, "calls"),
@@ -120,7 +120,7 @@ def report_figures(group: Tables) -> dict[str, Any]:
 
 
 def written_figure(figure: Any, kind: str) -> bytes:
-    """A figure as ``svg`` or ``pdf``, the same bytes for the same figure."""
+    """Return a figure as ``svg`` or ``pdf``, the same bytes for the same figure."""
     from matplotlib import rc_context
 
     out = io.BytesIO()
@@ -164,7 +164,7 @@ def _window(values: Iterable[float]) -> tuple[float, float] | None:
 
 
 def _stacked(x: Iterable[float], y: Sequence[Iterable[float]], width: float = 6.4) -> tuple[Any, Any]:
-    """A figure and its axes [rows, len(y)]: a column for each set of values; see :func:`_window`.
+    """Return a figure and its axes [rows, len(y)]: a column for each set of values; see :func:`_window`.
 
     Two rows where some values are far outside: all of it, and the part in which most are. A cell that collapses would
     else press all others into one line.
@@ -200,13 +200,16 @@ def _legend(figure: Any) -> None:
 
 
 def _plain(text: str, longest: int = 48) -> str:
-    """A name as matplotlib shows it: short enough to leave room for the figure, and no formula between dollars."""
+    """Return a name as matplotlib shows it: short enough to leave room for the figure, and no formula between dollars."""
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return text.replace("$", r"\$")
 
 
 def _cells(curves: Sequence[Curve], *metrics: str) -> dict[tuple[str, str, str], list[Curve]]:
-    """The curves of each cell that hold these metrics. A cell whose runs share no evaluation has no mean: it is out."""
+    """Return the curves of each cell that hold these metrics.
+
+    A cell whose runs share no evaluation has no mean: it is out.
+    """
     found: dict[tuple[str, str, str], list[Curve]] = {}
     for curve in curves:
         if all(metric in curve.values for metric in metrics):
@@ -224,7 +227,7 @@ def _cell_name(algorithm: str, wrapper: str, label: str) -> str:
 
 
 def draw_curves(group: Tables, against: str) -> Any:
-    """The trained score on test prompts: a thin line per seed, their mean, and the t-interval as a band."""
+    """Return the trained score on test prompts: a thin line per seed, their mean, and the t-interval as a band."""
     from matplotlib.ticker import MaxNLocator
 
     metric = group.head.context.reward
@@ -405,7 +408,10 @@ def _draw_distance(axes: Any, name: tuple[str, str, str], members: Sequence[Curv
 
 
 def draw_samples(grid: SampleGrid) -> Any:
-    """The sample grid: prompts downwards, cells across, the trained score under each image; None without images."""
+    """Return the sample grid: prompts downwards, cells across, the trained score under each image.
+
+    None without images.
+    """
     from matplotlib.figure import Figure
 
     shown = [[_pixels(sample) for sample in samples] for _, samples in grid.rows]
@@ -430,7 +436,10 @@ def draw_samples(grid: SampleGrid) -> Any:
 
 
 def _pixels(sample: Sample | None) -> Any:
-    """The image as an array [H, W, 3]; None where it is missing, damaged, or larger than a sample has reason to be."""
+    """Return the image as an array [H, W, 3].
+
+    None where it is missing, damaged, or larger than a sample has reason to be.
+    """
     from PIL import Image
 
     if sample is None or not sample.png:
@@ -455,7 +464,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def draw_effects(group: Tables) -> Any:
-    """The planned contrasts of each algorithm, on the area of gain."""
+    """Return the planned contrasts of each algorithm, on the area of gain."""
     from matplotlib.ticker import MaxNLocator
 
     rows = [row for row in group.contrasts if any(contrast.delta.mean is not None for contrast in row.contrasts)]

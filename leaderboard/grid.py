@@ -110,14 +110,14 @@ class Section:
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A number at fixed digits, with a true minus sign; "-" for none."""
+    """Return a number at fixed digits, with a true minus sign; "-" for none."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
 
 
 def count(value: float | None) -> str:
-    """A count with its unit above ten thousand: 96k."""
+    """Return a count with its unit above ten thousand: 96k."""
     if value is None:
         return "-"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -151,7 +151,9 @@ def title(context: Context) -> str:
 
 
 def facts(head: Head) -> tuple[str, ...]:
-    """What the numbers of a context are of: seeds, the test set and its error, and inception scores' N and splits."""
+    """Return what the numbers of a context are of: seeds, the test set and its error, and inception scores' N and
+    splits.
+    """
     seeds = ", ".join(map(str, head.seeds)) or "none finished"
     images = " or ".join(f"{n:,}" for n in head.images) or "no"
     between = " or ".join(f"{n:,}" for n in head.between)

@@ -35,7 +35,8 @@ class SampleGrid:
 
 
 def sample_grid(group: Tables, samples: Iterable[Mapping[str, Any]], runs: Path) -> SampleGrid | None:
-    """The grid of a context from rows of ``Store.samples`` and the run folders under ``runs``; None without images.
+    """Return the grid of a context from rows of ``Store.samples`` and the run folders under ``runs``; None without
+    images.
 
     The seed is the one that most cells have, the smallest of these. A row is of one noise: where cells were evaluated
     with several ``eval_seed``, those of the most frequent are shown.
@@ -79,7 +80,8 @@ def _png(runs: Path, run: str, name: str) -> str:
 
 
 def sample_file(runs: Path, run: str, name: str) -> bytes:
-    """A PNG of a run's folder. A store from elsewhere may name any run and file: only what is in such a folder is read.
+    """Return a PNG of a run's folder. A store from elsewhere may name any run and file: only what is in such a folder
+    is read.
 
     Devices and pipes are none, whatever size they say they have.
     """

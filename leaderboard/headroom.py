@@ -53,7 +53,7 @@ def fits(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 
 def _sized(config: Mapping[str, str]) -> Mapping[str, str]:
-    """A flat configuration with the number of its last evaluation's images where that follows from the budget."""
+    """Return a flat configuration with the number of its last evaluation's images where that follows from the budget."""
     queries = config.get("queries", "")
     if config.get("settings.eval_images") != "null" or not (queries.isdecimal() and len(queries) < 12):
         return config
@@ -61,7 +61,10 @@ def _sized(config: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def oracle_of(config: Mapping[str, str], baselines: Iterable[Cell], metric: str) -> float | None:
-    """The oracle's ``metric`` for a flat configuration, as a mean over its seeds; None where it was not measured."""
+    """Return the oracle's ``metric`` for a flat configuration, as a mean over its seeds.
+
+    None where it was not measured.
+    """
     values = {}
     for cell in baselines:
         if cell.config.get("baseline.kind") == "oracle" and fits(cell.config, config):
@@ -72,7 +75,7 @@ def oracle_of(config: Mapping[str, str], baselines: Iterable[Cell], metric: str)
 def rows(
     context: Context, baselines: Sequence[Cell], cells: Sequence[Cell], measures: tuple[Sequence[str], Sequence[str]]
 ) -> tuple[HeadroomRow, ...]:
-    """The rows of a context: the pretrained model, then guidance, best-of and oracle.
+    """Return the rows of a context: the pretrained model, then guidance, best-of and oracle.
 
     The pretrained model is the baseline at the guidance of runs, or else a cell's evaluation at 0 queries.
     """
@@ -121,7 +124,7 @@ def _order(config: Mapping[str, str]) -> tuple[int, float]:
 
 
 def _start(baseline: Cell, seed: int, starts: Iterable[Cell], metric: str) -> float:
-    """The pretrained model's value on the noise of a baseline's ``seed``."""
+    """Return the pretrained model's value on the noise of a baseline's ``seed``."""
     noise = baseline.runs[seed].noise
     for cell in starts:
         if fits(baseline.config, cell.config):
@@ -145,7 +148,7 @@ def missing_oracle(context: Context, cells: Iterable[Cell], baselines: Sequence[
 
 
 def _assignments(config: Mapping[str, str]) -> list[str]:
-    """What a baseline must be told to have the test set of a flat configuration."""
+    """Return what a baseline must be told to have the test set of a flat configuration."""
     config = _sized(config)
     found = [] if config.get("settings.eval_seed", "0") == "0" else ["--seed", config["settings.eval_seed"]]
     images = config.get("settings.eval_images")

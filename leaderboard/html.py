@@ -70,7 +70,7 @@ Shown: TypeAlias = tuple[
 
 
 def _figures(group: Tables) -> dict[str, dict[str, str]]:
-    """The small multiples of how training went, and the others, as base64 of SVG."""
+    """Return the small multiples of how training went, and the others, as base64 of SVG."""
     found: dict[str, dict[str, str]] = {"learning": {}, "others": {}}
     for name, figure in report_figures(group).items():
         part = "learning" if name.startswith(LEARNING) else "others"

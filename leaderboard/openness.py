@@ -54,7 +54,8 @@ class Profile:
 
 
 def openness(rewards: ArrayLike, styles: ArrayLike | None = None, seed: int = 0) -> dict[str, Measure]:
-    """The measures of :class:`Point` from rewards [B, K] of B branches of K leaves; styles [B, K] are class indices.
+    """Return the measures of :class:`Point` from rewards [B, K] of B branches of K leaves; styles [B, K] are class
+    indices.
 
     With s_b^2 the variance (ddof 1) and m_b the mean of branch b, the law of total variance gives
 
@@ -99,7 +100,7 @@ def _same(styles: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _measures(means: NDArray[np.float64], branches: int, leaves: int, none: float) -> dict[str, NDArray[np.float64]]:
-    """The measures of resamples [R] from the means over their branches [R, columns].
+    """Return the measures of resamples [R] from the means over their branches [R, columns].
 
     A total variance up to ``none`` counts as none.
     """
@@ -134,7 +135,7 @@ def default_taus(num_steps: int) -> list[int]:
 
 
 def check_taus(taus: Sequence[int], num_steps: int) -> list[int]:
-    """The same without repetition, falling.
+    """Return the same without repetition, falling.
 
     Raises:
         UserError: one is outside 1..T.

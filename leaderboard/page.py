@@ -50,7 +50,7 @@ def leaderboard_page(
 
 
 def _text(name: str, version: str) -> str:
-    """A part of the page that results don't change."""
+    """Return a part of the page that results don't change."""
     return (FOLDER / f"{name}.md").read_text(encoding="utf-8").replace("VERSION", version)
 
 
@@ -66,7 +66,7 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
 
 
 def _claims(group: Tables, row: ContrastRow) -> list[str]:
-    """A sentence for each claim of the paper on an algorithm that its cells can test."""
+    """Return a sentence for each claim of the paper on an algorithm that its cells can test."""
     found = []
     for name, claim in EXPECTED.items():
         contrast = row.of(name)

@@ -88,7 +88,7 @@ def _rows(group: Tables, where: dict[str, set[str]]) -> Tables:
 
 
 def held(tables: Sequence[Tables]) -> str:
-    """What a condition may ask for: the values that contexts and their cells have."""
+    """Return what a condition may ask for: the values that contexts and their cells have."""
     found = [f"{name}={','.join(values)}" for name, values in _values(tables).items()]
     return f"the store holds {'; '.join(found)}"
 

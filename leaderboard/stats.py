@@ -160,7 +160,7 @@ def equivalence(delta: Sequence[float], margin: float | Sequence[float]) -> floa
 
 
 def _above(x: NDArray[np.float64]) -> float:
-    """The one-sided p-value of a mean above 0."""
+    """Return the one-sided p-value of a mean above 0."""
     error, mean = float(x.std(ddof=1)) / np.sqrt(len(x)), float(x.mean())
     if error <= _ROUNDING * abs(mean):
         return 0.0 if mean > 0 else 1.0

@@ -199,7 +199,7 @@ def _runs(rows: Iterable[Row], measured: _Measured, rounds: Iterable[Row]) -> li
 
 
 def _shared(cells: Sequence[Cell]) -> dict[str, str]:
-    """The settings that all cells have."""
+    """Return the settings that all cells have."""
     return dict(sorted(set.intersection(*(set(cell.config.items()) for cell in cells)))) if cells else {}
 
 
@@ -264,7 +264,7 @@ def _context(row: Row) -> Context:
 
 
 def _reward_settings(config: Row) -> str:
-    """What makes scores another quantity than those of the same reward by default: checkpoint, a plugin's code."""
+    """Return what makes scores another quantity than those of the same reward by default: checkpoint, a plugin's code."""
     found = {name: config[name] for name in ("checkpoint", "code") if config.get(name)}
     if found.get("checkpoint") in ("pocket", "paper"):
         del found["checkpoint"]

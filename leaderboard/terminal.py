@@ -104,7 +104,7 @@ def _grid(grid: Grid, console: Console) -> None:
 
 
 def _table_of(grid: Grid, places: Sequence[int], *, broken: bool = False) -> Table:
-    """The columns at ``places``; ``broken``: with what is in brackets in cells on a line of its own."""
+    """Return the columns at ``places``; ``broken``: with what is in brackets in cells on a line of its own."""
     table = _table()
     for place in places:
         column = grid.columns[place]
@@ -119,7 +119,7 @@ def _table_of(grid: Grid, places: Sequence[int], *, broken: bool = False) -> Tab
 
 
 def _text(cell: Cell, *, broken: bool) -> Text:
-    """A cell in the colour of its kind, with half-widths and p-values less bright than what they are of."""
+    """Return a cell in the colour of its kind, with half-widths and p-values less bright than what they are of."""
     words = f"{cell.text}\n{cell.note}" if cell.note else cell.text
     text = Text(
         words.replace(" (", "\n(") if broken else words,
@@ -130,7 +130,7 @@ def _text(cell: Cell, *, broken: bool) -> Text:
 
 
 def profile_table(profile: Profile, reward: str) -> Table:
-    """What the branches of each tau say; the shares with their intervals."""
+    """Return what the branches of each tau say; the shares with their intervals."""
     sizes = {f"{point.branches} branches of {point.leaves} leaves" for point in profile.points}
     table = _table(f"{profile.prompts}: {reward}, T = {profile.num_steps}, {' or '.join(sorted(sizes))} at each tau")
     for name in ("tau", "share open", "sd\nwithin", "sd\ntotal", "best\u2212worst", "same style"):
@@ -147,7 +147,7 @@ def profile_table(profile: Profile, reward: str) -> Table:
 
 
 def _bounds(share: Measure | None) -> Text:
-    """A share with its interval, which need not be symmetric."""
+    """Return a share with its interval, which need not be symmetric."""
     if share is None or not math.isfinite(share.value):
         return Text("-", style="dim")
     text = Text(number(share.value, 2))

@@ -111,7 +111,7 @@ class _Cells:
         self.all = [_Cell(a, w, settings.get((a, w, k), {}), found) for (a, w, k), found in curves.items()]
 
     def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
-        """The cell with most seeds, of those with these settings; no choice by result."""
+        """Return the cell with most seeds, of those with these settings; no choice by result."""
         found = [
             cell
             for cell in self.all
@@ -121,7 +121,7 @@ class _Cells:
         return max(found, key=lambda cell: (len(cell.curves), sorted(cell.settings.items())), default=None)
 
     def area(self, cell: _Cell) -> Values:
-        """The area of gain."""
+        """Return the area of gain."""
         found = {}
         for seed, curve in cell.curves.items():
             values = curve.values.get(self.reward, ())
@@ -132,7 +132,7 @@ class _Cells:
         return found
 
     def change(self, cell: _Cell, metric: str) -> Values:
-        """The value at the end minus that at the start."""
+        """Return the value at the end minus that at the start."""
         known = {
             seed: curve.values[metric] for seed, curve in cell.curves.items() if len(curve.values.get(metric, ())) > 1
         }
@@ -219,7 +219,7 @@ def _groups(cells: _Cells) -> list[Part]:
 
 
 def _kl(cells: _Cells) -> list[Part]:
-    """The held-out score where each seed first had the smaller one of both cells' mean gains."""
+    """Return the held-out score where each seed first had the smaller one of both cells' mean gains."""
     what = "held-out score at equal trained reward, dpok − ddpo"
     names = {name: cells.of(name) for name in ("dpok", "ddpo")}
     if missing := [name for name, cell in names.items() if cell is None]:
@@ -256,7 +256,7 @@ def _diversity(cells: _Cells) -> list[Part]:
 
 
 def _likelihood(cells: _Cells) -> list[Part]:
-    """The score of a forward loss against ddpo where both had spent the denoiser calls of the cheaper one."""
+    """Return the score of a forward loss against ddpo where both had spent the denoiser calls of the cheaper one."""
     what = "awm − ddpo at equal denoiser calls (no worse by a quarter of ddpo's gain)"
     awm, ddpo = cells.of("awm"), cells.of("ddpo")
     if awm is None or ddpo is None:

@@ -43,7 +43,7 @@ def fits(poll: Row, where: Mapping[str, set[str]]) -> bool:
 
 
 def _cells_of(poll: Row) -> list[Row]:
-    """What a test says of its cells; others may have written its row."""
+    """Return what a test says of its cells; others may have written its row."""
     return [cell for cell in poll["cells"].values() if isinstance(cell, Mapping)]
 
 
@@ -63,7 +63,7 @@ def vote_sections(
 
 
 def section(poll: Row, found: Preferences) -> Section:
-    """The tables of one test: cells, pairs, and what the checks left out."""
+    """Return the tables of one test: cells, pairs, and what the checks left out."""
     prompts = visible(poll["prompts"]) + (f" ({visible(poll['prompts_hash'])[:8]})" if poll["prompts_hash"] else "")
     title = " · ".join(
         (
@@ -98,7 +98,7 @@ def section(poll: Row, found: Preferences) -> Section:
 
 
 def _bounds(value: Estimate, digits: int = 3, sign: bool = False, kind: str = "") -> Cell:
-    """A number with its interval, which need not be symmetric."""
+    """Return a number with its interval, which need not be symmetric."""
     text = number(value.mean, digits, sign)
     if value.low is not None:
         text += f" [{number(value.low, digits, sign)}, {number(value.high, digits, sign)}]"

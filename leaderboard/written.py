@@ -63,7 +63,7 @@ def _markdown_picture(picture: Picture) -> str:
 
 
 def _folded(title: str, text: str) -> str:
-    """What is shown on demand, as GitHub does it."""
+    """Return what is shown on demand, as GitHub does it."""
     return f"<details><summary>{markdown_text(title)}</summary>\n\n{text}\n</details>\n"
 
 
@@ -316,5 +316,5 @@ def _numbers(cell: Cell) -> list[object]:
 
 
 def _safe(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+    """Return a text that no spreadsheet takes for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "@", "\t", "\r") or (text[:1] == "-" and text != "-") else text

@@ -19,7 +19,8 @@ def _variants(folder: Path) -> dict[str, set[str]]:
 
 
 def variant_of(folder: Path) -> str | None:
-    """The variant by which every network of a pipeline folder is there, where the usual files are not; None: none is.
+    """Return the variant by which every network of a pipeline folder is there, where the usual files are not; None:
+    none is.
 
     A network that lacks it must be there under the usual name, as diffusers does it. Of several fp16 is taken.
     """

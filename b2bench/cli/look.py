@@ -157,7 +157,7 @@ def estimate(
 def _tuning_costs(
     choices: Choices, configs: Sequence[RunConfig], throughput: float | None, *, full: bool
 ) -> list[dict[str, Any]]:
-    """What tuning each cell takes, with the configurations and queries of ``b2bench tune``."""
+    """Return what tuning each cell takes, with the configurations and queries of ``b2bench tune``."""
     from b2bench.search import FULL, QUICK
     from b2bench.terminal.tune import cost_rows
     from b2bench.tuning.stages import plan_cell

@@ -99,7 +99,7 @@ def sweep(
 
 
 def _ended(store: Store) -> set[tuple[str, int]]:
-    """The runs of this benchmark version that have ended, by the hash of their cell and their seed."""
+    """Return the runs of this benchmark version that have ended, by the hash of their cell and their seed."""
     from b2bench.version import benchmark_version
 
     rows = store.runs(benchmark_version=benchmark_version()) if store.path.exists() else []
@@ -143,7 +143,7 @@ def _show_plan(rows: list[dict[str, Any]], refused: Sequence[Refused], as_json: 
 def _planned(
     given: dict[str, str | None], config: Path | None, assignments: list[str], preset: str | None, plugins: list[Path]
 ) -> tuple[list[Any], list[Refused]]:
-    """The jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
+    """Return the jobs of a sweep, by its file and over it the command line, and the combinations that are refused."""
     from b2bench.config.given import parse_assignments, read_config_file
     from b2bench.config.run import check_seed
     from b2bench.registry import Kind, Registry

@@ -175,7 +175,7 @@ class _Work:
             raise typer.Exit(1) from None
 
     def tried(self, cell: Plan) -> list[Tried]:
-        """What came of each configuration so far."""
+        """Return what came of each configuration so far."""
         from b2bench.tuning.stages import outcome
         from b2bench.tuning.trials import trials_of
 

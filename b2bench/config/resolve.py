@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch's types
 
 
 def _found_again(recorded: Mapping[str, str]) -> str:
-    """What to look a run's backbone up by: its name, where that still means the same source."""
+    """Return what to look a run's backbone up by: its name, where that still means the same source."""
     known = backbones().get(recorded["name"])
     return recorded["name"] if known and source_name(known) == recorded["source"] else recorded["source"]
 
@@ -184,7 +184,7 @@ def _refusal(name: str, part: Any, other: Any) -> str | None:
 
 
 def own_checkpoint(backbone: Backbone, reward: type) -> str:
-    """What ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone.
+    """Return what ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone.
 
     Raises:
         UserError: the reward's own ``own_checkpoint`` is broken.
@@ -199,7 +199,7 @@ def own_checkpoint(backbone: Backbone, reward: type) -> str:
 
 
 def drawn_by(backbone: Backbone, prompts: PromptSet) -> Backbone:
-    """The backbone with the network that draws these prompts; where it can depict other sets only, name them.
+    """Return the backbone with the network that draws these prompts; where it can depict other sets only, name them.
 
     Raises:
         UserError: see :meth:`Backbone.drawing`.
@@ -294,7 +294,7 @@ def resolve_preset(
     values: Mapping[str, Any],
     plugins: tuple[Path, ...] = (),
 ) -> RunConfig:
-    """A run by a preset: its options and values, overruled by ``given`` options and hyperparameter ``values``.
+    """Return a run by a preset: its options and values, overruled by ``given`` options and hyperparameter ``values``.
 
     ``defaults`` are options for what neither says.
 

@@ -79,7 +79,7 @@ class RunConfig:
         return done
 
     def images_at(self, queries: int) -> EvalImages:
-        """What the evaluation at so many reward queries takes: what the settings say, or what the budget gives.
+        """Return what the evaluation at so many reward queries takes: what the settings say, or what the budget gives.
 
         Of what the budget gives, an evaluation between the first and the last takes half: the first half, because
         images are drawn by their place (:func:`b2bench.evaluate.eval_prompts`).

@@ -71,7 +71,7 @@ def write_card(store: Store, text: str, runs: Path, out: Path) -> list[str]:
 
 
 def _samples(store: Store, run_id: str, folder: Path) -> list[str]:
-    """The sample images of the last evaluation that are still there."""
+    """Return the sample images of the last evaluation that are still there."""
     query = "SELECT queries, path FROM images WHERE run_id = ? AND path IS NOT NULL ORDER BY length(path), path"
     rows = store.sql(query, [run_id])
     last = max((row["queries"] for row in rows), default=0)

@@ -47,7 +47,7 @@ def sides(store: Store, names: tuple[str, str], where: Mapping[str, set[str]]) -
 
 
 def _short(name: str, side: Side) -> str:
-    """The name of a cell; of a run what it is, because its own name is long and may say nothing."""
+    """Return the name of a cell; of a run what it is, because its own name is long and may say nothing."""
     if "/" in name:
         return side.name
     (run,) = [taken.row for taken in side.runs.values()]
@@ -74,7 +74,7 @@ def _runs(store: Store, name: str, where: Mapping[str, set[str]]) -> list[Row]:
 
 
 def _one_setting(names: tuple[str, str], runs: Sequence[Row], others: Sequence[Row] | None) -> list[Row]:
-    """Runs of one setting: those that fit the other side's context, if it has one.
+    """Return runs of one setting: those that fit the other side's context, if it has one.
 
     Raises:
         UserError: they still have several settings.
@@ -126,7 +126,7 @@ def _values(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _before(side: Side) -> Side:
-    """The pretrained model, on the images that the runs of ``side`` began with."""
+    """Return the pretrained model, on the images that the runs of ``side`` began with."""
     runs = {
         seed: Taken(taken.row, 0, taken.before, {}, {}, taken.run_of_images)
         for seed, taken in side.runs.items()

@@ -81,7 +81,7 @@ def _explained(cls: type) -> Row:
 
 
 def _describe_settings(algorithms: Registry) -> Row:
-    """The harness's settings; ``algorithms`` of a setting are those with a default of their own, and which."""
+    """Return the harness's settings; ``algorithms`` of a setting are those with a default of their own, and which."""
     own: dict[str, dict[str, Any]] = {}
     for name in algorithms.names():
         with suppress(Exception):  # a broken plugin hides no setting; b2bench ls algorithms says what is wrong with it
@@ -94,7 +94,7 @@ def _describe_settings(algorithms: Registry) -> Row:
 
 
 def _own_settings(cls: type) -> list[Row]:
-    """The settings of the harness that an algorithm has its own default of, as :func:`_explained` has them."""
+    """Return the settings of the harness that an algorithm has its own default of, as :func:`_explained` has them."""
     own = declared(cls)
     rows = _explained(Settings)["hyperparameters"]
     return [row | {"default": own[row["name"]]} for row in rows if row["name"] in own]
@@ -217,7 +217,7 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
 
 
 def _curves(reward: str, rounds: Sequence[Row], evals: Sequence[Row]) -> dict[str, list[tuple[int, float]]]:
-    """The reward against queries: of training rollouts, and on test prompts the trained and the held-out score."""
+    """Return the reward against queries: of training rollouts, and on test prompts the trained and the held-out score."""
     found: dict[str, list[tuple[int, float]]] = {
         f"{reward} of training rollouts": [
             (row["queries"], row["reward"]) for row in rounds if row["reward"] is not None

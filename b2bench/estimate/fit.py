@@ -33,7 +33,7 @@ class MicroBatches:
 
 
 def resident_bytes(config: RunConfig, footprint: Footprint, precision: str) -> int:
-    """What stays on the device all the time: weights, adapter with its optimizer, networks of the loss, judges."""
+    """Return what stays on the device all the time: weights, adapter with its optimizer, networks of the loss, judges."""
     trained = footprint.adapter_bytes() + 4 * 4 * network_parameters(config, footprint)
     return footprint.weights(precision) + trained + sum(judge.bytes or 0 for judge in judges(config)[0])
 
@@ -63,7 +63,8 @@ def fitting(
     checkpointing: bool | None = None,
     margin: float = MARGIN,
 ) -> MicroBatches:
-    """The largest micro-batches that leave ``margin`` of ``vram_bytes`` free, and no larger than a round can use.
+    """Return the largest micro-batches that leave ``margin`` of ``vram_bytes`` free, and no larger than a round can
+    use.
 
     ``precision`` None takes the run's. ``checkpointing`` None takes it only where without it fewer than
     ``ENOUGH_ROWS`` training rows fit: it costs another forward pass.
@@ -152,7 +153,9 @@ def host_bytes(config: RunConfig, footprint: Footprint) -> dict[str, int]:
 
 
 def disk_bytes(config: RunConfig, footprint: Footprint) -> dict[str, int]:
-    """What a run leaves: checkpoints (one more while it is written), LoRA weights, rows of the store, sample images."""
+    """Return what a run leaves: checkpoints (one more while it is written), LoRA weights, rows of the store, sample
+    images.
+    """
     trained = footprint.adapter + network_parameters(config, footprint)
     tested = [config.images_at(queries).test for queries in config.evaluations()]
     evaluated = sum(tested)

@@ -119,7 +119,7 @@ def import_results(store: Store, folder: Path) -> list[str]:
 
 
 def _read(file: Path, table: str) -> list[dict[str, Any]]:
-    """The rows of a file, in the columns and types of ``table``; JSON columns as Python objects."""
+    """Return the rows of a file, in the columns and types of ``table``; JSON columns as Python objects."""
     columns = list(TABLES[table])
     try:
         with tempfile.TemporaryDirectory() as name, _scratch(Path(name)) as con:
@@ -150,7 +150,7 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _scratch(folder: Path) -> duckdb.DuckDBPyConnection:
-    """A database in memory that can reach ``folder`` and nothing else."""
+    """Return a database in memory that can reach ``folder`` and nothing else."""
     con = duckdb.connect(
         config={
             "autoinstall_known_extensions": "false",

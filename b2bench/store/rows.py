@@ -56,7 +56,8 @@ def select_rows(
 
 
 def _document(row: Row, table: str, column: str) -> Row | None:
-    """The object of a JSON column; every one that b2bench writes is an object, and so are the parts of a configuration.
+    """Return the object of a JSON column; every one that b2bench writes is an object, and so are the parts of a
+    configuration.
 
     Raises:
         DamagedRow: it is something else.
@@ -126,7 +127,7 @@ def _known(table: str, *rows: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value of a numpy scalar, an array, a time or a path."""
+    """Return a JSON value of a numpy scalar, an array, a time or a path."""
     if isinstance(value, datetime):
         return value.isoformat()
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -79,7 +79,7 @@ def _rows(path: Path, poll: Row, rater: Any) -> list[Row]:
 
 
 def _row(path: Path, poll: Row, rater: str, vote: Any) -> Row:
-    """A vote with what the key of the test says of its images."""
+    """Return a vote with what the key of the test says of its images."""
     if not isinstance(vote, dict):
         raise _damaged(path, "a vote is not an object")
     key = vote.get("comparison")

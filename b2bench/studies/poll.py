@@ -66,7 +66,7 @@ class Poll:
     comparisons: tuple[Comparison, ...]
 
     def row(self) -> Row:
-        """The row of table ``polls``, which is the key to the page."""
+        """Return the row of table ``polls``, which is the key to the page."""
         run = next(run for cell in self.cells for run in cell.runs)
         return {
             "poll_id": self.poll_id,
@@ -98,7 +98,7 @@ def _described(cell: PollCell) -> Row:
 
 
 def eval_seed(run: Mapping[str, Any]) -> int:
-    """The seed of the noise of a run's evaluations; before there was one, the run's own."""
+    """Return the seed of the noise of a run's evaluations; before there was one, the run's own."""
     found = ((run["config"] or {}).get("settings") or {}).get("eval_seed")
     return found if isinstance(found, int) else int(run["seed"])
 
@@ -170,7 +170,7 @@ def _cell(store: Store, name: str, runs: Sequence[Row], seeds: set[int]) -> Poll
 
 
 def _of_shared_seeds(cells: Sequence[PollCell]) -> tuple[PollCell, ...]:
-    """The runs of seeds that all cells have; where there is none, each keeps its own."""
+    """Return the runs of seeds that all cells have; where there is none, each keeps its own."""
     shared = set.intersection(*({run["seed"] for run in cell.runs} for cell in cells if cell.runs))
     if not shared:
         return tuple(cells)
@@ -229,7 +229,7 @@ def make_poll(
 
 
 def _shot(cell: PollCell, place: int, prompt: str, noise: int) -> Shot:
-    """The image of a cell: its runs take turns, all cells in the same order."""
+    """Return the image of a cell: its runs take turns, all cells in the same order."""
     run = cell.runs[place % len(cell.runs)]["run_id"] if cell.runs else ""
     return Shot(cell.name, run, prompt, noise)
 

@@ -51,7 +51,7 @@ def _hash(text: str) -> str:
 
 
 def _data(poll: Poll, urls: Mapping[str, str]) -> str:
-    """What the script reads: by random ids, in their order, so that no place in it tells a cell."""
+    """Return what the script reads: by random ids, in their order, so that no place in it tells a cell."""
     prompts = sorted({one.prompt for one in poll.comparisons})
     comparisons = [
         {"id": one.id, "prompt": prompts.index(one.prompt), "images": one.images, "repeat_of": one.repeat_of}

@@ -182,7 +182,9 @@ class Sweep:
         return False
 
     def _turn(self, job: Job) -> FileLock:
-        """What one sweep holds at a time while it makes this run, which the store does not know before it has begun."""
+        """Return what one sweep holds at a time while it makes this run, which the store does not know before it has
+        begun.
+        """
         cell, seed = job.key
         logs = self.out / "sweep"
         logs.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ class Job:
         return " ".join((*names, self.note) if self.note else names)
 
     def command(self, db: Path, out: Path) -> list[str]:
-        """The command that makes this run, as people would type it."""
+        """Return the command that makes this run, as people would type it."""
         return ["b2bench", "run", *self.arguments, "--db", str(db), "--out", str(out)]
 
 

@@ -57,7 +57,7 @@ class RayCluster:
         )(ray_task.on_node)
 
     def room(self) -> int:
-        """Runs that the nodes that live now have room for, were nothing else on them."""
+        """Return runs that the nodes that live now have room for, were nothing else on them."""
         return sum(fitting(node, self.cpus, self.gpus) for node in self._nodes())
 
     def submit(self, task: dict[str, Any]) -> Any:
@@ -105,7 +105,7 @@ class RayCluster:
 
 
 def fitting(resources: dict[str, float], cpus: int, gpus: float) -> int:
-    """Runs of ``cpus`` and ``gpus`` that fit on a node; a share of a GPU is of one GPU."""
+    """Return runs of ``cpus`` and ``gpus`` that fit on a node; a share of a GPU is of one GPU."""
     by_cpu = int(resources.get("CPU", 0) // cpus)
     return min(by_cpu, int(resources.get("GPU", 0)) * int(1 / gpus + 1e-9)) if gpus else by_cpu
 

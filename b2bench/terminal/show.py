@@ -18,7 +18,7 @@ SHOWN_PROMPTS = 10
 
 
 def listing_table(what: str, rows: Sequence[Row]) -> RenderableType:
-    """The rows of :func:`listing` for a terminal."""
+    """Return the rows of :func:`listing` for a terminal."""
     if not rows:
         return Text(f"no {what} yet; b2bench run makes one" if what == "runs" else f"no {what}")
     if what == "runs":
@@ -181,7 +181,7 @@ NARROW = (("kl",), ("calls",), ("equivalents", "updates"), ("seconds",), ("equal
 
 
 def _rounds_table(rounds: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The rounds in as many columns as the terminal has room for: a number cut into lines is none."""
+    """Return the rounds in as many columns as the terminal has room for: a number cut into lines is none."""
     tables, without = [], LEAST
     for more in ((), *NARROW):
         without = (*without, *more)
@@ -273,7 +273,7 @@ def _table(names: Sequence[str], right: Sequence[str] = ()) -> Table:
 
 
 def _text(value: Any, digits: int = 6) -> Text:
-    """A cell; Text, so that brackets in it are not markup."""
+    """Return a cell; Text, so that brackets in it are not markup."""
     return Text(_value(value, digits))
 
 

@@ -46,7 +46,7 @@ def cost(job: Job) -> dict[str, int]:
 
 
 def plan_rows(sweep: Sweep) -> list[dict[str, Any]]:
-    """The plan as plain values: each run, whether it is done, what it costs and its command."""
+    """Return the plan as plain values: each run, whether it is done, what it costs and its command."""
     one_of = {progress.job.cell: progress.job for progress in sweep.progress}
     costs = {cell: cost(job) for cell, job in one_of.items()}  # runs of a cell cost the same
     return [
@@ -62,7 +62,7 @@ def plan_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def plan_table(rows: Sequence[dict[str, Any]]) -> Group:
-    """The plan, and its cost in all."""
+    """Return the plan, and its cost in all."""
     table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True), box=box.SIMPLE)
     table.add_column("queries", justify="right", no_wrap=True)
     table.add_column("denoiser calls, at most", justify="right", no_wrap=True)
@@ -129,7 +129,7 @@ class SweepView:
                 continue
 
     def table(self) -> Group:
-        """The runs that run, then those that ended or wait, and how many there are of each."""
+        """Return the runs that run, then those that ended or wait, and how many there are of each."""
         order = ("running", "elsewhere", "failed", "lost", "waiting", "stopped", "done", "already done")
         rows = sorted(self.sweep.progress, key=lambda p: order.index(p.state))
         table = Table(Column("run", no_wrap=True), "state", box=box.SIMPLE)
@@ -160,5 +160,5 @@ def thread_count(jobs: int) -> int:
 
 
 def logs_of(progress: Sequence[Progress]) -> list[Path]:
-    """The logs of runs that failed."""
+    """Return the logs of runs that failed."""
     return [p.log for p in progress if p.state == "failed" and p.log is not None]

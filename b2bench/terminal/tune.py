@@ -47,7 +47,7 @@ def cost_rows(plans: Sequence[Plan], throughput: float | None) -> list[dict[str,
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> Group:
-    """The cost of each cell, and of all."""
+    """Return the cost of each cell, and of all."""
     table = _table("algorithm", "wrapper", "searched", "configurations", "runs", "queries", "hours", words=3)
     for row in rows:
         searched = ", ".join(
@@ -67,7 +67,7 @@ def _hours(hours: Sequence[float]) -> str:
 
 
 def result_table(rows: Sequence[TuningRow]) -> Group:
-    """What came of each cell, by the mean reward of the last two rounds of training."""
+    """Return what came of each cell, by the mean reward of the last two rounds of training."""
     chosen = _table("cell", "chosen", "tuned", "default", "n", "tuning queries", words=2)
     for row in rows:
         numbers = (_number(row.tuned_score), _number(row.default_score), str(len(row.default.trials)))

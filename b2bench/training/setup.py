@@ -95,7 +95,8 @@ def prepare(reward: Reward, name: str, device: torch.device) -> None:
 
 
 def ready_reward(config: RunConfig, device: torch.device) -> tuple[Reward, torch.device]:
-    """The reward, loaded, here or in a process of its own, and the device it is on; ``device`` is that of training.
+    """Return the reward, loaded, here or in a process of its own, and the device it is on; ``device`` is that of
+    training.
 
     Raises:
         UserError: a checkpoint is missing, or the device does not exist; the message says what to try.

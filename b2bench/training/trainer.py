@@ -282,7 +282,7 @@ class Trainer:
         )
 
     def _keep_samples(self, result: Evaluation) -> dict[int, str]:
-        """The images of sample grids as files, each written by the process that drew it, before rows name them."""
+        """Return the images of sample grids as files, each written by the process that drew it, before rows name them."""
         n, wanted = len(result.drawn["test"]), self.config.settings.sample_images
         places = sample_files.chosen(len(self.config.prompts.test), n, wanted)
         if not places:
@@ -539,7 +539,9 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def _equal_share(parts: Sequence[Trajectories]) -> float:
-    """The share of groups, of those of several rollouts, whose rewards are all equal: no advantage comes of them."""
+    """Return the share of groups, of those of several rollouts, whose rewards are all equal: no advantage comes of
+    them.
+    """
     rewards: dict[int, list[float]] = {}
     for trajectories in parts:
         assert trajectories.reward is not None

@@ -35,7 +35,7 @@ def trials_of(store: Store, wanted: Collection[tuple[str, int]]) -> dict[tuple[s
 
 
 def _trial(row: Mapping[str, Any], rounds: Sequence[tuple[float, int]]) -> Trial:
-    """What a run's rounds say, each the sum of its rewards and their number."""
+    """Return what a run's rounds say, each the sum of its rewards and their number."""
 
     def mean(of: Sequence[tuple[float, int]]) -> float | None:
         value = sum(total for total, _ in of) / sum(n for _, n in of) if of else math.nan

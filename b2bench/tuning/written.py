@@ -160,7 +160,7 @@ def _key(name: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A TOML value; None, which TOML has not, is "none", as presets have it."""
+    """Return a TOML value; None, which TOML has not, is "none", as presets have it."""
     if value is None:
         return '"none"'
     if isinstance(value, bool):

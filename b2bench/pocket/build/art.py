@@ -167,7 +167,8 @@ def fill(sprite: np.ndarray, paint: tuple[float, float, float]) -> np.ndarray:
 
 
 def recolour(sprite: np.ndarray, style: str, colour: str) -> np.ndarray:
-    """A food in ``colour``: its body painted, its shading kept; leaves and stalks of another hue stay as they are.
+    """Return a food in ``colour``: its body painted, its shading kept; leaves and stalks of another hue stay as they
+    are.
 
     Line art has no body to paint: its inside is filled, or, where there is next to none, its ink is coloured.
     """

@@ -103,7 +103,10 @@ def default_bars(runs: Sequence[Learned]) -> list[Bar]:
 
 
 def cost_bars(runs: Sequence[Learned]) -> list[Bar]:
-    """What each cell pays for its gain: KL from the pretrained model, and CLIPScore gained per square root of it."""
+    """Return what each cell pays for its gain.
+
+    KL from the pretrained model, and CLIPScore gained per square root of it.
+    """
     bars = []
     for cell in sorted({(run.algorithm, run.wrapper) for run in runs}):
         same = [run for run in runs if (run.algorithm, run.wrapper) == cell]

@@ -54,7 +54,9 @@ class Build:
         return load_sprites(self.art)
 
     def corpus(self, kind: str, template: int | None = None, *, heldout: bool = False) -> Corpus:
-        """The training corpus of a kind, of one template or of all, or scenes of a seed that no model is trained on."""
+        """Return the training corpus of a kind, of one template or of all, or scenes of a seed that no model is trained
+        on.
+        """
         size = HELDOUT_SCENES if heldout else SCENES if template is None else TEMPLATE_SCENES
         size = max(256, int(size * self.scale))
         seed = self.seed + 1 if heldout else self.seed

@@ -173,7 +173,7 @@ def ranking_bars(pairs: Pairs, bertscore: Any) -> list[Bar]:
 
 
 def preference_bars(sprites: Sprites, template: int, n: int = 400) -> list[Bar]:
-    """What the training scorer gives to equally faithful scenes of each style: the bias that can be exploited."""
+    """Return what the training scorer gives to equally faithful scenes of each style: the bias that can be exploited."""
     training, known = ClipScorer("pocket"), all_facts(template)
     order = np.random.default_rng([VERIFY_SEED, 3, template]).integers(len(known), size=n)
     claims = [known[i] for i in order]
@@ -300,7 +300,9 @@ def drawn(template: int, guidance: float, images: int) -> Drawn:
 
 
 def base_model_bars(template: int, guidance: float, images: int, faithful: Pairs) -> list[Bar]:
-    """What the pretrained model gets right and wrong, and whether the reward says which; faithful scenes beside it."""
+    """Return what the pretrained model gets right and wrong, and whether the reward says which; faithful scenes beside
+    it.
+    """
     found = drawn(template, guidance, images)
     oracle, _ = faithful.split(ClipScorer("pocket")(faithful.images, faithful.captions))
     lowest = 0.92 if template == 3 else 0.95
