@@ -1,5 +1,6 @@
 """What identifies a run: its plugins' code, its backbone's source, where its prompts are."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -221,6 +222,13 @@ def test_a_reward_is_not_called_like_a_metric(tmp_path: Path, name: str) -> None
 def test_a_value_out_of_range_is_refused_before_the_run(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         config(**changes)
+
+
+def test_the_hash_of_a_cell_changes_nothing_of_what_it_is_given() -> None:
+    content = config().as_dict()
+    before = copy.deepcopy(content)
+    cell_hash(content)
+    assert content == before
 
 
 def test_the_hash_of_a_cell_is_that_of_its_row() -> None:
