@@ -128,7 +128,9 @@ def _adjusted(tests: Mapping[Key, Paired]) -> dict[Key, Paired]:
 
 
 def _measures(context: Context, variants: Sequence[Variant]) -> dict[str, str]:
-    """Return the metrics beside the trained reward that any run has: the held-out score, and one measure of diversity."""
+    """Return the metrics beside the trained reward that any run has: the held-out score, and one
+    measure of diversity.
+    """
     cells = [cell for variant in variants for cell in variant.cells.values()]
     runs = [run for cell in cells for run in cell.runs.values()]
     present = {metric for run in runs for at in run.values.values() for metric in at} - {context.reward}

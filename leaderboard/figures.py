@@ -98,14 +98,18 @@ OTHER_COLOURS = ("#56b4e9", "#e69f00", "#7f7f7f", "#8c564b")
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each algorithm: the built-in ones have theirs in every figure, others by their names' order."""
+    """Return a colour for each algorithm: the built-in ones have theirs in every figure, others by
+    their names' order.
+    """
     known = dict(zip(ALGORITHMS, COLOURS, strict=False))
     others = sorted(set(names) - set(known))
     return known | {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
 
 
 def report_figures(group: Tables) -> dict[str, Any]:
-    """Return the figures of a context, by name, as matplotlib figures: those that its runs have something to show in."""
+    """Return the figures of a context, by name, as matplotlib figures: those that its runs have
+    something to show in.
+    """
     makers: dict[str, Callable[[Tables], Any]] = {
         "alignment against reward queries": lambda g: draw_curves(g, "queries"),
         "alignment against denoiser calls": lambda g: draw_curves(g, "calls"),
@@ -200,7 +204,9 @@ def _legend(figure: Any) -> None:
 
 
 def _plain(text: str, longest: int = 48) -> str:
-    """Return a name as matplotlib shows it: short enough to leave room for the figure, and no formula between dollars."""
+    """Return a name as matplotlib shows it: short enough to leave room for the figure, and no formula
+    between dollars.
+    """
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return text.replace("$", r"\$")
 

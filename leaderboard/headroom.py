@@ -53,7 +53,9 @@ def fits(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 
 def _sized(config: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a flat configuration with the number of its last evaluation's images where that follows from the budget."""
+    """Return a flat configuration with the number of its last evaluation's images where that follows
+    from the budget.
+    """
     queries = config.get("queries", "")
     if config.get("settings.eval_images") != "null" or not (queries.isdecimal() and len(queries) < 12):
         return config

@@ -39,9 +39,9 @@ def _step(tau: int, rows: Mapping[str, Mapping[str, Any]]) -> OpenStep | None:
     if not isinstance(steps, int) or not all(name in rows and _finite(rows[name]["value"]) for name in MEASURES):
         return None
     share = rows["open_share"]
-    values = [float(rows[name]["value"]) for name in MEASURES]
+    decided, within, total, spread = (float(rows[name]["value"]) for name in MEASURES)
     low, high = (float(share[end]) if _finite(share[end]) else math.nan for end in ("low", "high"))
-    return OpenStep(tau, steps, values[0], low, high, *values[1:], share["branches"], share["leaves"])
+    return OpenStep(tau, steps, decided, low, high, within, total, spread, share["branches"], share["leaves"])
 
 
 def _finite(value: Any) -> bool:

@@ -264,7 +264,9 @@ def _context(row: Row) -> Context:
 
 
 def _reward_settings(config: Row) -> str:
-    """Return what makes scores another quantity than those of the same reward by default: checkpoint, a plugin's code."""
+    """Return what makes scores another quantity than those of the same reward by default: checkpoint, a
+    plugin's code.
+    """
     found = {name: config[name] for name in ("checkpoint", "code") if config.get(name)}
     if found.get("checkpoint") in ("pocket", "paper"):
         del found["checkpoint"]

@@ -128,7 +128,8 @@ class _Cells:
             start = values[0] if curve.queries and curve.queries[0] == 0 else math.nan
             points = [(q, v) for q, v in zip(curve.queries, values, strict=True) if math.isfinite(v)]
             if points:
-                found[seed] = area_under_curve(*map(list, zip(*points, strict=True)), self.budget) - start
+                queries, gained = zip(*points, strict=True)
+                found[seed] = area_under_curve(queries, gained, self.budget) - start
         return found
 
     def change(self, cell: _Cell, metric: str) -> Values:

@@ -24,6 +24,7 @@ OUTSIDE = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
     "examples.md": "examples/README.md",
+    "leaderboard.md": "leaderboard/README.md",
     "model_card.md": "b2bench/pocket/weights/MODEL_CARD.md",
 }
 """Page of the site -> the file that it is"""

@@ -83,7 +83,9 @@ class MergedAttention:
 
     @staticmethod
     def project(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-        """Return the outputs of linear ``layers`` on x, side by side in the last dimension; all with a LoRA, or none."""
+        """Return the outputs of linear ``layers`` on x, side by side in the last dimension; all with a
+        LoRA, or none.
+        """
         bases, adapters = split_layers(layers)
         bias = joined([base.bias for base in bases])
         if not adapters:

@@ -217,7 +217,9 @@ def _describe_run(store: Store, run: Row, registries: Mapping[Kind, Registry]) -
 
 
 def _curves(reward: str, rounds: Sequence[Row], evals: Sequence[Row]) -> dict[str, list[tuple[int, float]]]:
-    """Return the reward against queries: of training rollouts, and on test prompts the trained and the held-out score."""
+    """Return the reward against queries: of training rollouts, and on test prompts the trained and the
+    held-out score.
+    """
     found: dict[str, list[tuple[int, float]]] = {
         f"{reward} of training rollouts": [
             (row["queries"], row["reward"]) for row in rounds if row["reward"] is not None

@@ -79,7 +79,9 @@ def _devices() -> Iterator[Finding]:
 
 
 def _precisions() -> Iterator[Finding]:
-    """Yield a convolution forward and backward in each, on each device: whether it works, and its speed beside fp32's."""
+    """Yield a convolution forward and backward in each, on each device: whether it works, and its speed
+    beside fp32's.
+    """
     names = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     for name in names:
         seconds: dict[str, float] = {}

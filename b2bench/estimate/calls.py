@@ -116,7 +116,9 @@ class Calls:
 
 
 def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
-    """Return the fewest and the most rows of a round that a loss may see: rollouts, or pairs of an algorithm on pairs."""
+    """Return the fewest and the most rows of a round that a loss may see: rollouts, or pairs of an
+    algorithm on pairs.
+    """
     settings = config.settings
     n = config.draws(round) * settings.samples
     leaves = config.wrapper.leaves(settings.samples)

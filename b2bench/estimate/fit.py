@@ -33,7 +33,9 @@ class MicroBatches:
 
 
 def resident_bytes(config: RunConfig, footprint: Footprint, precision: str) -> int:
-    """Return what stays on the device all the time: weights, adapter with its optimizer, networks of the loss, judges."""
+    """Return what stays on the device all the time: weights, adapter with its optimizer, networks of
+    the loss, judges.
+    """
     trained = footprint.adapter_bytes() + 4 * 4 * network_parameters(config, footprint)
     return footprint.weights(precision) + trained + sum(judge.bytes or 0 for judge in judges(config)[0])
 

@@ -94,7 +94,9 @@ class _LossChecks:
         self.batch = toy_batch(self.behaving().policy, self.behaving().algorithm)
 
     def behaving(self) -> _Subject:
-        """Return a fresh one at the behaviour policy, which is not the pretrained one: a ratio to the wrong one shows."""
+        """Return a fresh one at the behaviour policy, which is not the pretrained one: a ratio to the
+        wrong one shows.
+        """
         subject = _Subject(self.cls)
         subject.policy.move(0.05, "behaviour")
         subject.policy.remember()

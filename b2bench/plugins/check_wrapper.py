@@ -47,6 +47,24 @@ def _made_up(groups: int, samples: int, leaves: int, *, equal: bool = False) -> 
     )
 
 
+def _check_edges(wrapper: Any) -> None:
+    for samples in (1, 2, 5, 8):
+        for _, steps in LENGTHS:
+            interval = wrapper.interval(0, 10, steps)
+            found = edges_of(wrapper, samples, interval)
+            where = f"edges({samples}, [{interval.start}, {interval.stop}))"
+            shape = (samples, len(interval))
+            expect(isinstance(found, Tensor) and found.dtype == torch.long, f"{where} is no int64 tensor")
+            assert found is not None
+            expect(tuple(found.shape) == shape, f"{where} has shape {tuple(found.shape)}; expected {shape}")
+            inside = bool(((found >= 0) & (found <= torch.arange(samples).unsqueeze(1))).all())
+            first = inside and torch.equal(found.gather(0, found), found)
+            expect(first, f"{where} does not name the first rollout that shares a step: it has itself there")
+            parted = (found[:, None] != found[None]).float()  # [samples, samples, S]
+            expect(bool((parted.diff(dim=2) >= 0).all()), f"{where}: rollouts that had parted share a step again")
+            expect(wrapper.leaves(samples) == samples, "a tree has all samples of a draw as leaves; see leaves")
+
+
 def check_wrapper(cls: type, checker: Checker) -> None:
     checker.run("hyperparameters have defaults and docs", lambda: check_hyperparameters(cls), needed=True)
     checker.run("can be made with its defaults", lambda: cls() and None, needed=True)
@@ -69,23 +87,6 @@ def check_wrapper(cls: type, checker: Checker) -> None:
             found = wrapper.leaves(samples)
             divides = isinstance(found, int) and found >= 1 and samples % found == 0
             expect(divides, f"leaves({samples}) is {found!r}; it must be a whole number that divides {samples}")
-
-    def edges() -> None:
-        for samples in (1, 2, 5, 8):
-            for _, steps in LENGTHS:
-                interval = wrapper.interval(0, 10, steps)
-                found = edges_of(wrapper, samples, interval)
-                where = f"edges({samples}, [{interval.start}, {interval.stop}))"
-                shape = (samples, len(interval))
-                expect(isinstance(found, Tensor) and found.dtype == torch.long, f"{where} is no int64 tensor")
-                assert found is not None
-                expect(tuple(found.shape) == shape, f"{where} has shape {tuple(found.shape)}; expected {shape}")
-                inside = bool(((found >= 0) & (found <= torch.arange(samples).unsqueeze(1))).all())
-                first = inside and torch.equal(found.gather(0, found), found)
-                expect(first, f"{where} does not name the first rollout that shares a step: it has itself there")
-                parted = (found[:, None] != found[None]).float()  # [samples, samples, S]
-                expect(bool((parted.diff(dim=2) >= 0).all()), f"{where}: rollouts that had parted share a step again")
-                expect(wrapper.leaves(samples) == samples, "a tree has all samples of a draw as leaves; see leaves")
 
     def cases() -> Iterator[tuple[str, Trajectories]]:
         for groups, samples in ((8, 4), (1, 4), (3, 1)):
@@ -127,7 +128,7 @@ def check_wrapper(cls: type, checker: Checker) -> None:
     sound = checker.run("interval lies within the steps", intervals)
     checker.run("leaves divide the samples", leaves, needed=True)
     if hasattr(cls, "edges"):
-        checker.run("edges make a tree", edges, needed=True)
+        checker.run("edges make a tree", lambda: _check_edges(wrapper), needed=True)
     checker.run("select gives one bool per rollout", select, needed=True)
     checker.run("select keeps rollouts", keeps)
     checker.run("trajectories are not mutated", mutation)

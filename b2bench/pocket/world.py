@@ -110,7 +110,9 @@ def caption(facts: Facts) -> str:
 
 
 def all_facts(template: int) -> list[Facts]:
-    """Return what the captions of a template can claim: 135, 360 and 288, of which two name the same scene each time."""
+    """Return what the captions of a template can claim: 135, 360 and 288, of which two name the same
+    scene each time.
+    """
     if template == 1:
         return [Facts(1, animal, activity) for animal in ANIMALS for activity in ACTIVITIES]
     if template == 2:

@@ -282,7 +282,9 @@ class Trainer:
         )
 
     def _keep_samples(self, result: Evaluation) -> dict[int, str]:
-        """Return the images of sample grids as files, each written by the process that drew it, before rows name them."""
+        """Return the images of sample grids as files, each written by the process that drew it, before
+        rows name them.
+        """
         n, wanted = len(result.drawn["test"]), self.config.settings.sample_images
         places = sample_files.chosen(len(self.config.prompts.test), n, wanted)
         if not places:

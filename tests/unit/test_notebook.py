@@ -212,7 +212,9 @@ def test_frames_hold_the_rows_of_the_store(frames: Any, package: str, db: Path) 
 def test_a_report_is_the_tables_that_the_command_draws(db: Path) -> None:
     store = Store(db)
     rows = store.runs(), store.evals(), store.rounds()
-    drawn = tables(*rows, None, store.refusals(), [], store.evaluation_errors(), store.last_scores())
+    scores = store.evaluation_errors(), store.last_scores()
+    curves = store.round_rewards(), store.curve_errors()
+    drawn = tables(*rows, None, store.refusals(), [], *scores, 1, *curves, store.profiles())
     assert repr(b2bench.report(db)) == repr(drawn)  # nan is not equal to itself
     assert b2bench.report(db)[0].leaderboard[0].alignment.mean == pytest.approx(0.65)
 

@@ -173,7 +173,9 @@ def ranking_bars(pairs: Pairs, bertscore: Any) -> list[Bar]:
 
 
 def preference_bars(sprites: Sprites, template: int, n: int = 400) -> list[Bar]:
-    """Return what the training scorer gives to equally faithful scenes of each style: the bias that can be exploited."""
+    """Return what the training scorer gives to equally faithful scenes of each style: the bias that can
+    be exploited.
+    """
     training, known = ClipScorer("pocket"), all_facts(template)
     order = np.random.default_rng([VERIFY_SEED, 3, template]).integers(len(known), size=n)
     claims = [known[i] for i in order]

@@ -111,10 +111,12 @@ def test_settings_that_an_algorithm_has_its_own_default_of() -> None:
         assert "lr" in own
         assert "its own default" in printed(found)
     rows = {row["name"]: row for row in description("settings", NOWHERE, [])["hyperparameters"]}
-    assert rows["updates_per_round"]["algorithms"] == {"pg": 1}
+    assert rows["updates_per_round"]["algorithms"] == {"draft1": 1, "pg": 1}
     assert set(rows["lr"]["algorithms"]) == set(Registry("algorithm").names())
     assert "algorithms" not in rows["draws"]
-    assert "Default of an algorithm: pg 1" in " ".join(printed(description("settings", NOWHERE, []), 300).split())
+    assert "Default of an algorithm: draft1 1, pg 1" in " ".join(
+        printed(description("settings", NOWHERE, []), 300).split()
+    )
 
 
 def test_a_runs_differences_are_from_its_algorithms_defaults(tmp_path: Path) -> None:

@@ -201,7 +201,8 @@ def test_two_looks_have_a_level_of_their_own() -> None:
     one, two = (tables(rows.runs, rows.evals, rows.rounds, looks=looks)[0] for looks in (1, 2))
     assert (one.head.alpha, two.head.alpha) == (ALPHA, LOOK)
     assert "2 looks at these runs: each has a level of 0.029" in document([two])[0].facts
-    assert "claims: 1 test at 2.9%" in document([two])[0].grids[1].legend[0]
+    verdicts = next(grid for grid in document([two])[0].grids if grid.key == "verdicts")
+    assert "claims: 1 test at 2.9%" in verdicts.legend[0]
 
 
 def test_looks_and_margins_that_mean_nothing_are_refused(tmp_path: Path) -> None:
