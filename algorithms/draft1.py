@@ -22,7 +22,7 @@ class DRaFT1:
     ratio, no likelihood. A query tells the others one number, and this one a number for each pixel: so it says what
     there is to be had, stands outside of the ranking, and cannot be had of a reward without gradient. It samples anew
     before each optimizer step, because a reward at another image than the one that was counted would be a query too.
-    Differs from the paper: the last step has the sampler's noise (there DDIM has none), and a step's minibatch is one
+    The last step has the sampler's noise, whatever the paper's sampler has (not checked), and a step's minibatch is one
     prompt draw. Values that the decoder gives beyond [0, 1] are cut off and have no gradient.
     Source: Clark et al. 2024 (arXiv 2309.17400), DRaFT-K at K = 1.
     """

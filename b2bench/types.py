@@ -19,16 +19,13 @@ import torch
 from torch import Tensor
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Setting ``precision``, and what torch calls it"""
+"""Setting ``precision``, of the frozen networks, and what torch calls it"""
 
 
 def dtype_of(precision: str) -> torch.dtype:
     """Return torch's type of a precision."""
     dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
     return dtype
-
-
-"""Of the frozen networks, by the setting ``precision``."""
 
 
 @dataclass(frozen=True)

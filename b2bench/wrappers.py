@@ -164,6 +164,11 @@ def edges_of(wrapper: Wrapper, samples: int, interval: Interval) -> Tensor | Non
     return found
 
 
+def shared_steps(edges: Tensor | None) -> int:
+    """Return how many of the (rollout, step) of a prompt draw are sampled by another rollout: [samples, S] edges."""
+    return 0 if edges is None else int((edges != torch.arange(len(edges)).unsqueeze(1)).sum())
+
+
 @wrapper
 class Vanilla(FullInterval, Independent):
     """No wrapper: independent rollouts, all steps, all rollouts."""
@@ -330,9 +335,9 @@ class Tree(FullInterval, Independent):
     choices are judged by all that came of them. Against bs it shows what later splits and the judgement of each
     choice do, with all leaves trained on: ``--set bs.keep=all``. An algorithm on pairs is refused.
 
-    Differs from BranchGRPO (arXiv 2509.06040), which normalises advantages at each depth, fuses rewards by the
-    paths' probability and prunes the tree; and from TreeGRPO (arXiv 2512.08153), which chooses where to split anew.
-    Here an edge's advantage is the plain mean of the harness's advantages, in the unit of every other cell.
+    The idea is that of BranchGRPO (arXiv 2509.06040) and TreeGRPO (arXiv 2512.08153). Differs from the first, which
+    normalises advantages at each depth and prunes the tree: here an edge's advantage is the plain mean of the harness's
+    advantages, in the unit of every other cell. Known from their abstracts; neither code was compared.
     """
 
     control: ClassVar[str] = "one split, and one advantage for all steps"

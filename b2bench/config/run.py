@@ -82,7 +82,7 @@ class RunConfig:
         """Return what the evaluation at so many reward queries takes: what the settings say, or what the budget gives.
 
         Of what the budget gives, an evaluation between the first and the last takes half: the first half, because
-        images are drawn by their place (:func:`b2bench.evaluate.eval_prompts`).
+        images are drawn by their place (:func:`b2bench.evaluation.evaluate.eval_prompts`).
         """
         own, given = self.settings, automatic_images(self.queries)
         parts = 1 if queries in (0, self.queries) else 2

@@ -19,7 +19,7 @@ from b2bench.protocols import Algorithm, Policy
 from b2bench.seeding import generator
 from b2bench.text import described
 from b2bench.types import Conditioning
-from b2bench.wrappers import Extremes, Independent, edges_of
+from b2bench.wrappers import Extremes, Independent, edges_of, shared_steps
 
 if TYPE_CHECKING:  # it imports diffusers, and calls are counted without
     from b2bench.estimate.footprint import Footprint
@@ -180,8 +180,8 @@ def _counted(config: RunConfig) -> Calls:
         # the steps before the trained ones are sampled once per branch
         roots = n // config.wrapper.leaves(settings.samples)
         edges = edges_of(config.wrapper, settings.samples, interval)
-        shared = 0 if edges is None else int((edges != torch.arange(len(edges)).unsqueeze(1)).sum())
-        sampling += roots * interval.start + n * (settings.steps - interval.start) - config.draws(round) * shared
+        sampling += roots * interval.start + n * (settings.steps - interval.start)
+        sampling -= config.draws(round) * shared_steps(edges)
         low, high = kept_rows(config, round)
         seen = 1 if getattr(config.algorithm, "reward_gradient", False) else len(interval)
         each = cost.calls * trained_steps(seen, settings.timestep_fraction) * settings.passes

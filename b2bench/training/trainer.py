@@ -47,7 +47,7 @@ from b2bench.training.start import known_start, marked, start_key
 from b2bench.training.summary import Summary, summary
 from b2bench.types import Interval, Trajectories
 from b2bench.update import UpdateReport, merged, step_weights, update
-from b2bench.wrappers import edges_of, selected
+from b2bench.wrappers import edges_of, selected, shared_steps
 
 try:
     import resource
@@ -324,7 +324,9 @@ class Trainer:
         mine = self.engine.share(len(drawn))
         n = len(mine) * samples
         # the steps before the trained ones are sampled once for all leaves of a branch
+        edges = edges_of(config.wrapper, samples, interval)
         calls = n // max(1, leaves) * interval.start + n * (settings.steps - interval.start)
+        calls -= len(mine) * shared_steps(edges)
         self.phase.begin(f"round {round + 1}: sampling {len(drawn) * samples} images", n, calls)
         found = rollout(
             self.policy,
@@ -334,7 +336,7 @@ class Trainer:
             interval=interval,
             noise=round_noise(self.policy, config.seed, round, (start + mine.start) * samples),
             micro_batch=settings.micro_batch,
-            edges=edges_of(config.wrapper, samples, interval),
+            edges=edges,
         )
         edge = None if found.edge is None else self.engine.all_gather_rows(found.edge + mine.start * samples)
         per_draw = 1 if leaves == 1 else samples // leaves
