@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -29,11 +30,18 @@ def listing_table(what: str, rows: Sequence[Row]) -> RenderableType:
         left_out.add("from")
     if what == "algorithms":  # b2bench show has them
         left_out |= {"learns from", "source", "selection"}
-    table = _rows_table([{key: value for key, value in row.items() if key not in left_out} for row in rows])
+    shown = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+    table = _rows_table([{**row, "from": _from_here(row["from"])} if "from" in row else row for row in shown])
     if not plugins:
         return table
     # A summary is a sentence or an equation: too long for a column beside the properties.
     return Group(table, *(Text(f"{row['name']}  ", style="bold").append(row["summary"], "not bold") for row in rows))
+
+
+def _from_here(where: str) -> str:
+    """Return a path below the current folder as a relative one: a whole one folds in the middle of a file's name."""
+    path = Path(where)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else where
 
 
 def _runs_table(rows: Sequence[Row]) -> RenderableType:

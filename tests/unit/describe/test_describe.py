@@ -90,12 +90,15 @@ def test_properties_and_hyperparameters_come_from_the_classes(kind: Any) -> None
         assert registry.get(name).properties.items() <= row.items()  # type: ignore[attr-defined]
 
 
-def test_a_plugin_is_listed_with_its_file() -> None:
+def test_a_plugin_is_listed_with_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = listing("algorithms", NOWHERE, AWR)
     assert rows[-1]["name"] == "awr"
     assert rows[-1]["from"].endswith("awr.py")
     assert rows[-1]["hyperparameters"] == {"temperature": 1.0, "max_weight": 20.0}
-    assert "awr.py" in printed(listing_table("algorithms", rows))
+    monkeypatch.chdir(ROOT)
+    assert f" {Path('examples', 'awr.py')} " in printed(listing_table("algorithms", rows))
+    monkeypatch.chdir(tmp_path)
+    assert str(AWR[0]) in printed(listing_table("algorithms", rows), 1000)  # not below here: the whole path
 
 
 def test_a_wrong_list_suggests_the_right_one() -> None:
