@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeVar, dataclass_transform
@@ -24,6 +24,7 @@ from typing import Literal, TypeVar, dataclass_transform
 from b2bench.deferred import load_if_waiting
 from b2bench.errors import UserError
 from b2bench.guard import guarded
+from b2bench.installed import entry_points
 from b2bench.metrics import is_taken
 from b2bench.plugin_files import importable
 from b2bench.text import described, suggestion

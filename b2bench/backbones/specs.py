@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from b2bench.errors import UserError
+from b2bench.installed import entry_points
 from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
 from b2bench.pocket.world import WORLD, caption, in_order, known_sayings, parse_caption
 from b2bench.text import suggestion

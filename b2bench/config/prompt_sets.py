@@ -17,11 +17,12 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from b2bench.errors import UserError
+from b2bench.installed import entry_points
 from b2bench.layout import plugin_path
 
 GROUP = "b2bench.prompts"
