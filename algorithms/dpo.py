@@ -24,7 +24,7 @@ class DPO:
     Winner w and loser l are the best and worst rollout of a comparison group at the same step, whatever the
     wrapper selects: selection would drop one side of a pair. So vanilla, too, trains on two rollouts of each
     group, and what bs changes is the prefix that a group shares. The reference is the pretrained model (adapter
-    off). The clamp is 1 +- eps as in D3PO's code, or where ``clip_nats`` is given |log rho| <= clip_nats / D.
+    off). The clamp is |log rho| <= clip_nats / D, or where ``clip_nats`` is None 1 +- eps as in D3PO's code.
     Log-probabilities are means over D latent dimensions, so eps = 0.1 is a joint log-ratio of 0.1 D nats: 1,638
     at D = 16,384 and 102 at D = 1,024. By construction the loss stays within log(1 + exp(-+ beta width)), width
     the one of the clamp in log rho: watch accuracy and clamp fraction, not the loss.
@@ -40,7 +40,7 @@ class DPO:
         "source": "Yang et al. 2024 (D3PO)",
     }
     row_calls: ClassVar[tuple[int, int]] = (2, 2)
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-4}
     search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2, published=3e-5, source="D3PO code")}
 
     beta: Annotated[float, Gt(0)] = 0.1
@@ -48,7 +48,7 @@ class DPO:
     eps: Annotated[float, Gt(0), Lt(1)] = 0.1
     """Clamp of the ratio to the reference, per dimension, as in D3PO's code; clip_nats takes its place"""
     # Not beta: while margins are far below 1 it scales the gradient alone, which AdamW takes out.
-    clip_nats: Annotated[float | None, Gt(0), Search(1, 100)] = None
+    clip_nats: Annotated[float | None, Gt(0), Search(1, 100)] = 1.64
     """Clamp of the ratio to the reference as a joint log-ratio in nats, divided by the latent size D; none: eps"""
 
     def _range(self, policy: Policy) -> tuple[float, float]:

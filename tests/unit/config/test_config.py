@@ -129,10 +129,11 @@ def test_the_update_protocol_is_part_of_a_cell() -> None:
 
 
 def test_what_came_later_is_part_of_a_cell_where_it_is_used() -> None:
-    was = config(algorithm="dpo").as_dict()
+    before: dict[str, Any] = {"dpo.clip_nats": "none"}
+    was = config(algorithm="dpo", values=before).as_dict()
     del was["wrapper"]["schedule_rounds"], was["algorithm"]["clip_nats"]
-    assert cell_hash(was) == config(algorithm="dpo").cell_hash()
-    for values in ({"schedule_rounds": 100}, {"dpo.clip_nats": 1.0}):
+    assert cell_hash(was) == config(algorithm="dpo", values=before).cell_hash()
+    for values in ({**before, "schedule_rounds": 100}, {}, {"dpo.clip_nats": 1.0}):
         assert config(algorithm="dpo", values=values).cell_hash() != cell_hash(was)
     was = config(algorithm="ddpo").as_dict()
     del was["algorithm"]["kl_weight"]
