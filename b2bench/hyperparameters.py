@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import math
@@ -150,7 +151,8 @@ def _bounds(metadata: Iterable[Any]) -> Iterator[Bound]:
             yield from _bounds(item)
 
 
-def _field_docs(cls: type) -> dict[str, str]:
+@functools.lru_cache(maxsize=256)  # a class is asked for in many places, and reading its source takes 5 ms
+def _field_docs(cls: type) -> Mapping[str, str]:
     """Return the string literal after each annotated field, over the class and its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
