@@ -67,8 +67,8 @@ def _set_default_device(device: Any) -> None:
 
 def _plain(value: Any) -> Any:
     """Return a state as something that ``==`` compares."""
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
+    if isinstance(value, tuple):  # Python's own has 625 whole numbers, and a loss is called for every micro-batch
+        return value if set(map(type, value)) == {int} else tuple(map(_plain, value))
     value = value.numpy() if hasattr(value, "numpy") else value
     return value.tobytes() if hasattr(value, "tobytes") else value
 
