@@ -1,7 +1,9 @@
 """One run on two processes: the same rows and, up to rounding, the same weights as on one."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,8 +20,9 @@ from b2bench.training.launch import launch
 
 SMALL = (
     "--queries", "30", "--set", "draws=3", "--set", "steps=4", "--set", "transitions_per_step=20",
-    "--set", "eval_images=6", "--set", "eval_train_images=2", "--threads", "1", "--set", "lr=1e-4",
+    "--set", "eval_images=6", "--set", "eval_train_images=2", "--threads", "1",
 )  # fmt: skip
+ALGORITHMS = ("ddpo", "dpo", "dpok")
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -33,28 +36,61 @@ def rows(store: Store, run_id: str) -> list[dict[str, Any]]:
     return store.sql(f"select {columns} from queries where run_id = ? order by query_index", [run_id])
 
 
+SEVERAL = """
+import json, sys
+from b2bench.cli.main import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["b2bench", *words]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
+
+def as_torchrun(runs: list[list[str]], cwd: Path) -> None:
+    """Start two processes as torchrun does; each goes through all the runs, so that start-up is paid once."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SEVERAL, json.dumps(runs)], cwd=cwd, stdout=subprocess.DEVNULL,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    assert [process.wait() for process in started] == [0, 0]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["ddpo", "dpo", "dpok"])
 def test_two_processes_end_where_one_does(
-    algorithm: str, tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounds of 3 draws: the processes hold 1 and 2, so that their shares of a minibatch differ.
 
     A small learning rate, because Adam makes a step as long as lr of a gradient that is rounding and nothing else.
     """
     monkeypatch.chdir(tmp_path)
-    value = ["--set", "value_net=true"] if algorithm == "dpok" else []
-    cell = ("run", "--algo", algorithm, "--wrapper", "b2", *SMALL, *value)
-    alone = b2bench(*cell, "--name", "on 1")
-    together = command(*cell, "--name", "on 2", "--processes", "2", cwd=tmp_path)
-    for code, stdout, stderr in (
-        (alone.code, alone.stdout, alone.stderr),
-        (together.returncode, together.stdout, together.stderr),
-    ):
-        assert code == 0, stderr
-        assert stdout.count("queries a second") == 1
+    cells = {name: ["run", "--algo", name, "--wrapper", "b2", *SMALL, "--set", "lr=1e-4"] for name in ALGORITHMS}
+    cells["dpok"] += ["--set", "value_net=true"]
+    for name, cell in cells.items():
+        alone = b2bench(*cell, "--name", f"{name} on 1")
+        assert (alone.code, alone.stdout.count("queries a second")) == (0, 1), alone.stderr
+    together = command(*cells["ddpo"], "--name", "ddpo on 2", "--processes", "2", cwd=tmp_path)
+    assert (together.returncode, together.stdout.count("queries a second")) == (0, 1), together.stderr
+    others = [[*cells[name], "--name", f"{name} on 2"] for name in ("dpo", "dpok")]
+    as_torchrun([*others, [*cells["ddpo"], "--seed", "1", "--name", "seed 1"]], tmp_path)
     store = Store(tmp_path / "b2bench.duckdb")
-    one, two = (store.find_run(f"on {processes}") for processes in ("1", "2"))
+    for name in ALGORITHMS:
+        end_alike(store, tmp_path, store.find_run(f"{name} on 1"), store.find_run(f"{name} on 2"))
+    took_over(store, tmp_path, store.find_run("ddpo on 2")["run_id"], store.find_run("seed 1")["run_id"])
+
+
+def end_alike(store: Store, folder: Path, one: dict[str, Any], two: dict[str, Any]) -> None:
+    """The same rows, the same cost, and numbers and weights that are equal up to rounding."""
     assert one["config_hash"] == two["config_hash"]
     assert two["device"] == "cpu x 2"
     for expected, found in zip(rows(store, one["run_id"]), rows(store, two["run_id"]), strict=True):
@@ -73,13 +109,9 @@ def test_two_processes_end_where_one_does(
     assert evals[0].keys() == evals[1].keys()
     for key, (value_one, n) in evals[0].items():
         assert evals[1][key] == (pytest.approx(value_one, abs=1e-3, nan_ok=True), n), key
-    weights = [load_file(tmp_path / "runs" / run["run_id"] / "pytorch_lora_weights.safetensors") for run in (one, two)]
+    weights = [load_file(folder / "runs" / run["run_id"] / "pytorch_lora_weights.safetensors") for run in (one, two)]
     vectors = [torch.cat([tensor.flatten() for tensor in state.values()]) for state in weights]
     assert (vectors[0] - vectors[1]).abs().max() < 1e-3 * vectors[0].abs().max()
-    if algorithm == "ddpo":
-        ended = command(*cell, "--seed", "1", "--name", "seed 1", "--processes", "2", cwd=tmp_path)
-        assert ended.returncode == 0, ended.stderr
-        took_over(store, tmp_path, two["run_id"], store.find_run("seed 1")["run_id"])
 
 
 def took_over(store: Store, folder: Path, first: str, second: str) -> None:
