@@ -145,7 +145,8 @@ class _Finder(MetaPathFinder, Loader):
         self._lock = threading.RLock()
 
     def begin(self) -> None:
-        self._loaded = {root for root in ROOTS if root in sys.modules}
+        # a second call, as of a command in a process that has run one, finds modules that wait already
+        self._loaded = {root for root in ROOTS if root in sys.modules and type(sys.modules[root]) is not _Waiting}
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 

@@ -560,6 +560,7 @@ def test_a_setting_that_the_backbone_refuses(assignment: str, part: str, refused
     assert part in refused(*RUN, "--set", assignment)
 
 
+@pytest.mark.slow
 def test_an_unknown_checkpoint_of_a_reward(refused: Callable[..., str]) -> None:
     assert "'nowhere'" in refused(*RUN, "--set", "checkpoint=nowhere")
     assert "'nowhere'" in refused(*RUN, "--reward", "bertscore", "--set", "checkpoint=nowhere")

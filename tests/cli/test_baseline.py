@@ -86,6 +86,7 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path()
 
 
+@pytest.mark.slow
 def test_a_baseline_is_measured_once_and_shown_beside_runs(
     store: Store, painted: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_cell_where_none_is_named(b2bench: Callable[..., Any], tmp_path: Path) -> None:
     result = b2bench("estimate", *TINY, "--vram", "1", "--json")
     assert result.code == 0, result.stderr
@@ -40,6 +41,7 @@ def test_one_cell_in_tables(b2bench: Callable[..., Any]) -> None:
     assert "as given" in words
 
 
+@pytest.mark.slow
 def test_a_preset_says_the_cell_where_it_names_one(b2bench: Callable[..., Any], tmp_path: Path) -> None:
     preset = tmp_path / "mine.toml"
     preset.write_text(
@@ -52,6 +54,7 @@ def test_a_preset_says_the_cell_where_it_names_one(b2bench: Callable[..., Any], 
     assert (found["seeds"], found["queries"]) == (4, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -86,6 +89,7 @@ def test_a_folder_without_configurations_is_refused(b2bench: Callable[..., Any],
     assert "save_pretrained" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_backbone_of_ones_own(b2bench: Callable[..., Any], other_pipeline: Path) -> None:
     found = b2bench("estimate", "--backbone", other_pipeline, "--algo", "pg", "--wrapper", "b2", "--json")
     assert found.code == 0, found.stderr

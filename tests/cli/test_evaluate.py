@@ -66,6 +66,7 @@ class Red:
 """
 
 
+@pytest.mark.slow
 def test_a_lora_is_measured_by_a_reward_and_settings_of_ones_own(place: Path, b2bench: Callable[..., Any]) -> None:
     (place / "red.py").write_text(RED)
     given = ("evaluate", "lora1", "--queries", 100, "--eval-images", 2, "--plugin", "red.py", "--reward", "red")
@@ -176,6 +177,7 @@ class Broken:
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "options", "reason"),
     [

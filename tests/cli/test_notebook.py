@@ -27,6 +27,7 @@ def rows_of(db: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_rows_and_the_summary_of_the_command(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_run_leaves_the_images_of_the_grid(
     assert not (tmp_path / "runs" / json.loads(off.stdout)["run_id"] / "samples").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written_as", "start"),
     [
@@ -81,6 +82,7 @@ def test_every_format_to_stdout_and_to_a_file(
     assert not list(folder.glob(".report*"))
 
 
+@pytest.mark.slow
 def test_latex_is_a_fragment_with_labels_and_chosen_columns(folder: Path, b2bench: Callable[..., Any]) -> None:
     part = b2bench("report", "--format", "latex", "--columns", "against pretrained,clipscore").stdout
     assert "\\documentclass" not in part
@@ -96,6 +98,7 @@ def test_latex_is_a_fragment_with_labels_and_chosen_columns(folder: Path, b2benc
     assert "no table has a column 'clipscor'. Did you mean clipscore?" in slip.stderr
 
 
+@pytest.mark.slow
 def test_markdown_goes_between_the_markers_of_a_page(folder: Path, b2bench: Callable[..., Any]) -> None:
     page = folder / "README.md"
     page.write_text("# Mine\n<!-- b2bench report -->\n<!-- end of b2bench report -->\nafter\n")
@@ -111,6 +114,7 @@ def test_markdown_goes_between_the_markers_of_a_page(folder: Path, b2bench: Call
     assert "has no line" in refused.stderr
 
 
+@pytest.mark.slow
 def test_figures_and_a_title(folder: Path, b2bench: Callable[..., Any]) -> None:
     (folder / "paper").mkdir()
     made = b2bench(
@@ -131,6 +135,7 @@ def test_figures_and_a_title(folder: Path, b2bench: Callable[..., Any]) -> None:
     assert "<h1>Mine</h1>" in b2bench("report", "--title", "Mine", "--format", "html").stdout
 
 
+@pytest.mark.slow
 def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     assert b2bench("report", "--check").code == 0
     planned = b2bench("report", "--check", "--seeds", "0-9")
@@ -158,6 +163,7 @@ def test_a_part_and_a_check(folder: Path, b2bench: Callable[..., Any]) -> None:
     assert "Leaderboard" in checked.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -181,6 +187,7 @@ def test_mistakes(arguments: tuple[str, ...], reason: str, folder: Path, b2bench
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_runs_travel_between_stores_and_as_parquet(folder: Path, b2bench: Callable[..., Any]) -> None:
     other = Store(folder / "other.duckdb")
     other.start_run(run_row("later", budget=10))

@@ -118,6 +118,7 @@ def check_whole(store: Store, run_id: str) -> None:
 # -- a run that ends well --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stdout_is_the_result_and_stderr_the_progress(ended: dict[str, "Future[Ended]"]) -> None:
     run = ended["json"].result()
     assert run.code == 0, run.stderr
@@ -130,6 +131,7 @@ def test_stdout_is_the_result_and_stderr_the_progress(ended: dict[str, "Future[E
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_a_row_for_every_query_and_none_twice(
     ended: dict[str, "Future[Ended]"], b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +153,7 @@ def test_a_row_for_every_query_and_none_twice(
     assert len(run.store.runs()) == 2
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_before_the_config_file(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +217,7 @@ def test_a_terminal_shows_names_as_they_are() -> None:
 # -- runs that are stopped -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(
     ended: dict[str, "Future[Ended]"], b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +239,7 @@ def test_an_interrupt_says_how_to_go_on(
     assert len(run.store.runs()) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_a_store_that_reads_and_resumes(
     ended: dict[str, "Future[Ended]"], b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +340,7 @@ def test_an_interrupt_before_a_run_goes_on_says_how(
     assert "b2bench run --resume earlier --db" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -361,6 +367,7 @@ def test_a_reward_that_answers_nonsense_fails_the_run(
     assert Store("b2bench.duckdb").sql("SELECT count(*) AS n FROM queries") == [{"n": 0}]
 
 
+@pytest.mark.slow
 def test_a_terminal_in_ascii_gets_a_report_all_the_same(tmp_path: Path) -> None:
     Store(tmp_path / "b2bench.duckdb").start_run(run_row("earlier", name="caf\u00e9"))
     ascii_only = {**PYTHON, "PYTHONIOENCODING": "ascii"}
@@ -396,6 +403,7 @@ ALL = (
 )
 
 
+@pytest.mark.slow
 def test_a_plugins_side_effects_change_no_number(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,6 +518,7 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_that_can_go_on(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -537,6 +546,7 @@ def test_a_full_disk_stops_a_run_that_can_go_on(
     check_whole(store, run["run_id"])
 
 
+@pytest.mark.slow
 def test_a_store_that_another_keeps_for_hours_stops_a_run_that_can_go_on(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -577,6 +587,7 @@ class Flat:
 """
 
 
+@pytest.mark.slow
 def test_what_a_round_shows_is_said_while_the_run_runs(
     tmp_path: Path, b2bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

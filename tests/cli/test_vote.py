@@ -32,6 +32,7 @@ def rater_file(store: Store, number: int, chooses: str = "ddpo b2") -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_from_a_page_to_a_report(b2bench, store) -> None:
     assert "no preference test" in b2bench("vote", "show").stdout
     made = b2bench(

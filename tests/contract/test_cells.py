@@ -162,6 +162,7 @@ def expected_calls(wrapper: str, config: RunConfig, round: int) -> int:
     return rollouts // leaves * start + rollouts * (STEPS - start) - shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "wrapper"), CELLS)
 def test_cell(
     algorithm: str, wrapper: str, finish: Callable[..., Finished], scored: list[int], pocket_pipeline: Any
@@ -262,6 +263,7 @@ def test_wrappers_that_are_switched_off_train_as_vanilla_bit_for_bit(finish: Cal
         assert found.weights.read_bytes() == vanilla.weights.read_bytes(), wrapper
 
 
+@pytest.mark.slow
 def test_cells_differ_in_one_thing(finish: Callable[..., Finished]) -> None:
     """Prompts are the same in every cell of a seed; evaluation noise and the pretrained model in every run."""
     cells = (("ddpo", "vanilla", 0), ("dpo", "b2", 0), ("dpo", "b2", 1))
@@ -312,6 +314,7 @@ def test_a_run_that_takes_the_first_evaluation_over_ends_as_one_that_makes_it(
         assert (taken.folder / name).read_bytes() == (own.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_plugin_reward_whose_file_has_changed_is_measured_again(
     finish: Callable[..., Finished], tmp_path: Path
 ) -> None:
@@ -426,6 +429,7 @@ def check_resumed(store: Store, run_id: str, folder: Path, uninterrupted: tuple[
 # -- noise on the reward, and a sparse one ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_noise_is_on_every_training_query_and_on_no_evaluation(
     finish: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +456,7 @@ def test_noise_of_queries_is_standard_normal_and_their_own() -> None:
     assert len(set(draws.tolist())) > 9_990
 
 
+@pytest.mark.slow
 def test_without_noise_none_is_drawn(finish: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Tensor:
         raise AssertionError("noise was drawn")
@@ -476,6 +481,7 @@ def test_a_noisy_run_that_is_interrupted_resumes_to_the_same_rows_and_weights(
     check_resumed(store, run["run_id"], tmp_path, (whole.results(), whole.weights.read_bytes()))
 
 
+@pytest.mark.slow
 def test_a_run_on_the_binary_reward(finish: Callable[..., Finished]) -> None:
     found = finish(choose("ddpo", "vanilla", reward="success", steps=10))
     assert (found.run["status"], found.run["reward"]) == ("done", "success")
@@ -517,6 +523,7 @@ BAD: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "calls"),
     [*((bad, 1) for bad in BAD), ("nan", 0), ("one too few", 0), ("column", 0), ("nan", 2)],
@@ -543,6 +550,7 @@ def test_a_broken_reward_ends_the_run_with_its_reason(
     assert all(0 < value < 1 for value in values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ddpo", "dpo"])
 def test_a_reward_that_tells_nothing_apart_trains_nothing_and_ends_well(
     algorithm: str, finish: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch

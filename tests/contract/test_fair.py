@@ -117,6 +117,7 @@ def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
     return counting.seen / steps, steps
 
 
+@pytest.mark.slow
 def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
     sizes = {}
     kinds = {}  # what an algorithm learns from decides what is dealt, and nothing else of it does
@@ -134,6 +135,7 @@ def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
     assert max(sizes.values()) < 1.1 * min(sizes.values()), sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ddpo", "dpo"])
 def test_with_equal_steps_it_is_the_steps_that_are_equal_and_the_transitions_that_are_not(algorithm: str) -> None:
     found = {wrapper: run(algorithm, wrapper, equal="steps") for wrapper in ("vanilla", "bpt", "bs", "b2")}

@@ -11,6 +11,7 @@ import pytest
 FUZZ = Path(__file__).parents[1] / "stress" / "fuzz.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each input is given to a fork of a process")
 def test_bad_input_ends_in_one_line_and_changes_nothing() -> None:
     command = [sys.executable, str(FUZZ), "--count", "150", "--seed", "1", "--light"]

@@ -48,6 +48,7 @@ def test_type_checkers_read_the_names_that_are_imported() -> None:
     assert set(b2bench.__all__) - read.keys() == own
 
 
+@pytest.mark.slow
 def test_nothing_within_imports_the_door() -> None:
     """What import-linter cannot see in a checkout: pyproject.toml leaves the door's own imports out of the layers."""
     for folder in ("b2bench", "leaderboard", "algorithms", "rewards"):
@@ -72,6 +73,7 @@ def test_the_door_is_open_without_anything_heavy() -> None:
     assert imported_by("from b2bench import UserError, algorithm, load_results, report, reward, run, wrapper") == set()
 
 
+@pytest.mark.slow
 def test_a_store_is_read_without_torch(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\nimport b2bench\n"

@@ -62,6 +62,7 @@ def test_what_is_printed_goes_to_stderr() -> None:
     assert sorted(done.stderr.split()) == ["bytes", "child", "end", "text"]
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_the_first_to_import_torch_leaves_it_as_it_comes() -> None:
     code = (
         "import sys\nfrom b2bench.guard import guarded\n"

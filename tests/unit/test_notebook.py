@@ -187,6 +187,7 @@ def columns_of(frame: Any) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "package"), [("pandas", "pandas"), ("arrow", "pyarrow")])
 def test_frames_hold_the_rows_of_the_store(frames: Any, package: str, db: Path) -> None:
     if importlib.util.find_spec(package) is None:
@@ -209,6 +210,7 @@ def test_frames_hold_the_rows_of_the_store(frames: Any, package: str, db: Path) 
 # -- report ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_is_the_tables_that_the_command_draws(db: Path) -> None:
     store = Store(db)
     rows = store.runs(), store.evals(), store.rounds()
@@ -219,6 +221,7 @@ def test_a_report_is_the_tables_that_the_command_draws(db: Path) -> None:
     assert b2bench.report(db)[0].leaderboard[0].alignment.mean == pytest.approx(0.65)
 
 
+@pytest.mark.slow
 def test_a_report_takes_the_commands_conditions(db: Path) -> None:
     [group] = b2bench.report(db, where={"algorithm": ["ddpo", "pg"], "budget": 2}, seeds=range(3), margin=0.2)
     assert group.head.margin == 0.2
@@ -250,6 +253,7 @@ def test_the_margin_is_the_commands() -> None:
         assert command.parameters[name].default == own.parameters[name].default
 
 
+@pytest.mark.slow
 def test_the_example_notebook_runs_from_top_to_bottom(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cells, one after the other, as Jupyter runs them, on a store of two runs; it keeps no output."""
     monkeypatch.setenv("MPLBACKEND", "agg")

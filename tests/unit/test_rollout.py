@@ -69,6 +69,7 @@ def default_rollout(behaviour: Any, roll: Any) -> Trajectories:
     return roll(behaviour, draws=size // 4, samples=4, micro_batch=size)
 
 
+@pytest.mark.slow
 def test_log_probs_are_reproduced_exactly_by_default(behaviour: Any, default_rollout: Trajectories) -> None:
     settings, trajectories = Settings(), default_rollout
     assert len(trajectories) == settings.micro_batch
@@ -93,6 +94,7 @@ def test_log_probs_are_reproduced_within_a_hundredth_of_the_clip_range(
         assert (stored - again).abs().max() < clip_range / 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_log_probs_of_small_micro_batches_too(size: int, make_policy: Any, roll: Any, algorithm: Any) -> None:
     policy = make_policy(num_steps=4)
@@ -270,6 +272,7 @@ def test_leaves_that_do_not_divide_the_samples_are_refused(free: Any) -> None:
         rollout(free, [CAT], samples=5, leaves=2, interval=Interval(0, 20), noise=round_noise(free, 0, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wrapper", "calls"), [(B2(), 76), (BS(), 100), (BPT(), 100), (Vanilla(), 100)])
 def test_a_branch_of_five_leaves_costs_76_denoiser_calls_of_100(wrapper: Any, calls: int, free: Any) -> None:
     for draws in (1, 3):
@@ -345,6 +348,7 @@ def test_noise_depends_on_seed_round_row_and_step(free: Any) -> None:
     assert abs(values.var() - 1) < 5 * (2 / len(values)) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_kl_of_a_path_is_that_of_its_transitions(make_policy: Any) -> None:
     policy = make_policy()
     noise, names = round_noise(policy, 0, 0), [CAT, DOG, FOX]

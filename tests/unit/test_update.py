@@ -129,6 +129,7 @@ def learn(policy: Any, algorithm: Any, trajectories: Any, **options: Any) -> Upd
     return update(policy, algorithm, optimizer, trajectories, given.pop("selected"), **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sizes"), [("pg", (5, 1)), ("dpo", (5,))])
 def test_the_micro_batch_changes_a_round_by_rounding_only(
     name: str, sizes: tuple[int, ...], make_policy: Any, roll: Any, algorithm: Any, adapter_vector: Any
@@ -209,6 +210,7 @@ def test_steps_that_are_given_do_not_depend_on_what_is_kept(
     assert int(report.kept.sum()) == kept
 
 
+@pytest.mark.slow
 def test_the_ratio_is_one_in_the_first_step_and_not_in_the_second(make_policy: Any, roll: Any, algorithm: Any) -> None:
     policy = make_policy(num_steps=4)
     trajectories = roll(policy, draws=4, samples=2)

@@ -182,6 +182,7 @@ def test_the_penalty_enters_with_its_weight(kl: str, policy: Any, batch: Transit
     assert losses[3.0] - losses[0.0] == pytest.approx(3 * mean, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kl", ["gaussian", "eps_mse"])
 def test_the_penalty_pulls_towards_the_pretrained_model(
     kl: str, make_policy: Any, batch: Transitions, algorithm: Any
@@ -246,6 +247,7 @@ def test_with_a_value_network_the_advantage_is_reward_minus_value(
     assert_same_gradient(gradient(policy, dpok, unused), expected)
 
 
+@pytest.mark.slow
 def test_the_value_network_learns_the_reward(policy: Any, batch: Transitions, algorithm: Any) -> None:
     dpok = algorithm("dpok", value_net=True)
     dpok.setup(policy, torch.Generator().manual_seed(0))

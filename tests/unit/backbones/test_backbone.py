@@ -131,6 +131,7 @@ def test_saved_weights_load_in_plain_diffusers_and_give_the_same_output(make_pol
     assert not torch.allclose(found, pretrained, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pocket", "other"])
 def test_saved_weights_give_the_image_of_plain_diffusers_at_eta_0(
     name: str, other_pipeline: Path, tmp_path: Path
@@ -375,6 +376,7 @@ def rolled(policy: Any, times: int = 2) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_in_bf16_what_is_stored_and_trained_stays_fp32(low: Any) -> None:
     trajectories = rolled(low, times=1)
     kept = (trajectories.latents, trajectories.log_prob, trajectories.images, trajectories.cond.table)
@@ -385,6 +387,7 @@ def test_in_bf16_what_is_stored_and_trained_stays_fp32(low: Any) -> None:
     assert {p.grad.dtype for p in low.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_in_bf16_the_ratio_is_one_up_to_how_rows_are_batched(low: Any) -> None:
     """A row's kernels may differ by its place in a batch; beyond that sampling and training are the same call."""
     trajectories = rolled(low)
@@ -400,6 +403,7 @@ def test_the_gradient_in_bf16_points_where_that_in_fp32_does(low: Any, make_poli
     assert F.cosine_similarity(vectors[0], vectors[1], dim=0) > 0.99
 
 
+@pytest.mark.slow
 def test_what_bf16_adds_to_the_change_of_log_prob_is_measured(low: Any, make_policy: Any, record_property: Any) -> None:
     """After an AdamW step of 1e-5, the change of every log-prob: in fp32, and by how much bf16 is off.
 

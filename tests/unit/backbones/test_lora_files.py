@@ -90,6 +90,7 @@ FORMATS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", FORMATS)
 def test_a_lora_is_the_same_in_every_layout(layout: str, fresh: Any, state: Any, tmp_path: Path) -> None:
     save_file(state, tmp_path / "own.safetensors")
@@ -218,6 +219,7 @@ def test_a_part_for_the_text_encoder_is_read_too(projections: Any, fresh: Any, s
     assert torch.equal(*found)
 
 
+@pytest.mark.slow
 def test_the_kl_is_from_the_pretrained_text_encoder_too(fresh: Any, state: Any, tmp_path: Path) -> None:
     policy = fresh()
     nothing = {name: weight * 0 for name, weight in state.items()}

@@ -40,6 +40,7 @@ def test_the_number_of_threads_changes_no_bit(make_policy: Any, threads: int) ->
     assert any(gradient.any() for gradient in alone_gradients)
 
 
+@pytest.mark.slow
 def test_shards_predict_and_differentiate_as_the_network_does(make_policy: Any) -> None:
     policy = make_policy()
     sharded, sharded_gradients = gradients(policy, Threads(2), 24)

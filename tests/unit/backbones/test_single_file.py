@@ -69,6 +69,7 @@ def file(narrow: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFacto
     return path
 
 
+@pytest.mark.slow
 def test_every_weight_comes_out_as_it_went_in(narrow: Any, file: Path) -> None:
     found = load_single_file(file, networks=NARROW)
     for name in NARROW:
@@ -80,6 +81,7 @@ def test_every_weight_comes_out_as_it_went_in(narrow: Any, file: Path) -> None:
     assert {half.unet.dtype, half.vae.dtype, half.text_encoder.dtype} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_it_draws_the_same_picture(narrow: Any, file: Path) -> None:
     found = load_single_file(file, networks=NARROW)
     found.set_progress_bar_config(disable=True)

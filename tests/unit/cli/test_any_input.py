@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from b2bench.leaderboard.selection import parse_where
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -95,6 +96,7 @@ def test_conditions_and_assignments(texts: list[str]) -> None:
         assert {text.partition("=")[0].strip() for text in texts} == set(values_read)
 
 
+@pytest.mark.slow
 @often
 @given(given_values=st.dictionaries(names | words, values, max_size=3))
 def test_hyperparameters(given_values: dict[str, Any]) -> None:

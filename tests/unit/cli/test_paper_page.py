@@ -45,6 +45,7 @@ def test_the_page_has_the_papers_runs() -> None:
     assert len(runs) == 18 + 18 + 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", FOUND)
 def test_a_command_of_the_page_resolves(text: str) -> None:
     words = shlex.split(text, comments=True)

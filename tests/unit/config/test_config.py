@@ -81,6 +81,7 @@ def test_reward_noise_is_part_of_a_cell_where_there_is_any() -> None:
     assert len({was.cell_hash(), noisy.cell_hash(), config(values={"reward_noise": 0.2}).cell_hash()}) == 3
 
 
+@pytest.mark.slow
 def test_what_is_equal_in_cells_is_part_of_a_cell_and_what_does_not_count_is_not() -> None:
     was, steps = config(), config(values={"equal": "steps"})
     hashes = [steps.cell_hash(), *(config(values=v).cell_hash() for v in (
@@ -128,6 +129,7 @@ def test_the_update_protocol_is_part_of_a_cell() -> None:
     assert cell_hash(row) == config().cell_hash()  # as before there was the setting
 
 
+@pytest.mark.slow
 def test_what_came_later_is_part_of_a_cell_where_it_is_used() -> None:
     before: dict[str, Any] = {"dpo.clip_nats": "none"}
     was = config(algorithm="dpo", values=before).as_dict()

@@ -23,6 +23,7 @@ def run(preset: str, values: dict[str, Any] | None = None, **given: Any) -> RunC
     return resolve_preset(preset, given=given, defaults=DEFAULTS, values=values or {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_resolves_in_every_cell(name: str) -> None:
     preset = load_preset(name)
@@ -80,6 +81,7 @@ def test_a_preset_has_the_figures_of_its_source(name: str, algo: str) -> None:
     assert (config.wrapper_name, settings.samples, settings.weight_decay) == (wrapper, samples, weight_decay)
 
 
+@pytest.mark.slow
 def test_the_papers_schedule_is_compressed_and_its_first_twenty_rounds_are_not() -> None:
     def taus(preset: str, wrapper: str) -> list[int]:
         config = run(preset, algo="ddpo", wrapper=wrapper)

@@ -252,6 +252,7 @@ def test_show_a_run_by_id_name_or_prefix(name: str, db: Path) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_show_says_whose_the_first_evaluation_is_and_compares_the_same_images(db: Path) -> None:
     store = Store(db)
     store.start_run(run_row("r3", name="third", budget=20))
@@ -272,6 +273,7 @@ def test_show_a_failed_run_says_why(db: Path) -> None:
     assert "error: reward [red]x[/red] returned nan" in printed(found)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_plugin_that_is_not_here(db: Path) -> None:
     run = Store(db).find_run("first")
     config = run["config"] | {"algorithm": {"name": "gone", "weight": 1}}
@@ -292,6 +294,7 @@ def test_an_unknown_name_suggests_one_of_anything(db: Path) -> None:
         description("", db, [])
 
 
+@pytest.mark.slow
 def test_listing_runs_imports_no_torch(db: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from b2bench.describe.listing import listing\n"

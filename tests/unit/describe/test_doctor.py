@@ -15,6 +15,7 @@ def by_name(db: Path) -> dict[str, doctor.Finding]:
     return {f"{finding.part} {finding.name}": finding for finding in examine(db)}
 
 
+@pytest.mark.slow
 def test_this_machine_can_run_the_embedded_default(tmp_path: Path) -> None:
     found = by_name(tmp_path / "none.duckdb")
     assert found["device cpu"].state == "ok"
@@ -58,6 +59,7 @@ def test_what_cannot_work_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Half" in found["precision fp16 on cpu"].detail
 
 
+@pytest.mark.slow
 def test_every_line_is_plain_values(tmp_path: Path) -> None:
     """Of each finding part, name, state and detail: words of one line, a state that is known, and each name once."""
     findings = examine(tmp_path / "none.duckdb")

@@ -34,6 +34,7 @@ def fill(store: Store, image_noise: float) -> None:
             store.finish_run(run_id, "done")
 
 
+@pytest.mark.slow
 def test_images_are_those_that_make_evaluation_noise_a_quarter_of_the_seed_variance(tmp_path: Path) -> None:
     store = Store(tmp_path / "b.duckdb")
     fill(store, 0.06)
@@ -48,6 +49,7 @@ def test_images_are_those_that_make_evaluation_noise_a_quarter_of_the_seed_varia
     assert "try" not in str(images_needed(quiet, "pocket", "template1", "clipscore")["text"])
 
 
+@pytest.mark.slow
 def test_an_estimate_has_the_cost_of_tuning_and_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / "b.duckdb")
     fill(store, 0.06)

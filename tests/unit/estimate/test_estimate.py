@@ -231,6 +231,7 @@ def test_the_papers_figures() -> None:
 # -- hours -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_too_few_rounds_are_said() -> None:
     def of(queries: int) -> Estimate:
         return estimate([pocket("ddpo", wrapper, queries, draws=1) for wrapper in ("vanilla", "bpt", "bs", "b2")])

@@ -57,6 +57,7 @@ def run_config(**values: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_the_same_scores_to_the_last_bit(images: torch.Tensor) -> None:
     here, _ = ready_reward(run_config(), CPU)
     there, _ = ready_reward(run_config(reward_process=True, reward_device="cpu"), CPU)
@@ -71,6 +72,7 @@ def test_the_same_scores_to_the_last_bit(images: torch.Tensor) -> None:
         there.close()
 
 
+@pytest.mark.slow
 def test_the_inception_score_of_the_rewards_own_clip_needs_no_second_one(images: torch.Tensor) -> None:
     judges = make_judges(run_config(reward_process=True, inception="clip"), CPU)
     (extractor,) = judges.inception
@@ -79,6 +81,7 @@ def test_the_inception_score_of_the_rewards_own_clip_needs_no_second_one(images:
     judges.reward.close()
 
 
+@pytest.mark.slow
 def test_a_plugin_with_hyperparameters_that_prints(plugin: str, images: torch.Tensor) -> None:
     reward = RewardProcess("red", {"scale": 2.0}, [plugin])
     reward.prepare(CPU)
@@ -89,6 +92,7 @@ def test_a_plugin_with_hyperparameters_that_prints(plugin: str, images: torch.Te
     reward.close()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_set_up(plugin: str) -> None:
     reward = RewardProcess("red", {"scale": -1.0}, [plugin])
     with pytest.raises(RunFailed, match="ValueError: scale below 0"):
@@ -100,6 +104,7 @@ def test_what_cannot_be_set_up(plugin: str) -> None:
     reward.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed(plugin: str, images: torch.Tensor) -> None:
     reward = RewardProcess("red", {}, [plugin])
     with pytest.raises(RunFailed, match="not running"):

@@ -75,6 +75,7 @@ def drawn(tmp_path: Path) -> tuple[Rows, list[dict[str, Any]], Path]:
     return rows, samples, tmp_path
 
 
+@pytest.mark.slow
 def test_a_grid_is_of_one_seed_pretrained_first(drawn: tuple[Rows, list[dict[str, Any]], Path]) -> None:
     rows, samples, runs = drawn
     grid = sample_grid(rows.one(), samples, runs)

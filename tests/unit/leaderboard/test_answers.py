@@ -128,6 +128,7 @@ def test_an_axis_is_never_so_short_that_noise_fills_it() -> None:
     assert sparkline([-9, 9], 0, 1) == "▁█"
 
 
+@pytest.mark.slow
 def test_all_but_the_first_tables_fold(known: Rows) -> None:
     (section,) = document([with_rewards(known)])
     assert [grid.key for grid in section.opened] == ["matrix", "learning"]
@@ -140,6 +141,7 @@ def test_all_but_the_first_tables_fold(known: Rows) -> None:
     assert "<dt>commits</dt>" not in page  # rows that say nothing of a commit
 
 
+@pytest.mark.slow
 def test_every_setting_commit_and_device_is_in_the_page(known: Rows) -> None:
     for row in known.runs:
         row |= {"commit": "abc123-dirty", "device": "cuda", "versions": {"torch": "2"}}

@@ -50,6 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_cells_are_compared_by_seed_and_image(store: Store) -> None:
     found = compare(*sides(store, ("ddpo/vanilla", "ddpo/b2"), {}))
     mean = sum(GAINS.values()) / 3
@@ -80,6 +81,7 @@ def test_the_pretrained_model_is_what_a_cell_began_with(store: Store) -> None:
     assert back.mean == pytest.approx(-found.mean)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_says_why(store: Store, tmp_path: Path) -> None:
     other = Store(tmp_path / "other.duckdb")
     add(other, "vanilla", 0, 1.0)
@@ -124,6 +126,7 @@ def test_the_page_shows_images_of_equal_noise_side_by_side_as_text_and_pictures(
     assert text.count("data:image/png") == 18
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_and_writes_a_page(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

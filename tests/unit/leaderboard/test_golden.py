@@ -73,6 +73,7 @@ FORMATS: dict[str, Callable[[list[Tables]], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_report_is_what_was_looked_at(name: str) -> None:
     found, file = FORMATS[name](known()), GOLDEN / name
@@ -115,6 +116,7 @@ def written(hostile: str) -> dict[str, str]:
     return {name: write(groups) for name, write in FORMATS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hostile", HOSTILE_NAMES)
 def test_hostile_names_arrive_as_text(hostile: str) -> None:
     """Each format, read by what reads it: the name is there, letter by letter, and is nothing but a name."""

@@ -116,6 +116,7 @@ def simulated(share: float, branches: int, leaves: int, seed: int) -> np.ndarray
     return between + random.normal(scale=math.sqrt(share), size=(branches, leaves))
 
 
+@pytest.mark.slow
 def test_both_variances_are_unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RESAMPLES", 1)
     found = [openness(simulated(0.4, 6, 3, seed)) for seed in range(4000)]
@@ -124,6 +125,7 @@ def test_both_variances_are_unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
         assert abs(variances.mean() - truth) < 4 * variances.std() / len(variances) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.65])
 def test_the_interval_of_48_branches_covers_the_true_share(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where 95% is promised, 91% to 95% is what the docstring owns up to; three standard errors beside that."""

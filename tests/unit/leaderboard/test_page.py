@@ -37,6 +37,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results"
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

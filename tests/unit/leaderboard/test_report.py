@@ -211,6 +211,7 @@ class Reader(HTMLParser):
         self.text.append(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 def test_in_html_it_is_text(text: str) -> None:
     page, plain = Reader(), Reader()
@@ -223,6 +224,7 @@ def test_in_html_it_is_text(text: str) -> None:
         assert any(text in data for data in page.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 def test_in_no_format_is_there_a_control_character(text: str) -> None:
     found = hostile_tables(text)
@@ -371,6 +373,7 @@ def test_the_papers_numbers_stand_beside_its_own_backbone_only() -> None:
 # -- figures ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_and_the_same_each_time(known: Rows) -> None:
     (group,) = known.tables()
     figures = report_figures(group)
@@ -399,6 +402,7 @@ def test_a_curve_has_a_thin_line_for_each_seed_and_a_band(known: Rows) -> None:
     assert list(thick.get_ydata()) == pytest.approx([0.62, 0.665, 0.71])
 
 
+@pytest.mark.slow
 def test_a_collapsed_cell_does_not_press_the_others_into_a_line(known: Rows) -> None:
     for seed in range(5):
         known.add("pg", "vanilla", seed, {0: 0.6, 500: 0.3, 1000: -40.0}, entropy={0: 1.3, 1000: 0.1})
@@ -426,6 +430,7 @@ def test_an_interval_that_is_no_outlier_needs_no_second_panel() -> None:
     assert (low, high) == pytest.approx((0.5976, 0.6424))
 
 
+@pytest.mark.slow
 def test_figures_in_files_are_named_after_what_they_show(known: Rows, tmp_path: Path) -> None:
     pictures = write_figures(known.tables(), tmp_path / "report" / "figures", beside=tmp_path / "report")
     assert [p.stem for p in pictures[0]] == [
@@ -448,6 +453,7 @@ def test_figures_in_files_are_named_after_what_they_show(known: Rows, tmp_path: 
     assert r"{\detokenize{figures/differences-to-vanilla.pdf}}" in latex(sections)
 
 
+@pytest.mark.slow
 def test_figures_of_several_contexts_do_not_overwrite_each_other(known: Rows, tmp_path: Path) -> None:
     known.add("pg", "vanilla", 0, {0: 0.6, 1000: 0.7}, prompts="others")
     first, second = write_figures(known.tables(), tmp_path)
@@ -509,6 +515,7 @@ def test_nothing_to_show_is_no_figure(rows: Rows) -> None:
     assert report_figures(rows.one()) == {}
 
 
+@pytest.mark.slow
 def test_runs_that_share_no_evaluation_have_no_mean_curve(rows: Rows) -> None:
     rows.add("external", "mine", 0, {1000: 0.7})
     rows.add("external", "mine", 1, {900: 0.7})

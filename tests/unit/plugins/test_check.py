@@ -57,6 +57,7 @@ def failures(results: list[CheckResult]) -> dict[str, str]:
     return {result.name: result.reason for result in results if not result.passed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*Registry("algorithm").names(), *Registry("wrapper").names()])
 def test_what_is_built_in_passes(name: str) -> None:
     results = check_file(Path(name))
@@ -64,11 +65,13 @@ def test_what_is_built_in_passes(name: str) -> None:
     assert failures(results) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", Registry("reward").names())
 def test_built_in_rewards_pass(name: str) -> None:
     assert failures(check_file(Path(name))) == {}
 
 
+@pytest.mark.slow
 def test_the_example_passes_and_is_short() -> None:
     results = check_file(EXAMPLE)
     assert {result.plugin for result in results} == {"awr"}
@@ -222,6 +225,7 @@ def test_hyperparameters_need_a_default_and_a_doc(field: str, message: str, tmp_
     assert message in failures(results)["hyperparameters have defaults and docs"]
 
 
+@pytest.mark.slow
 def test_setup_is_called_and_networks_may_be_trained(tmp_path: Path) -> None:
     source = ALGORITHM.format(body="        value = self.net(batch.latents.flatten(1)).squeeze(1)", pairs=False)
     source += """

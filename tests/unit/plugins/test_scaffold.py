@@ -11,6 +11,7 @@ from b2bench.plugins.scaffold import BATCHES, write_plugin
 from b2bench.registry import import_plugin, key_of, kind_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine2", "my_own_2"])
 @pytest.mark.parametrize(
     ("kind", "batch"),

@@ -95,6 +95,7 @@ def train_line(folder: Path, stop_at: int | None = None) -> tuple[nn.Module, lis
     return model, draws
 
 
+@pytest.mark.slow
 def test_every_word_is_one_token_and_the_same_one_in_every_process() -> None:
     code = (
         "import json; from b2bench.pocket.build.tokenizers import clip_tokenizer, word_tokenizer\n"
@@ -143,6 +144,7 @@ def test_a_scene_depends_on_seed_kind_and_index_alone(sprites: Any) -> None:
     assert not np.array_equal(few.pixels, make_corpus(sprites, "clean", 5, 3).pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "web"), [("web", WEB), ("draft", DRAFT), ("scored", SCORED)])
 def test_a_corpus_has_the_stated_shares(sprites: Any, kind: str, web: Any) -> None:
     corpus = make_corpus(sprites, kind, 1500, 11)

@@ -46,6 +46,7 @@ def add_run(
     store.finish_run(run, "done")
 
 
+@pytest.mark.slow
 def test_learning_is_the_least_gain_of_all_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.duckdb")
     add_run(store, 0, 0.2)
@@ -70,6 +71,7 @@ def test_learning_is_the_least_gain_of_all_seeds(tmp_path: Path) -> None:
     assert found["ddpo vanilla: CLIPScore gained per sqrt(nat)"].value == pytest.approx(0.15 / 2)
 
 
+@pytest.mark.slow
 def test_collapse_is_looked_for_where_the_rate_or_the_budget_is_three_times_as_large(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.duckdb")
     add_run(store, 0, 0.2)

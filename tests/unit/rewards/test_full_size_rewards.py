@@ -117,6 +117,7 @@ def make_reward(paper: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Call
     return make
 
 
+@pytest.mark.slow
 def test_captions_and_recalls_in_batches(make_reward: Callable[..., Any], images: torch.Tensor) -> None:
     one, many = make_reward(1), make_reward(3)
     captions = many.captions(images)

@@ -33,6 +33,7 @@ def whole(store: Store) -> dict[str, object]:
     return {run["run_id"]: repr(store.whole_run(run["run_id"])) for run in store.runs()}  # repr: nan equals nan
 
 
+@pytest.mark.slow
 def test_out_and_in_again_is_the_same_to_the_bit(store: Store, tmp_path: Path) -> None:
     folder, other = tmp_path / "a [folder]* of 'results'", Store(tmp_path / "other.duckdb")
     assert sorted(export_results(store, folder)) == ["a1", "b2"]  # what may go on stays
@@ -45,6 +46,7 @@ def test_out_and_in_again_is_the_same_to_the_bit(store: Store, tmp_path: Path) -
     assert all((folder / f"{t}.parquet").read_bytes() == (again / f"{t}.parquet").read_bytes() for t in RUN_TABLES)
 
 
+@pytest.mark.slow
 def test_a_filter_and_nothing_that_fits(store: Store, tmp_path: Path) -> None:
     assert export_results(store, tmp_path / "one", {"algorithm": {"b2"}}) == ["b2"]
     assert import_results(Store(tmp_path / "other.duckdb"), tmp_path / "one") == ["b2"]
@@ -59,6 +61,7 @@ def change(folder: Path, table: str, select: str) -> None:
     Path(f"{file}.new").replace(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "select", "reason"),
     [
@@ -83,6 +86,7 @@ def test_what_strangers_send_is_checked_before_anything_is_taken(
     assert not other.path.exists()
 
 
+@pytest.mark.slow
 def test_files_that_are_missing_or_damaged(store: Store, tmp_path: Path) -> None:
     folder, other = tmp_path / "results", Store(tmp_path / "other.duckdb")
     with pytest.raises(UserError, match=r"runs\.parquet cannot be read: No such file"):

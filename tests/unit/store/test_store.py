@@ -209,6 +209,7 @@ def test_ctrl_c_in_a_query_is_an_interrupt(started: Store) -> None:
     assert count(started, "runs") == 1
 
 
+@pytest.mark.slow
 def test_merge_takes_the_runs_that_are_not_there_yet(started: Store, tmp_path: Path) -> None:
     started.record_round("a1", *round_rows(0))
     other = Store(tmp_path / "other.duckdb")
@@ -225,6 +226,7 @@ def test_merge_takes_the_runs_that_are_not_there_yet(started: Store, tmp_path: P
     assert copy.evals() == other.evals()
 
 
+@pytest.mark.slow
 def test_merge_takes_the_end_of_a_run_that_was_copied_before_it(started: Store, tmp_path: Path) -> None:
     """The same machine merged twice: the run was under way the first time."""
     here = Store(tmp_path / "here.duckdb")
@@ -237,6 +239,7 @@ def test_merge_takes_the_end_of_a_run_that_was_copied_before_it(started: Store, 
     assert here.differing(started.path) == []
 
 
+@pytest.mark.slow
 def test_merge_leaves_what_ended_and_names_what_differs(started: Store, tmp_path: Path) -> None:
     here = Store(tmp_path / "here.duckdb")
     here.merge(started.path)
@@ -312,6 +315,7 @@ def test_merge_takes_the_profiles_along(started: Store, tmp_path: Path) -> None:
     assert [row["profile_id"] for row in other.profiles()] == ["p1"] * 3 + ["p2"] * 3
 
 
+@pytest.mark.slow
 def test_preference_tests_and_votes_are_stored_once_and_merged(started: Store, tmp_path: Path) -> None:
     """tests/unit/studies/test_poll.py has more of them, with a page."""
     poll = {
@@ -619,6 +623,7 @@ except NoRoom as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_whole_rounds(started: Store) -> None:
     script = FULL.format(paths=[str(Path(__file__).parent), *sys.path], path=str(started.path))
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -709,6 +714,7 @@ for number in range(first, first + 10_000):
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant_only_whole_rounds_are_left(store: Store) -> None:
     command = [sys.executable, "-c", WRITE, str(store.path), str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
     seen = 0

@@ -53,6 +53,7 @@ def test_cells_have_the_runs_of_the_seeds_that_all_have(tmp_path: Path) -> None:
     assert [run["seed"] for run in of_seed.runs] == [2]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(store: Store, tmp_path: Path) -> None:
     make_runs(tmp_path, ("b2",), (0,), algorithm="other", prompts="template2")
     make_runs(tmp_path, ("bs",), (0,), eval_seed=1)
@@ -200,6 +201,7 @@ def test_votes_say_which_cell_was_chosen(asked: Any, store: Store) -> None:
     assert store.record_votes([], changed) == []  # what is there stays
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_files_are_one_line(asked: Any, store: Store) -> None:
     poll, read = asked
     whole = answers(poll)
@@ -242,6 +244,7 @@ def test_a_store_that_says_nonsense_of_a_test_is_refused(asked: Any, store: Stor
         read(content)
 
 
+@pytest.mark.slow
 def test_votes_survive_merge_and_export(asked: Any, store: Store, tmp_path: Path) -> None:
     poll, read = asked
     store.record_votes([], read(answers(poll)))

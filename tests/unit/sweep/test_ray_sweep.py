@@ -102,6 +102,7 @@ def states(sweep: RaySweep) -> list[str]:
     return [progress.state for progress in sweep.progress]
 
 
+@pytest.mark.slow
 def test_results_come_back_and_what_is_done_is_skipped(make: Callable[..., RaySweep], tmp_path: Path) -> None:
     sweep = make([0, 1, 2], threads=3)
     sweep.run()
@@ -125,6 +126,7 @@ def test_results_come_back_and_what_is_done_is_skipped(make: Callable[..., RaySw
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "ends", "tasks", "losses"),
     [

@@ -114,6 +114,7 @@ def test_a_file_is_one_name(tmp_path: Path) -> None:
     assert parse_list("prompts", ["cats, dogs.txt", "template1"]) == ["cats, dogs.txt", "template1"]
 
 
+@pytest.mark.slow
 def test_a_list_of_a_hyperparameter_is_a_grid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_plan_of_thousands_resolves_each_choice_once() -> None:
         plan({"seed": [0, 2**31]}, [], config)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_skipped(make: Callable[..., Sweep], tmp_path: Path) -> None:
     first = make([0, 1, 2], at_once=2, threads=3)
     assert states(first) == ["waiting"] * 3
@@ -199,6 +201,7 @@ def test_what_is_done_is_skipped(make: Callable[..., Sweep], tmp_path: Path) -> 
     assert len(calls(tmp_path)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "ends", "runs"),
     [("failed", "done", 2), ("failed failed", "failed", 2), ("killed", "done", 2)],
@@ -244,6 +247,7 @@ def test_a_run_that_another_process_has_open_is_waited_for(make: Callable[..., S
     assert [call[1:3] for call in calls(tmp_path)] == [["--resume", "theirs"]]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_has_open_keeps_no_other_waiting(make: Callable[..., Sweep], tmp_path: Path) -> None:
     sweep = make([0, 1, 2])
     lock = held_by_others(sweep)
@@ -328,6 +332,7 @@ class Picky(DDPO):
 """
 
 
+@pytest.mark.slow
 def test_what_algorithm_and_wrapper_refuse_is_left_out_and_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,7 @@ def numbers(rows: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> list[lis
     return out
 
 
+@pytest.mark.slow
 def test_what_is_taken_over_is_the_same_bit_for_bit_and_says_whose_it_is(store: Store) -> None:
     plain = config()
     found = known_start(store, key(plain), config(seed=5, lr=0.1))

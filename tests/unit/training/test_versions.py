@@ -150,6 +150,7 @@ def test_a_run_that_ends_before_it_is_resumed_stays_done(
     assert store.find_run("a1")["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_sweep_skips_what_is_done(store: Store, tmp_path: Path, release: Release, numbers_change: bool) -> None:
     store.start_run(row("a1", seed=1))
     store.finish_run("a1", "done")
@@ -227,6 +228,7 @@ def test_a_node_must_have_both_versions_alike(name: str, value: Any, monkeypatch
     assert found["refused"].startswith("its b2bench is ")
 
 
+@pytest.mark.slow
 def test_runs_of_before_there_was_the_number_stay_apart(store: Store, tmp_path: Path) -> None:
     """They have the package's version in its place, and no two of those mix either."""
     for run_id, maker in (("a1", "0.1.0"), ("a2", "0.2.0.dev5"), ("a3", version.benchmark_version())):

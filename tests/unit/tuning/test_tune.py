@@ -90,6 +90,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_two_stages_choose_and_a_second_call_runs_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     choice = ("--algo", "pg", "--wrapper", "vanilla,b2")
     assert world.tune(*choice, "--configurations", "5", "--json") == 0
@@ -119,6 +120,7 @@ def test_two_stages_choose_and_a_second_call_runs_nothing(world: World, capsys: 
     assert [job.config.seed for job in world.made] == [1000]
 
 
+@pytest.mark.slow
 def test_evaluations_of_tuning_runs_are_small_and_the_rest_is_the_cells(world: World) -> None:
     world.tune("--algo", "pg", "--configurations", "2")
     job = world.made[0]
@@ -130,6 +132,7 @@ def test_evaluations_of_tuning_runs_are_small_and_the_rest_is_the_cells(world: W
     assert job.label == "pg vanilla template1 s1000 lr=0.0001"
 
 
+@pytest.mark.slow
 def test_the_preset_says_how_it_was_found_and_run_takes_it(world: World) -> None:
     assert world.tune("--algo", "dpok", "--wrapper", "b2", "--configurations", "5", "--queries", "20") == 0
     path = Path("leaderboard/tuned/dpok-b2.toml")
@@ -167,6 +170,7 @@ def test_a_cell_without_tuned_settings_is_an_error_that_says_what_to_do(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_runs_that_failed_count_as_collapsed_and_runs_that_never_began_are_left(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,12 +190,14 @@ def test_runs_that_failed_count_as_collapsed_and_runs_that_never_began_are_left(
     assert "dpo-vanilla: every run failed" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_reports_leave_tuning_runs_out_unless_asked(world: World) -> None:
     assert world.tune("--algo", "ddpo", "--configurations", "2") == 0
     assert tables_of(world.store) == []
     assert len(tables_of(world.store, tuning=True)) == 1
 
 
+@pytest.mark.slow
 def test_what_was_tuned_on_something_else_is_not_overwritten(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.tune("--algo", "ddpo", "--configurations", "2") == 0
     assert world.tune("--algo", "ddpo", "--configurations", "2", "--prompts", "pocket-template2") == 2
@@ -219,6 +225,7 @@ def test_mistakes_are_told_before_anything_runs(
     assert world.made == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_both_stages_cost(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     few = ("--configurations", "4", "--dry-run")
     assert world.tune("--algo", "pg,ddpo", *few, "--json", "--throughput", "100") == 0
