@@ -1,6 +1,12 @@
 """``b2bench``, and ``python -m b2bench``, also under ``accelerate launch -m``."""
 
+import os
 import sys
+
+# python -m puts the working folder first: a plugin there that is called random.py would be everybody's random. The
+# command b2bench does not, and environment.is_here is not to be imported yet.
+if __name__ == "__main__" and sys.path[:1] == [os.getcwd()] and not os.path.isfile("b2bench/__main__.py"):
+    del sys.path[0]
 
 from b2bench.cli.interrupts import INTERRUPTS
 

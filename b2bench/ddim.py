@@ -12,8 +12,11 @@ from b2bench.errors import UserError
 from b2bench.types import Gaussian
 
 
-def stable_diffusion_schedule(prediction_type: str = "epsilon") -> DDIMScheduler:
-    """Stable Diffusion v1's noise schedule; its last step ends at a variance above zero, so log_prob is finite."""
+def stable_diffusion_schedule(prediction_type: str = "epsilon", zero_snr: bool = False) -> DDIMScheduler:
+    """Stable Diffusion v1's noise schedule; its last step ends at a variance above zero, so log_prob is finite.
+
+    ``zero_snr``: rescaled so that it begins at nothing but noise (Lin et al. 2024), and is sampled from there.
+    """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -23,6 +26,8 @@ def stable_diffusion_schedule(prediction_type: str = "epsilon") -> DDIMScheduler
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type=prediction_type,
+        rescale_betas_zero_snr=zero_snr,
+        timestep_spacing="trailing" if zero_snr else "leading",
     )
 
 

@@ -29,8 +29,8 @@ PATIENCE = timedelta(hours=6)
 SKIPS = 20  # optimizer steps in a row that fp16 may skip while its loss scale comes down from 65,536 to below 1
 
 
-def _accelerator() -> Any:
-    """Let accelerate find the device and the other processes of this run.
+def accelerator() -> Any:
+    """Let accelerate find the device and the other processes of this run, whatever precision it was launched with.
 
     Raises:
         UserError: the environment asks for what a run does not do, or for what cannot be.
@@ -56,7 +56,7 @@ class Engine:
     """
 
     def __init__(self, *, scaled: bool = False) -> None:
-        self.accelerator = _accelerator()
+        self.accelerator = accelerator()
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes

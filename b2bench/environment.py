@@ -6,6 +6,7 @@ Launchers, schedulers and shells set them, and some leave them behind. What cann
 from __future__ import annotations
 
 import os
+import sys
 
 from b2bench.errors import UserError
 
@@ -70,6 +71,20 @@ def check_launcher() -> None:
     for name in OF_MPI:
         if world == 1 and (_number(name, 0) or 1) > 1:
             raise UserError(f"{name} says that MPI started several processes; try {LAUNCHERS}, or: unset {name}")
+
+
+def python(module: str) -> list[str]:
+    """Return the command that runs a module of ours by this Python, which arguments may follow.
+
+    Python would look for every module in the working folder first, and a plugin there may be called ``random.py``: -P
+    leaves that out, unless b2bench itself is there and not installed.
+    """
+    return [sys.executable, *([] if is_here() else ["-P"]), "-m", module]
+
+
+def is_here() -> bool:
+    """Tell whether the working folder is a checkout of b2bench."""
+    return os.path.isfile(os.path.join("b2bench", "__main__.py"))
 
 
 def forget_launcher() -> None:

@@ -8,14 +8,24 @@ has not imported it has nothing of it to put back.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import random
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+MKLDNN = (".mkldnn.matmul", ".mkldnn.conv", ".mkldnn.rnn")
+UNREADABLE = (OSError, RuntimeError)
+"""The working folder may be gone, and torch refuses to say what it was told in two ways that disagree"""
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,17 @@ def _torch() -> Any:
 
 def _states() -> Iterator[_State]:
     yield _State("the working folder", os.getcwd, os.chdir)
+    yield _State("sys.stderr", partial(getattr, sys, "stderr"), partial(setattr, sys, "stderr"))
+    yield _State("logging.disable", partial(getattr, logging.root.manager, "disable"), logging.disable)
+    yield _State('warnings.simplefilter("error")', _fatal_warnings, _set_fatal_warnings)
     yield _State("the seed of Python's random", random.getstate, random.setstate)
+    if threading.current_thread() is threading.main_thread():  # no other may set them
+        for number in SIGNALS:
+            yield _State(f"the handler of {number.name}", partial(signal.getsignal, number), partial(_handle, number))
     if (numpy := sys.modules.get("numpy.random")) is not None:
         yield _State("NumPy's seed", numpy.get_state, numpy.set_state)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        yield _State("numpy.seterr", numpy.geterr, lambda errors: numpy.seterr(**errors))
     if (torch := _torch()) is None:
         return
     yield _State("torch's seed", torch.get_rng_state, torch.set_rng_state)
@@ -50,12 +68,55 @@ def _states() -> Iterator[_State]:
         torch.are_deterministic_algorithms_enabled,
         torch.use_deterministic_algorithms,
     )
+    for device in ("cpu", "cuda"):
+        yield _State(
+            f"autocast on {device}",
+            partial(torch.is_autocast_enabled, device),
+            partial(torch.set_autocast_enabled, device),
+        )
+    yield from _precisions(torch)
+    yield _State("torch.backends.mkldnn.enabled", partial(getattr, torch.backends.mkldnn, "enabled"), _set_mkldnn)
+    cudnn = torch.backends.cudnn
+    for name in ("enabled", "benchmark", "deterministic", "allow_tf32"):
+        yield _State(f"torch.backends.cudnn.{name}", partial(getattr, cudnn, name), partial(setattr, cudnn, name))
+
+
+def _precisions(torch: Any) -> Iterator[_State]:
+    """TF32 and bf16 in place of float32, by the names that torch has for it since 2.9, and by the earlier ones.
+
+    They are two views of one state. The earlier ones raise a RuntimeError once the two disagree, so they come last.
+    """
+    for name in ("", ".cudnn", ".mkldnn", ".cuda.matmul", ".cudnn.conv", ".cudnn.rnn", *MKLDNN):  # the whole first
+        part = attrgetter(f"backends{name}")(torch)
+        yield _State(
+            f"torch.backends{name}.fp32_precision",
+            partial(getattr, part, "fp32_precision"),
+            partial(setattr, part, "fp32_precision"),
+        )
     yield _State(
         "torch.set_float32_matmul_precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
     )
-    cudnn = torch.backends.cudnn
-    for name in ("benchmark", "deterministic", "allow_tf32"):
-        yield _State(f"torch.backends.cudnn.{name}", partial(getattr, cudnn, name), partial(setattr, cudnn, name))
+
+
+def _set_mkldnn(on: bool) -> None:
+    import torch
+
+    torch.backends.mkldnn.set_flags(on)
+
+
+def _fatal_warnings() -> list[Any]:
+    """Filters that make an exception of a warning: one of a library would end the run. Those that hide one stay."""
+    return [each for each in warnings.filters if each[0] == "error"]
+
+
+def _set_fatal_warnings(wanted: list[Any]) -> None:
+    kept = [each for each in warnings.filters if each[0] != "error" or each in wanted]
+    warnings.filters[:] = kept  # type: ignore[index]  # a list, and the only one that warnings reads
+
+
+def _handle(number: signal.Signals, handler: Any) -> None:
+    if handler is not None:  # None: one that is not Python's
+        signal.signal(number, handler)
 
 
 def _set_default_device(device: Any) -> None:
@@ -82,7 +143,7 @@ def guarded(output: int = 2) -> Iterator[list[str]]:
     before: list[tuple[_State, Any]] = []
     new = _torch() is None
     for state in _states():
-        with suppress(OSError):  # the working folder may be gone
+        with suppress(*UNREADABLE):
             before.append((state, state.get()))
     changed: list[str] = []
     try:
@@ -94,16 +155,18 @@ def guarded(output: int = 2) -> Iterator[list[str]]:
                 "torch.set_grad_enabled": True,
                 "torch.set_default_dtype": torch.float32,
                 "torch.set_default_device": torch.device("cpu"),
+                "autocast on cpu": False,
+                "torch.set_float32_matmul_precision": "highest",
             }
             before += [(state, started_with[state.name]) for state in _states() if state.name in started_with]
         for state, value in before:
             try:
                 same = _plain(state.get()) == _plain(value)
-            except OSError:
+            except UNREADABLE:
                 same = False
             if not same:
                 changed.append(state.name)
-                with suppress(OSError):
+                with suppress(*UNREADABLE):
                     state.set(value)
 
 

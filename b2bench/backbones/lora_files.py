@@ -34,8 +34,8 @@ PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 HEADER = "lora_adapter_metadata"  # diffusers' key for the LoRA's configuration in the header of a file
 
 NAMES: tuple[tuple[str, str], ...] = (
-    (r"\.lora_A(?:\.\w+)?\.weight", "A"),  # peft may have the adapter's name in between
-    (r"\.lora_B(?:\.\w+)?\.weight", "B"),
+    (r"\.lora_A(?:\.[\w-]+)?\.weight", "A"),  # peft may have the adapter's name in between
+    (r"\.lora_B(?:\.[\w-]+)?\.weight", "B"),
     (r"\.lora(?:_linear_layer)?\.down\.weight", "A"),
     (r"\.lora(?:_linear_layer)?\.up\.weight", "B"),
     (r"\.lora_down\.weight", "A"),
@@ -43,7 +43,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     (r"_lora\.down\.weight", "A"),
     (r"_lora\.up\.weight", "B"),
     (r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha", "alpha"),
-    (r"\.lora_magnitude_vector(?:\.\w+)*", "magnitude"),
+    (r"\.lora_magnitude_vector(?:\.[\w-]+)*", "magnitude"),
 )
 """How the name of a weight ends, and what it is of its layer."""
 
@@ -105,7 +105,7 @@ def read_lora(file: Path, models: Mapping[str, nn.Module]) -> dict[str, dict[str
 
     Raises:
         OSError, SafetensorError: the file cannot be read.
-        ValueError: a weight fits no layer, one is missing, or alpha is not known.
+        ValueError: a weight fits no layer, one is missing, alpha is not known, or nothing would change.
     """
     beside = peft_config(file)
     with safe_open(file, "pt") as content:
@@ -133,7 +133,20 @@ def read_lora(file: Path, models: Mapping[str, nn.Module]) -> dict[str, dict[str
         for name, layer in layers.items():
             _check(name, layer, models[part].get_submodule(name))
             layer.alpha = _alpha(name, layer, config)
+            if config and config.get("use_dora") and "magnitude" not in layer.weights:
+                raise ValueError(
+                    f"it is a DoRA (use_dora), and {name} has no lora_magnitude_vector; try saving it anew"
+                )
+    if weights and not any(_does_something(layer) for layers in found.values() for layer in layers.values()):
+        raise ValueError(
+            "it changes nothing, because every B or alpha of it is zero: the pretrained model would be measured by its "
+            "name. Try saving it after its training"
+        )
     return found
+
+
+def _does_something(layer: Layer) -> bool:
+    return "magnitude" in layer.weights or bool(layer.alpha and layer.weights["A"].any() and layer.weights["B"].any())
 
 
 def attach_lora(model: nn.Module, layers: Mapping[str, Layer], device: torch.device) -> None:

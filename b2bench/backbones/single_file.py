@@ -55,7 +55,7 @@ def load_single_file(
     _check_width(path, int(plain["unet"].config.cross_attention_dim))
     parts = {
         "tokenizer": clip_tokenizer(),
-        "scheduler": stable_diffusion_schedule(),
+        "scheduler": stable_diffusion_schedule(*_trained_for(path)),
         "safety_checker": None,
         "feature_extractor": None,
         "requires_safety_checker": False,
@@ -72,6 +72,19 @@ def load_single_file(
         except Exception as error:  # diffusers raises many kinds for keys and shapes that do not fit
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"backbone file {path} is not a whole Stable Diffusion v1 checkpoint: {reason}") from None
+
+
+def _trained_for(path: Path) -> tuple[str, bool]:
+    """Return what the network predicts, and whether to zero terminal SNR, as far as the file says.
+
+    Weights do not show it, and read as the other they draw noise. Trainers put empty tensors ``v_pred`` and ``ztsnr``
+    beside the weights (NoobAI-XL, and the programs that draw with it), or a line into the header
+    (modelspec.prediction_type of Stability AI's Model Metadata Standard, which kohya's sd-scripts write).
+    """
+    with safe_open(path, "pt") as file:
+        names, header = set(file.keys()), file.metadata() or {}
+    velocity = "v_pred" in names or header.get("modelspec.prediction_type") in ("v", "v_prediction")
+    return ("v_prediction" if velocity else "epsilon"), "ztsnr" in names
 
 
 def _check_width(path: Path, expected: int) -> None:

@@ -27,7 +27,7 @@ from b2bench.backbones.half import ease_half
 from b2bench.backbones.lora_files import attach_lora, read_lora
 from b2bench.backbones.shards import Threads, predict
 from b2bench.backbones.specs import Backbone
-from b2bench.backbones.variants import variant_of, what_is_there
+from b2bench.backbones.variants import pickled, variant_of, what_is_there
 from b2bench.ddim import DDIM, check_process
 from b2bench.errors import UserError
 from b2bench.quiet import quiet_libraries
@@ -113,6 +113,11 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
         raise UserError(
             f"the pocket weights are missing from {folder}; try reinstalling b2bench, or b2bench pocket build"
         )
+    if parts := pickled(folder):  # before diffusers says in its own words that something else is missing
+        raise UserError(
+            f"backbone folder {folder} cannot be read: its weights of {' and '.join(parts)} are .bin files, which are "
+            "pickles and can run code; try saving it again with save_pretrained(safe_serialization=True)"
+        )
     quiet_libraries()
     if folder.is_file():
         from b2bench.backbones.single_file import load_single_file
@@ -150,15 +155,18 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline
             source,
             safety_checker=None,
             requires_safety_checker=False,
+            feature_extractor=None,  # the safety checker's
             use_safetensors=True,
             dtype=dtype,
             variant=variant,
         )
 
+    # of a folder it is known beforehand; of a hub id not, of which the cache may have a variant and the hub the files
+    variant = variant_of(Path(source))
     try:
-        return read(None)
+        return read(variant)
     except Exception:
-        if (variant := variant_of(_folder_of(source))) is None:
+        if variant is not None or (variant := variant_of(_folder_of(source))) is None:
             raise
     return read(variant)
 

@@ -33,13 +33,15 @@ def variant_of(folder: Path) -> str | None:
     return None
 
 
+def pickled(folder: Path) -> list[str]:
+    """Return the networks of a pipeline folder whose weights are pickles only."""
+    return [
+        part for part in PARTS if any((folder / part).glob("*.bin")) and not any((folder / part).glob("*.safetensors"))
+    ]
+
+
 def what_is_there(folder: Path) -> str:
     """Say what a folder has in place of weights that can be read, where it has something; else ""."""
-    if any(folder.glob("*/*.bin")) and not any(folder.glob("*/*.safetensors")):
-        return (
-            "; its weights are .bin files, which are pickles and can run code: try saving it again with "
-            "save_pretrained(safe_serialization=True)"
-        )
     found = _variants(folder)
     if sum(bool(variants) for variants in found.values()) < len(PARTS) or not any(set().union(*found.values())):
         return ""

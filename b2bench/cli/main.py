@@ -33,6 +33,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is not UTF-8
             stream.reconfigure(errors="replace")
     try:
+        if sys.flags.optimize > 1:
+            raise UserError(
+                "Python runs without docstrings (-OO, or PYTHONOPTIMIZE=2), which transformers reads when it is "
+                "imported; try unset PYTHONOPTIMIZE"
+            )
         code = app(standalone_mode=False)
         if code == 130:  # typer caught a KeyboardInterrupt
             raise KeyboardInterrupt

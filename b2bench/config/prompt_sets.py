@@ -160,7 +160,8 @@ def _load_folder(folder: Path, name: str | None = None) -> PromptSet:
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{folder} has no {missing[0]}; a folder of prompts needs train.txt and test.txt.")
     train, test = map(_read, files)
-    if both := [prompt for prompt in test if prompt in set(train)]:
+    known = {_as_read(prompt) for prompt in train}
+    if both := [prompt for prompt in test if _as_read(prompt) in known]:
         raise UserError(
             f"{folder}: '{both[0]}' is in train.txt and in test.txt, and a test prompt must be unseen;"
             " try removing it from one of them."
@@ -204,6 +205,7 @@ def _read_card(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> tuple[str, ...]:
     """Return the prompts of a text file, as they stand in it but for white space at their ends."""
     seen: dict[str, int] = {}
+    prompts: list[str] = []
     for number, prompt in _prompt_lines(_decode(path)):
         if len(prompt) > MAX_LENGTH:
             raise UserError(
@@ -212,14 +214,20 @@ def _read(path: Path) -> tuple[str, ...]:
             )
         if control := [character for character in prompt if unicodedata.category(character) == "Cc"]:
             raise UserError(f"{path}, line {number}: it holds the control character {control[0]!r}; try removing it.")
-        if prompt in seen:
+        if (first := seen.setdefault(_as_read(prompt), number)) != number:
             raise UserError(
-                f"{path}, line {number}: '{prompt}' is on line {seen[prompt]} already; try removing one of them."
+                f"{path}, line {number}: '{prompt}' is on line {first} already (case and spaces aside, which CLIP does "
+                "not read); try removing one of them."
             )
-        seen[prompt] = number
-    if not seen:
+        prompts.append(prompt)
+    if not prompts:
         raise UserError(f"{path} holds no prompt; try one prompt a line (lines that start with # are comments).")
-    return tuple(seen)
+    return tuple(prompts)
+
+
+def _as_read(prompt: str) -> str:
+    """Return what two prompts have in common that are one to CLIP's tokenizer: words, not their case or spaces."""
+    return " ".join(unicodedata.normalize("NFC", prompt).lower().split())
 
 
 def _prompt_lines(text: str) -> Iterable[tuple[int, str]]:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from b2bench.environment import python
 from b2bench.errors import RunFailed, UserError
 
 
@@ -43,7 +44,7 @@ class RewardProcess:
             RunFailed: the process ended.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "b2bench.evaluation.reward_process"],
+            python("b2bench.evaluation.reward_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the run, whose end it sees

@@ -24,6 +24,7 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from b2bench.errors import Busy, NoRoom, UserError
+from b2bench.locks import NO_LOCKS, lockable, lockless, process_lock
 from b2bench.store.rows import DamagedRow, Row, fetched
 from b2bench.store.schema import MIGRATIONS, SCHEMA_VERSION, TABLES, column_shape, create_table
 
@@ -44,6 +45,8 @@ SILENT = 5.0
 """Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
 POLL = 0.005
 """Seconds between two looks whether it is one's turn."""
+NOBODY_HERE = "lock is held in PID 0"
+"""DuckDB's words for a holder that the system does not name: in another container, or on another machine over NFS"""
 MISREAD = ("?",) if os.sep == "\\" else ("?", "\\")
 """What DuckDB 2.0 does not take for a part of a name: the log of ``a?b`` would be ``a.wal?b``, and for ``a\\b`` it
 opens ``a/b``"""
@@ -83,6 +86,8 @@ def _create(path: Path) -> None:
     except OSError as error:
         raise UserError(f"database {path} cannot be created: {error.strerror}; try another --db") from None
     except duckdb.Error as error:
+        if _locks_nothing(error) or NOBODY_HERE in str(error):  # and nobody else knows the draft
+            raise lockless(f"database {path}", "--db") from None
         raise UserError(f"database {path} cannot be created: {_first_line(error)}; try another --db") from None
 
 
@@ -93,8 +98,16 @@ def _holder(error: duckdb.Error) -> str | None:
         return "a connection of this process"
     if "Could not set lock" not in text and "being used by another process" not in text:
         return None
+    if NOBODY_HERE in text:
+        return "a process in another container or on another machine"
     found = re.search(r"lock is held in (.+?) \(PID (\d+)\)", text)
     return f"process {found[2]} ({Path(found[1]).name})" if found else "another process"
+
+
+def _locks_nothing(error: duckdb.Error) -> bool:
+    """Tell whether the file system has no locks, so that waiting for one is in vain."""
+    text = str(error)
+    return "Could not set lock" in text and any(os.strerror(number) in text for number in NO_LOCKS)
 
 
 def _first_line(error: duckdb.Error) -> str:
@@ -224,8 +237,9 @@ class Database:
         try:
             # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
             there = self.path.is_file()
-            lock = FileLock(path, mode=self.path.stat().st_mode & 0o777) if there else FileLock(path)
-            self._acquire(lock)
+            lock = process_lock(path, self.path.stat().st_mode & 0o777) if there else process_lock(path)
+            with lockable(f"database {self.path}", "--db"):
+                self._acquire(lock)
         except OSError as error:
             if os.access(self.path.parent, os.W_OK):
                 raise UserError(f"database {self.path}: its lock {path} cannot be used: {error.strerror}") from None
@@ -321,6 +335,8 @@ class Database:
                 # absolute: DuckDB would take a: of a name a:b for an extension
                 return duckdb.connect(os.path.abspath(self.path), read_only=read_only, config=CLOSED)
             except duckdb.Error as error:
+                if _locks_nothing(error):
+                    raise lockless(f"database {self.path}", "--db") from None
                 holder = _holder(error)
                 if holder is None:
                     raise UserError(self._unusable(error)) from None

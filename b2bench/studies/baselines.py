@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from b2bench.config.resolve import check_untrained_values
 from b2bench.config.run import RunConfig, cell_hash
+from b2bench.engine import accelerator
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Draw, eval_noise, measure
 from b2bench.pocket.world import STYLES, parse_caption
@@ -245,7 +245,7 @@ class _Bench:
             from b2bench.pocket.build.art import load_art
 
             self.sprites = load_art(art, cache, stage)
-        self.policy, self.judges = load(config, Accelerator().device, stage)
+        self.policy, self.judges = load(config, accelerator().device, stage)
         self.prompts = {"test": config.prompts.test, "train": config.prompts.train}
         self.images = config.images_at(config.queries).splits
 

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from b2bench.backbones.lora_files import peft_config
 from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig, cell_hash
+from b2bench.engine import accelerator
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation, evaluate
 from b2bench.store.database import FOR_HOURS
@@ -46,7 +45,7 @@ def evaluate_lora(
     store.check()
     settings, budget = config.settings, queries or config.queries
     images = replace(config, queries=budget).images_at(budget)
-    policy, judges = load(config, Accelerator().device, progress, lora=file)
+    policy, judges = load(config, accelerator().device, progress, lora=file)
     result = evaluate(
         policy,
         judges,

@@ -117,8 +117,7 @@ def draw(poll: Poll, runs: Path, progress: Callable[[str], None]) -> dict[str, I
     Raises:
         UserError: a backbone or weights cannot be used.
     """
-    from accelerate import Accelerator
-
+    from b2bench.engine import accelerator
     from b2bench.evaluation.evaluate import eval_noise
     from b2bench.rollout import sample
     from b2bench.training.setup import load_policy
@@ -128,7 +127,7 @@ def draw(poll: Poll, runs: Path, progress: Callable[[str], None]) -> dict[str, I
     for image, shot in poll.images.items():
         wanted[shot.run_id].append((image, shot))
     found: dict[str, Image.Image] = {}
-    device = Accelerator().device
+    device = accelerator().device
     for run_id, members in wanted.items():
         run = rows[run_id] if run_id else next(iter(rows.values()))
         config = _config(run)

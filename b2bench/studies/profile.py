@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from b2bench.backbones.stable_diffusion import lora_file
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import PROFILE_SETTINGS
+from b2bench.engine import accelerator
 from b2bench.evaluation.judges import scored
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
@@ -158,7 +158,7 @@ def profile(
     config, settings = configs[0], configs[0].settings
     file = None if lora is None else lora_file(lora)
     store.check()
-    policy = load_policy(config, Accelerator().device, listener.stage, lora=file)
+    policy = load_policy(config, accelerator().device, listener.stage, lora=file)
     listener.stage(f"loading {config.reward_name}")
     reward, _ = ready_reward(config, policy.device)
     styles = pocket_styles(policy.device) if config.backbone.is_pocket else None

@@ -10,7 +10,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,8 @@ from typing import Any, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
+from b2bench.environment import python
+from b2bench.locks import lockable, process_lock
 from b2bench.store.database import SHORT
 from b2bench.store.store import Store
 from b2bench.sweep.plan import Job
@@ -158,7 +159,9 @@ class Sweep:
                 return True
             lock = self._turn(progress.job)
             try:
-                with lock.acquire(timeout=0):
+                with lockable(f"folder {self.out}", "--out"):
+                    held = lock.acquire(timeout=0)
+                with held:
                     if self.known(progress.job) == row:  # as before: no other sweep started it since
                         progress.attempts += 1
                         self._attempt(progress, row)
@@ -173,7 +176,7 @@ class Sweep:
         folder = self.out / run_id
         if not folder.is_dir():
             return False
-        lock = FileLock(folder / "lock")
+        lock = process_lock(folder / "lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -188,7 +191,7 @@ class Sweep:
         cell, seed = job.key
         logs = self.out / "sweep"
         logs.mkdir(parents=True, exist_ok=True)
-        return FileLock(logs / f"{cell}-s{seed}.lock")
+        return process_lock(logs / f"{cell}-s{seed}.lock")
 
     def _attempt(self, progress: Progress, row: Mapping[str, Any] | None) -> None:
         db = ["--db", str(self.store.path), "--out", str(self.out)]
@@ -202,7 +205,7 @@ class Sweep:
             log.write(f"$ {shlex.join(['b2bench', *arguments])}\n".encode())
             log.flush()
             child = subprocess.Popen(
-                [sys.executable, "-m", "b2bench", *arguments],
+                [*python("b2bench"), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -6,11 +6,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 
-from b2bench.environment import place, threads
+from b2bench.environment import place, python, threads
 from b2bench.errors import UserError
 
 
@@ -57,9 +56,7 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
     try:
         for rank in range(processes):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            started.append(
-                subprocess.Popen([sys.executable, "-m", "b2bench", *arguments], env=os.environ | shared | own)
-            )
+            started.append(subprocess.Popen([*python("b2bench"), *arguments], env=os.environ | shared | own))
         while True:
             codes = [process.poll() for process in started]
             if failed := [code for code in codes if code]:

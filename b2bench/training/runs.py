@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from b2bench.config.resolve import from_dict
 from b2bench.config.run import RunConfig
 from b2bench.engine import Engine
 from b2bench.errors import Busy, UserError
+from b2bench.locks import lockable, process_lock
 from b2bench.store.database import SHORT
 from b2bench.store.store import Store
 from b2bench.training.listener import Listener
@@ -64,9 +65,9 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
 
         def enter() -> None:
             make_folder(out, run_id)
-            write_config(config, folder)
-            stack.enter_context(_only_process(folder, run_id))
             try:
+                write_config(config, folder)
+                stack.enter_context(_only_process(folder, run_id))
                 store.start_run(run_row(config, run_id, name, trainer.policy, engine.world), unique=True)
             except UserError:  # nothing is stored of it, and nothing stays of it
                 shutil.rmtree(folder, ignore_errors=True)
@@ -128,11 +129,12 @@ def _only_process(folder: Path, run_id: str) -> Iterator[None]:
     """Hold the run's folder. The system lets go of it when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it: two would rewind each other's rounds.
+        UserError: another process holds it, and two would rewind each other's rounds; or its disk has no locks.
     """
-    lock = FileLock(folder / "lock")
+    lock = process_lock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        with lockable(f"folder {folder}", "--out"):
+            lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"run {run_id} is running in another process; try waiting for it, or stop it first") from None
     try:

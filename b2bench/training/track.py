@@ -15,7 +15,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from b2bench.environment import python
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation
 from b2bench.text import suggestion
@@ -73,7 +73,7 @@ class Tracking(Silent):
         self.folder = out
         self.broken: str | None = None
         self.told = self.ended = False
-        command = [sys.executable, "-m", "b2bench.training.track_process", name, project]
+        command = [*python("b2bench.training.track_process"), name, project]
         # a session of its own: Ctrl-C reaches the run alone
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True

@@ -1,10 +1,16 @@
 """What the environment may say of a process, and what cannot be meant."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from b2bench.engine import Engine
-from b2bench.environment import OF_LAUNCHERS, OF_MPI, check_launcher, forget_launcher, place, threads
+from b2bench.engine import Engine, accelerator
+from b2bench.environment import OF_LAUNCHERS, OF_MPI, check_launcher, forget_launcher, place, python, threads
 from b2bench.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +90,38 @@ def test_threads_that_are_no_number_are_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "auto")
     with pytest.raises(UserError, match="OMP_NUM_THREADS is set to 'auto'"):
         threads()
+
+
+def test_a_plugin_may_be_called_like_a_module_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('imported by name')")
+    monkeypatch.chdir(tmp_path)
+    assert "-P" in python("b2bench")
+    for command in (python("b2bench"), [sys.executable, "-m", "b2bench"]):
+        done = subprocess.run([*command, "show", "random.py"], capture_output=True, text=True)
+        assert "imported by name" not in done.stderr.replace("random.py does not import: SystemExit: imported", "")
+        assert done.returncode == 2
+
+
+def test_a_checkout_that_is_not_installed_runs_its_own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b2bench").mkdir()
+    (tmp_path / "b2bench" / "__main__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert "-P" not in python("b2bench")
+
+
+def test_python_without_docstrings_is_refused() -> None:
+    done = subprocess.run([sys.executable, "-OO", "-m", "b2bench", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "PYTHONOPTIMIZE" in done.stderr
+
+
+def test_the_precision_of_a_launcher_is_not_a_runs(accelerate_state: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate launch hands its own to every process, and accelerate allows one in a process."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    assert accelerator().mixed_precision == "no"
+    assert accelerator().device == Engine().device
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "four")
+    with pytest.raises(UserError, match="accelerate cannot start as the environment tells it to: ValueError"):
+        accelerator()
+    made = [file.name for file in (ROOT / "b2bench").rglob("*.py") if "Accelerator(" in file.read_text("utf-8")]
+    assert made == ["engine.py"]

@@ -1,9 +1,14 @@
 """What plugins change of the process is put back."""
 
+import io
+import logging
 import os
 import random
+import signal
 import subprocess
 import sys
+import warnings
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +75,43 @@ def test_a_plugin_that_is_the_first_to_import_torch_leaves_it_as_it_comes() -> N
         "sys.exit(not torch.is_grad_enabled() or torch.get_default_dtype() != torch.float32)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_would_cost_a_run_its_numbers_its_words_or_its_interrupts_is_put_back() -> None:
+    handler, stderr = signal.getsignal(signal.SIGINT), sys.stderr
+    filters, disabled = list(warnings.filters), logging.root.manager.disable
+    with guarded() as changed:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.stderr = io.StringIO()
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "a library's own")  # its own business, and needed at the next call
+        logging.disable(logging.CRITICAL)
+        np.seterr(all="raise")
+        torch.autocast("cpu", torch.bfloat16).__enter__()
+        torch.backends.mkldnn.set_flags(False)
+    assert len(changed) == 7
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert sys.stderr is stderr
+    assert [each for each in warnings.filters if each[1] is None or "a library" not in each[1].pattern] == filters
+    assert logging.root.manager.disable == disabled
+    assert np.geterr()["divide"] == "warn"
+    assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.float32
+    assert torch.backends.mkldnn.enabled
+    warnings.filters[:] = filters
+
+
+@pytest.mark.parametrize("place", ["backends", "backends.cuda.matmul", "backends.cudnn.conv", "backends.mkldnn.matmul"])
+def test_either_name_of_a_precision_is_put_back(place: str) -> None:
+    """torch raises if it is asked by the old name after it was told by the new one (pytorch#179445)."""
+    part = attrgetter(place)(torch)
+    before = part.fp32_precision
+    with guarded() as changed:
+        part.fp32_precision = "ieee" if before == "tf32" else "tf32"
+    assert changed == [f"torch.{place}.fp32_precision"]
+    assert part.fp32_precision == before
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.allow_tf32
+    with guarded() as changed:
+        torch.set_float32_matmul_precision("high")
+    assert changed
+    assert torch.get_float32_matmul_precision() == "highest"

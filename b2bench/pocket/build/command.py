@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from b2bench.backbones.specs import VARIANT_FILE
+from b2bench.environment import python
 from b2bench.errors import RunFailed, UserError
 from b2bench.pocket.build.art import load_art
 from b2bench.pocket.paths import NETWORKS
@@ -98,7 +98,7 @@ def build_weights(
         def start(name: str) -> subprocess.Popen[bytes]:
             options = ["--stage", name, "--work", str(work), "--art", str(folder), "--threads", str(threads)]
             options += ["--variant", variant]
-            return subprocess.Popen([sys.executable, "-m", "b2bench", "pocket", "build", "--jobs", "1", *options])
+            return subprocess.Popen([*python("b2bench"), "pocket", "build", "--jobs", "1", *options])
 
         run_side_by_side(left, jobs, start)
     if len(left) > 1:

@@ -82,6 +82,7 @@ FORMATS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "attention processors": processors,
     "attention processors of the pipeline": lambda state: processors(state, "unet."),
     "plain names": lambda state: names(state, unet=""),
+    "adapter named with a dash": lambda state: names(state, A=".lora_A.my-style.weight", B=".lora_B.my-style.weight"),
     "named adapter": lambda state: names(state, A=".lora_A.default_0.weight", B=".lora_B.default_0.weight"),
     "kohya": lambda state: kohya(state, 2),
     "kohya without alpha": kohya,
@@ -263,6 +264,8 @@ def without(state: dict[str, Tensor], word: str) -> dict[str, Tensor]:
         (lambda state: kohya(state, float("nan")), "alpha is nan, and not a number"),
         (lambda state: names(state, unet="base_model.model."), "without adapter_config.json"),
         (lambda state: state | names(state, unet=""), "it has layer .* twice"),
+        (lambda state: scaled(state, 0), "it changes nothing, because every B or alpha of it is zero"),
+        (lambda state: kohya(state, 0), "it changes nothing"),
     ],
 )
 def test_what_fits_in_part_is_refused(change: Any, reason: str, fresh: Any, state: Any, tmp_path: Path) -> None:
@@ -279,6 +282,7 @@ def test_what_fits_in_part_is_refused(change: Any, reason: str, fresh: Any, stat
         ({"init_lora_weights": "pissa_niter_4"}, "began by pissa_niter_4"),
         ({"lora_alpha": "8"}, "lora_alpha is '8', and not a number"),
         ({"lora_alpha": None}, "lora_alpha is None"),
+        ({"use_dora": True}, r"it is a DoRA .use_dora., and .* has no lora_magnitude_vector"),
         ({"alpha_pattern": {"[": 3}}, "alpha_pattern cannot be read"),
         ({"alpha_pattern": 3}, "alpha_pattern cannot be read"),
     ],

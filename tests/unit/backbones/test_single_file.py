@@ -18,7 +18,7 @@ from b2bench.backbones.architectures import (
 from b2bench.backbones.single_file import clip_tokenizer, load_single_file
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import load_pipeline
-from b2bench.ddim import stable_diffusion_schedule
+from b2bench.ddim import DDIM, stable_diffusion_schedule
 from b2bench.errors import UserError
 
 
@@ -137,3 +137,25 @@ def test_a_file_may_be_named_as_a_backbone_is(tmp_path: Path) -> None:
 def test_the_text_encoder_has_clips_shape() -> None:
     with torch.device("meta"):
         assert stable_diffusion_text_encoder().config.vocab_size == len(clip_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("keys", "header", "prediction", "zero_snr"),
+    [
+        ((), {}, "epsilon", False),
+        (("v_pred",), {}, "v_prediction", False),
+        (("v_pred", "ztsnr"), {}, "v_prediction", True),
+        ((), {"modelspec.prediction_type": "v"}, "v_prediction", False),
+        ((), {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
+    ],
+)
+def test_a_file_says_what_its_network_predicts(
+    keys: Any, header: dict[str, str], prediction: str, zero_snr: bool, narrow: Any, tmp_path: Path
+) -> None:
+    """Invoke and A1111 read such files as others, and drew noise."""
+    path = tmp_path / "v1.safetensors"
+    save_file(ldm_state(narrow) | {key: torch.zeros(0) for key in keys}, path, header)
+    scheduler = load_single_file(path, networks=NARROW).scheduler
+    assert (scheduler.config.prediction_type, scheduler.config.rescale_betas_zero_snr) == (prediction, zero_snr)
+    assert DDIM(scheduler, 4, 1.0).predicts_velocity == (prediction == "v_prediction")
+    assert int(DDIM(scheduler, 4, 1.0).timesteps[0]) == (999 if zero_snr else 751)

@@ -1,8 +1,10 @@
 """Folders that have weights under other names than the usual ones."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,12 +54,24 @@ def test_networks_of_different_variants_are_said(renamed: Callable[..., Path]) -
         load_pipeline(find_backbone(str(folder)))
 
 
-def test_pickles_are_said(other_pipeline: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [("unet", "vae", "text_encoder"), ("text_encoder",)])
+def test_pickles_are_said(parts: tuple[str, ...], other_pipeline: Path, tmp_path: Path, capfd: Any) -> None:
     shutil.copytree(other_pipeline, tmp_path / "p")
-    for file in (tmp_path / "p").glob("*/*.safetensors"):
-        file.rename(file.with_suffix(".bin"))
-    with pytest.raises(UserError, match=r"its weights are \.bin files, which are pickles"):
+    for part in parts:
+        for file in (tmp_path / "p" / part).glob("*.safetensors"):
+            file.rename(file.with_suffix(".bin"))
+    with pytest.raises(UserError, match=rf"its weights of {' and '.join(parts)} are \.bin files, which are pickles"):
         load_pipeline(find_backbone(str(tmp_path / "p")))
+    assert capfd.readouterr().err == ""  # diffusers has words of its own for it
+
+
+def test_the_safety_checkers_parts_are_not_needed(other_pipeline: Path, tmp_path: Path) -> None:
+    """Many fine-tunes name a feature_extractor that they do not have (CompVis/stable-diffusion#545)."""
+    shutil.copytree(other_pipeline, tmp_path / "p")
+    index = tmp_path / "p" / "model_index.json"
+    named = {"feature_extractor": ["transformers", "CLIPImageProcessor"], "safety_checker": ["x", "Y"]}
+    index.write_text(json.dumps(json.loads(index.read_text(encoding="utf-8")) | named), encoding="utf-8")
+    assert load_pipeline(find_backbone(str(tmp_path / "p"))).feature_extractor is None
 
 
 @pytest.mark.parametrize(

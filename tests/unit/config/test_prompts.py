@@ -225,6 +225,7 @@ def test_what_can_be_neither_name_nor_path(name):
         (b"\n  \n# only a comment\n", ["holds no prompt"]),
         (b"a cat\na caf\xe9\n", ["not UTF-8", "byte 11 (line 2)", "0xe9", "encoding UTF-8"]),
         ("a cat\n".encode("utf-16"), ["not UTF-8", "byte 0 (line 1)"]),
+        (b"a cat\n A\xc2\xa0Cat\n", ["line 2", "is on line 1 already (case and spaces aside"]),
         (b"a cat\n\na dog\n a cat\n", ["line 4", "'a cat' is on line 1 already", "removing one"]),
         (b"a cat\n" + b"x" * (MAX_LENGTH + 1), ["line 2", str(MAX_LENGTH + 1), f"at most {MAX_LENGTH}"]),
         (b"a\0cat\n", ["line 1", "control character '\\x00'"]),
@@ -259,6 +260,7 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     [
         (None, "", ["has no test.txt", "train.txt and test.txt"]),
         ("a dog\na cat\n", "", ["'a cat' is in train.txt and in test.txt", "unseen"]),
+        ("a dog\nA  CAT\n", "", ["'A  CAT' is in train.txt and in test.txt", "unseen"]),
         ("a dog\n", "name = pets", ["card.toml is not TOML"]),
         ("a dog\n", 'nmae = "pets"', ["unknown key 'nmae'", "known: depicted_by, description"]),
         ("a dog\n", "version = 1", ["'version' must be a text in quotes"]),

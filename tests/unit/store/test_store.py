@@ -1,5 +1,6 @@
 """The DuckDB store: what it writes, what it refuses, and what is left when it is killed."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -691,6 +692,40 @@ def test_what_has_worked_for_hours_waits_for_hours_unless_somebody_wants_to_end(
     asked = Store(started.path, patience=1)
     with asked.waiting(database.FOR_HOURS):
         assert asked.patience == 1
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_said_at_once(number: int, started: Store, monkeypatch: Any) -> None:
+    """Lustre, Samba and NFS may have none (filelock#67, duckdb#13017); waiting for one would be in vain."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match="is on a file system that locks no files; try --db on a local disk"):
+        started.runs()
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("Operation not supported", "is on a file system that locks no files; try --db on a local disk"),
+        # the system does not name a holder in another container, or on another machine (trino#25802)
+        ("Conflicting lock is held in PID 0", "locked for 0.1 s by a process in another container or on another"),
+    ],
+)
+def test_duckdb_may_get_no_lock_where_the_store_got_its_own(
+    reason: str, said: str, started: Store, monkeypatch: Any
+) -> None:
+    def connect(*_: Any, **__: Any) -> None:
+        raise duckdb.IOException(f'Could not set lock on file "x": {reason}. See also https://duckdb.org')
+
+    monkeypatch.setattr("duckdb.connect", connect)
+    started.patience = 0.1
+    with pytest.raises(UserError, match=said):
+        started.runs()
+    with pytest.raises(UserError, match="locks no files"):  # nobody else knows the file that a new store begins as
+        Store(started.path.with_name("new.duckdb")).start_run(run_row("one"))
 
 
 def test_calls_wait_for_a_connection_of_this_process(started: Store) -> None:
