@@ -223,6 +223,7 @@ def test_what_cannot_travel_is_said(folder: Path, b2bench: Callable[..., Any]) -
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_show_draws_a_run_and_says_what_is_conspicuous(folder: Path, b2bench: Callable[..., Any]) -> None:
     store = Store(folder / "b2bench.duckdb")
     for number in range(3):

@@ -231,6 +231,7 @@ def test_a_report_takes_the_commands_conditions(db: Path) -> None:
     assert [row.algorithm for row in group.leaderboard if not row.reference] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "text"),
     [

@@ -104,6 +104,7 @@ def test_log_probs_of_small_micro_batches_too(size: int, make_policy: Any, roll:
         assert (stored - again).abs().max() < clip_range / 100
 
 
+@pytest.mark.slow
 def test_the_first_optimizer_step_is_at_ratio_one(
     behaviour: Any, default_rollout: Trajectories, algorithm: Any
 ) -> None:
@@ -175,6 +176,7 @@ def test_vanilla_is_a_plain_loop_over_diffusers(make_policy: Any) -> None:
     torch.testing.assert_close(found.images, (images / 2 + 0.5).clamp(0, 1), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", [BS(keep="all"), BPT(tau_start=1.0), B2(tau_start=1.0, keep="all")])
 def test_a_wrapper_that_is_switched_off_is_vanilla_bit_for_bit(wrapper: Any, make_policy: Any) -> None:
     policy = make_policy(num_steps=5)
@@ -191,6 +193,7 @@ def test_bpt_with_the_full_interval_is_vanilla_with_several_samples(make_policy:
     assert same(*(run(policy, [CAT, DOG], w, samples=3) for w in (Vanilla(), BPT(tau_start=1.0))))
 
 
+@pytest.mark.slow
 def test_a_shorter_interval_changes_what_is_kept_and_not_what_is_drawn(make_policy: Any) -> None:
     """BPT rolls out the very trajectories of vanilla, and stores their last states."""
     policy = make_policy(num_steps=5)
@@ -226,6 +229,7 @@ def branched(make_policy: Any) -> tuple[Any, Trajectories]:
     return policy, run(policy, [CAT, DOG, FOX, CAT] * 2, B2(), samples=3)
 
 
+@pytest.mark.slow
 def test_leaves_share_their_prefix_bit_for_bit_and_differ_after_it(branched: Any) -> None:
     _, found = branched
     assert found.interval == Interval(2, 5)
@@ -252,6 +256,7 @@ def test_the_prefix_is_the_plain_loop_of_the_first_leaf(branched: Any) -> None:
         assert (found.latents[leaf::3, 1] - expected[3]).abs().amax((1, 2, 3)).min() > 0.1
 
 
+@pytest.mark.slow
 def test_the_prefix_is_vanillas_bit_for_bit(branched: Any) -> None:
     policy, found = branched
     vanilla = run(policy, found.prompts, Vanilla(), samples=1)

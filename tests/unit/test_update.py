@@ -158,6 +158,7 @@ def test_the_micro_batch_changes_a_round_by_rounding_only(
         assert report.metrics == pytest.approx(reports[0].metrics, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_only_selected_rollouts_reach_the_loss(
     make_policy: Any, roll: Any, algorithm: Any, adapter_vector: Any
 ) -> None:

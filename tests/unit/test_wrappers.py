@@ -136,6 +136,7 @@ def test_a_longer_schedule_is_done_in_part() -> None:
         build(B2, {"schedule_rounds": 0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True])
 def test_nothing_kept_is_a_round_without_a_step(
     pairs: bool, make_policy: Any, roll: Any, adapter_vector: Any, algorithm: Any

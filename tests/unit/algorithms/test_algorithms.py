@@ -62,6 +62,7 @@ def assert_same_gradient(one: Tensor, two: Tensor) -> None:
 # -- policy gradients at the behaviour policy -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pg_has_ddpos_gradient_at_ratio_one(policy: Any, batch: Transitions, algorithm: Any) -> None:
     assert_same_gradient(gradient(policy, algorithm("ddpo"), batch), gradient(policy, algorithm("pg"), batch))
 

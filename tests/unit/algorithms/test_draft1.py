@@ -73,6 +73,7 @@ def test_a_reward_that_does_not_depend_on_the_image_teaches_nothing(world: tuple
     assert not torch.autograd.grad(DRaFT1().loss(policy, flat)[0], policy.up)[0].any()
 
 
+@pytest.mark.slow
 def test_the_gradient_goes_through_decoder_and_scorer_of_pocket(make_policy: Any) -> None:
     policy, prompts = make_policy(num_steps=4), ["a cat riding a bike", "a dog riding a bike"]
     reward = CLIPScore(checkpoint="pocket")

@@ -255,6 +255,7 @@ def test_images_are_in_range(make_policy: Any) -> None:
 # -- other checkpoints ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_any_stable_diffusion_folder_is_a_backbone(other_pipeline: Path, tmp_path: Path) -> None:
     backbone = find_backbone(str(other_pipeline))
     policy = StableDiffusion(load_pipeline(backbone), num_steps=4, eta=1.0, guidance=backbone.guidance)
@@ -431,6 +432,7 @@ def test_fp16_is_refused_without_a_gpu() -> None:
 # -- memory -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saving", ["split", "checkpointing", "sliced", "decoded"])
 def test_what_saves_memory_changes_results_by_rounding_only(saving: str, make_policy: Any) -> None:
     usual, frugal = make_policy(), make_policy()

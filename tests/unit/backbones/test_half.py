@@ -61,6 +61,7 @@ def test_the_norm_is_torchs(shape: tuple[int, ...]) -> None:
         assert eased(x).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_pocket_in_bf16_is_eased_and_keeps_its_weights_names(low: StableDiffusion, pocket_pipeline: Any) -> None:
     assert {type(part) for part in low.unet.attn_processors.values()} == {HalfAttention}
     norms = [part for part in low.unet.modules() if isinstance(part, nn.GroupNorm)]
@@ -69,6 +70,7 @@ def test_pocket_in_bf16_is_eased_and_keeps_its_weights_names(low: StableDiffusio
     assert names == set(pocket_pipeline.unet.state_dict())
 
 
+@pytest.mark.slow
 def test_it_is_as_near_to_fp32_as_peft_under_autocast(
     low: StableDiffusion, make_policy: Callable[..., StableDiffusion]
 ) -> None:

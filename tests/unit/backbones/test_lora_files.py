@@ -111,6 +111,7 @@ def test_a_lora_is_the_same_in_every_layout(layout: str, fresh: Any, state: Any,
         assert torch.equal(drawn(other), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"target_modules": ["conv1", "proj_in"]}])
 def test_what_peft_adds_to_a_lora_is_read(options: dict[str, Any], fresh: Any, tmp_path: Path) -> None:
     own, other = fresh(), fresh()
@@ -146,6 +147,7 @@ def by_header(state: dict[str, Tensor], folder: Path) -> Path:
     return folder / "header.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
     [

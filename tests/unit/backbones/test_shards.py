@@ -30,6 +30,7 @@ def test_shards_are_even_in_number_and_never_too_small(rows: int) -> None:
     assert count > 1 or rows < 2 * SMALLEST_SHARD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_no_bit(make_policy: Any, threads: int) -> None:
     policy = make_policy()

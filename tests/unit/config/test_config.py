@@ -105,6 +105,7 @@ def own(tmp_path: Path, defaults: str) -> dict[str, Any]:
     return {"algorithm": "mine", "plugins": (path,)}
 
 
+@pytest.mark.slow
 def test_an_algorithms_default_stands_behind_presets_and_set(tmp_path: Path) -> None:
     mine = own(tmp_path, "{'lr': 7e-3, 'updates_per_round': 2}")
     assert config().settings.lr == Settings.lr

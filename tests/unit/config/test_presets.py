@@ -99,6 +99,7 @@ def test_grpo_and_loop_are_ddpo_with_another_advantage_and_nothing_else(preset: 
     assert other.cell_hash() != plain.cell_hash()
 
 
+@pytest.mark.slow
 def test_the_pocket_preset_is_the_defaults() -> None:
     assert run("pocket", algo="dpok", wrapper="b2").settings == Settings(guidance=3.0)
     with_b2 = run("pocket", algo="dpok", wrapper="b2")

@@ -44,6 +44,7 @@ def store(tmp_path: Path) -> Store:
     return found
 
 
+@pytest.mark.slow
 def test_a_card_holds_what_a_hub_reads_and_what_a_person_asks(store: Store, tmp_path: Path) -> None:
     out = tmp_path / "card"
     files = write_card(store, "mine", tmp_path / "runs", out)
@@ -64,6 +65,7 @@ def test_a_card_holds_what_a_hub_reads_and_what_a_person_asks(store: Store, tmp_
     assert "/home/me" not in card.text + (out / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_no_card(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is running, and a card is of a run that is done"):
         write_card(store, "other", tmp_path / "runs", tmp_path / "card")

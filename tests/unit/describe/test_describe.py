@@ -122,6 +122,7 @@ def test_settings_that_an_algorithm_has_its_own_default_of() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_runs_differences_are_from_its_algorithms_defaults(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.duckdb")
     for name, updates in (("usual", 1), ("other", None)):
@@ -232,6 +233,7 @@ def test_no_runs_and_no_store(tmp_path: Path) -> None:
         listing("runs", store.path, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["r1-abc", "first", "r1", "fir"])
 def test_show_a_run_by_id_name_or_prefix(name: str, db: Path) -> None:
     found = description(name, db, [])
@@ -267,6 +269,7 @@ def test_show_says_whose_the_first_evaluation_is_and_compares_the_same_images(db
     assert "start_reused_from" not in description("first", db, [])["properties"]
 
 
+@pytest.mark.slow
 def test_show_a_failed_run_says_why(db: Path) -> None:
     found = description("r2-abd", db, [])
     assert found["evaluations"][0]["after"] is None
@@ -283,6 +286,7 @@ def test_a_run_of_a_plugin_that_is_not_here(db: Path) -> None:
     assert "none yet" in printed(found)
 
 
+@pytest.mark.slow
 def test_an_unknown_name_suggests_one_of_anything(db: Path) -> None:
     for wrong, meant in (("dpokk", "dpok"), ("vanila", "vanilla"), ("pockett", "pocket"), ("secnd [bold]", "second")):
         with pytest.raises(UserError) as caught:

@@ -340,6 +340,7 @@ def test_an_empty_store_says_how_to_begin(make: Callable[[Any], str]) -> None:
     assert "b2bench run --algo dpok --wrapper b2" in make([])
 
 
+@pytest.mark.slow
 def test_thin_stores_give_no_flattering_number(rows: Rows) -> None:
     rows.add("ddpo", "vanilla", 0, {0: 0.6, 1000: None})
     rows.add("pg", "vanilla", 0, {}, status="failed")
@@ -461,6 +462,7 @@ def test_figures_of_several_contexts_do_not_overwrite_each_other(known: Rows, tm
     assert {Path(p.stem).name[:2] for p in second} == {"2-"}
 
 
+@pytest.mark.slow
 def test_a_heading_is_text(known: Rows) -> None:
     sections = document(known.tables())
     assert markdown(sections, "a <b> *c*").startswith("# a &#60;b&#62; \\*c\\*\n\n## b2bench")

@@ -429,6 +429,7 @@ def test_nothing_yet_says_what_to_do() -> None:
     assert "b2bench run" in text_of([])
 
 
+@pytest.mark.slow
 def test_tables_read_what_a_store_gives(tmp_path: Path) -> None:
     store = Store(tmp_path / "b.duckdb")
     for seed in range(3):

@@ -80,10 +80,12 @@ def test_the_example_passes_and_is_short() -> None:
     assert len(EXAMPLE.read_text().splitlines()) < 60
 
 
+@pytest.mark.slow
 def test_the_frame_of_the_broken_ones_passes(tmp_path: Path) -> None:
     assert failures(broken(tmp_path, GOOD)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "check", "message"),
     [
@@ -201,6 +203,7 @@ def test_what_cannot_go_on_says_so(tmp_path: Path) -> None:
     assert [result.passed for result in results] == [True] * 4 + [False]
 
 
+@pytest.mark.slow
 def test_a_loss_on_pairs_must_tell_winner_from_loser(tmp_path: Path) -> None:
     blind = "return (log_prob(batch.winner) + log_prob(batch.loser)).square().mean(), {}"
     assert "swapping winner and loser" in failures(broken(tmp_path, blind, pairs=True))["works on pairs"]
@@ -357,6 +360,7 @@ def test_a_random_reward_is_caught(tmp_path: Path) -> None:
     assert "draws no random numbers" in found["scores are deterministic"]
 
 
+@pytest.mark.slow
 def test_checks_leave_the_global_generators_alone(tmp_path: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)

@@ -82,6 +82,7 @@ def test_collapse_is_looked_for_where_the_rate_or_the_budget_is_three_times_as_l
     assert lost.reached
 
 
+@pytest.mark.slow
 def test_only_the_default_run_is_timed(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.duckdb")
     add_run(store, 0, 0.1)

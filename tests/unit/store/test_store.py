@@ -115,6 +115,7 @@ def test_a_repeated_round_is_refused_as_a_whole(started: Store) -> None:
     assert (count(started, "rounds"), count(started, "queries")) == (1, 10)
 
 
+@pytest.mark.slow
 def test_rewind_forgets_what_came_after_the_checkpoint(started: Store) -> None:
     for number in range(3):
         started.record_round("a1", *round_rows(number))
@@ -307,6 +308,7 @@ def test_a_profile_is_written_whole_or_not_at_all(store: Store) -> None:
     assert count(store, "profiles") == 3
 
 
+@pytest.mark.slow
 def test_merge_takes_the_profiles_along(started: Store, tmp_path: Path) -> None:
     started.record_profile(profile_rows("p1"))
     other = Store(tmp_path / "other.duckdb")
@@ -367,6 +369,7 @@ def made_by(path: Path, schema: str) -> Store:
     return Store(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", sorted(path.stem for path in SCHEMAS.glob("*.sql")))
 def test_a_store_of_an_older_version_becomes_what_is_made_today(schema: str, tmp_path: Path) -> None:
     old, today = made_by(tmp_path / "old.duckdb", schema), Store(tmp_path / "today.duckdb")
@@ -581,6 +584,7 @@ def test_without_room_for_the_copy_the_schema_stays(started: Store, monkeypatch:
     assert "host" not in started.runs()[0]
 
 
+@pytest.mark.slow
 def test_refusals_are_noted_once_and_merged(started: Store, tmp_path: Path) -> None:
     row = dict.fromkeys(TABLES["refusals"], "x") | {"budget": 100, "reason": "no branches"}
     started.record_refusals([row])

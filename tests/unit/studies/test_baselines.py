@@ -167,6 +167,7 @@ def test_the_sweep_holds_the_guidance_of_runs() -> None:
     assert [row.value for row in plan(["guidance"], config(guidance=3.5))][4:6] == [3.0, 3.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [Baseline("guidance", 2.0), Baseline("best-of", 4), Baseline("oracle")])
 def test_a_baseline_is_what_its_numbers_depend_on(row: Baseline) -> None:
     usual = row.run_id(config())

@@ -40,6 +40,7 @@ def poll_of(store: Store, cells: list[str] = CELLS, **options: Any) -> Poll:
 # -- cells and comparisons --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cells_have_the_runs_of_the_seeds_that_all_have(tmp_path: Path) -> None:
     store = make_runs(tmp_path, seeds=(0, 1, 2))
     store.finish_run("ddpo-b2-s2", "interrupted")
@@ -186,6 +187,7 @@ def asked(store: Store, tmp_path: Path) -> tuple[Poll, Callable[[Any], list[dict
     return poll, read
 
 
+@pytest.mark.slow
 def test_votes_say_which_cell_was_chosen(asked: Any, store: Store) -> None:
     poll, read = asked
     rows = read(answers(poll))

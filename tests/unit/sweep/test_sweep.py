@@ -143,6 +143,7 @@ def test_a_list_of_a_hyperparameter_is_a_grid(
     assert "lr = [] of [set] holds no value" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_plan_is_the_product_with_seeds_outermost() -> None:
     jobs = plan({"algo": ["ddpo", "pg"], "wrapper": ["b2"], "seed": [0, 1]}, ["--set", "lr=0.1"], config)
     assert [job.label for job in jobs] == [f"{a} b2 template1 s{seed}" for seed in (0, 1) for a in ("ddpo", "pg")]

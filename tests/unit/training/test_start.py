@@ -82,6 +82,7 @@ def test_what_an_evaluation_depends_on_is(other: dict[str, Any], usual: str) -> 
     assert key(config(**other)) != usual
 
 
+@pytest.mark.slow
 def test_and_so_are_code_version_processes_and_files(
     usual: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +164,7 @@ def test_what_is_taken_over_is_the_same_bit_for_bit_and_says_whose_it_is(store: 
     assert store.evaluated_as(key(plain)) == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_another_key_and_a_later_evaluation_are_not_taken(store: Store) -> None:
     other = config(eval_seed=2)
     assert known_start(store, key(other), other) is None
@@ -170,6 +172,7 @@ def test_another_key_and_a_later_evaluation_are_not_taken(store: Store) -> None:
     assert known_start(store, key(other), other) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

@@ -168,6 +168,7 @@ def report(store: Store) -> list[Tables]:
     return tables(store.runs(), store.evals(), store.rounds(), refusals=store.refusals())
 
 
+@pytest.mark.slow
 def test_a_report_has_one_table(store: Store, release: Release, numbers_change: bool) -> None:
     for seed in range(2):
         store.start_run(row(f"a{seed}", seed))
@@ -190,6 +191,7 @@ def test_a_report_has_one_table(store: Store, release: Release, numbers_change: 
     assert len(packages) == 2  # a cell's head says with which packages it was made
 
 
+@pytest.mark.slow
 def test_a_refusal_belongs_to_the_runs_beside_it(store: Store, release: Release, numbers_change: bool) -> None:
     plugin = store.path.with_name("picky.py")
     plugin.write_text(

@@ -47,6 +47,7 @@ def test_what_the_built_in_algorithms_have_searched(algo: str, names: list[str])
         assert [one.name for one in space_of(cell(algo, wrapper))] == names
 
 
+@pytest.mark.slow
 def test_every_default_lies_within_its_search() -> None:
     for algo in ("pg", "ddpo", "dpok", "dpo"):
         for one in space_of(cell(algo)):
