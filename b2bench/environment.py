@@ -9,6 +9,7 @@ import os
 import sys
 
 from b2bench.errors import UserError
+from b2bench.text import shortened
 
 LAUNCHERS = "torchrun, accelerate launch or --processes"
 OF_LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
@@ -17,6 +18,8 @@ OF_MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """What MPI's launchers tell in place of WORLD_SIZE; accelerate reads these, too"""
 SHARDERS = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")
 """Ways to split a model between processes that accelerate knows, by its variables ACCELERATE_USE_..."""
+LONGEST = 9
+"""Digits of a rank or of a number of processes; Python refuses to read thousands of them"""
 
 
 def _number(name: str, least: int) -> int | None:
@@ -28,10 +31,10 @@ def _number(name: str, least: int) -> int | None:
     text = os.environ.get(name)
     if text is None:
         return None
-    if not text.strip().isdecimal() or int(text) < least:
+    if not text.strip().isdecimal() or len(text.strip()) > LONGEST or int(text) < least:
         raise UserError(
-            f"{name} is set to {text!r}, which is not a whole number of at least {least}. Launchers set it; if none "
-            f"started this process, try: unset {' '.join(OF_LAUNCHERS)}"
+            f"{name} is set to {shortened(repr(text), 80)}, which is not a whole number of at least {least}. "
+            f"Launchers set it; if none started this process, try: unset {' '.join(OF_LAUNCHERS)}"
         )
     return int(text)
 
@@ -103,6 +106,9 @@ def threads() -> int | None:
     """
     text = os.environ.get("OMP_NUM_THREADS", "").strip()
     first = text.partition(",")[0].strip()
-    if text and not first.isdecimal():
-        raise UserError(f"OMP_NUM_THREADS is set to {text!r}, which is not a number of threads; try 4, or unset it")
+    if text and (not first.isdecimal() or len(first) > LONGEST):
+        raise UserError(
+            f"OMP_NUM_THREADS is set to {shortened(repr(text), 80)}, which is not a number of threads; "
+            "try 4, or unset it"
+        )
     return int(first or 0) or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,11 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
         raise UserError(
             f"the pocket weights are missing from {folder}; try reinstalling b2bench, or b2bench pocket build"
         )
+    if closed := next((file for file in sorted(folder.glob("*/*")) if _is_closed(file)), None):
+        raise UserError(
+            f"backbone folder {folder} cannot be read: {closed.relative_to(folder)} is no file that this user may "
+            "read; try chmod -R u+rX on the folder, or copying it again"
+        )
     if parts := pickled(folder):  # before diffusers says in its own words that something else is missing
         raise UserError(
             f"backbone folder {folder} cannot be read: its weights of {' and '.join(parts)} are .bin files, which are "
@@ -143,6 +149,11 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
     if not folder.is_dir():  # fetched only now
         _check_scheduler(backbone)
     return pipeline
+
+
+def _is_closed(file: Path) -> bool:
+    """Whether a library would take a file for one that is not there, and make do: words would have other tokens."""
+    return not os.access(file, os.R_OK) or (file.is_dir() and file.suffix in (".json", ".txt", ".safetensors"))
 
 
 def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline:

@@ -18,16 +18,23 @@ import tempfile
 import time
 from collections import Counter
 
+SIGNALS = (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # half of them Ctrl-C
 RUN = ("run", "--algo", "ddpo", "--queries", "4000", "--set", "steps=2", "--set", "eval_images=2")
 # Says on stdout that b2bench's own first line is reached; what is measured is what a user's command does.
 START = "import os, b2bench.__main__ as m; m.INTERRUPTS.end_at_once(); os.write(1, b'started'); m.main()"
+
+
+def as_from_a_terminal() -> None:
+    """Undo what nohup and a shell's & do: a process that was told to ignore a signal goes on ignoring it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def start_and_stop(folder: str, number: signal.Signals, seconds: float) -> tuple[str, str]:
     """Stop one after ``seconds``: how it ended, in a few words, and what it said."""
     process = subprocess.Popen(
         [sys.executable, "-c", START, *RUN], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=as_from_a_terminal,
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(number)
@@ -54,7 +61,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(given.count):
-            number = drawn.choice((signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+            number = drawn.choice(SIGNALS)
             seconds = drawn.uniform(0, given.seconds)
             how, text = start_and_stop(folder, number, seconds)
             counts[how] += 1

@@ -46,6 +46,7 @@ def test_a_place_among_processes(
         ({"WORLD_SIZE": ""}, "WORLD_SIZE is set to ''"),
         ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE is set to 'two'"),
         ({"WORLD_SIZE": "0"}, "at least 1"),
+        ({"WORLD_SIZE": "9" * 5000, "RANK": "0"}, r"WORLD_SIZE is set to '9+ \[\.\.\. 4,9\d\d characters"),
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK is set to '-1'"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK = 2 is not below WORLD_SIZE = 2"),
         ({"WORLD_SIZE": "2"}, "RANK is not set"),

@@ -79,7 +79,19 @@ def _toml(drawn: random.Random, folder: Path, file: str, command: list[str]) -> 
     path.write_bytes(content)
     # a value that fits its type is judged as that of the option would be, by its name
     told = [file, *{part.strip(" []'\"") for line in good.splitlines() for part in line.split("=")[:1]}]
-    told += ["--algo", "algorithm", "lr", "steps", "eta", "kl_weight", "ddpo", "backbone", "prompts", "seeds"]
+    told += [
+        "--algo",
+        "algorithm",
+        "wrapper",
+        "lr",
+        "steps",
+        "eta",
+        "kl_weight",
+        "ddpo",
+        "backbone",
+        "prompts",
+        "seeds",
+    ]
     return Input(command, told, f"{file}: {what}")
 
 
