@@ -119,6 +119,11 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             f"backbone folder {folder} cannot be read: {closed.relative_to(folder)} is no file that this user may "
             "read; try chmod -R u+rX on the folder, or copying it again"
         )
+    if folder.is_dir() and not any(all((folder / "tokenizer" / name).is_file() for name in way) for way in VOCABULARY):
+        raise UserError(
+            f"backbone folder {folder} cannot be read: its tokenizer has no vocabulary, neither tokenizer.json nor "
+            "vocab.json and merges.txt; try copying it again"
+        )
     if parts := pickled(folder):  # before diffusers says in its own words that something else is missing
         raise UserError(
             f"backbone folder {folder} cannot be read: its weights of {' and '.join(parts)} are .bin files, which are "
@@ -149,6 +154,10 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
     if not folder.is_dir():  # fetched only now
         _check_scheduler(backbone)
     return pipeline
+
+
+VOCABULARY = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""Files of a tokenizer that hold its words. Without any, transformers makes one that cuts every word into letters."""
 
 
 def _is_closed(file: Path) -> bool:

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from bad_inputs.made import Input, damage_bytes, misplace, tiny
+from bad_inputs.side_effects import SAID
 
 HEAD = "from b2bench.registry import algorithm, reward, wrapper\n"
 
@@ -30,7 +31,7 @@ IMPORTS = (
     "from b2bench import nothing\n",
     "from b2bench.registry import algorythm\n", "import sys\nsys.exit(3)\n", "import sys\nsys.exit()\n", "1 / 0\n",
     "raise\n",
-    "def f(): f()\nf()\n", "x = []\nfor _ in range(100_000): x = [x]\nrepr(x)\n", "print('hello')\n", "", "\ufeff",
+    "def f(): f()\nf()\n", "x = []\nfor _ in range(100_000): x = [x]\nrepr(x)\n", f"print({SAID!r})\n", "", "\ufeff",
     "'doc'\n",
     "class C: pass\n", "# -*- coding: klingon -*-\n", "x = 1\x00\n", "exec('raise SystemExit')\n",
     "from awr import *\n",
