@@ -16,6 +16,7 @@ from b2bench.describe.listing import Row
 from b2bench.terminal.chart import chart
 
 SHOWN_PROMPTS = 10
+OUTSIDE = "outside the ranking"
 
 
 def listing_table(what: str, rows: Sequence[Row]) -> RenderableType:
@@ -29,13 +30,19 @@ def listing_table(what: str, rows: Sequence[Row]) -> RenderableType:
     if all(row.get("from") == "built in" for row in rows):
         left_out.add("from")
     if what == "algorithms":  # b2bench show has them
-        left_out |= {"learns from", "source", "selection"}
+        left_out |= {"learns from", "source", "selection", OUTSIDE}
     shown = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
     table = _rows_table([{**row, "from": _from_here(row["from"])} if "from" in row else row for row in shown])
     if not plugins:
         return table
     # A summary is a sentence or an equation: too long for a column beside the properties.
-    return Group(table, *(Text(f"{row['name']}  ", style="bold").append(row["summary"], "not bold") for row in rows))
+    lines = (Text(f"{row['name']}  ", "bold").append(_aside(row) + row["summary"], "not bold") for row in rows)
+    return Group(table, *lines)
+
+
+def _aside(row: Row) -> str:
+    """Return what is true of one algorithm in a dozen, and would be a column of nothing."""
+    return f"({OUTSIDE}) " if row.get(OUTSIDE) else ""
 
 
 def _from_here(where: str) -> str:

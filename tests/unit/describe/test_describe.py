@@ -101,6 +101,12 @@ def test_a_plugin_is_listed_with_its_file(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert str(AWR[0]) in printed(listing_table("algorithms", rows), 1000)  # not below here: the whole path
 
 
+def test_what_is_outside_of_the_ranking_is_said_beside_it() -> None:
+    rows = listing("algorithms", NOWHERE, [])
+    assert "draft1  (outside the ranking) L = " in printed(listing_table("algorithms", rows))
+    assert [row["name"] for row in rows if "outside the ranking" in row] == ["draft1"]
+
+
 def test_a_wrong_list_suggests_the_right_one() -> None:
     with pytest.raises(UserError, match=r"Did you mean algorithms\?"):
         listing("algorithm", NOWHERE, [])
