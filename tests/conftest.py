@@ -35,11 +35,6 @@ PROMPTS = [
 ]
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one worker more than there are cores: a tenth of the time a test waits for a lock, a disk or a process."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """More threads than cores make small networks slower, and would let the machine choose the kernels."""

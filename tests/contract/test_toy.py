@@ -71,7 +71,6 @@ def refusal(algorithm: str, wrapper: str) -> str | None:
     return next(filter(None, said), None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "wrapper"), CELLS)
 def test_a_cell_trains_or_says_why_not(algorithm: str, wrapper: str) -> None:
     if reason := refusal(algorithm, wrapper):

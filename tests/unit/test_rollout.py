@@ -85,6 +85,7 @@ def test_log_probs_are_reproduced_exactly_by_default(behaviour: Any, default_rol
     assert seen >= 320
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 13])
 def test_log_probs_are_reproduced_within_a_hundredth_of_the_clip_range(
     size: int, behaviour: Any, default_rollout: Trajectories, algorithm: Any
@@ -115,6 +116,7 @@ def test_the_first_optimizer_step_is_at_ratio_one(
         assert torch.equal(metrics["log_ratio"], torch.zeros(40)), name
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_a_walk_of_the_policy(behaviour: Any, default_rollout: Trajectories) -> None:
     """A stored log-prob belongs to the stored state and the stored next state, in nats per dimension."""
     again = default_rollout.log_prob
