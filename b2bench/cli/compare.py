@@ -39,7 +39,7 @@ def compare(
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; try creating it")
     store = Store(db)
     store.check_exists()
-    found = comparing.compare(*sides(store, (first, second), conditions))
+    found = comparing.compare(*store.together(lambda: sides(store, (first, second), conditions)))
     section = comparing.section(found)
     if out is not None:
         from b2bench.files import write_whole

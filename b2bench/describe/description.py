@@ -62,7 +62,7 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
         store = Store(db)
         own = {text for run in store.runs() for text in (run["run_id"], run["name"]) if text}
         if name and any(text.startswith(name) for text in own):
-            return _describe_run(store, store.find_run(name), registries)
+            return store.together(lambda: _describe_run(store, store.find_run(name), registries))
         known += sorted(own)
     raise UserError(
         f"nothing is called {name!r}.{suggestion(name, known)} Try b2bench ls {'|'.join(LISTS)}"

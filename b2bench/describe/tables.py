@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from b2bench.errors import UserError
 from b2bench.leaderboard.rows import Tables
@@ -28,8 +29,13 @@ def tables_of(
         raise UserError(f"--margin {margin:g} is not a number above 0; try 0.01")
     if looks not in (1, 2):
         raise UserError(f"--looks {looks} is not 1 or 2; try 2 for a look at half of the seeds and one at all")
-    runs = store.runs()
-    rows = (runs if tuning else final_runs(runs)), store.evals(), store.rounds()
-    errors, scores = store.evaluation_errors(), store.last_scores()
-    curves = store.round_rewards(), store.curve_errors()
-    return tables(*rows, margin, store.refusals(), planned, errors, scores, looks, *curves, store.profiles())
+
+    def read() -> tuple[Any, ...]:
+        return (
+            store.runs(), store.evals(), store.rounds(), store.refusals(), store.evaluation_errors(), store.last_scores(),
+            store.round_rewards(), store.curve_errors(), store.profiles(),
+        )  # fmt: skip
+
+    runs, evals, rounds, refusals, errors, scores, *curves, profiles = store.together(read)
+    runs = runs if tuning else final_runs(runs)
+    return tables(runs, evals, rounds, margin, refusals, planned, errors, scores, looks, *curves, profiles)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any, TypeVar
 
 import duckdb
@@ -134,6 +135,7 @@ class Database:
                 )
         self.patience = patience
         self._released = -math.inf  # when this process had its last turn
+        self._shared: dict[int, duckdb.DuckDBPyConnection] = {}  # of a thread that reads several things at once
 
     # -- before a run ------------------------------------------------------------------------------
 
@@ -171,14 +173,37 @@ class Database:
 
         return self._read(work)
 
+    def together(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns. All that it reads is of one state of the file, on one connection.
+
+        So a report of a store that runs go on writing to does not mix two states, and opens the file once. Others wait
+        until it is done: ``work`` reads, and leaves what is done with it to its caller.
+
+        Raises:
+            RuntimeError: ``work`` writes to this store.
+        """
+
+        def shared(con: duckdb.DuckDBPyConnection) -> T:
+            self._shared[get_ident()] = con
+            try:
+                return work()
+            finally:
+                del self._shared[get_ident()]
+
+        return work() if get_ident() in self._shared else self._read(shared)
+
     # -- connections -------------------------------------------------------------------------------
 
     def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        if get_ident() in self._shared:
+            return work(self._shared[get_ident()])
         if not self.path.exists():
             raise UserError(f"database {self.path} does not exist; `b2bench run` makes one, or try another --db")
         return self._transaction(work, read_only=True)
 
     def _write(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        if get_ident() in self._shared:
+            raise RuntimeError(f"database {self.path}: what reads several things together cannot write")
         if not self.path.exists():
             self.check()
             _create(self.path)

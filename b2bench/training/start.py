@@ -120,10 +120,14 @@ def marked(evaluation: Evaluation, key: str) -> Evaluation:
 
 def known_start(store: Store, key: str, config: RunConfig) -> Evaluation | None:
     """Return the whole evaluation that a run of the store has under ``key``, without its images, or None."""
-    for run_id in store.evaluated_as(key):
-        if found := _read(config, key, run_id, *store.evaluation(run_id, 0)):
-            return found
-    return None
+
+    def find() -> Evaluation | None:
+        for run_id in store.evaluated_as(key):
+            if found := _read(config, key, run_id, *store.evaluation(run_id, 0)):
+                return found
+        return None
+
+    return store.together(find)
 
 
 def _read(

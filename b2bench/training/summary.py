@@ -82,31 +82,35 @@ def summary(store: Store, run_id: str, folder: Path, *, queries: int, made: int,
 
     ``folder`` is the run's, ``queries`` are its reward queries, and ``made`` those of them that took ``seconds``.
     """
-    rows = [row for row in store.evals([run_id]) if row["split"] == "test"]
 
-    def at(queries: int) -> dict[str, float]:
-        return {row["metric"]: row["value"] for row in rows if row["queries"] == queries}
+    def read() -> Summary:
+        rows = [row for row in store.evals([run_id]) if row["split"] == "test"]
+        points = sorted({row["queries"] for row in rows}) or [0]
+        gain, error, images = paired_gain(store, run_id, points[0], points[-1])
+        run = store.find_run(run_id)
+        shown = findings(run, store.rounds(run_id), comparable(rows), equal_rewards(store, run_id), utc_now())
 
-    points = sorted({row["queries"] for row in rows}) or [0]
-    gain, error, images = paired_gain(store, run_id, points[0], points[-1])
-    run = store.find_run(run_id)
-    shown = findings(run, store.rounds(run_id), comparable(rows), equal_rewards(store, run_id), utc_now())
-    return Summary(
-        run_id=run_id,
-        queries=queries,
-        seconds=seconds,
-        queries_per_second=made / seconds if seconds else math.nan,
-        before=at(points[0]),
-        after=at(points[-1]),
-        weights=str(folder / LORA_FILE),
-        db=str(store.path),
-        reward=str(run["reward"]),
-        gain=gain,
-        gain_error=error,
-        images=images,
-        picture=str(folder / PICTURE) if (folder / PICTURE).is_file() else "",
-        findings=tuple(one.text for one in shown),
-    )
+        def at(queries: int) -> dict[str, float]:
+            return {row["metric"]: row["value"] for row in rows if row["queries"] == queries}
+
+        return Summary(
+            run_id=run_id,
+            queries=queries,
+            seconds=seconds,
+            queries_per_second=made / seconds if seconds else math.nan,
+            before=at(points[0]),
+            after=at(points[-1]),
+            weights=str(folder / LORA_FILE),
+            db=str(store.path),
+            reward=str(run["reward"]),
+            gain=gain,
+            gain_error=error,
+            images=images,
+            picture=str(folder / PICTURE) if (folder / PICTURE).is_file() else "",
+            findings=tuple(one.text for one in shown),
+        )
+
+    return store.together(read)
 
 
 def summary_again(store: Store, run: Mapping[str, Any], out: Path) -> Summary:

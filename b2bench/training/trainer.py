@@ -509,7 +509,8 @@ class Trainer:
         with contextlib.suppress(OSError, ValueError, UserError):
             kept = "SELECT * FROM images WHERE run_id = ? AND queries = ? AND path IS NOT NULL"
             ordered = f"{kept} ORDER BY length(path), path"
-            before, after = (self.store.sql(ordered, [self.run_id, queries]) for queries in (0, self.queries))
+            points = 0, self.queries
+            before, after = self.store.together(lambda: [self.store.sql(ordered, [self.run_id, at]) for at in points])
             draw_before_after(self.folder, before, after)
 
     def _save_weights(self) -> None:

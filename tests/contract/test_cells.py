@@ -124,16 +124,27 @@ def choose(
     )
 
 
-@pytest.fixture
-def finish(tmp_path: Path) -> Callable[..., Finished]:
-    """Start a run and wait for its end."""
-    store = Store(tmp_path / "b2bench.duckdb")
+def finishing(folder: Path) -> Callable[..., Finished]:
+    """Return what starts a run in a folder and waits for its end."""
+    store = Store(folder / "b2bench.duckdb")
 
     def start(config: RunConfig, listener: Any = None) -> Finished:
-        summary = runs.start(config, store, tmp_path / "runs", None, listener or Silent())
-        return Finished(summary, store, tmp_path / "runs" / summary.run_id)
+        summary = runs.start(config, store, folder / "runs", None, listener or Silent())
+        return Finished(summary, store, folder / "runs" / summary.run_id)
 
     return start
+
+
+@pytest.fixture
+def finish(tmp_path: Path) -> Callable[..., Finished]:
+    """Start a run in a store of the test's own."""
+    return finishing(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finish_cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
+    """Start a run in the store of all cells, as a sweep does: the pretrained model is measured once."""
+    return finishing(tmp_path_factory.mktemp("cells"))
 
 
 @pytest.fixture
@@ -165,7 +176,7 @@ def expected_calls(wrapper: str, config: RunConfig, round: int) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "wrapper"), CELLS)
 def test_cell(
-    algorithm: str, wrapper: str, finish: Callable[..., Finished], scored: list[int], pocket_pipeline: Any
+    algorithm: str, wrapper: str, finish_cell: Callable[..., Finished], scored: list[int], pocket_pipeline: Any
 ) -> None:
     refused = {
         ("dpo", "noise_weighted"): "on pairs has none",
@@ -177,17 +188,18 @@ def test_cell(
             choose(algorithm, wrapper)
         return
     config = choose(algorithm, wrapper)
-    found = finish(config)
+    found = finish_cell(config)
     assert (found.run["status"], found.run["error"]) == ("done", None)
     assert (found.run["algorithm"], found.run["wrapper"], found.run["budget"]) == (algorithm, wrapper, QUERIES)
 
     # Every query on a training image is a row, and nothing else is.
-    evaluated = sum(row["n"] for row in found.store.evals(found.summary.run_id) if row["metric"] == "clipscore")
-    assert evaluated == 2 * 2
+    evals = [row for row in found.store.evals(found.summary.run_id) if row["metric"] == "clipscore"]
+    assert [row["n"] for row in evals] == [2, 2]
+    measured = [row["n"] for row in evals if "reused_from" not in row["settings"]]
     queries, rounds = found.queries, found.rounds
-    assert sum(scored) == len(queries) + evaluated
+    assert sum(scored) == len(queries) + sum(measured)
     if config.settings.updates_per_round is None:
-        assert scored == [2, 9, 6, 2]
+        assert scored == [*measured[:-1], 9, 6, 2]
     assert [row["query_index"] for row in queries] == list(range(QUERIES))
     assert [row["round"] for row in queries] == [0] * 9 + [1] * 6
     assert [row["group_id"] for row in queries] == [i // 3 for i in [*range(9), *range(6)]]

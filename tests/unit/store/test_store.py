@@ -199,6 +199,35 @@ def test_sql_reads_and_does_nothing_else(started: Store, tmp_path: Path) -> None
     assert count(started, "runs") == 1
 
 
+def test_what_is_read_together_is_of_one_state(started: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one connection; of another thread's calls, which wait for their turn, nothing is in it."""
+    connect, opened = Store._connect, []
+
+    def counted(self: Store, read_only: bool) -> Any:
+        opened.append(read_only)
+        return connect(self, read_only)
+
+    monkeypatch.setattr(Store, "_connect", counted)
+    other = Store(started.path, patience=10)
+    with ThreadPoolExecutor(1) as pool:
+
+        def work() -> tuple[list[Any], list[Any]]:
+            rounds = started.rounds("a1")
+            later.append(pool.submit(other.record_round, "a1", *round_rows(7)))
+            time.sleep(0.1)
+            return rounds, started.together(lambda: started.sql("SELECT * FROM queries"))
+
+        later: list[Any] = []
+        rounds, queries = started.together(work)
+        later[0].result()
+    assert opened == [True, False]
+    assert len(queries) == 10 * len(rounds)
+    assert len(started.rounds("a1")) == len(rounds) + 1
+    with pytest.raises(RuntimeError, match="cannot write"):
+        started.together(lambda: started.finish_run("a1", "done"))
+    started.finish_run("a1", "done")
+
+
 def test_ctrl_c_in_a_query_is_an_interrupt(started: Store) -> None:
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)  # as SIGINT's, but pytest's own stays
     try:
