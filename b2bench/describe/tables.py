@@ -32,8 +32,8 @@ def tables_of(
 
     def read() -> tuple[Any, ...]:
         return (
-            store.runs(), store.evals(), store.rounds(), store.refusals(), store.evaluation_errors(), store.last_scores(),
-            store.round_rewards(), store.curve_errors(), store.profiles(),
+            store.runs(), store.evals(), store.rounds(), store.refusals(), store.evaluation_errors(),
+            store.last_scores(), store.round_rewards(), store.curve_errors(), store.profiles(),
         )  # fmt: skip
 
     runs, evals, rounds, refusals, errors, scores, *curves, profiles = store.together(read)
