@@ -32,8 +32,10 @@ from b2bench.training.summary import Summary
 from b2bench.training.trainer import query_noise
 from b2bench.wrappers import B2, Extremes, Independent, edges_of
 
-# Three draws of three samples in the first round, two in the second: the budget leaves no more.
-DRAWS, SAMPLES, STEPS, TRANSITIONS, QUERIES = 3, 3, 4, 18, 15
+# Two draws of three samples in the first round, one in the second: the budget leaves no more.
+DRAWS, SAMPLES, STEPS, TRANSITIONS = 2, 3, 3, 9
+ROUNDS = [6, 3]  # queries of each round
+QUERIES = sum(ROUNDS)
 SETTINGS = {
     "draws": DRAWS,
     "samples": SAMPLES,
@@ -199,14 +201,14 @@ def test_cell(
     queries, rounds = found.queries, found.rounds
     assert sum(scored) == len(queries) + sum(measured)
     if config.settings.updates_per_round is None:
-        assert scored == [*measured[:-1], 9, 6, 2]
+        assert scored == [*measured[:-1], *ROUNDS, 2]
     assert [row["query_index"] for row in queries] == list(range(QUERIES))
-    assert [row["round"] for row in queries] == [0] * 9 + [1] * 6
-    assert [row["group_id"] for row in queries] == [i // 3 for i in [*range(9), *range(6)]]
-    assert [row["leaf"] for row in queries] == [0, 1, 2] * 5
+    assert [row["round"] for row in queries] == [number for number, n in enumerate(ROUNDS) for _ in range(n)]
+    assert [row["group_id"] for row in queries] == [i // 3 for n in ROUNDS for i in range(n)]
+    assert [row["leaf"] for row in queries] == [0, 1, 2] * (QUERIES // 3)
     assert all(len({row["prompt"] for row in queries[i : i + 3]}) == 1 for i in range(0, QUERIES, 3))
     assert {row["prompt"] for row in queries} <= set(config.prompts.train)
-    assert [row["queries"] for row in rounds] == [9, 15] == [9, found.summary.queries]
+    assert [row["queries"] for row in rounds] == [ROUNDS[0], QUERIES] == [ROUNDS[0], found.summary.queries]
 
     for row in rounds:
         kept = [query for query in queries if query["round"] == row["round"] and query["kept"]]
@@ -239,7 +241,7 @@ def test_cell(
     assert moved == learned
     other = StableDiffusion(copy.deepcopy(pocket_pipeline), num_steps=STEPS, eta=1.0, guidance=config.settings.guidance)
     other.load_lora(found.weights)
-    cond, x, step = other.encode(["a cat", "a dog"]), torch.ones(2, *other.latent_shape), torch.tensor([0, 3])
+    cond, x, step = other.encode(["a cat", "a dog"]), torch.ones(2, *other.latent_shape), torch.tensor([0, 2])
     with torch.no_grad():
         adapted = other.noise(cond, x, step)
         with other.reference():
@@ -303,7 +305,7 @@ def test_a_run_that_takes_the_first_evaluation_over_ends_as_one_that_makes_it(
     first = finish(choose("ddpo", "vanilla", **STARTED))
     made = len(scored)
     taken = finish(choose("dpok", "b2", seed=1, **STARTED))
-    assert scored[made:][0] == 9  # of a round: nothing was evaluated before it
+    assert scored[made:][0] == ROUNDS[0]  # of a round: nothing was evaluated before it
     third = finish(choose("pg", "vanilla", **STARTED, lora_rank=4, lr=1e-4))
     store = Store(tmp_path / "alone.duckdb")
     summary = runs.start(choose("dpok", "b2", seed=1, **STARTED), store, tmp_path / "alone", None, Silent())
@@ -316,8 +318,8 @@ def test_a_run_that_takes_the_first_evaluation_over_ends_as_one_that_makes_it(
         return {(row["queries"], row["settings"].get("reused_from")) for row in evals}
 
     whose = first.summary.run_id
-    assert sources(first) == sources(own) == {(0, None), (15, None)}
-    assert sources(taken) == sources(third) == {(0, whose), (15, None)}
+    assert sources(first) == sources(own) == {(0, None), (QUERIES, None)}
+    assert sources(taken) == sources(third) == {(0, whose), (QUERIES, None)}
     # its files are its own, of the same images
     query = "SELECT path FROM images WHERE run_id = ? AND queries = 0 AND path IS NOT NULL"
     files = [row["path"] for row in store.sql(query, [summary.run_id])]
@@ -390,11 +392,12 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_rows_and_weights(
 
 
 @pytest.mark.slow
-def test_a_run_of_many_updates_a_round_resumes_to_the_same_rows_and_weights(
+def test_a_noisy_run_of_many_updates_a_round_resumes_to_the_same_rows_and_weights(
     finish: Callable[..., Finished], tmp_path: Path
 ) -> None:
-    """What a draw brings, by which the next round is cut, is in the checkpoint."""
-    values = {name: value for name, value in RESUMED.items() if name != "value_net"} | {"transitions_per_step": 5}
+    """What a draw brings, by which the next round is cut, is in the checkpoint; noise of a reward is drawn again."""
+    values = {name: value for name, value in RESUMED.items() if name != "value_net"}
+    values |= {"transitions_per_step": 5, "reward_noise": 0.1}
     whole = finish(choose("pg", "b2", **values))
     with pytest.raises(KeyboardInterrupt):
         finish(choose("pg", "b2", **values), Interrupting())
@@ -448,7 +451,7 @@ def test_noise_is_on_every_training_query_and_on_no_evaluation(
     monkeypatch.setattr(CLIPScore, "__call__", lambda self, images, prompts: torch.full((len(images),), 0.25))
     found = finish(choose("pg", "vanilla", steps=1, reward_noise=0.5))
     rewards = [row["reward"] for row in found.queries]
-    expected = [query_noise(0, 0, 0, 9), query_noise(0, 1, 9, 6)]
+    expected = [query_noise(0, 0, 0, ROUNDS[0]), query_noise(0, 1, *ROUNDS)]
     assert rewards == (0.25 + 0.5 * torch.cat(expected)).tolist()
     assert len(set(rewards)) == QUERIES
     assert {json.loads(row["scores"])["clipscore"] for row in found.queries} == {0.25}  # without the noise
@@ -481,21 +484,8 @@ def test_without_noise_none_is_drawn(finish: Callable[..., Finished], monkeypatc
 
 
 @pytest.mark.slow
-def test_a_noisy_run_that_is_interrupted_resumes_to_the_same_rows_and_weights(
-    finish: Callable[..., Finished], tmp_path: Path
-) -> None:
-    config = choose("ddpo", "b2", reward_noise=0.1, steps=3)
-    whole = finish(config)
-    with pytest.raises(KeyboardInterrupt):
-        finish(config, Interrupting())
-    store = Store(tmp_path / "b2bench.duckdb")
-    [run] = store.runs(status="interrupted")
-    check_resumed(store, run["run_id"], tmp_path, (whole.results(), whole.weights.read_bytes()))
-
-
-@pytest.mark.slow
 def test_a_run_on_the_binary_reward(finish: Callable[..., Finished]) -> None:
-    found = finish(choose("ddpo", "vanilla", reward="success", steps=10))
+    found = finish(choose("ddpo", "vanilla", reward="success", steps=10, draws=3, queries=15))
     assert (found.run["status"], found.run["reward"]) == ("done", "success")
     rewards = [row["reward"] for row in found.queries]
     assert set(rewards) == {0.0, 1.0}
