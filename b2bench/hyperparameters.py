@@ -18,7 +18,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from b2bench.errors import UserError
 from b2bench.guard import guarded
-from b2bench.registry import key_of
+from b2bench.registry import Registry, key_of
 from b2bench.search import Search
 from b2bench.text import described, suggestion
 
@@ -244,6 +244,25 @@ def parse_value(parameter: Hyperparameter, value: Any) -> Any:
     if isinstance(parsed, float) and not math.isfinite(parsed):
         raise wrong
     return parsed
+
+
+def assemble(reward: Any, rewards: Registry, backbone: Any) -> None:
+    """Let a reward that is made of others build them by their names; nothing is done with one that is not.
+
+    ``backbone`` None: the settings say already what depends on the backbone.
+
+    Raises:
+        UserError: one of them is unknown or refuses its settings, or ``assemble`` of the reward raised something.
+    """
+    if not hasattr(reward, "assemble"):
+        return
+    try:
+        with guarded():
+            reward.assemble(rewards, backbone)
+    except UserError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"{key_of(type(reward))}.assemble raised {described(error)}") from None
 
 
 def _is_text(value: str) -> bool:

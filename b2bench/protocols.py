@@ -124,7 +124,9 @@ class Reward(Protocol):
     ``refuses(backbone) -> str | None``, why it cannot judge what a backbone draws; ``models() -> list[ModelSize]``,
     what it loads, for ``b2bench estimate``; and, if it has a field ``checkpoint`` whose default is "auto", a class
     method ``own_checkpoint(backbone) -> str``, which says what that stands for (else "pocket" for the embedded
-    backbones and "paper" for all others).
+    backbones and "paper" for all others). A reward that is made of others has ``assemble(rewards, backbone)``, which
+    gets the registry of rewards and the backbone, or None where its settings are those of a run already, right after it
+    is built; from then on ``parts`` are its rewards, in a list.
     """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -263,13 +263,22 @@ def _context(row: Row) -> Context:
     )
 
 
+_OTHER_QUANTITY = {
+    "checkpoint": ("pocket", "paper", "published"),
+    "goal": ("compressibility",),
+    "rewards": (),
+    "code": (),
+}
+"""Settings of rewards that say what is measured, and their values that need no mention."""
+
+
 def _reward_settings(config: Row) -> str:
-    """Return what makes scores another quantity than those of the same reward by default: checkpoint, a
-    plugin's code.
+    """Return what makes scores another quantity than those of the same reward by default: checkpoint, goal, the
+    formula of a mix, a plugin's code.
     """
-    found = {name: config[name] for name in ("checkpoint", "code") if config.get(name)}
-    if found.get("checkpoint") in ("pocket", "paper"):
-        del found["checkpoint"]
+    found = {
+        name: config[name] for name, usual in _OTHER_QUANTITY.items() if config.get(name) and config[name] not in usual
+    }
     return visible(" ".join(f"{name}={value}" for name, value in found.items()))
 
 

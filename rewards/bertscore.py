@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.errors import UserError
+from b2bench.evaluation.weights import from_hub
 from b2bench.files import stored_parameters
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import ModelSize
@@ -28,19 +28,6 @@ _CHECKPOINTS: dict[str, tuple[str, str, str, str, int]] = {
     # bert_score's table names layer 40 of DeBERTa xlarge mnli as the one that agrees best with people.
     "paper": ("llava-hf/llava-1.5-7b-hf", "14 GB", "microsoft/deberta-xlarge-mnli", "3 GB", 40),
 }
-
-
-def _load(loader: Any, source: str, size: str, **options: Any) -> Any:
-    try:
-        return loader.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        if Path(source).is_dir() or not size:
-            raise UserError(f"BERTScore checkpoint {source} cannot be read: {reason}") from None
-        raise UserError(
-            f"BERTScore needs {source} ({size}), which is not on this machine and could not be fetched. Try: "
-            f"hf download {source}, on a machine with access, and set HF_HOME to that cache. ({reason})"
-        ) from None
 
 
 @cache
@@ -117,11 +104,11 @@ class BERTScore:
         quiet_libraries()
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.device = device
-        self.processor = _load(AutoProcessor, captioner, captioner_size)
-        self.captioner = _load(LlavaForConditionalGeneration, captioner, captioner_size, dtype=dtype)
+        self.processor = from_hub(AutoProcessor, "BERTScore", captioner, captioner_size)
+        self.captioner = from_hub(LlavaForConditionalGeneration, "BERTScore", captioner, captioner_size, dtype=dtype)
         self.captioner.to(device).eval().requires_grad_(False)
-        self.tokenizer = _load(AutoTokenizer, bert, bert_size)
-        self.bert = _load(AutoModel, bert, bert_size, dtype=torch.float32)
+        self.tokenizer = from_hub(AutoTokenizer, "BERTScore", bert, bert_size)
+        self.bert = from_hub(AutoModel, "BERTScore", bert, bert_size, dtype=torch.float32)
         self.bert.to(device).eval().requires_grad_(False)
         # Of prompts alone: there are few, and captions without end.
         self.references: dict[str, tuple[Tensor, Tensor]] = {}

@@ -32,7 +32,10 @@ Backbone = Annotated[
     str | None, typer.Option(help="pocket, sd14, a pipeline folder, a .safetensors file or a hub id  [pocket]")
 ]
 Reward = Annotated[
-    str | None, typer.Option(help="clipscore, bertscore, success or a plugin's  [clipscore]", autocompletion=rewards)
+    str | None,
+    typer.Option(
+        help="clipscore, jpeg, mix, ... (b2bench ls rewards) or a plugin's  [clipscore]", autocompletion=rewards
+    ),
 ]
 Queries = Annotated[int | None, typer.Option(help="Budget in reward queries  [2400]")]
 EvalSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the evaluation noise (eval_seed)  [0]")]

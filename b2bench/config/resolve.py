@@ -12,11 +12,11 @@ from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.config.given import check_text
 from b2bench.config.presets import TUNED, deviations, load_preset, tuned_path
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
-from b2bench.config.run import RunConfig, code_hash, source_name
+from b2bench.config.run import RunConfig, code_hash, parts_hash, source_name
 from b2bench.config.settings import PROFILE_SETTINGS, Settings
 from b2bench.errors import Refused, UserError
 from b2bench.guard import guarded
-from b2bench.hyperparameters import Hyperparameter, build, declared, hyperparameters
+from b2bench.hyperparameters import Hyperparameter, assemble, build, declared, hyperparameters
 from b2bench.registry import KINDS, Kind, check_methods, check_name, load_registries
 from b2bench.text import described, suggestion
 from b2bench.version import benchmark_version
@@ -73,12 +73,15 @@ def resolve(
         settings = replace(settings, guidance=spec.guidance)
     _check_budget(queries, seed, settings.samples)
     _check_names(algorithm, reward)
-    takes_checkpoint = any(p.name == "checkpoint" for p in hyperparameters(classes["reward"]))
-    if takes_checkpoint and parts[reward].get("checkpoint", "auto") == "auto":
+    defaults = {p.name: p.default for p in hyperparameters(classes["reward"])}
+    if (defaults | parts[reward]).get("checkpoint") == "auto":
         parts[reward]["checkpoint"] = own_checkpoint(spec, classes["reward"])
     trained: Algorithm = build(classes["algorithm"], parts[algorithm])
     wrapping: Wrapper = build(classes["wrapper"], parts[wrapper])
     judging: Reward = build(classes["reward"], parts[reward])
+    assemble(judging, registries["reward"], spec)
+    if found_parts := parts_hash(judging):
+        code["reward"] = found_parts
     if reason := _refusal(reward, judging, spec):
         raise UserError(f"reward {reward} does not go with the backbone {spec.name}: {reason}")
     if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):

@@ -161,6 +161,14 @@ def code_hash(cls: type) -> str | None:
     return content_hash(Path(file)) if file else None
 
 
+def parts_hash(reward: Any) -> str | None:
+    """Hash of the files of a reward that is made of others, and of theirs; None if all of these are built in."""
+    codes = [code_hash(type(part)) for part in getattr(reward, "parts", ())]
+    if not any(codes):
+        return None
+    return hashlib.sha256(json.dumps([code_hash(type(reward)), *codes]).encode()).hexdigest()
+
+
 def source_name(backbone: Backbone) -> str:
     """Not a path of one machine: the embedded weights go by their name."""
     if backbone.name == "pocket":

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from b2bench.backbones.specs import Backbone
 from b2bench.errors import UserError
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.evaluation.scorers import ClipScorer, Probabilities, clip_probabilities
+from b2bench.evaluation.weights import read_tensors
 from b2bench.metrics import IS_CLIP, IS_INCEPTION
 from b2bench.protocols import Reward
 
@@ -117,20 +116,7 @@ def _read(weights: str) -> dict[str, Tensor]:
                 "torch-fidelity's releases, with --set inception_weights=FILE"
             ) from None
         return found
-    path = Path(weights).expanduser()
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        found = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise UserError(f"inception_weights {path} does not exist; try another path") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"inception_weights {path} cannot be read: {' '.join(str(error).split())[:160]}") from None
-    except Exception as error:  # pickle's many kinds
-        raise UserError(f"inception_weights {path} holds no state dict: {type(error).__name__}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"inception_weights {path} holds a {type(found).__name__}, not a state dict")
-    return found
+    return read_tensors(Path(weights).expanduser(), "inception_weights")
 
 
 INCEPTION_GIGABYTES = 0.1

@@ -117,7 +117,7 @@ def _read_tensor(stream: IO[bytes], shape: Sequence[int]) -> Tensor:
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until ``requests`` ends: first the reward to load, then images with their prompts."""
     from b2bench.evaluation.scorers import ClipScorer, clip_probabilities
-    from b2bench.hyperparameters import build
+    from b2bench.hyperparameters import assemble, build
     from b2bench.registry import load_registries
     from b2bench.text import described
 
@@ -130,6 +130,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
                 torch.set_num_threads(request["threads"])
                 registry = load_registries([Path(path) for path in request["plugins"]])["reward"]
                 reward = build(registry.get(request["name"]), request["values"])
+                assemble(reward, registry, None)
                 if hasattr(reward, "prepare"):
                     reward.prepare(torch.device(request["device"]))
                 scorer = getattr(reward, "scorer", None)

@@ -86,9 +86,7 @@ class ClipScorer:
     def _embedded(self, images: Tensor) -> Tensor:
         features = []
         for part in images.split(self.micro_batch):
-            pixels = part.to(self.device).float()
-            if pixels.shape[-2:] != self.size:
-                pixels = F.interpolate(pixels, self.size, mode="bicubic", antialias=True).clamp(0, 1)
+            pixels = _resized(part.to(self.device).float(), self.size)
             features.append(self.model.encode_image((pixels - self.mean) / self.std).float())
         return torch.cat(features)
 
@@ -108,6 +106,26 @@ class ClipScorer:
     def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine similarities [N] as above, differentiable by the images."""
         return (F.normalize(self._embedded(images), dim=-1) * self.text_features(prompts)).sum(-1).cpu()
+
+
+def clip_pixels(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Turn images [N, 3, h, w] in [0, 1] into CLIP's inputs [N, 3, *size]: resized, and in CLIP's own statistics."""
+    mean, std = (images.new_tensor(values).reshape(1, 3, 1, 1) for values in (_MEAN, _STD))
+    return (_resized(images, size) - mean) / std
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def in_batches(
+    score: Callable[[Tensor, Sequence[str]], Tensor], images: Tensor, prompts: Sequence[str], batch: int
+) -> Tensor:
+    """Return what ``score`` says of ``batch`` images and prompts at a time: float32 [N], on the CPU."""
+    parts = [score(part, prompts[i * batch : (i + 1) * batch]) for i, part in enumerate(images.split(batch))]
+    return torch.cat(parts).float().cpu()
 
 
 def scorer_size(checkpoint: str) -> ModelSize:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from b2bench.hyperparameters import build, hyperparameters
+from b2bench.backbones.specs import find_backbone
+from b2bench.hyperparameters import assemble, build, hyperparameters
 from b2bench.plugins.contract import Checker, check_hyperparameters, check_process, expect, global_seed
 from b2bench.plugins.toy import PROMPTS
+from b2bench.registry import Registry
 from b2bench.seeding import generator
 
 
@@ -21,6 +23,7 @@ def check_reward(cls: type, checker: Checker) -> None:
 
     def prepare() -> None:
         reward = build(cls, {"checkpoint": "pocket"} if automatic else {})
+        assemble(reward, Registry("reward"), find_backbone("pocket"))
         expect(callable(reward), "it has no method __call__(self, images, prompts)")
         if hasattr(reward, "prepare"):
             reward.prepare(torch.device("cpu"))

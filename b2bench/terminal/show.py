@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def render_description(found: Mapping[str, Any], console: Console) -> None:
         if found["hyperparameters"]:
             console.print(_hyperparameter_table(found["hyperparameters"]))
             example = found["hyperparameters"][0]
-            console.print(Text(f"set one with --set {example['name']}={_value(example['default'])}", style="dim"))
+            assignment = shlex.quote(f"{example['name']}={_value(example['default'])}")
+            console.print(Text(f"set one with --set {assignment}", style="dim"))
         else:
             console.print(Text("none", style="dim"))
     if found["kind"] == "algorithm" and found.get("settings"):

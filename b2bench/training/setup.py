@@ -18,6 +18,7 @@ from b2bench.errors import UserError
 from b2bench.evaluation.inception import extractors
 from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.reward_process import RewardProcess
+from b2bench.evaluation.weights import PUBLISHED
 from b2bench.guard import guarded
 from b2bench.hyperparameters import hyperparameters
 from b2bench.protocols import Reward
@@ -203,7 +204,9 @@ def check_network(config: RunConfig) -> None:
 
     It would try every file for half a minute, minutes in all, before it says that it is not there.
     """
-    if Path(config.backbone.source).exists() and getattr(config.reward, "checkpoint", "") != "paper":
+    rewards = (config.reward, *getattr(config.reward, "parts", ()))
+    fetched = any(getattr(reward, "checkpoint", "") in ("paper", PUBLISHED) for reward in rewards)
+    if Path(config.backbone.source).exists() and not fetched:
         return
     from huggingface_hub import constants, get_session
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from b2bench.config.run import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
+from b2bench.hyperparameters import hyperparameters
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import Store
 from b2bench.training.provenance import numeric_versions
@@ -68,6 +69,8 @@ def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
     settings = {name: value for name, value in whole["settings"].items() if name not in OF_TRAINING}
     settings |= {"images": vars(config.images_at(0)), "first": config.images_between.splits}
     texts = [value for value in whole["reward"].values() if isinstance(value, str)]
+    for part in getattr(config.reward, "parts", ()):
+        texts += [value for p in hyperparameters(type(part)) if isinstance(value := getattr(part, p.name), str)]
     named = (str(POCKET_WEIGHTS), config.backbone.source, config.backbone.scorer, inputs.inception_weights, *texts)
     cuda = device.type == "cuda"
     content = {
