@@ -30,12 +30,16 @@ OPTIONAL = {"pandas": "notebook", "resvg_py": "pocket", "ray": "ray"}  # package
 
 @dataclass(frozen=True)
 class Hub:
-    """A checkpoint of the hub that something here can use: one of its files tells whether it is there."""
+    """A checkpoint of the hub that something here can use: one of its files tells whether it is there.
+
+    ``only``: the file that is needed of a repository with more; "" for all of it.
+    """
 
     repository: str
     files: tuple[str, ...]
     gigabytes: float
     serves: str
+    only: str = ""
 
 
 CHECKPOINTS = (
@@ -48,6 +52,12 @@ CHECKPOINTS = (
     ),
     Hub("llava-hf/llava-1.5-7b-hf", ("model.safetensors.index.json",), 14.1, "bertscore at full size"),
     Hub("microsoft/deberta-xlarge-mnli", ("pytorch_model.bin", "model.safetensors"), 3.0, "bertscore at full size"),
+    Hub("openai/clip-vit-large-patch14", ("model.safetensors", "pytorch_model.bin"), 1.7, "aesthetic"),
+    Hub("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), 0.004, "aesthetic"),
+    Hub("yuvalkirstain/PickScore_v1", ("model.safetensors", "pytorch_model.bin"), 3.9, "pickscore"),
+    Hub("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), 2.0, "hpsv2", "HPS_v2.1_compressed.pt"),
+    Hub("THUDM/ImageReward", ("ImageReward.pt",), 1.8, "imagereward", "ImageReward.pt"),
+    Hub("google-bert/bert-base-uncased", ("vocab.txt",), 0.001, "imagereward", "vocab.txt"),
 )
 
 
@@ -145,6 +155,7 @@ def _checkpoints() -> Iterator[Finding]:
             yield Finding("checkpoint", hub.repository, "ok", folder)
         else:
             detail = f"{hub.gigabytes:g} GB, for {hub.serves}: hf download {hub.repository}"
+            detail += f" {hub.only}" if hub.only else ""
             yield Finding("checkpoint", hub.repository, "absent", detail)
     weights = inception_file()
     if weights.is_file():
@@ -187,7 +198,7 @@ def _disk() -> Iterator[Finding]:
         short = free < wanted
         detail = f"{free:.0f} GB free in {folder}"
         if name == "hub cache" and wanted:
-            detail += f"; all checkpoints of the paper would take {wanted:.0f} GB more"
+            detail += f"; all of these checkpoints would take {wanted:.0f} GB more"
         yield Finding("disk", name, ("broken" if name == "here" else "absent") if short else "ok", detail)
 
 

@@ -74,7 +74,9 @@ def aesthetic(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Case:
     clip = drawn(CLIPVisionModelWithProjection(config), 1)
     clip.save_pretrained(folder)
     layers = drawn(Head(24), 2).state_dict()
-    assert list(layers) == [f"layers.{i}.{part}" for i in (0, 2, 4, 6, 7) for part in ("weight", "bias")]  # as published
+    assert list(layers) == [
+        f"layers.{i}.{part}" for i in (0, 2, 4, 6, 7) for part in ("weight", "bias")
+    ]  # as published
     torch.save(layers, folder / "sac+logos+ava1-l14-linearMSE.pth")
     with torch.no_grad():
         found = clip(pixel_values=pixels(images, 28)).image_embeds
@@ -132,6 +134,7 @@ def imagereward(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Cas
         num_attention_heads=2, is_decoder=True, add_cross_attention=True,
     )  # fmt: skip
     text = drawn(BertModel(config, add_pooling_layer=False), 6)
+    text.embeddings.token_type_embeddings.weight.data.zero_()  # which BLIP does not have
     head = drawn(Head(128), 7)
     state = {f"blip.visual_encoder.{name}": value for name, value in vision.state_dict().items()}
     state |= {f"blip.text_encoder.{name}": value for name, value in text.state_dict().items()}
@@ -178,6 +181,7 @@ def ready(case: Case, **values: Any) -> Any:
     return ready_reward(run_config(cls.__name__.lower(), checkpoint=str(folder), **values), CPU)[0]
 
 
+@pytest.mark.slow
 def test_scores_are_the_formula_in_batches_of_any_size(case: Case, images: Tensor) -> None:
     expected = case[2]
     assert expected.std() > 2e-3 * expected.abs().mean()  # images and prompts differ by far more than is allowed below
@@ -185,11 +189,12 @@ def test_scores_are_the_formula_in_batches_of_any_size(case: Case, images: Tenso
         torch.testing.assert_close(ready(case, batch=batch)(images, PROMPTS), expected, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_scores(case: Case, images: Tensor) -> None:
     reward = ready(case)
     moved = images.clone().requires_grad_()
     scores = reward.with_gradient(moved, PROMPTS)
-    assert torch.equal(scores.detach(), reward(images, PROMPTS))
+    torch.testing.assert_close(scores.detach(), reward(images, PROMPTS), rtol=1e-5, atol=1e-5)  # kernels differ
     (gradient,) = torch.autograd.grad(scores.sum(), moved)
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
     direction = gradient / gradient.norm()
@@ -233,6 +238,7 @@ class Bomb:
         return os.mkdir, (str(self.folder / "opened"),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_of_something_else(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -243,7 +249,7 @@ def test_a_file_of_something_else(
         (tmp_path / file.name).write_bytes(file.read_bytes())
     wrong: list[Callable[[Path], Any]] = [
         lambda path: path.write_bytes(path.read_bytes()[:100]),
-        lambda path: path.write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path)})),
+        lambda path: path.write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path)}, protocol=2)),
     ]
     if name != "pickscore":  # which transformers reads, and fills with random weights
         wrong.append(lambda path: torch.save({"weight": torch.zeros(2)}, path))
@@ -256,10 +262,12 @@ def test_a_file_of_something_else(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "millions"), [("aesthetic", 304.2), ("pickscore", 986.1), ("hpsv2", 986.1), ("imagereward", 478.7)]
+    ("name", "millions"), [("aesthetic", 304.2), ("pickscore", 986.1), ("hpsv2", 986.1), ("imagereward", 446.2)]
 )
 def test_the_published_sizes_for_an_estimate(name: str, millions: float) -> None:
-    """Of CLIP ViT-L/14's image tower with a head of 0.9 million, twice a CLIP ViT-H-14, and a BLIP with a ViT-L/16."""
+    """Of CLIP ViT-L/14's image tower with a head of 0.9 million, twice a CLIP ViT-H-14, and a BLIP whose published file
+    has 1.79 GB.
+    """
     found, unknown = judges(run_config(name))
     own = [model for model in found if name in model.name.lower()]
     assert sum(model.parameters for model in own) / 1e6 == pytest.approx(millions, rel=0.01)
