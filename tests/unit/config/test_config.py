@@ -294,3 +294,15 @@ def test_labels_name_no_setting_that_tells_no_cells_apart() -> None:
     from b2bench.config.settings import NO_IDENTITY
 
     assert set(NO_SETTING) == {"seed", "found", "preset", "tuning", *(f"settings.{name}" for name in NO_IDENTITY)}
+
+
+def test_a_default_checkpoint_that_is_not_auto_stays(tmp_path: Path) -> None:
+    plugin = tmp_path / "rated.py"
+    plugin.write_text(
+        "from b2bench import reward\n\n@reward\nclass Rated:\n    checkpoint: str = 'weights-of-mine'\n"
+        "    '''A folder'''\n\n    def __call__(self, images, prompts): ...\n"
+    )
+    was = config(reward="rated", plugins=(plugin,))
+    assert was.reward.checkpoint == "weights-of-mine"
+    own = config(reward="rated", plugins=(plugin,), values={"checkpoint": "other"})
+    assert own.reward.checkpoint == "other"

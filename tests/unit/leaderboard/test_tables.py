@@ -676,3 +676,25 @@ def test_the_headroom_keeps_to_the_width_of_the_terminal(rows: Rows, width: int)
     assert max(map(len, shown.splitlines())) <= width
     for name in ("Headroom (no training)", "pretrained (guidance 3)", "guidance 2.5", "best-of-16", "oracle"):
         assert name in shown
+
+
+def test_rewards_that_measure_something_else_have_tables_of_their_own(rows: Rows) -> None:
+    """Two formulas of a mix, and the two goals of jpeg; what a setting is by default needs no mention."""
+    rewards: list[dict[str, Any]] = [
+        {"name": "mix", "rewards": "clipscore + 0.05 * jpeg"},
+        {"name": "mix", "rewards": "clipscore + 0.5 * jpeg"},
+        {"name": "jpeg", "goal": "compressibility"},
+        {"name": "jpeg", "goal": "incompressibility"},
+        {"name": "pickscore", "checkpoint": "published", "batch": 8},
+        {"name": "pickscore", "checkpoint": "published", "batch": 32},
+    ]
+    for i, reward in enumerate(rewards):
+        rows.add("ddpo", "vanilla", i, {0: 0.6, 1000: 0.7}, config={"reward": reward}, reward=reward["name"])
+    contexts = [group.head.context for group in tables(rows.runs, rows.evals, rows.rounds)]
+    assert sorted((context.reward, context.reward_settings) for context in contexts) == [
+        ("jpeg", ""),
+        ("jpeg", "goal=incompressibility"),
+        ("mix", "rewards=clipscore + 0.05 * jpeg"),
+        ("mix", "rewards=clipscore + 0.5 * jpeg"),
+        ("pickscore", ""),
+    ]

@@ -177,7 +177,7 @@ def test_a_hub_that_is_out_of_reach_is_found_out_once(monkeypatch: pytest.Monkey
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
         check_network(mixed(formula))
-        assert constants.HF_HUB_OFFLINE == offline
+        assert constants.HF_HUB_OFFLINE is offline
 
 
 @pytest.mark.slow

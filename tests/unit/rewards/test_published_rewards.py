@@ -118,7 +118,7 @@ def hpsv2(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Case:
 
 @pytest.fixture(scope="module")
 def imagereward(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Case:
-    """BLIP's image tower is timm's ViT and its text tower BERT's decoder: those have the names of the published file."""
+    """BLIP's image tower is timm's ViT, its text tower BERT's decoder: those have the names of the published file."""
     folder = tmp_path_factory.mktemp("imagereward")
     vision = drawn(
         timm.create_model(
