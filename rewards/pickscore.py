@@ -50,8 +50,10 @@ class PickScore:
         from transformers import CLIPModel
 
         quiet_libraries()
-        source = REPOSITORY if self.checkpoint == PUBLISHED else str(Path(self.checkpoint).expanduser())
-        clip: Any = from_hub(CLIPModel, "pickscore", source, SIZE)
+        if self.checkpoint == PUBLISHED:
+            clip: Any = from_hub(CLIPModel, "pickscore", REPOSITORY, SIZE)
+        else:
+            clip = from_hub(CLIPModel, "pickscore", str(Path(self.checkpoint).expanduser()), "")
         size = clip.config.vision_config.image_size
         self.clip, self.size, self.device = ready(clip, device), (size, size), device
         # CLIP's own, which lies in the package; every CLIP has the same words.
