@@ -76,7 +76,7 @@ def run(
     ] = 1,
     track: Annotated[
         list[str] | None,
-        typer.Option(help="Tell a tracker, too: wandb, trackio or tensorboard (extras of the package)"),
+        typer.Option(help="Tell a tracker, too: wandb, trackio or tensorboard (extras); several: a,b or repeat it"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -152,6 +152,7 @@ def _tracked(names: list[str], request: Request, out: Path, listener: Listener, 
     from b2bench.training.listener import Several
     from b2bench.training.track import Tracking, check_tracker, settings_of
 
+    names = [name.strip() for text in names for name in text.split(",")]
     for name in names:
         check_tracker(name)
     config = settings_of(request.config.as_dict() if request.config is not None else request.stored)

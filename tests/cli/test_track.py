@@ -35,5 +35,5 @@ def test_trackers_that_fail_change_no_row(tmp_path: Path, monkeypatch: pytest.Mo
         said = [f"--track {tracker} stopped" in done.stderr for tracker in ("trackio", "wandb")]
         assert said == [bool(tracked)] * 2
     assert rows[0] == rows[1]
-    slip = b2bench(*wanted, "--track", "wandbb")
+    slip = b2bench(*wanted, "--track", "wandb,wandbb")
     assert (slip.code, "no such tracker" in slip.stderr) == (2, True)
