@@ -17,7 +17,7 @@ from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 ANNOUNCED = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)]
-"""By which schedulers say that a job's time is over, before they kill it (Slurm's --signal, SGE's -notify, a CPU limit).
+"""By which schedulers say that a job's time is over, before they kill it: Slurm's --signal, SGE's -notify, a CPU limit.
 A library may have one of them for something else."""
 TWICE = 2.0
 """Seconds in which a second signal is the same: a terminal tells every process, and who started one passes it on"""

@@ -32,6 +32,7 @@ from b2bench.evaluation.before_after import draw_before_after
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
 from b2bench.files import replaced
 from b2bench.guard import guarded
+from b2bench.metrics import OWN_COLUMNS
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
 from b2bench.store.database import FOR_HOURS, SHORT
@@ -56,10 +57,6 @@ except ImportError:  # Windows has none
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
-
-
-OWN_COLUMNS = ("ratio_mean", "approx_kl", "clipped")
-"""Metrics of a loss that table ``rounds`` has columns for; all others are in its column ``metrics``."""
 
 
 @dataclass(frozen=True)
