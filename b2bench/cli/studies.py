@@ -43,7 +43,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate any LoRA by the protocol of runs. The result goes into the store."""
-    from b2bench.config.given import check_text, parse_assignments
+    from b2bench.config.given import check_text, parse_assignments, run_name
     from b2bench.config.resolve import check_untrained_values
     from b2bench.config.settings import EVALUATE_SETTINGS
 
@@ -56,7 +56,7 @@ def evaluate(
         raise UserError(
             f"the reward queries that {lora} cost are not known, and tables compare equal budgets; try --queries N"
         )
-    check_text("--name", name)
+    name = run_name(name)
     check_text("the LoRA", str(lora))
     config = resolved(with_file(choices, None, assignments))
     check_untrained_values("an evaluation", EVALUATE_SETTINGS, config, parse_assignments(assignments))
