@@ -57,6 +57,7 @@ except ImportError:  # Windows has none
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
+CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
@@ -536,7 +537,7 @@ def peak_mb(device: torch.device) -> float:
 def write_config(config: RunConfig, folder: Path) -> None:
     """Put ``config.json`` into a run folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    with replaced(folder / "config.json") as temporary:
+    with replaced(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
