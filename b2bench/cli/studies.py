@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Sequence
@@ -76,7 +77,8 @@ def evaluate(
     for heading in ("split", "metric", "value", "images"):
         table.add_column(heading, justify="right" if heading in ("value", "images") else "left")
     for metric in result.metrics:
-        table.add_row(metric.split, label(metric.name), f"{metric.value:.4f}", str(metric.n))
+        value = f"{metric.value:.4f}" if math.isfinite(metric.value) else "-"  # few images have no such number
+        table.add_row(metric.split, label(metric.name), value, str(metric.n))
     stdout().print(table)
 
 
