@@ -141,7 +141,10 @@ def check_name(kind: Kind, name: str) -> None:
             f"{name} is a name that b2bench keeps for rows without training; try another name for your algorithm"
         )
     if kind == "reward" and is_taken(name):
-        raise UserError(f"{name} is the name of a metric of every evaluation; try another name for your reward")
+        raise UserError(
+            f"{name} is the name of a metric of every evaluation, or of a column beside it; try another name for your "
+            "reward"
+        )
 
 
 def kind_of(cls: type) -> Kind:
