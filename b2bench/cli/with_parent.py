@@ -6,10 +6,9 @@ Whoever kills that one (``kill -9``, a machine without memory) means the run, an
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import threading
-
-from b2bench.__main__ import main as command_line
 
 
 def interrupt_with_parent() -> None:
@@ -22,7 +21,7 @@ def interrupt_with_parent() -> None:
 def main() -> None:
     """``python -m b2bench.cli.with_parent run ...``: the command line, as long as its parent lives."""
     threading.Thread(target=interrupt_with_parent, daemon=True).start()
-    command_line()
+    runpy.run_module("b2bench", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
