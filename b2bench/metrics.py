@@ -76,6 +76,27 @@ METRICS = {
     )
 }
 
+BESIDE_REWARD = (
+    "cell",
+    "rank",
+    "area of gain",
+    "against pretrained",
+    "headroom",
+    "held-out gain",
+    "queries to target",
+    "seeds",
+    "queries",
+    "denoiser calls",
+    "forward-equivalents",
+    "warning",
+)
+"""Columns of the report's leaderboard, one of which has the name of the trained reward"""
+
+OF_LOG_RATIO = ("ratio_mean", "approx_kl")
+"""What b2bench computes of a loss's metric ``log_ratio``, under these names"""
+OWN_COLUMNS = (*OF_LOG_RATIO, "clipped")
+"""Metrics of a loss that table ``rounds`` has columns for; all others are in its column ``metrics``"""
+
 STYLE_SHARE = "style_"
 """Begins the names of the shares of styles in the images: ``style_plain``, ..."""
 
@@ -103,7 +124,11 @@ def is_style_share(name: str) -> bool:
 def is_taken(reward: str) -> bool:
     """Tell whether a reward of this name would be stored under the name of something else that is measured.
 
-    An entry point may have capitals in its name: ``CLIPScore`` would head a column just as the metric's label does.
+    Or stand in tables under the heading of something else: an entry point may have capitals in its name, and
+    ``CLIPScore`` would head a column just as the metric's label does.
     """
     name = reward.lower()
-    return is_style_share(name) or (name in METRICS and (name != reward or not METRICS[name].reward))
+    if name in METRICS:
+        return name != reward or not METRICS[name].reward
+    headings = {text for metric in METRICS.values() for text in (metric.label, metric.described, metric.short)}
+    return is_style_share(name) or name in BESIDE_REWARD or name in {heading.lower() for heading in headings}

@@ -70,7 +70,7 @@ def run(
     options = {"algo": algo, "wrapper": wrapper, "reward": reward, "queries": queries, "seed": seed}
     options |= {"backbone": _text(backbone), "prompts": _text(prompts)}
     plugins = (plugin,) if isinstance(plugin, str | os.PathLike) else tuple(plugin)
-    paths, store, folder = tuple(map(Path, plugins)), Path(db), Path(out)
+    paths, store, folder = tuple(map(Path, plugins)), Path(db), Path(out).expanduser()
     known = resume
     with _one_line(), ExitStack() as stack:
         try:  # from here on an interrupt says what it left
@@ -178,12 +178,12 @@ def _request(
         UserError: it cannot be made.
     """
     from b2bench.config.choices import resolved, with_file
-    from b2bench.config.given import check_text
+    from b2bench.config.given import run_name
     from b2bench.store.store import Store
     from b2bench.training.request import to_resume, to_start
 
     store = Store(db)
-    check_text("--name", name)
+    name = run_name(name)
     if resume is not None:
         return to_resume(resume, store)
     chosen = resolved(with_file(choices, None if config is None else Path(config), ()))

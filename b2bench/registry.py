@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ from b2bench.guard import guarded
 from b2bench.installed import entry_points
 from b2bench.metrics import is_taken
 from b2bench.plugin_files import importable
-from b2bench.text import described, suggestion
+from b2bench.text import described, shortened, suggestion
 
 T = TypeVar("T")
 Kind = Literal["algorithm", "wrapper", "reward"]
@@ -36,6 +37,9 @@ _MARK = "__b2bench_kind__"
 _PLUGIN = "b2bench_plugin_"  # begins the module name of a --plugin file
 # The four wrappers are one module: they are a 2x2 factorial, not four ideas. Controls are made of the same parts.
 _WRAPPERS = ("vanilla", "bpt", "bs", "b2", "spread", "random2", "forward", "window", "noise_weighted", "tree")
+
+LONGEST_KEY = 64
+"""Characters of a plugin's name: two of them, a seed and a time are the name of a run's folder, of at most 255 bytes"""
 
 NO_ALGORITHMS = ("external", "baseline")
 """Taken: rows of table ``runs`` that no training made go by these."""
@@ -121,17 +125,26 @@ def check_methods(cls: type) -> None:
 
 
 def check_name(kind: Kind, name: str) -> None:
-    """Refuse a name that means something else in the store.
+    """Refuse a name that no folder, list or command line takes as one, or that means something else in the store.
 
     Raises:
-        UserError: what it means.
+        UserError: why.
     """
+    if not re.fullmatch(r"\w[\w.+-]*", name) or len(name) > LONGEST_KEY:
+        what = "an algorithm" if kind == "algorithm" else f"a {kind}"
+        raise UserError(
+            f"{shortened(repr(name), 80)} cannot be the name of {what}, which is in names of folders and in lists; try "
+            f"letters, digits, '_', '-', '+' and '.', at most {LONGEST_KEY}"
+        )
     if kind == "algorithm" and name in NO_ALGORITHMS:
         raise UserError(
             f"{name} is a name that b2bench keeps for rows without training; try another name for your algorithm"
         )
     if kind == "reward" and is_taken(name):
-        raise UserError(f"{name} is the name of a metric of every evaluation; try another name for your reward")
+        raise UserError(
+            f"{name} is the name of a metric of every evaluation, or of a column beside it; try another name for your "
+            "reward"
+        )
 
 
 def kind_of(cls: type) -> Kind:

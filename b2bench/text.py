@@ -22,8 +22,9 @@ def shortened(text: str, longest: int) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean x?"``, or nothing if no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else ""
+    names = {text.lower(): text for text in known}
+    close = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
+    return f" Did you mean {names[close[0]]}?" if close else ""
 
 
 def described(error: BaseException) -> str:

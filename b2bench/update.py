@@ -16,6 +16,7 @@ from b2bench.advantage import best_and_worst
 from b2bench.engine import Engine
 from b2bench.errors import RunFailed
 from b2bench.guard import guarded
+from b2bench.metrics import OF_LOG_RATIO
 from b2bench.minibatches import minibatch_count, trained_steps
 from b2bench.protocols import Algorithm, Batch, Policy, Wrapper
 from b2bench.types import (
@@ -360,7 +361,15 @@ class _Sums:
 
 
 def _health(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Average a loss's metrics; ``log_ratio`` gives ratio_mean and approx_kl = 0.5 mean(dlogp^2)."""
+    """Average a loss's metrics; ``log_ratio`` gives ratio_mean and approx_kl = 0.5 mean(dlogp^2).
+
+    Raises:
+        RunFailed: a metric has the name of one of these two.
+    """
+    if taken := [name for name in OF_LOG_RATIO if name in metrics]:
+        raise RunFailed(
+            f"the loss reports a metric {taken[0]}, which b2bench computes of its metric log_ratio; try another name"
+        )
     found = {name: float(value.detach().float().mean()) for name, value in metrics.items() if name != "log_ratio"}
     if "log_ratio" in metrics:
         log_ratio = metrics["log_ratio"].float()

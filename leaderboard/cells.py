@@ -39,7 +39,11 @@ NO_SETTING = (
     "settings.inception_weights",
 )
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""
+SAMPLING = ("steps", "guidance", "eta")
+"""Settings that change every image, and with it every number of an evaluation"""
 Row = Mapping[str, Any]
+Drawn = tuple[int, str]
+"""How the images of an evaluation are drawn and scored: the seed of their noise, and all else as JSON"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ class Run:
         """What the evaluation's noise is of: ``eval_seed``, equal for all seeds; before there was one, the seed."""
         noise = ((self.row["config"] or {}).get("settings") or {}).get("eval_seed")
         return noise if isinstance(noise, int) else int(self.row["seed"])
+
+    @property
+    def drawn(self) -> Drawn:
+        """How its images are drawn and scored: only numbers of the same way are compared."""
+        config = self.row["config"] or {}
+        settings = config.get("settings") or {}
+        how = [{name: settings.get(name) for name in SAMPLING}, config.get("reward")]
+        return self.noise, json.dumps(how, sort_keys=True, default=str)
 
     @property
     def last(self) -> int:
@@ -104,7 +116,7 @@ class Cell:
     config: dict[str, str]
     runs: dict[int, Run]
     label: str = ""
-    pretrained: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    pretrained: Mapping[Drawn, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -123,12 +135,12 @@ class Cell:
         return sum(run.failed for run in self.runs.values())
 
     def start(self, metric: str, seeds: Iterable[int]) -> list[float]:
-        """Return the pretrained model's value per seed: the run's own, or another run's on the same noise."""
+        """Return the pretrained model's value per seed: the run's own, or another run's of images drawn alike."""
         values = []
         for seed in seeds:
             run = self.runs[seed]
             own = run.start(metric)
-            values.append(own if math.isfinite(own) else self.pretrained.get(run.noise, {}).get(metric, math.nan))
+            values.append(own if math.isfinite(own) else self.pretrained.get(run.drawn, {}).get(metric, math.nan))
         return values
 
     def final(self, metric: str, seeds: Iterable[int]) -> list[float]:
@@ -168,7 +180,7 @@ def names_of(row: Row) -> tuple[str, str]:
     return visible(row["algorithm"] or "-"), visible(row["wrapper"] or "-")
 
 
-def cells_of(runs: Sequence[Run], pretrained: Mapping[int, Mapping[str, float]]) -> list[Cell]:
+def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]]) -> list[Cell]:
     """Cells in order of name, labelled where an algorithm and a wrapper have several."""
     chosen: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
     # identical reruns count once: the latest that was done, or else the latest that failed

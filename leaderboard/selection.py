@@ -41,7 +41,8 @@ def parse_where(conditions: Sequence[str]) -> dict[str, set[str]]:
             raise UserError(
                 f"--where {condition!r} is not a condition; try NAME=VALUE or NAME=VALUE,VALUE with {', '.join(known)}"
             )
-        found.setdefault(name, set()).update(value.strip() for value in values.split(","))
+        # a LoRA's name may have commas
+        found.setdefault(name, set()).update(value.strip() for value in (values, *values.split(",")))
     return found
 
 

@@ -14,7 +14,7 @@ Whatever shows a part of a table, filters its rows and not the runs: the family 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,7 +30,7 @@ from b2bench.leaderboard.board import (
     ranks_of,
     reference_row,
 )
-from b2bench.leaderboard.cells import Cell, Row, Run, cells_of, cumulative, flat, names_of
+from b2bench.leaderboard.cells import Cell, Drawn, Row, Run, cells_of, cumulative, flat, names_of
 from b2bench.leaderboard.claims import Rules, Scores, claims_of, contrast_rows
 from b2bench.leaderboard.compute import common_compute, compute_rows
 from b2bench.leaderboard.evaluations import comparable
@@ -251,6 +251,23 @@ def _curves(cell: Cell, measured: _Measured) -> list[Curve]:
     return found
 
 
+def _starts(runs: Sequence[Run]) -> dict[Drawn, dict[str, float]]:
+    """Return what the pretrained model has by each way of drawing and scoring its images."""
+    found: dict[Drawn, dict[str, float]] = defaultdict(dict)
+    for run in runs:
+        for metric, value in run.values.get(0, {}).items():
+            if math.isfinite(value):
+                found[run.drawn].setdefault(metric, value)
+    return found
+
+
+def _usual(runs: Sequence[Run], starts: Mapping[Drawn, Mapping[str, float]]) -> dict[int, Mapping[str, float]]:
+    """Return what the pretrained model has by the seed of its noise, in the way in which most runs drew images."""
+    ways = Counter(run.drawn[1] for run in runs if run.drawn in starts)
+    usual = max(ways, key=lambda way: ways[way], default="")
+    return {noise: at for (noise, way), at in starts.items() if way == usual}
+
+
 def _context(row: Row) -> Context:
     return Context(
         visible(row["benchmark_version"]),
@@ -291,12 +308,9 @@ def _tables(
     asked: Asked,
 ) -> Tables:
     finished = [run for run in runs if run.row["status"] in FINISHED]
-    pretrained: dict[int, dict[str, float]] = defaultdict(dict)
-    for run in finished:
-        for metric, value in run.values.get(0, {}).items():
-            if math.isfinite(value):
-                pretrained[run.noise].setdefault(metric, value)
-    cells = cells_of(finished, pretrained)
+    starts = _starts(finished)
+    pretrained = _usual(finished, starts)
+    cells = cells_of(finished, starts)
     beside = cells_of(baselines, {})
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
     compared = [cell for cell in cells if not cell.control]
@@ -406,6 +420,13 @@ def _head(
         if short:
             notes.append(f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}")
         finals = zip(cell.seeds, cell.final(context.reward, cell.seeds), strict=True)
+        own = [seed for seed in cell.seeds if not math.isfinite(*cell.start(context.reward, [seed]))]
+        if own and any(math.isfinite(at.get(context.reward, math.nan)) for at in cell.pretrained.values()):
+            notes.append(
+                f"{name} has no pretrained model to be compared with, evaluated as it was (eval_seed, steps, guidance, "
+                "eta and the reward's settings); b2bench evaluate without a LoRA, with the same --set and --queries, "
+                "measures it"
+            )
         if unknown := [seed for seed, value in finals if not math.isfinite(value)]:
             notes.append(f"{name} has no finite {context.reward} for seed {', '.join(map(str, unknown))}, so no mean")
     for variant in variants:

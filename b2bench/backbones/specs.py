@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,6 +166,8 @@ def find_backbone(name: str) -> Backbone:
         if known[name].broken:
             raise UserError(f"backbone {name}: {known[name].broken}; try repairing or uninstalling the package")
         return known[name]
+    if name.startswith("~/"):  # in a file, or as --backbone=~/NAME, no shell does it
+        name = os.path.expanduser(name)
     path = Path(name)
     if (path / VARIANT_FILE).is_file():
         return _variant(path)

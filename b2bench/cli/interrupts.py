@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: one line and exit code 1, whenever they come.
+"""Ctrl-C, SIGTERM, SIGHUP and what schedulers announce a job's end with: one line and exit code 1, whenever they come.
 
 Until there is something to finish, the process ends at once. A KeyboardInterrupt would show Python's traceback before
 :func:`b2bench.cli.main.main` is there to catch it, and may get lost: libraries that are being imported catch
@@ -16,6 +16,9 @@ from collections.abc import Callable
 from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ANNOUNCED = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)]
+"""By which schedulers say that a job's time is over, before they kill it: Slurm's --signal, SGE's -notify, a CPU limit.
+A library may have one of them for something else."""
 TWICE = 2.0
 """Seconds in which a second signal is the same: a terminal tells every process, and who started one passes it on"""
 
@@ -40,6 +43,9 @@ class Interrupts:
         """From now on signals are ignored: what is left to do takes a moment and must not be cut off."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        for number in ANNOUNCED:
+            if self._is_free(number):
+                signal.signal(number, signal.SIG_IGN)
 
     def check(self) -> None:
         """Raise the KeyboardInterrupt of a signal that got lost on its way.
@@ -54,6 +60,12 @@ class Interrupts:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a script's background
                 signal.signal(number, handler)
+        for number in ANNOUNCED:
+            if self._is_free(number):
+                signal.signal(number, handler)
+
+    def _is_free(self, number: int) -> bool:
+        return signal.getsignal(number) in (signal.SIG_DFL, self._end, self._raise)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         if os.environ.get("RANK", "0") == "0":  # of several processes one speaks

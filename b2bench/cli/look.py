@@ -45,10 +45,12 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show an algorithm, wrapper or run in full. It prints formulas and hyperparameters, or what a run did."""
-    from b2bench.describe.description import description
+    from b2bench.describe.description import RUN, description, hidden_run
     from b2bench.terminal.show import render_description
 
     found = description(name, db, plugin or [])
+    if found["kind"] != "run" and hidden_run(name, db):
+        stderr().print(f"a run has this name, too: b2bench show {RUN}{name} prints it", soft_wrap=True)
     if as_json:
         print_json(found)
     else:

@@ -17,6 +17,12 @@ from b2bench.errors import RunFailed, UserError
 from b2bench.text import refused
 
 
+def at_home(word: str) -> str:
+    """Expand the ``~`` of ``--out=~/runs`` as shells do that of ``--out ~/runs``: it would be a folder of this name."""
+    option, _, value = word.partition("=")
+    return f"{option}={os.path.expanduser(value)}" if option.startswith("--") and value.startswith("~/") else word
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2, a failed run 1."""
     # Threads that spin at barriers made two of them 50 times slower than one on a busy machine; OpenMP
@@ -29,6 +35,7 @@ def main() -> None:
     else:
         INTERRUPTS.raise_them()
         forget_launcher()  # no other command shares its work, or may leave it to another to say what it did
+    sys.argv[1:] = [at_home(word) for word in sys.argv[1:]]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal in ASCII, or a path that is not UTF-8
             stream.reconfigure(errors="replace")

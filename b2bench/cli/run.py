@@ -83,7 +83,7 @@ def run(
     """Fine-tune a model, and log every reward query. An algorithm trains the backbone under a wrapper."""
     # More than 80 lines: 40 are options, and an interrupt must find its run wherever it comes.
     INTERRUPTS.end_at_once(_how_to_go_on(resume, db, out))
-    from b2bench.config.given import check_text
+    from b2bench.config.given import run_name
     from b2bench.config.run import check_shares
     from b2bench.terminal.progress import RunProgress, work_of
     from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
@@ -102,7 +102,7 @@ def run(
             from b2bench.training.request import to_resume, to_start
 
             store = Store(db)
-            check_text("--name", name)
+            name = run_name(name)
             if resume is not None:
                 request = to_resume(resume, store)
                 run_id = request.run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate any LoRA by the protocol of runs. The result goes into the store."""
-    from b2bench.config.given import check_text, parse_assignments
+    from b2bench.config.given import check_text, parse_assignments, run_name
     from b2bench.config.resolve import check_untrained_values
     from b2bench.config.settings import EVALUATE_SETTINGS
 
@@ -56,7 +57,7 @@ def evaluate(
         raise UserError(
             f"the reward queries that {lora} cost are not known, and tables compare equal budgets; try --queries N"
         )
-    check_text("--name", name)
+    name = run_name(name)
     check_text("the LoRA", str(lora))
     config = resolved(with_file(choices, None, assignments))
     check_untrained_values("an evaluation", EVALUATE_SETTINGS, config, parse_assignments(assignments))
@@ -76,7 +77,8 @@ def evaluate(
     for heading in ("split", "metric", "value", "images"):
         table.add_column(heading, justify="right" if heading in ("value", "images") else "left")
     for metric in result.metrics:
-        table.add_row(metric.split, label(metric.name), f"{metric.value:.4f}", str(metric.n))
+        value = f"{metric.value:.4f}" if math.isfinite(metric.value) else "-"  # few images have no such number
+        table.add_row(metric.split, label(metric.name), value, str(metric.n))
     stdout().print(table)
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from b2bench.errors import UserError
+from b2bench.text import shortened
+
+LONGEST_NAME = 200
+"""Characters of the name of a run: tables have it in a column"""
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -16,7 +21,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         UserError: the file is missing or no TOML; with the line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except FileNotFoundError:
         raise UserError(f"config file {path} does not exist; try another path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -37,6 +42,25 @@ def check_text(what: str, text: str | None) -> None:
         (text or "").encode()
     except UnicodeEncodeError:
         raise UserError(f"{what} {text!r} is not UTF-8 text; try another name") from None
+
+
+def run_name(text: str | None) -> str | None:
+    """Return the name of a run as it is stored: without spaces around it, in the form of Unicode that keyboards give.
+
+    Raises:
+        UserError: it is empty, has more than one line, is too long or no UTF-8.
+    """
+    if text is None:
+        return None
+    check_text("--name", text)
+    name = unicodedata.normalize("NFC", text.strip())
+    if not name:
+        raise UserError("--name is empty; try a name, or leave --name out")
+    if control := [character for character in name if unicodedata.category(character) == "Cc"]:
+        raise UserError(f"--name {shortened(repr(name), 80)} has the control character {control[0]!r}; try without it")
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"--name has {len(name):,} characters; try at most {LONGEST_NAME}")
+    return name
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:

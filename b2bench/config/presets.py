@@ -125,7 +125,7 @@ def load_preset(text: str) -> Preset:
                 "or try a TOML file by its path"
             )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"preset {path} is not TOML: {error}") from None
     except RecursionError:

@@ -174,6 +174,7 @@ def _load_folder(folder: Path, name: str | None = None) -> PromptSet:
 
 def _prompt_set(where: Path, **content: Any) -> PromptSet:
     """Return a PromptSet; without a stated version its content is its version."""
+    content["name"] = unicodedata.normalize("NFC", content["name"])  # of a file, as systems differ in it
     try:
         prompts = PromptSet(**{"version": "", **content})
     except ValueError as error:

@@ -72,7 +72,8 @@ def resolve(
     if settings.guidance is None:
         settings = replace(settings, guidance=spec.guidance)
     _check_budget(queries, seed, settings.samples)
-    _check_names(algorithm, reward)
+    for kind, name in chosen.items():
+        check_name(kind, name)
     defaults = {p.name: p.default for p in hyperparameters(classes["reward"])}
     if (defaults | parts[reward]).get("checkpoint") == "auto":
         parts[reward]["checkpoint"] = own_checkpoint(spec, classes["reward"])
@@ -159,12 +160,6 @@ def _check_budget(queries: int, seed: int, samples: int) -> None:
         raise UserError(
             f"queries = {queries} is not a multiple of samples = {samples}; try {queries - queries % samples}"
         )
-
-
-def _check_names(algorithm: str, reward: str) -> None:
-    """Refuse names that mean something else in the store."""
-    check_name("algorithm", algorithm)
-    check_name("reward", reward)
 
 
 def _refusal(name: str, part: Any, other: Any) -> str | None:

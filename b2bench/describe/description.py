@@ -6,6 +6,7 @@ class's ``properties``, a hyperparameter from its field. Runs, prompts and backb
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,18 +30,22 @@ from b2bench.text import suggestion
 from b2bench.training.health import equal_rewards, findings
 
 PRESET = "preset:"  # some presets go by the name of an algorithm or a backbone
+RUN = "run:"  # and runs by any name
 
 
 def description(name: str, db: Path, plugins: list[Path]) -> Row:
     """All about the algorithm, wrapper, reward, prompt set, backbone, preset or run of that name; plain values.
 
-    ``settings`` (or ``run``) is the harness's own settings. The key ``kind`` says which it is. The store
-    is read only where nothing else has the name.
+    ``settings`` (or ``run``) is the harness's own settings, ``run:NAME`` a run whatever else has its name. The key
+    ``kind`` says which it is. The store is read only where nothing else has the name.
 
     Raises:
         UserError: nothing has that name, with the closest; or several runs have.
     """
     registries = load_registries(plugins)
+    if name.startswith(RUN):
+        store = Store(db)
+        return store.together(lambda: _describe_run(store, store.find_run(name.removeprefix(RUN)), registries))
     if name in ("settings", "run"):
         return _describe_settings(registries["algorithm"])
     known = ["settings"]
@@ -61,13 +66,21 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
     if db.exists():
         store = Store(db)
         own = {text for run in store.runs() for text in (run["run_id"], run["name"]) if text}
-        if name and any(text.startswith(name) for text in own):
+        plain = unicodedata.normalize("NFC", name)
+        if name and any(unicodedata.normalize("NFC", text).startswith(plain) for text in own):
             return store.together(lambda: _describe_run(store, store.find_run(name), registries))
         known += sorted(own)
     raise UserError(
         f"nothing is called {name!r}.{suggestion(name, known)} Try b2bench ls {'|'.join(LISTS)}"
         f"{'' if db.exists() else f' (database {db} does not exist)'}"
     )
+
+
+def hidden_run(name: str, db: Path) -> bool:
+    """Tell whether a run, too, has the name of something else; no if the store cannot be read at once."""
+    with suppress(UserError):
+        return db.exists() and bool(Store(db, 0.0).runs(name=name))
+    return False
 
 
 def _explained(cls: type) -> Row:

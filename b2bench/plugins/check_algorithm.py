@@ -12,6 +12,7 @@ from torch import Tensor
 from b2bench.advantage import PromptAdvantage
 from b2bench.errors import UserError
 from b2bench.hyperparameters import declared
+from b2bench.metrics import OF_LOG_RATIO
 from b2bench.plugins.contract import (
     Checker,
     Failed,
@@ -212,6 +213,7 @@ class _LossChecks:
         for subject in (self.behaving, self.moved):
             for name, value in subject().loss(batch)[1].items():
                 expect(isinstance(value, Tensor), f"metric {name} is a {type(value).__name__}; make it a tensor")
+                expect(name not in OF_LOG_RATIO, f"metric {name}: b2bench computes it of log_ratio; rename it")
                 shape = tuple(value.shape)
                 expect(shape in shapes, f"metric {name} has shape {shape}; a scalar or ({rows},), one per row")
                 expect(bool(torch.isfinite(value.float()).all()), f"metric {name} is not finite")

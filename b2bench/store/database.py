@@ -122,7 +122,7 @@ class Database:
     """
 
     def __init__(self, path: str | Path, patience: float = PATIENCE) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         try:
             str(path).encode()
         except UnicodeEncodeError:  # DuckDB takes UTF-8 alone

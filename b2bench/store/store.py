@@ -24,6 +24,7 @@ Connections can reach neither the network nor other files.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -354,18 +355,19 @@ class Store(Database):
     def find_run(self, text: str) -> Row:
         """Return the run whose id or name is ``text``, or the only one whose id or name starts with it."""
         runs = self.runs()
+        text = unicodedata.normalize("NFC", text)  # some systems give file names and what is copied otherwise
+        names = {run["run_id"]: unicodedata.normalize("NFC", run["name"] or "") for run in runs}
         for matches in (
             [run for run in runs if run["run_id"] == text],
-            [run for run in runs if run["name"] == text],
-            [run for run in runs if text and (run["run_id"].startswith(text) or (run["name"] or "").startswith(text))],
+            [run for run in runs if names[run["run_id"]] == text],
+            [run for run in runs if text and (run["run_id"].startswith(text) or names[run["run_id"]].startswith(text))],
         ):
             if len(matches) == 1:
                 return matches[0]
             if matches:
                 found = ", ".join(run["run_id"] for run in matches[:8]) + (", ..." if len(matches) > 8 else "")
                 raise UserError(f"run {text!r} in {self.path} is ambiguous; try one of {found}")
-        names = {name for run in runs for name in (run["run_id"], run["name"]) if name}
-        close = difflib.get_close_matches(text, sorted(names), n=3)
+        close = difflib.get_close_matches(text, sorted({*names, *names.values()} - {""}), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "try `b2bench ls runs`"
         raise UserError(f"no run {text!r} in {self.path}; {hint}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -82,4 +83,6 @@ def lora_identity(given: Path, file: Path) -> tuple[str, str]:
     """Return a name that tells a LoRA from others of the same file name, and its hash."""
     config = peft_config(file)  # which has its alpha
     code = hashlib.sha256(file.read_bytes() + (config.read_bytes() if config else b"")).hexdigest()[:16]
-    return f"{given.stem}-{code[:6]}", code
+    path = given.resolve()  # "." has no name
+    name = path.name if path.is_dir() else path.stem
+    return f"{unicodedata.normalize('NFC', name)}-{code[:6]}", code

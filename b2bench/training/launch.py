@@ -44,6 +44,7 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
 
     Each GPU gets one, or on a CPU each its part of the threads. When one fails the others, which would wait for it,
     are stopped. An interrupt is passed on: a terminal tells them all, and a scheduler or ``kill`` this process alone.
+    If this process is killed, they are interrupted.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -56,7 +57,9 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
     try:
         for rank in range(processes):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            started.append(subprocess.Popen([*python("b2bench"), *arguments], env=os.environ | shared | own))
+            command = [*python("b2bench.cli.with_parent"), *arguments]
+            # the other end of its stdin closes when this process ends, however it ends
+            started.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | shared | own))
         while True:
             codes = [process.poll() for process in started]
             if failed := [code for code in codes if code]:

@@ -22,8 +22,12 @@ from b2bench.store.store import Store
 from b2bench.training.listener import Listener
 from b2bench.training.provenance import run_row
 from b2bench.training.summary import Summary
-from b2bench.training.trainer import Trainer, write_config
+from b2bench.training.trainer import CONFIG_FILE, Trainer, write_config
 from b2bench.version import benchmark_version, both_versions
+
+
+class _Taken(UserError):
+    """A run's folder is another process's or another run's, and stays as it is."""
 
 
 def new_run_id(config: RunConfig) -> str:
@@ -64,19 +68,38 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
     with contextlib.ExitStack() as stack:
 
         def enter() -> None:
-            make_folder(out, run_id)
-            try:
-                write_config(config, folder)
-                stack.enter_context(_only_process(folder, run_id))
-                store.start_run(run_row(config, run_id, name, trainer.policy, engine.world), unique=True)
-            except UserError:  # nothing is stored of it, and nothing stays of it
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+            row = run_row(config, run_id, name, trainer.policy, engine.world)
+            stack.enter_context(_entered(config, store, out, row))
 
         listener.begins(run_id)
         with _found_in_store(trainer):
             engine.on_main_process(enter)
             return trainer.run()
+
+
+@contextlib.contextmanager
+def _entered(config: RunConfig, store: Store, out: Path, row: Mapping[str, Any]) -> Iterator[None]:
+    """Give a new run, of ``row``, its folder, which it holds in the block, and its row in the store.
+
+    Raises:
+        UserError: nothing is stored of it, and nothing stays of it. A folder that is another run's stays as it is.
+    """
+    run_id = row["run_id"]
+    make_folder(out, run_id)
+    folder = out / run_id
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_only_process(folder, run_id))
+            if (folder / CONFIG_FILE).exists():  # two that start in the same second may have the same id
+                raise _Taken(f"the run folder {folder} is another run's; try the same command again")
+            write_config(config, folder)
+            store.start_run(row, unique=True)
+        except _Taken:
+            raise
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        yield
 
 
 def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
@@ -136,7 +159,7 @@ def _only_process(folder: Path, run_id: str) -> Iterator[None]:
         with lockable(f"folder {folder}", "--out"):
             lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"run {run_id} is running in another process; try waiting for it, or stop it first") from None
+        raise _Taken(f"run {run_id} is running in another process; try waiting for it, or stop it first") from None
     try:
         yield
     finally:

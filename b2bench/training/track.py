@@ -25,6 +25,7 @@ from typing import Any
 from b2bench.environment import python
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation
+from b2bench.metrics import OWN_COLUMNS
 from b2bench.text import suggestion
 from b2bench.training.listener import Silent
 from b2bench.update import UpdateReport
@@ -127,7 +128,11 @@ class Tracking(Silent):
             "training/kept": float(report.kept.float().mean()),
             "training/loss": report.loss,
             "training/grad_norm": report.grad_norm,
-            **{f"training/{name}": value for name, value in report.metrics.items()},
+            # what a loss reports by its own names is apart: one of them may be "reward"
+            **{
+                f"{'training' if name in OWN_COLUMNS else 'loss'}/{name}": value
+                for name, value in report.metrics.items()
+            },
         }
         self._log(values, queries)
 

@@ -32,6 +32,7 @@ from b2bench.evaluation.before_after import draw_before_after
 from b2bench.evaluation.evaluate import Evaluation, eval_noise, eval_prompts, evaluate
 from b2bench.files import replaced
 from b2bench.guard import guarded
+from b2bench.metrics import OWN_COLUMNS
 from b2bench.rollout import rollout, round_noise, sample
 from b2bench.seeding import generator, normal
 from b2bench.store.database import FOR_HOURS, SHORT
@@ -56,10 +57,7 @@ except ImportError:  # Windows has none
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
-
-
-OWN_COLUMNS = ("ratio_mean", "approx_kl", "clipped")
-"""Metrics of a loss that table ``rounds`` has columns for; all others are in its column ``metrics``."""
+CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
@@ -539,7 +537,7 @@ def peak_mb(device: torch.device) -> float:
 def write_config(config: RunConfig, folder: Path) -> None:
     """Put ``config.json`` into a run folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    with replaced(folder / "config.json") as temporary:
+    with replaced(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 

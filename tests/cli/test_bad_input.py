@@ -13,6 +13,7 @@ import duckdb
 import pytest
 from store_rows import run_row
 
+from b2bench.cli.main import at_home
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.schema import SCHEMA_VERSION
 from b2bench.store.store import Store
@@ -404,6 +405,20 @@ def test_show_of_an_unknown_name(refused: Callable[..., str]) -> None:
     assert "dppo" in refused("show", "dppo")
     Store("b2bench.duckdb").start_run(run_row("earlier"))
     assert "dppo" in refused("show", "dppo")
+
+
+def test_a_home_folder_behind_an_equals_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell does it for ``--out ~/runs`` alone, and ``~`` would become the name of a folder."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert at_home("--out=~/runs") == "--out=/home/me/runs"
+    for word in ("--out=runs", "--name=~", "~/runs", "--set", "lr=~/x"):
+        assert at_home(word) == word
+
+
+def test_a_run_that_is_called_like_an_algorithm_is_told_of(b2bench: Callable[..., Any], place: Path) -> None:
+    Store("b2bench.duckdb").start_run(run_row("earlier", name="ddpo"))
+    shown = b2bench("show", "ddpo")
+    assert (shown.code, shown.stderr) == (0, "a run has this name, too: b2bench show run:ddpo prints it\n")
 
 
 def test_check_of_a_missing_file(refused: Callable[..., str]) -> None:

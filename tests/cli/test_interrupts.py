@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_a_run_that_has_not_begun_ends_at_once(module: str, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR1"])
 def test_other_commands_say_so_too(number: str, tmp_path: Path) -> None:
     ended = stopped_at("duckdb", tmp_path, "report", number=number)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "interrupted\n")
@@ -63,6 +64,40 @@ def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); Interrupts().end_at_once(); os.kill(os.getpid(), signal.SIGHUP)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
+    """Handlers of signals that are set in the test, and not in pytest's process."""
+    found: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", found.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", lambda number: found.get(number, signal.SIG_DFL))
+    return found
+
+
+def test_what_a_scheduler_announces_the_end_with_stops_a_run(handlers: dict[int, Any]) -> None:
+    found = Interrupts()
+    for change, handler in (
+        (found.end_at_once, found._end),
+        (found.raise_them, found._raise),
+        (found.ignore, signal.SIG_IGN),
+    ):
+        change()
+        assert {handlers[number] for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)} == {
+            handler
+        }
+
+
+def test_a_signal_that_a_library_has_stays_its_own(handlers: dict[int, Any]) -> None:
+    def dump(*_: object) -> None: ...
+
+    handlers[signal.SIGUSR1] = dump
+    handlers[signal.SIGUSR2] = None  # set from C, as faulthandler does
+    found = Interrupts()
+    for change in (found.end_at_once, found.raise_them, found.ignore):
+        change()
+    assert (handlers[signal.SIGUSR1], handlers[signal.SIGUSR2]) == (dump, None)
+    assert handlers[signal.SIGXCPU] == signal.SIG_IGN
 
 
 def test_one_that_got_lost_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from b2bench.cli import with_parent
 from b2bench.store.store import Store
 from b2bench.training.launch import launch
 
@@ -196,9 +197,19 @@ def test_when_one_process_is_killed_the_others_are_stopped(monkeypatch: pytest.M
     usual = subprocess.Popen
 
     def popen(command: list[str], **options: Any) -> Any:
+        assert ("b2bench.cli.with_parent" in command, options["stdin"]) == (True, subprocess.PIPE)
         started.append(usual([sys.executable, "-c", code], **options))
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     assert launch(3, ["run"], cpu=True) == 1
     assert sorted(process.returncode for process in started) == [-signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL]
+
+
+def test_a_process_whose_parent_is_gone_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after kill -9 of the process that started the others."""
+    held, interrupted = [b"x", b""], []
+    monkeypatch.setattr(os, "read", lambda *_: held.pop(0))
+    monkeypatch.setattr(os, "kill", lambda *call: interrupted.append((call, list(held))))
+    with_parent.interrupt_with_parent()
+    assert interrupted == [((os.getpid(), signal.SIGTERM), [])]

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+from b2bench.leaderboard.document import document
+from synthetic import Rows
+
 from b2bench.metrics import METRICS, is_style_share, is_taken, label, of_kind, style_share
 from b2bench.pocket.world import STYLES
 from b2bench.registry import Registry
@@ -32,6 +35,16 @@ def test_names_of_metrics_and_of_style_shares_are_taken() -> None:
     # an entry point's name may have capitals; tables would show these two like the metrics themselves
     assert is_taken("CLIPScore")
     assert is_taken("Style_Flat")
+    assert is_taken("held-out")
+
+
+def test_a_reward_has_no_name_of_a_column_beside_it() -> None:
+    rows = Rows()
+    rows.add("ddpo", "vanilla", 0, {0: 0.5, 1000: 0.6})
+    [board] = [grid for grid in document(rows.tables())[0].grids if grid.key == "leaderboard"]
+    beside = [column.name for column in board.columns if column.name != "clipscore"]
+    assert len(beside) > 5
+    assert all(is_taken(name) for name in [*beside, "warning", "headroom"])
 
 
 def test_metrics_are_known_without_torch() -> None:

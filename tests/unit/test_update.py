@@ -13,7 +13,7 @@ from b2bench.config.settings import Settings
 from b2bench.errors import RunFailed
 from b2bench.minibatches import minibatch_count
 from b2bench.types import micro_batches
-from b2bench.update import UpdateReport, merged, minibatches, transitions, update
+from b2bench.update import UpdateReport, _health, merged, minibatches, transitions, update
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -219,6 +219,12 @@ def test_the_ratio_is_one_in_the_first_step_and_not_in_the_second(make_policy: A
     assert (first.metrics["ratio_mean"], first.metrics["approx_kl"], first.metrics["clipped"]) == (1.0, 0.0, 0.0)
     second = learn(policy, algorithm("ddpo"), trajectories, optimizer_steps=1)
     assert second.metrics["approx_kl"] > 0
+
+
+@pytest.mark.parametrize("name", ["ratio_mean", "approx_kl"])
+def test_a_metric_that_b2bench_computes_has_its_name_alone(name: str) -> None:
+    with pytest.raises(RunFailed, match=f"the loss reports a metric {name}"):
+        _health({"log_ratio": torch.zeros(2), name: torch.ones(2)})
 
 
 def test_gradients_are_clipped_to_their_norm(make_policy: Any, roll: Any, algorithm: Any, adapter_vector: Any) -> None:

@@ -297,6 +297,17 @@ def test_a_configuration_of_peft_that_is_not_a_loras(
         fresh().load_lora(folder)
 
 
+def test_a_lora_goes_by_the_name_of_its_file_or_folder(
+    state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = peft_folder(state, tmp_path / "eta0.5")
+    file = folder / "adapter_model.safetensors"
+    assert lora_identity(folder, file)[0].startswith("eta0.5-")
+    assert lora_identity(file, file)[0].startswith("adapter_model-")
+    monkeypatch.chdir(folder)
+    assert lora_identity(Path(), file)[0].startswith("eta0.5-")
+
+
 def test_alpha_is_part_of_what_a_lora_is(state: Any, tmp_path: Path) -> None:
     one, two = (peft_folder(state, tmp_path / f"{alpha}", lora_alpha=alpha) for alpha in (2, 4))
     file = "adapter_model.safetensors"

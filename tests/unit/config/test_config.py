@@ -18,6 +18,7 @@ from b2bench.errors import UserError
 from b2bench.metrics import METRICS, style_share
 from b2bench.pocket.paths import NETWORKS
 from b2bench.pocket.world import WORLD
+from b2bench.registry import KINDS, check_name
 
 LOSS = '''
 from b2bench.registry import algorithm
@@ -206,6 +207,24 @@ def test_a_reward_is_not_called_like_a_metric(tmp_path: Path, name: str) -> None
     )
     with pytest.raises(UserError, match="metric"):
         config(reward=name.lower(), plugins=(file,))
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a,b", "a b", "-x", "a=b", "run:x", "a\nb", "x" * 65])
+def test_a_name_that_no_folder_or_list_takes_is_refused(name: str) -> None:
+    for kind in KINDS:
+        with pytest.raises(UserError, match=f"cannot be the name of an? {kind}"):
+            check_name(kind, name)
+
+
+def test_names_of_plugins() -> None:
+    for name in ("mine", "noise_weighted", "R1", "ä", "open-clip", "a.b", "x" * 64):
+        check_name("reward", name)
+
+
+def test_a_backbone_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "net").symlink_to(find_backbone("pocket").source)
+    assert find_backbone("~/net").source == str((tmp_path / "net").resolve())
 
 
 @pytest.mark.parametrize(

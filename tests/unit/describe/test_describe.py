@@ -14,7 +14,7 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench.config.settings import Settings
-from b2bench.describe.description import description
+from b2bench.describe.description import description, hidden_run
 from b2bench.describe.listing import LISTS, listing
 from b2bench.errors import UserError
 from b2bench.hyperparameters import declared
@@ -261,6 +261,15 @@ def test_show_a_run_by_id_name_or_prefix(name: str, db: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_that_is_called_like_something_else(db: Path) -> None:
+    Store(db).start_run(run_row("r3", name="ddpo"))
+    assert description("ddpo", db, [])["kind"] == "algorithm"
+    assert hidden_run("ddpo", db)
+    assert description("run:ddpo", db, [])["kind"] == "run"
+    assert not hidden_run("dpok", db)
+    assert not hidden_run("ddpo", NOWHERE)
+
+
 def test_show_says_whose_the_first_evaluation_is_and_compares_the_same_images(db: Path) -> None:
     store = Store(db)
     store.start_run(run_row("r3", name="third", budget=20))

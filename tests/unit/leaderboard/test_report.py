@@ -560,6 +560,7 @@ def test_a_filter_leaves_out_rows_and_changes_no_number(known: Rows) -> None:
     assert all(cell.delta.p_adjusted == p[cell.wrapper] for cell in part[0].compatibility[0].cells if cell.delta)
     assert select(whole, parse_where(["prompts=other"])) == []
     assert select(whole, parse_where(["budget=1000"])) == whole
+    assert "a,b-c0ffee" in parse_where(["wrapper=a,b-c0ffee"])["wrapper"]  # a LoRA's
 
 
 @pytest.mark.parametrize("condition", ["algorithm", "color=red", "wrapper="])

@@ -698,3 +698,27 @@ def test_rewards_that_measure_something_else_have_tables_of_their_own(rows: Rows
         ("mix", "rewards=clipscore + 0.5 * jpeg"),
         ("pickscore", ""),
     ]
+
+
+def test_a_lora_is_compared_with_the_pretrained_model_that_was_evaluated_as_it_was() -> None:
+    def sampled(guidance: float, **reward: Any) -> dict[str, Any]:
+        settings = {"steps": 20, "guidance": guidance, "eta": 1.0}
+        return {"settings": settings, "reward": {"name": "clipscore", **reward}}
+
+    rows = Rows()
+    rows.add("external", "pretrained", 0, {0: 0.3}, config=sampled(1.0))  # before the runs, which are most
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.5, 1000: 0.6}, config=sampled(5.0))
+    rows.add("external", "same", 0, {1000: 0.6}, config=sampled(5.0))
+    rows.add("external", "unguided", 0, {1000: 0.4}, config=sampled(1.0))
+    rows.add("external", "strong", 0, {1000: 0.9}, config=sampled(7.5))
+    rows.add("external", "scaled", 0, {1000: 60.0}, config=sampled(5.0, scale=100))
+    [group] = rows.tables()
+    gains = {row.wrapper: row.gain and row.gain.mean for row in group.leaderboard if row.algorithm == "external"}
+    assert (gains["same"], gains["unguided"]) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert (gains["strong"], gains["scaled"]) == (None, None)
+    assert group.head.start == 0.5
+    [reference] = [row for row in group.leaderboard if row.reference]
+    assert reference.alignment.mean == 0.5
+    lacking = [note.split()[1] for note in group.head.notes if "no pretrained model to be compared with" in note]
+    assert sorted(lacking) == ["scaled", "strong"]

@@ -188,6 +188,11 @@ def test_the_frame_of_the_broken_ones_passes(tmp_path: Path) -> None:
             "metric worst is not finite",
         ),
         (
+            "x = log_prob(batch)\nreturn -(batch.advantage * x).mean(), {'approx_kl': x.detach()}",
+            "metrics are finite",
+            "metric approx_kl: b2bench computes it of log_ratio",
+        ),
+        (
             "return -(batch.advantage * log_prob(batch)).sum(), {}",
             "loss is a mean over rows",
             "micro-batches would change the result",

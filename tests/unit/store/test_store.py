@@ -173,6 +173,19 @@ def test_find_run(started: Store, text: str, expected: str) -> None:
     assert started.find_run(text)["run_id"] == expected
 
 
+def test_a_name_is_found_however_its_letters_are_composed(started: Store) -> None:
+    started.start_run(run_row("c1", name="caf\u00e9"))
+    started.start_run(run_row("d1", name="re\u0301sume\u0301"))  # as macOS gives the name of a file
+    assert started.find_run("cafe\u0301")["run_id"] == "c1"
+    assert started.find_run("r\u00e9s")["run_id"] == "d1"
+
+
+def test_a_store_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Store("~/runs.duckdb").start_run(run_row())  # a notebook has no shell
+    assert (tmp_path / "runs.duckdb").is_file()
+
+
 def test_find_run_says_what_it_could_have_been(started: Store) -> None:
     started.start_run(run_row("a12"))
     with pytest.raises(UserError, match="ambiguous; try one of a1, a12"):

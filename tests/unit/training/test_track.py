@@ -15,7 +15,7 @@ from b2bench.training import track
 from b2bench.training.track import Tracking, check_tracker, settings_of
 
 REPORT: Any = SimpleNamespace(
-    metrics={"ratio_mean": 1.0, "weight": 0.5}, kept=torch.tensor([True, False]), loss=float("nan"), grad_norm=0.1
+    metrics={"ratio_mean": 1.0, "reward": 0.5}, kept=torch.tensor([True, False]), loss=float("nan"), grad_norm=0.1
 )
 EVALUATION: Any = SimpleNamespace(metrics=[SimpleNamespace(split="test", name="clipscore", value=0.7)])
 
@@ -73,7 +73,7 @@ def test_a_package_of_wandbs_shape_hears_rounds_evaluations_and_samples(tmp_path
         ["init", options],
         [0, {"test/clipscore": 0.7}],
         [0, {"samples/0": "image 0-0.png", "samples/1": "image 0-2.png", "samples/2": "image 0-10.png"}],
-        [10, round | {"training/ratio_mean": 1.0, "training/weight": 0.5}],  # no loss: it was not finite
+        [10, round | {"training/ratio_mean": 1.0, "loss/reward": 0.5}],  # no loss: it was not finite
         [10, {"test/clipscore": 0.7}],
         [10, {"samples/0": "image 10-0.png"}],
         ["finish"],
