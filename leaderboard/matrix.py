@@ -10,6 +10,7 @@ import numpy as np
 from b2bench.leaderboard.columns import algorithm_cell, grid_of, name_cell, wrapper_name
 from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, count, measured, number
 from b2bench.leaderboard.rows import CompatibilityCell, CompatibilityRow, Curve, Tables
+from b2bench.leaderboard.stats import MIN_SEEDS
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 24
@@ -33,7 +34,9 @@ def matrix(group: Tables) -> Grid:
     cells = [cell for row in rows for cell in row.cells]
     legend = [
         "area of gain: the mean over the budget of the score above the start, ± half the 95% interval",
-        f"colour and first symbol: the claim on it, at {100 * group.head.alpha:g}% after Holm over {group.head.tests}",
+        f"colour and first symbol: the claim on it, at {100 * group.head.alpha:g}% after Holm over {group.head.tests}"
+        if group.head.tests
+        else f"first symbol: the claim on it, which takes {MIN_SEEDS} seeds",
         ", ".join(
             f"{symbol} {name}"
             for name, symbol in SYMBOLS.items()

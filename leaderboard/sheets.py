@@ -27,6 +27,8 @@ EXPLORATORY = "exploratory: what this table shows is not among the claims, and i
 
 def family(head: Head) -> str:
     """Say what a report claims as a whole."""
+    if not head.tests:
+        return f"no claims: they take {MIN_SEEDS} seeds of a cell"
     tests = f"{head.tests} test{'s' * (head.tests != 1)}"
     return (
         f"claims: {tests} at {100 * head.alpha:g}%, Holm over all of them: the area of gain of each cell, the planned "
