@@ -70,6 +70,8 @@ def _runs_table(rows: Sequence[Row]) -> RenderableType:
     shown = [
         {
             **{key: value for key, value in row.items() if key not in left_out},
+            # an unnamed run goes by its id, which is long and stands before it
+            **({} if "name" in left_out else {"name": "" if row["name"] in (row["run"], None) else row["name"]}),
             "queries": f"{row['queries']}/{row['budget'] or 0}",
             "started": str(row["started"])[:16],
         }

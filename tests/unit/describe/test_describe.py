@@ -228,6 +228,10 @@ def test_an_id_is_whole_in_a_narrow_terminal(tmp_path: Path) -> None:
         text = printed(table, width)
         assert run in text
         assert [name for name in ("started", "wrapper") if name in text] == list(shown)
+    named = "dpok-vanilla-s1-20261126T135842-b3c0"
+    store.start_run(run_row(named, name="short", algorithm="dpok", wrapper="vanilla", seed=1))
+    text = printed(listing_table("runs", listing("runs", store.path, [])), 80)
+    assert [text.count(word) for word in (run, named, "short")] == [1, 1, 1]  # an id is no name of its own
     store.start_run(run_row("mine", name="mine", algorithm="dpok", wrapper="vanilla", seed=1))
     assert "wrapper" in printed(listing_table("runs", listing("runs", store.path, [])), 60)
 
