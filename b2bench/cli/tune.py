@@ -53,7 +53,8 @@ def tune(
     configurations: Annotated[int | None, typer.Option(help="Number of configurations of each cell")] = None,
     queries: Annotated[int | None, typer.Option(help="Budget of each run in reward queries")] = None,
     sampler: Annotated[
-        Sampler, typer.Option(help="Who names the points; all but sobol are Optuna's, and try other points in each cell")
+        Sampler,
+        typer.Option(help="Who names the points; all but sobol are Optuna's, and try other points in each cell"),
     ] = Sampler.sobol,
     set_: Set = None,
     preset: Annotated[str | None, typer.Option(help="Published settings (b2bench ls presets), or a file")] = None,
