@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 FIRST_TUNING_SEED = 1000
 """Training seeds from here on are for tuning. Seeds below are for the runs that a report compares."""
 QUICK, FULL = 8, 32
 """Configurations of ``b2bench tune --quick``, each with half of the queries, and of ``--full``."""
+GENERATION = 4
+"""Configurations that a sampler which looks at scores proposes at a time, however many processes there are."""
+
+
+class Sampler(StrEnum):
+    """Who says which points ``b2bench tune`` tries: ``sobol`` is the protocol, the others are classes of Optuna."""
+
+    sobol = "sobol"
+    tpe = "tpe"
+    gp = "gp"
+    random = "random"
+
+    @property
+    def described(self) -> str:
+        """What it is, and of which package."""
+        return {
+            Sampler.sobol: "scrambled Sobol points, scipy.stats.qmc",
+            Sampler.tpe: "TPESampler of Optuna",
+            Sampler.gp: "GPSampler of Optuna",
+            Sampler.random: "RandomSampler of Optuna",
+        }[self]
 
 
 @dataclass(frozen=True)
@@ -43,3 +65,13 @@ class Search:
         else:
             value = self.low + share * (self.high - self.low)
         return min(max(float(f"{value:.4g}"), self.low), self.high)
+
+    def share(self, value: float | None) -> float | None:
+        """Return how far from low to high a value lies, as :meth:`at` takes it; None if it lies outside."""
+        if value is None or not self.low <= value <= self.high:
+            return None
+        if self.log:
+            share = (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return min(max(share, 0.0), 1.0)

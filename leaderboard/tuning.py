@@ -42,7 +42,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tried:
-    """A configuration and its trials by seed; ``kind`` is published, default or sobol."""
+    """A configuration and its trials by seed; ``kind`` is published, default or the sampler's name."""
 
     kind: str
     values: Mapping[str, Any]

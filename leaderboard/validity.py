@@ -310,12 +310,12 @@ def _decided(profiles: Sequence[Mapping[str, Any]]) -> list[Part]:
         steps = (row["settings"] or {}).get("steps")
         if row["metric"] != "open_share" or row["lora"] is not None or not steps or 2 * row["tau"] != steps:
             continue
-        low, high = row["low"], row["high"]
-        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        value, low, high = row["value"], row["low"], row["high"]
+        if any(one is None or not math.isfinite(one) for one in (value, low, high)):
             continue
         known: Verdict = "pass" if high < 0.5 else "fail" if low > 0.5 else "undecided"
         what = f"0.5 − share of variance open at tau = {row['tau']} of {steps}"
-        parts.append(Part(what, 0.5 - row["value"], 0.5 - high, 0.5 - low, row["branches"], known=known))
+        parts.append(Part(what, 0.5 - value, 0.5 - high, 0.5 - low, row["branches"], known=known))
     return parts[-1:] or [_lacking("share of variance open at half of the steps", "b2bench profile")]
 
 

@@ -28,7 +28,7 @@ from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.cli.sweep import sweeps
 from b2bench.config.choices import Choices, name_sets
 from b2bench.errors import Refused, UserError
-from b2bench.search import FULL, QUICK
+from b2bench.search import FULL, GENERATION, QUICK, Sampler
 
 if TYPE_CHECKING:  # --help does without it
     from b2bench.leaderboard.tuning import Tried, TuningRow
@@ -52,6 +52,10 @@ def tune(
     full: Annotated[bool, typer.Option("--full", help=f"{FULL} configurations, all queries")] = False,
     configurations: Annotated[int | None, typer.Option(help="Number of configurations of each cell")] = None,
     queries: Annotated[int | None, typer.Option(help="Budget of each run in reward queries")] = None,
+    sampler: Annotated[
+        Sampler,
+        typer.Option(help="Who names the points; all but sobol are Optuna's, and try other points in each cell"),
+    ] = Sampler.sobol,
     set_: Set = None,
     preset: Annotated[str | None, typer.Option(help="Published settings (b2bench ls presets), or a file")] = None,
     plugin: Plugin = None,
@@ -68,7 +72,10 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, cost and commands; run nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tune the settings of cells. The same points are tried in every cell, and the best of each become its preset."""
+    """Tune the settings of cells. The same points are tried in every cell, and the best of each become its preset.
+
+    With --sampler tpe, gp or random (extra optuna) the points follow from the scores of each cell instead.
+    """
     from b2bench.config.given import parse_assignments
     from b2bench.store.store import Store
     from b2bench.tuning.written import file_of
@@ -78,7 +85,7 @@ def tune(
     options: dict[str, Any] = {"backbone": backbone, "reward": reward, "prompts": prompts}
     choices = Choices(**options, values=parse_assignments(set_ or []), plugins=tuple(plugin or ()), preset=preset)
     count = configurations if configurations is not None else FULL if full else QUICK
-    plans, refused = _planned(choices, algo, wrapper, count, queries, half=not full)
+    plans, refused = _planned(choices, algo, wrapper, count, queries, sampler, half=not full)
     files = [file_of(cell, out) for cell in plans]
     store = Store(db)
     store.check()
@@ -94,7 +101,14 @@ def tune(
 
 
 def _planned(
-    choices: Choices, algo: str | None, wrapper: str | None, count: int, queries: int | None, *, half: bool
+    choices: Choices,
+    algo: str | None,
+    wrapper: str | None,
+    count: int,
+    queries: int | None,
+    sampler: Sampler,
+    *,
+    half: bool,
 ) -> tuple[list[Plan], list[Refused]]:
     """Plan the tuning of each cell, and list the cells that are refused."""
     from b2bench.config.presets import TUNED
@@ -113,7 +127,8 @@ def _planned(
     for name in parse_list("algo", algo, name_sets("algorithm", registries["algorithm"])):
         for wrapping in parse_list("wrapper", wrapper or "vanilla", name_sets("wrapper", registries["wrapper"])):
             try:
-                plans.append(plan_cell(replace(choices, algo=name, wrapper=wrapping), count, queries, half=half))
+                one = replace(choices, algo=name, wrapper=wrapping)
+                plans.append(plan_cell(one, count, queries, half=half, sampler=sampler))
             except Refused as refusal:
                 refused.append(refusal)
     if not plans:
@@ -135,7 +150,14 @@ def _show_plan(plans: Sequence[Plan], store: Store, runs: Path, throughput: floa
         print_json({"cells": costs, "first_stage": rows})
         return
     console = stdout()
-    console.print("The first stage; the second follows from its results", style="bold")
+    unknown = sum(cell.unknown for cell in plans)
+    heading = "The first stage; the second follows from its results"
+    if unknown:
+        heading = (
+            f"The beginning of the first stage. Its other {unknown} runs, {GENERATION} of a cell at a time, are named "
+            f"by sampler {plans[0].sampler} from the scores before them. The second stage follows from the first"
+        )
+    console.print(heading, style="bold", soft_wrap=True)
     console.print(plan_table(rows))
     for row in rows:
         typer.echo(shlex.join(row["command"]))
@@ -159,20 +181,37 @@ class _Work:
             typer.Exit: it was interrupted.
         """
         from b2bench.terminal.sweep import counted
-        from b2bench.tuning.stages import first_stage, second_stage, unfinished
+        from b2bench.tuning.stages import second_stage, unfinished
 
         self.progress: list[Progress] = []
         try:
-            self._stage(make, "first", first_stage(self.plans))
-            whole = [(cell, self.tried(cell)) for cell in self.plans]
+            self._first_stage(make)
+            whole = [(cell, self.tried(cell)) for cell in self.plans if not cell.unknown]
             second = [job for cell, tried in whole if not unfinished(tried, 1) for job in second_stage(cell, tried)]
             if second:
-                self._stage(make, "second", second)
+                self._stage(make, "second stage", second)
         except KeyboardInterrupt:
             INTERRUPTS.ignore()
             again = f"every finished {self.kept} is in {self.db}. The same command goes on"
             stderr().print(f"interrupted ({counted(self.progress)}); {again}", soft_wrap=True)
             raise typer.Exit(1) from None
+
+    def _first_stage(self, make: Callable[[Sequence[Job]], Sweep]) -> None:
+        """Run what is known of the first stage, again and again where a sampler names more from the scores."""
+        from b2bench.tuning.stages import due, grown
+        from b2bench.tuning.trials import trials_of
+
+        begun: set[tuple[str, int]] = set()
+        while True:
+            jobs = [job for cell in self.plans for job in due(cell, trials_of(self.store, cell.keys))]
+            if jobs := [job for job in jobs if job.key not in begun]:
+                unknown = sum(cell.unknown for cell in self.plans)
+                self._stage(make, "first stage", jobs, f", then {unknown} by their scores" if unknown else "")
+            begun |= {job.key for job in jobs}
+            plans = [grown(cell, self.tried(cell)) for cell in self.plans]
+            if all(new is old for new, old in zip(plans, self.plans, strict=True)):
+                return
+            self.plans = plans
 
     def tried(self, cell: Plan) -> list[Tried]:
         """Return what came of each configuration so far."""
@@ -181,12 +220,12 @@ class _Work:
 
         return outcome(cell, trials_of(self.store, cell.keys))
 
-    def _stage(self, make: Callable[[Sequence[Job]], Sweep], name: str, planned: Sequence[Job]) -> None:
+    def _stage(self, make: Callable[[Sequence[Job]], Sweep], name: str, planned: Sequence[Job], more: str = "") -> None:
         from b2bench.store.database import FOR_HOURS
         from b2bench.terminal.sweep import SweepView
 
         console = stderr()
-        console.print(f"{name} stage: {len(planned)} runs", markup=False)
+        console.print(f"{name}: {len(planned)} runs{more}", markup=False)
         found = make(planned)
         self.progress += found.progress
         with SweepView(console, found), self.store.waiting(FOR_HOURS):
@@ -203,7 +242,7 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
     from b2bench.leaderboard.tuning import tuning_row
     from b2bench.terminal.sweep import logs_of
     from b2bench.terminal.tune import result_table
-    from b2bench.tuning.stages import SEEDS, unfinished
+    from b2bench.tuning.stages import DIFFERS, SEEDS, unfinished
     from b2bench.tuning.trials import code_of
     from b2bench.tuning.written import write_preset
 
@@ -224,10 +263,14 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
         code = code_of(work.store, [trial.run_id for one in tried for trial in one.trials.values()])
         write_preset(cell, tried, row, code, path)
         rows.append((row, path, tried))
+    sampler = work.plans[0].sampler
     if as_json:
-        print_json([{**asdict(row), "preset": str(path), "tried": tried} for row, path, tried in rows])
+        said = {"sampler": sampler, "alike": sampler is Sampler.sobol}
+        print_json([{**asdict(row), **said, "preset": str(path), "tried": tried} for row, path, tried in rows])
     elif rows:
         stdout().print(result_table([row for row, _, _ in rows]))
+        if sampler is not Sampler.sobol:
+            stdout().print(f"sampler {sampler}: {DIFFERS}", soft_wrap=True)
         plugins = [part for path in work.plans[0].config.plugins for part in ("--plugin", path)]
         for row, path, _ in rows:
             given = [

@@ -25,7 +25,7 @@ PACKAGES = (
     "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "torch-fidelity",
     "duckdb", "numpy", "scipy",
 )  # fmt: skip
-OPTIONAL = {"pandas": "notebook", "resvg_py": "pocket", "ray": "ray"}  # package -> extra
+OPTIONAL = {"pandas": "notebook", "optuna": "optuna", "resvg_py": "pocket", "ray": "ray"}  # package -> extra
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 A folder holds one file per table of the store, with the store's columns, ordered by key: the same runs give the same
 rows in the same order. What comes in is data of strangers: every column is checked against the schema, and a run that
-the store has is left as it is. Preference tests and their votes come along where all their runs do, in files that are
-there only then.
+the store has is left as it is. In files that are there only if they hold something, there comes along what reports
+read beside runs: profiles and refusals of what the runs are on, and preference tests with their votes where all their
+runs do.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, create_table
 from b2bench.store.store import Store
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
-VOTE_TABLES = ("polls", "votes")
+BESIDE = ("profiles", "refusals", "polls", "votes")
+"""Tables whose rows belong to no run alone."""
+TRAINED_ON = ("benchmark_version", "backbone", "reward", "prompts_hash")
 
 
 FORMS = {"parquet": "COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}
@@ -37,16 +40,14 @@ def export_results(
     """Write the ended runs whose columns are among ``where``'s values into ``folder``; return their ids.
 
     ``form``: parquet, or csv, which nothing of b2bench reads. Each file is replaced whole. Runs that the folder held
-    before and that do not fit any more are gone from it.
+    before and that do not fit any more are gone from it. So are the other tables' rows that do not go with the runs.
 
     Raises:
         UserError: no run fits, or the folder cannot be written.
     """
-    chosen = [
-        run["run_id"]
-        for run in store.runs()
-        if run["status"] in ENDED and all(str(run[name]) in values for name, values in (where or {}).items())
-    ]
+    where = where or {}
+    runs = [run for run in store.runs() if run["status"] in ENDED and _fits(run, where)]
+    chosen = [run["run_id"] for run in runs]
     if not chosen:
         raise UserError(f"database {store.path} holds no finished run that fits; try b2bench ls runs --db {store.path}")
     try:
@@ -55,12 +56,12 @@ def export_results(
             for run_id in chosen:
                 for table, rows in store.whole_run(run_id).items():
                     insert_rows(con, table, rows)
-            polls, votes = _ballots_of(store, set(chosen))
-            insert_rows(con, "polls", polls)
-            insert_rows(con, "votes", votes)
+            beside = _beside(store, runs, where)
+            for table, rows in beside.items():
+                insert_rows(con, table, rows)
             folder.mkdir(parents=True, exist_ok=True)  # now that the store was read
-            for table in (*RUN_TABLES, *VOTE_TABLES):
-                if table in VOTE_TABLES and not polls:
+            for table in (*RUN_TABLES, *BESIDE):
+                if table in BESIDE and not beside[table]:
                     (folder / f"{table}.{form}").unlink(missing_ok=True)
                     continue
                 order = ", ".join(KEYS.get(table, ("run_id",)))
@@ -72,6 +73,26 @@ def export_results(
     except OSError as error:
         raise UserError(f"results folder {folder} cannot be written: {error.strerror}") from None
     return chosen
+
+
+def _fits(row: Row, where: Mapping[str, Collection[str]]) -> bool:
+    """Tell whether the columns that the row has are among the values."""
+    return all(str(row[name]) in values for name, values in where.items() if name in row)
+
+
+def _beside(store: Store, runs: Sequence[Row], where: Mapping[str, Collection[str]]) -> dict[str, list[Row]]:
+    """Return what goes with the runs, by table: what was profiled or refused on the same prompts with the same reward,
+    and refused at the same budget.
+    """
+
+    def of(row: Row, *names: str) -> tuple[Any, ...]:
+        return tuple(row[name] for name in names)
+
+    on, budgets = {of(run, *TRAINED_ON) for run in runs}, {of(run, *TRAINED_ON, "budget") for run in runs}
+    profiles = [row for row in store.profiles() if of(row, *TRAINED_ON) in on]
+    refusals = [row for row in store.refusals() if of(row, *TRAINED_ON, "budget") in budgets and _fits(row, where)]
+    polls, votes = _ballots_of(store, {run["run_id"] for run in runs})
+    return {"profiles": profiles, "refusals": refusals, "polls": polls, "votes": votes}
 
 
 def _ballots_of(store: Store, runs: Collection[str]) -> tuple[list[Row], list[Row]]:
@@ -96,15 +117,15 @@ def import_results(store: Store, folder: Path) -> list[str]:
         UserError: a file is missing, is not Parquet or has other columns; nothing was read then.
     """
     rows = {table: _read(folder / f"{table}.parquet", table) for table in RUN_TABLES}
-    files = {table: folder / f"{table}.parquet" for table in VOTE_TABLES}
-    ballots = {table: _read(file, table) if file.exists() else [] for table, file in files.items()}
+    files = {table: folder / f"{table}.parquet" for table in BESIDE}
+    beside = {table: _read(file, table) if file.exists() else [] for table, file in files.items()}
     ids = [row["run_id"] for row in rows["runs"]]
     check_ids(ids, f"results folder {folder}")
     new = list(dict.fromkeys(store.wanting(rows["runs"])))
     if strange := {row["run_id"] for table in RUN_TABLES for row in rows[table]} - set(ids):
         names = ", ".join(sorted(strange)[:3])
         raise UserError(f"results folder {folder} has rows of runs that runs.parquet lacks: {names}")
-    if {vote["poll_id"] for vote in ballots["votes"]} - {poll["poll_id"] for poll in ballots["polls"]}:
+    if {vote["poll_id"] for vote in beside["votes"]} - {poll["poll_id"] for poll in beside["polls"]}:
         raise UserError(f"results folder {folder} has votes of preference tests that polls.parquet lacks")
     of_run: dict[str, dict[str, list[dict[str, Any]]]] = {run_id: {table: [] for table in RUN_TABLES} for run_id in new}
     for table in RUN_TABLES:
@@ -113,8 +134,7 @@ def import_results(store: Store, folder: Path) -> list[str]:
                 of_run[row["run_id"]][table].append(row)
     for run_id in new:
         store.insert_run(of_run[run_id])
-    if ballots["polls"] or ballots["votes"]:
-        store.record_votes(ballots["polls"], ballots["votes"])
+    store.take(beside)
     return new
 
 
@@ -144,7 +164,7 @@ def _read(file: Path, table: str) -> list[dict[str, Any]]:
 
 
 def _create(con: duckdb.DuckDBPyConnection) -> None:
-    for table in (*RUN_TABLES, *VOTE_TABLES):
+    for table in (*RUN_TABLES, *BESIDE):
         for statement in create_table(table):
             con.execute(statement)
 

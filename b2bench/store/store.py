@@ -212,16 +212,22 @@ class Store(Database):
         new = self.wanting(runs)
         for run_id in new:
             self.insert_run(source.whole_run(run_id))
-        if profiles := source.profiles():
+        polls, votes = source.ballots()
+        self.take({"profiles": source.profiles(), "refusals": source.refusals(), "polls": polls, "votes": votes})
+        return new
+
+    def take(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Insert rows of ``profiles``, ``polls`` and ``votes`` of another store that this one lacks, and its
+        ``refusals`` in place of those here.
+        """
+        if profiles := rows["profiles"]:
             have = {row["profile_id"] for row in self.profiles()} if self.path.exists() else set()
             if profiles := [row for row in profiles if row["profile_id"] not in have]:
                 self.record_profile(profiles)
-        if refusals := source.refusals():
+        if refusals := rows["refusals"]:
             self.record_refusals(refusals)
-        polls, votes = source.ballots()
-        if polls or votes:
-            self.record_votes(polls, votes)
-        return new
+        if rows["polls"] or rows["votes"]:
+            self.record_votes(rows["polls"], rows["votes"])
 
     def wanting(self, runs: Iterable[Row]) -> list[str]:
         """Return ids of ``runs`` (rows of another store) that this store lacks, or has from before they ended."""

@@ -31,13 +31,14 @@ def cost_rows(plans: Sequence[Plan], throughput: float | None) -> list[dict[str,
         speed = throughput or assumed_throughput(config, footprint)
         calls = count_calls(config).later
         least, most = hours(calls, footprint, speed, checkpointing=config.settings.gradient_checkpointing)
-        first, second = len(cell.configurations), cell.second_runs
+        first, second = cell.count, cell.second_runs
         found.append(
             {
                 "algorithm": config.algorithm_name,
                 "wrapper": config.wrapper_name,
                 "searched": {one.name: [one.search.low, one.search.high] for one in cell.space},
                 "configurations": first,
+                "unknown": cell.unknown,
                 "runs": first + second,
                 "queries": (first + second) * config.queries,
                 "hours": [(first + second) * least, (first + second) * most],

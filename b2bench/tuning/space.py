@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import Settings
@@ -44,9 +44,11 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Values of all dimensions of a cell, by name; ``point`` are the coordinates that a Sobol point has."""
+    """Values of all dimensions of a cell, by name. ``kind`` is published, default, or the sampler that named it, and
+    ``point`` are the coordinates that it named.
+    """
 
-    kind: Literal["published", "default", "sobol"]
+    kind: str
     values: dict[str, Any]
     point: tuple[float, ...] = ()
 

@@ -2,12 +2,15 @@
 
 Stage 1 tries every configuration with one seed. Stage 2 runs the top quarter with two more, and the mean of the three
 decides. Nothing is kept but the store: the same command finds there what is done.
+
+All configurations are known before the first run, unless a sampler of Optuna names them: then they come in generations,
+each from the scores of those before it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +18,9 @@ from b2bench.config.choices import Choices, resolved
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.leaderboard.tuning import Trial, Tried, top_quarter
-from b2bench.search import FIRST_TUNING_SEED
+from b2bench.search import FIRST_TUNING_SEED, GENERATION, Sampler
 from b2bench.sweep.plan import Job, plan
+from b2bench.tuning.proposals import optuna_for, proposed
 from b2bench.tuning.space import Configuration, Dimension, configurations, space_of
 
 SEEDS = (FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1, FIRST_TUNING_SEED + 2)
@@ -30,6 +34,9 @@ UNSEEN = {
 }
 """Nobody looks at the evaluations of tuning runs, so they are as small as they can be. No draw of training changes."""
 
+DIFFERS = "the points follow from the scores of each cell and differ between cells, so cells are not tuned alike"
+"""What must be said of every other sampler."""
+
 Key = tuple[str, int]
 """A run as the store knows it: the hash of its cell, and its seed."""
 
@@ -38,7 +45,8 @@ Key = tuple[str, int]
 class Plan:
     """The tuning of a cell: what is searched, what is tried, and for each configuration its jobs, one a seed.
 
-    ``config`` is the cell with its defaults, ``given`` are the values that were set for all runs.
+    ``config`` is the cell with its defaults, ``given`` are the values that were set for all runs. ``count``
+    configurations are tried in the end, of which those that ``sampler`` has named so far are here; ``make`` plans one.
     """
 
     config: RunConfig
@@ -47,6 +55,9 @@ class Plan:
     jobs: list[tuple[Job, ...]]
     given: Mapping[str, Any]
     preset: str | None
+    count: int
+    sampler: Sampler
+    make: Callable[[Configuration], tuple[Job, ...]]
 
     @property
     def name(self) -> str:
@@ -61,7 +72,12 @@ class Plan:
     @property
     def second_runs(self) -> int:
         """How many runs stage 2 has."""
-        return math.ceil(len(self.configurations) / 4) * (len(SEEDS) - 1)
+        return math.ceil(self.count / 4) * (len(SEEDS) - 1)
+
+    @property
+    def unknown(self) -> int:
+        """How many configurations the sampler has not named yet."""
+        return self.count - len(self.configurations)
 
 
 def budget(config: RunConfig, *, half: bool) -> int:
@@ -75,13 +91,16 @@ def budget(config: RunConfig, *, half: bool) -> int:
     return config.queries
 
 
-def plan_cell(choices: Choices, count: int, queries: int | None, *, half: bool) -> Plan:
+def plan_cell(
+    choices: Choices, count: int, queries: int | None, *, half: bool, sampler: Sampler = Sampler.sobol
+) -> Plan:
     """Plan the tuning of the cell that ``choices`` name, with ``count`` configurations.
 
-    ``queries`` is the budget of a run; None is that of the cell, or half of it.
+    ``queries`` is the budget of a run; None is that of the cell, or half of it. All samplers
+    begin with the same configurations; those of Optuna name the others in :func:`grown`.
 
     Raises:
-        UserError: the cell cannot be, or something in it cannot be searched.
+        UserError: the cell cannot be, something in it cannot be searched, or Optuna is not installed.
         Refused: algorithm and wrapper do not go together.
     """
     own = {name.rpartition(".")[2] for name in choices.values}
@@ -93,20 +112,25 @@ def plan_cell(choices: Choices, count: int, queries: int | None, *, half: bool) 
     space = space_of(base)
     _refuse_fixed(space, given, base)
     tried = configurations(space, count)
+    count = len(tried)
+    if sampler is not Sampler.sobol:
+        optuna_for(sampler)
+        tried = tried[:GENERATION]
     named = {name: [value] for name, value in choices.options.items() if name not in ("seed", "queries")}
     shared = [*_sets(choices.values), *(("--preset", choices.preset) if choices.preset is not None else ())]
     shared += [part for path in choices.plugins for part in ("--plugin", str(path))]
-    jobs = []
-    for one in tried:
+
+    def make(one: Configuration) -> tuple[Job, ...]:
         values = {**choices.values, **one.assignments}
 
-        def resolve(options: dict[str, Any], values: Mapping[str, Any] = values) -> RunConfig:
+        def resolve(options: dict[str, Any]) -> RunConfig:
             return resolved(replace(choices, **options, values=values))
 
         arguments = [*shared, *_sets(one.assignments), "--purpose", "tuning"]
         planned = plan({**named, "queries": [spent], "seed": SEEDS}, arguments, resolve)
-        jobs.append(tuple(replace(job, note=brief(one.values)) for job in planned))
-    return Plan(base, space, tried, jobs, given, choices.preset)
+        return tuple(replace(job, note=brief(one.values)) for job in planned)
+
+    return Plan(base, space, tried, [make(one) for one in tried], given, choices.preset, count, sampler, make)
 
 
 def _sets(values: Mapping[str, Any]) -> list[str]:
@@ -135,8 +159,27 @@ def _refuse_fixed(space: Iterable[Dimension], values: Mapping[str, Any], config:
 
 
 def first_stage(plans: Iterable[Plan]) -> list[Job]:
-    """Return the jobs of stage 1: every configuration with the first seed."""
+    """Return the jobs of stage 1, as far as they are known: every configuration with the first seed."""
     return [jobs[0] for cell in plans for jobs in cell.jobs]
+
+
+def due(cell: Plan, ended: Collection[Key]) -> list[Job]:
+    """Return the jobs of stage 1 that are to be run. A run that failed is tried again, but not if later points rest on
+    its score: it would change them.
+    """
+    return [job for job in first_stage([cell]) if cell.sampler is Sampler.sobol or job.key not in ended]
+
+
+def grown(cell: Plan, tried: Sequence[Tried]) -> Plan:
+    """Return the plan with the next generation, by what came of those before; as it is if there is none yet, or no
+    more.
+    """
+    if not cell.unknown or unfinished(tried, 1):
+        return cell
+    known = [(one.values, one.mean(SEEDS[:1])) for one in tried]
+    new = proposed(cell.space, known, cell.sampler, cell.count)
+    configurations = [*cell.configurations, *new]
+    return replace(cell, configurations=configurations, jobs=[*cell.jobs, *map(cell.make, new)])
 
 
 def second_stage(cell: Plan, tried: Sequence[Tried]) -> list[Job]:

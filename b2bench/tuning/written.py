@@ -16,8 +16,10 @@ from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.files import write_whole
 from b2bench.leaderboard.tuning import COLLAPSE, Tried, TuningRow
+from b2bench.search import GENERATION, Sampler
+from b2bench.tuning.proposals import optuna_version
 from b2bench.tuning.space import POINTS_SEED
-from b2bench.tuning.stages import SEEDS, UNSEEN, Plan
+from b2bench.tuning.stages import DIFFERS, SEEDS, UNSEEN, Plan
 from b2bench.version import benchmark_version
 
 SOURCE = "b2bench tune"
@@ -27,18 +29,21 @@ def file_of(cell: Plan, folder: Path) -> Path:
     """Return the preset file of a cell.
 
     Raises:
-        UserError: the file holds settings that were tuned on something else, which would be lost.
+        UserError: the file holds settings that were tuned on something else, or at other points, which would be lost.
     """
     path = folder / f"{cell.name}.toml"
     if not path.exists():
         return path
     try:
-        had = tomllib.loads(path.read_text(encoding="utf-8")).get("tuning", {}).get("on")
+        tuning = tomllib.loads(path.read_text(encoding="utf-8")).get("tuning", {})
+        had, by = tuning.get("on"), tuning.get("sampler")
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is there and is not a tuned preset ({error}); try another --out") from None
     if had != _tuned_on(cell):
         was = "something else" if not isinstance(had, Mapping) else ", ".join(f"{k} {v}" for k, v in had.items())
         raise UserError(f"{path} holds what was tuned on {was}; try another --out, or move it away")
+    if by != cell.sampler.described:
+        raise UserError(f"{path} holds what was tuned by {by}; try another --out, or move it away")
     return path
 
 
@@ -68,6 +73,8 @@ def write_preset(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappi
 def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mapping[str, Any]) -> str:
     """Return the preset as TOML: the chosen values, what else the cell was tuned with, and how they were found."""
     about_it = f"{row.algorithm} {row.wrapper} as b2bench tune chose it among {len(tried)} configurations."
+    if cell.sampler is not Sampler.sobol:
+        about_it = f"{about_it[:-1]} of sampler {cell.sampler}: {DIFFERS}."
     lines = [f"about = {_toml(about_it)}", ""]
     sections: dict[str, list[Value]] = {}
     for value in _values(cell, row):
@@ -99,7 +106,8 @@ def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
         **code,
         "score": "mean reward of the last two rounds of training, on training prompts, at the full budget of the run",
         "collapse": f"it failed, or its score is more than {COLLAPSE} below the mean reward of its first round",
-        "sampler": "scrambled Sobol points, scipy.stats.qmc",
+        "sampler": cell.sampler.described,
+        **({} if cell.sampler is Sampler.sobol else _of_optuna()),
         "points_seed": POINTS_SEED,
         "configurations": len(tried),
         "queries_a_run": cell.jobs[0][0].config.queries,
@@ -113,6 +121,10 @@ def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
         "below_pretrained": row.below,
     }
     return ["[tuning]", *_pairs(facts)]
+
+
+def _of_optuna() -> dict[str, Any]:
+    return {"optuna": optuna_version(), "generation": GENERATION, "points": DIFFERS}
 
 
 def _values(cell: Plan, row: TuningRow) -> Iterable[Value]:

@@ -1,5 +1,6 @@
 """The leaderboard's page, from Parquet files to Markdown."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 row = {"queries": queries, "split": "test", "metric": "clipscore", "value": value, "n": 6}
                 store.record_evals(run_id, [row | {"settings": None}])
             store.finish_run(run_id, "done")
+    profile = {name: run_row()[name] for name in ("benchmark_version", "backbone", "reward", "prompts", "prompts_hash")}
+    profile |= {"profile_id": "p", "started": datetime(2026, 11, 28), "split": "train", "seed": 0}
+    profile |= {"settings": {"steps": 20}, "branches": 48, "leaves": 5}
+    store.record_profile(
+        [
+            profile | {"tau": tau, "metric": metric, "value": value, "low": value - 0.01, "high": value + 0.01}
+            for tau, share in ((14, 0.8), (10, 0.3))
+            for metric, value in (("open_share", share), ("within_sd", 0.1), ("total_sd", 0.1), ("range", 0.2))
+        ]
+    )
     export_results(store, folder / "results")
     return folder / "results"
 
@@ -51,7 +62,9 @@ def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
     for words in (
         "**Learned:** 2 of 2 cells: ddpo (vanilla, b2)",
         "B2 improves alignment at equal queries (b2 − vanilla): **supported here**, +0.020",
+        "**Room for B2:** with 14 of 20 steps to go, where bpt and b2 begin, most of the reward is open: 80%",
         "## Validity card",
+        "0.5 − share of variance open at tau = 10 of 20",
         "### The paper's table 1: inception score (template1)",
         "## Add a row",
     ):

@@ -89,6 +89,7 @@ def test_when_the_reward_is_decided_comes_from_profiles_of_the_pretrained_model(
     assert verdicts(rows, [row])[9] == verdict
     assert verdicts(rows, [row | {"prompts_hash": "other"}])[9] == "undecided"
     assert verdicts(rows, [row | {"lora": "mine"}])[9] == "undecided"
+    assert verdicts(rows, [row | {"value": None}])[9] == "undecided"  # others may have written it
 
 
 def test_a_sign_needs_all_of_its_parts_and_fails_by_one() -> None:

@@ -1,6 +1,7 @@
 """Runs as Parquet files: out and in again, and what is refused."""
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -52,6 +53,51 @@ def test_a_filter_and_nothing_that_fits(store: Store, tmp_path: Path) -> None:
     assert import_results(Store(tmp_path / "other.duckdb"), tmp_path / "one") == ["b2"]
     with pytest.raises(UserError, match="no finished run that fits"):
         export_results(store, tmp_path / "two", {"algorithm": {"c3"}})
+
+
+def beside(store: Store) -> None:
+    """Profiles and refusals: of what the runs are on, and of something else."""
+    for prompts_hash in ("ab", "of other prompts"):
+        shared = {"started": datetime(2026, 11, 28), "seed": 0, "split": "train", "settings": {"steps": 20}}
+        run = {name: run_row()[name] for name in ("benchmark_version", "backbone", "reward", "prompts")}
+        profile = {**shared, **run, "prompts_hash": prompts_hash, "profile_id": f"p {prompts_hash}"}
+        store.record_profile(
+            [
+                {**profile, "tau": 14, "metric": "open_share", "value": 2 / 3, "low": 0.6, "high": 0.7},
+                {**profile, "tau": 10, "metric": "range", "value": float("nan"), "lora": "mine.safetensors"},
+            ]
+        )
+        refusal = {**run, "prompts_hash": prompts_hash, "algorithm": "draft1", "reason": "it has no branches"}
+        store.record_refusals([refusal | {"wrapper": wrapper, "budget": 1000} for wrapper in ("b2", "bs")])
+        store.record_refusals([refusal | {"wrapper": "b2", "budget": 7}])
+
+
+@pytest.mark.slow
+def test_profiles_and_refusals_of_what_the_runs_are_on_come_along(store: Store, tmp_path: Path) -> None:
+    beside(store)
+    folder, other = tmp_path / "results", Store(tmp_path / "other.duckdb")
+    export_results(store, folder)
+    import_results(other, folder)
+    assert repr(other.profiles()) == repr([row for row in store.profiles() if row["prompts_hash"] == "ab"])
+    kept = [row for row in store.refusals() if row["prompts_hash"] == "ab" and row["budget"] == 1000]
+    assert len(other.profiles()) == len(other.refusals()) == 2
+    assert other.refusals() == kept
+    export_results(other, tmp_path / "again")
+    for table in ("profiles", "refusals"):
+        files = [of / f"{table}.parquet" for of in (folder, tmp_path / "again")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    import_results(other, folder)
+    assert len(other.profiles()) == len(other.refusals()) == 2
+
+    export_results(store, folder, {"algorithm": {"b2"}})  # which is what the runs are called here, and no refusal
+    assert (folder / "profiles.parquet").exists()
+    assert not (folder / "refusals.parquet").exists()
+
+    change(folder, "profiles", "SELECT * EXCLUDE tau FROM {file}")
+    last = Store(tmp_path / "last.duckdb")
+    with pytest.raises(UserError, match=r"profiles\.parquet lacks the columns tau"):
+        import_results(last, folder)
+    assert not last.path.exists()
 
 
 def change(folder: Path, table: str, select: str) -> None:
