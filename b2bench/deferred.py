@@ -3,12 +3,13 @@
 The command line alone asks for it, by :func:`defer`. torch takes four fifths of the time of commands that compute
 nothing, such as ``ls``. And what a run is made of imports what a run never uses: diffusers marks its attention for
 torch's compiler, and importing that (with sympy) takes longer than torch; its schedulers import scipy.stats,
-transformers all that may shard a model and scipy.optimize for object detection, and open_clip timm. No setting
-prevents it.
+transformers all that may shard a model and scipy.optimize for object detection, and open_clip timm. Packages import
+each model that they have when one is wanted, or read the source of each (transformers). No setting prevents it.
 
 While a module waits, only the names of :data:`NAMES` can be taken from it, each as a stand-in that finds the real
 one when it is called, asked for an attribute or inherited from. Any other name imports the module at once: another
-version of a library that takes more from it starts slower, and works (tests/cli/test_imports.py).
+version of a library that takes more from it starts slower, and works (tests/cli/test_imports.py). Of a package of
+:data:`PACKAGES` only its own ``__init__`` waits: what is below it can be imported without.
 """
 
 from __future__ import annotations
@@ -63,6 +64,18 @@ NAMES: Mapping[str, Sequence[str]] = {
 NEED_TORCH = ("accelerate", "diffusers", "open_clip", "peft", "safetensors.torch", "torchvision", "transformers")
 """Libraries that get the real torch: it is imported before them."""
 
+PACKAGES = (
+    "diffusers.models.autoencoders",
+    "diffusers.models.transformers",
+    "diffusers.models.unets",
+    "torchvision",
+    "torchvision.datasets",
+    "torchvision.models",
+    "torchvision.ops",
+    "transformers.models",
+)
+"""Packages whose own ``__init__`` waits until something is taken from it; modules below are imported as ever."""
+
 MODULES = ("torch.nn", "torch.nn.functional", "timm.layers")
 """Modules below a root that can be taken from it, and wait with it."""
 
@@ -96,6 +109,19 @@ class _Waiting(ModuleType):
             super().__setattr__(name, value)
         else:
             setattr(_FINDER.imported(self.__name__), name, value)
+
+
+class _WaitingPackage(ModuleType):
+    """A package of :data:`PACKAGES` whose ``__init__`` has not run; it runs when something is taken from it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in ("__all__", "__version__"):  # asked of every module
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        real = _FINDER.begun(self)
+        return ModuleType.__getattribute__(self, name) if real is self else getattr(real, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(_FINDER.begun(self)) if self.__loader__ is _FINDER else list(vars(self))
 
 
 class _Name:
@@ -159,16 +185,37 @@ class _Finder(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         if fullname in NEED_TORCH and self.root_of("torch") is not None:
             self.imported("torch")
+        if fullname in PACKAGES and (real := PathFinder.find_spec(fullname, path)) is not None:
+            spec = ModuleSpec(fullname, self, origin=real.origin, loader_state=real, is_package=True)
+            spec.submodule_search_locations, spec.has_location = real.submodule_search_locations, True
+            return spec
         root = self.root_of(fullname)
         if root is None or (fullname == root and PathFinder.find_spec(fullname, path) is None):  # not installed
             return None
         return ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Waiting(spec.name)
+        return _Waiting(spec.name) if spec.loader_state is None else _WaitingPackage(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing: the module waits."""
+
+    def begun(self, package: _WaitingPackage) -> ModuleType:
+        """Run the ``__init__`` of a package if it has not, and return what stands under its name then."""
+        name, spec = package.__name__, package.__spec__
+        with self._lock:
+            if spec is not None and spec.loader is self:
+                real = spec.loader_state
+                package.__spec__, package.__loader__ = real, real.loader
+                try:
+                    real.loader.exec_module(package)
+                except BaseException:
+                    package.__spec__, package.__loader__ = spec, self
+                    raise
+                above, _, own = name.rpartition(".")
+                if above and sys.modules[name] is not package:  # it has put another module in its place
+                    setattr(sys.modules[above], own, sys.modules[name])
+            return sys.modules[name]
 
     def imported(self, name: str) -> ModuleType:
         """Return the real module, imported with all of its root that waits."""
@@ -205,7 +252,8 @@ def load_if_waiting(root: str) -> None:
 
 def is_imported(name: str) -> bool:
     """Tell whether a module is imported, and does not merely wait."""
-    return name in sys.modules and _FINDER.root_of(name) is None
+    waits = name in PACKAGES and getattr(sys.modules.get(name), "__loader__", None) is _FINDER
+    return name in sys.modules and _FINDER.root_of(name) is None and not waits
 
 
 # -- marks for torch's compiler -----------------------------------------------------------------------

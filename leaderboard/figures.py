@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from b2bench.errors import UserError
 from b2bench.metrics import DISTANCE, HELDOUT, IS_CLIP, IS_INCEPTION, KL, STYLE_ENTROPY
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
+POINTS = 72  # an inch: the unit of both SVG and PDF
 LARGEST_SIDE = 4096  # pixels of a sample image
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -123,16 +125,47 @@ def report_figures(group: Tables) -> dict[str, Any]:
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
+WRITTEN = {
+    "svg.hashsalt": "b2bench",
+    "svg.fonttype": "path",
+    "figure.autolayout": False,  # a figure without a layout engine has none then
+    "figure.constrained_layout.use": False,
+}
+
+
 def written_figure(figure: Any, kind: str) -> bytes:
     """Return a figure as ``svg`` or ``pdf``, the same bytes for the same figure."""
     from matplotlib import rc_context
 
     out = io.BytesIO()
-    with rc_context({"svg.hashsalt": "b2bench", "svg.fonttype": "path"}), warnings.catch_warnings():
+    with rc_context(WRITTEN), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other scripts: a box is drawn
         metadata = {"Date": None} if kind == "svg" else {"CreationDate": None}
-        figure.savefig(out, format=kind, metadata=metadata)
+        with _laid_out(figure, kind):
+            figure.savefig(out, format=kind, metadata=metadata)
     return out.getvalue()
+
+
+@contextlib.contextmanager
+def _laid_out(figure: Any, kind: str) -> Iterator[None]:
+    """Lay a figure out for this kind of file. Otherwise savefig draws it to the end to do so, and then once more."""
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
+    if engine is None:
+        yield
+        return
+    (FigureCanvasSVG if kind == "svg" else FigureCanvasPdf)(figure)  # it measures texts
+    figure.dpi = POINTS
+    engine.execute(figure)
+    figure.dpi = dpi
+    figure.set_canvas(canvas)
+    figure.set_layout_engine(None)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Any, Any]:

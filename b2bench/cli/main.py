@@ -14,6 +14,7 @@ from b2bench.cli.interrupts import INTERRUPTS
 from b2bench.deferred import defer
 from b2bench.environment import forget_launcher
 from b2bench.errors import RunFailed, UserError
+from b2bench.installed import read_distributions_late
 from b2bench.text import refused
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     # reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     defer()
+    read_distributions_late()
     os.environ["MPLBACKEND"] = "agg"  # figures are files, and a window system that is not there is not looked for
     if sys.argv[1:2] == ["run"]:
         INTERRUPTS.end_at_once()  # it says when it begins

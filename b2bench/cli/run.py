@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import sys
 from contextlib import ExitStack
@@ -97,6 +98,9 @@ def run(
         refuse_beside_resume(choices, others)
     console, run_id = stderr(), resume
     with ExitStack() as stack:
+        # Imports make a million objects, and looking through them for garbage again and again is an eighth of start-up.
+        gc.disable()
+        stack.callback(gc.enable)
         try:  # from here on an interrupt says what it left
             from b2bench.store.store import Store
             from b2bench.training.request import to_resume, to_start
@@ -128,7 +132,7 @@ def run(
                 request.reward,
                 quiet=not is_first(),
                 work=lambda: None if request.config is None else work_of(request.config),
-                on_begin=INTERRUPTS.raise_them,
+                on_begin=_begin,
                 on_stage=INTERRUPTS.check,
             )
             listener: Listener = stack.enter_context(progress)
@@ -142,6 +146,13 @@ def run(
             raise typer.Exit(1) from None
     if is_first():
         _show(summary, as_json)
+
+
+def _begin() -> None:
+    """All is loaded: interrupts and the search for garbage go on, which what is there now is spared."""
+    INTERRUPTS.raise_them()
+    gc.freeze()
+    gc.enable()
 
 
 def _tracked(names: list[str], request: Request, out: Path, listener: Listener, stack: ExitStack) -> Listener:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ def versions() -> dict[str, str]:
     return {"b2bench": b2bench.version.__version__, **numeric_versions()}
 
 
-def numeric_versions() -> dict[str, str]:
+@cache
+def numeric_versions() -> Mapping[str, str]:
     """Versions that a number may depend on: of Python and of the packages that compute."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:

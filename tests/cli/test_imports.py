@@ -88,6 +88,7 @@ out = policy.noise(policy.encode([config.prompts.train[0]] * 2), latents, step)
 out.sum().backward()
 torch.optim.AdamW(policy.parameters()).step()
 unwanted = ["torch._dynamo", "sympy", "scipy.stats", "scipy.optimize", "timm", "matplotlib", "diffusers.pipelines"]
+unwanted += ["diffusers.models.transformers", "torchvision.models", "transformers.models"]
 print([name for name in unwanted if is_imported(name)])
 
 # what waits is the real thing once somebody uses it
@@ -102,6 +103,13 @@ assert isinstance(torch.zeros(1), types.Tensor) and not isinstance(1, types.Tens
 from diffusers.models.attention_processor import Attention
 assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
 assert is_imported("torch._dynamo")
+from torchvision.models import ResNet
+assert issubclass(ResNet, torch.nn.Module)
+from diffusers.models.transformers import Transformer2DModel
+import diffusers, transformers
+assert diffusers.Transformer2DModel is Transformer2DModel
+assert transformers.AutoModel is transformers.models.auto.AutoModel and transformers.models.bert.BertModel
+assert is_imported("transformers.models") and is_imported("diffusers.models.transformers")
 assert id(Attention) in torch._dynamo.trace_rules._allowed_callable_ids.function_ids
 """
 

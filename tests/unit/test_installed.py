@@ -36,3 +36,15 @@ def test_metadata_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("algorithm", "wrapper", "reward"):
         Registry(kind)  # type: ignore[arg-type]
     assert not calls
+
+
+def test_who_installed_what_is_read_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = metadata.packages_distributions()
+    monkeypatch.setattr(metadata, "packages_distributions", metadata.packages_distributions)  # put back at the end
+    read: list[object] = []
+    monkeypatch.setattr(installed, "packages_distributions", lambda: read.append(1) or expected)
+    installed.read_distributions_late()
+    found = metadata.packages_distributions()
+    assert not read
+    assert found["PIL"] == expected["PIL"]
+    assert (found.get("no_such_module"), dict(found), len(read)) == (None, dict(expected), 1)
