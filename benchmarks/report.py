@@ -2,7 +2,8 @@
 
 A made-up store: 200 runs (four algorithms under four wrappers, 12 or 13 seeds each) of 5,000 reward queries each,
 1,000,000 rows in all, with 20 rounds, 11 evaluations of 40 metrics and 270 images an evaluation; one cell collapses.
-Each format is written by a process of its own, start and imports included.
+Each format is written by a process of its own, start and imports included. ``--beside FOLDER`` is a checkout of another
+commit, whose reports take turns with these, and must be the same to the byte.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from b2bench.store.store import Store
 
+HERE = Path(__file__).parents[1]
 ALGORITHMS, WRAPPERS = ("ddpo", "pg", "dpo", "dpok"), ("vanilla", "bpt", "bs", "b2")
 METRICS = ("clipscore", "clipscore_heldout", "success", "style_entropy", "pairwise_distance", "kl_pretrained")
 FORMATS = ("terminal", "markdown", "html", "json", "csv", "latex")
@@ -74,21 +76,22 @@ def fill(path: Path, runs: int, queries: int) -> None:
         )
 
 
-def measured(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a command."""
+def measured(arguments: list[str], checkout: Path, out: Path) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak memory in MiB of a command of the b2bench in ``checkout``; it prints to ``out``."""
     script = (
         "import json, resource, subprocess, sys, time\n"
         "start = time.perf_counter()\n"
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
-        "print(json.dumps([time.perf_counter() - start, peak]))"
+        f"subprocess.run(sys.argv[1:], check=True, stdout=open({str(out)!r}, 'w'))\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(json.dumps([time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss]))"
     )
     command = [sys.executable, "-c", script, sys.executable, "-m", "b2bench", *arguments]
     # as users have it: with byte code kept from the first run
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    ended = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    seconds, peak = json.loads(ended.stdout)
-    return seconds, peak / (2**20 if sys.platform == "darwin" else 2**10)
+    environment["PYTHONPATH"] = str(checkout)
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=out.parent)
+    seconds, used, peak = json.loads(ended.stdout)
+    return seconds, used, peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:
@@ -96,8 +99,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--queries", type=int, default=5000)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
+    parser.add_argument("--beside", type=Path, help="checkout of another commit, to compare with")
     options = parser.parse_args()
     console = Console()
+    checkouts = [path.resolve() for path in (HERE, options.beside) if path is not None]
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder) / "large.duckdb"
         start = time.perf_counter()
@@ -105,12 +111,20 @@ def main() -> None:
         rows = options.runs * options.queries
         console.print(f"{rows:,} query rows of {options.runs} runs, {db.stat().st_size / 2**20:.0f} MiB, made in "
                       f"{time.perf_counter() - start:.0f} s")  # fmt: skip
-        table = Table("report", "seconds, best of all", "peak MiB", box=box.SIMPLE)
-        ways = {name: ["report", "--db", str(db), "--format", name] for name in FORMATS}
-        for name, arguments in ways.items():
-            out = [] if name == "terminal" else ["--out", str(Path(folder) / f"report.{name}")]
-            found = [measured([*arguments, *out]) for _ in range(options.repetitions)]
-            table.add_row(name, f"{min(s for s, _ in found):.2f}", f"{max(peak for _, peak in found):.0f}")
+        columns = [f"{path.name}: {what}" for path in checkouts for what in ("s", "CPU s", "MiB")]
+        table = Table("report, best of all", *columns, box=box.SIMPLE)
+        for name in options.formats:
+            found: dict[Path, list[tuple[float, float, float]]] = {path: [] for path in checkouts}
+            written = set()
+            for _ in range(options.repetitions):
+                for path in checkouts:
+                    out = Path(folder) / f"report.{name}"
+                    found[path].append(measured(["report", "--db", str(db), "--format", name], path, out))
+                    written.add(out.read_bytes())
+            if len(written) > 1:
+                sys.exit(f"reports in {name} differ")
+            rows = [(min(s for s, _, _ in f), min(s for _, s, _ in f), max(m for *_, m in f)) for f in found.values()]
+            table.add_row(name, *(text for s, cpu, peak in rows for text in (f"{s:.2f}", f"{cpu:.2f}", f"{peak:.0f}")))
         console.print(table)
 
 

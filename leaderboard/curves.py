@@ -103,10 +103,11 @@ def _panel(
 
 def _draw(axes: Any, name: str, curves: Sequence[Curve], metric: str, colour: str, style: str) -> None:
     """The mean over runs: a line of training rewards, dots of evaluations with their standard error."""
+    from b2bench.leaderboard.lines import draw_lines
+
     queries, rewards = _line(curves)
     if len(curves) > 1:
-        for curve in curves:
-            axes.plot(curve.rounds, curve.rewards, color=colour, linewidth=0.4, alpha=0.3)
+        draw_lines(axes, ((c.rounds, c.rewards) for c in curves), color=colour, linewidth=0.4, alpha=0.3)
     line = axes.plot(queries, rewards, color=colour, linewidth=1.5, linestyle=style)[0] if rewards else None
     shared = sorted(set.intersection(*(set(curve.queries) for curve in curves)))
     points, bars = [], []

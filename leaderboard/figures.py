@@ -125,43 +125,38 @@ def report_figures(group: Tables) -> dict[str, Any]:
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-WRITTEN = {
-    "svg.hashsalt": "b2bench",
-    "svg.fonttype": "path",
-    "figure.autolayout": False,  # a figure without a layout engine has none then
-    "figure.constrained_layout.use": False,
-}
-
-
 def written_figure(figure: Any, kind: str) -> bytes:
     """Return a figure as ``svg`` or ``pdf``, the same bytes for the same figure."""
     from matplotlib import rc_context
 
-    out = io.BytesIO()
-    with rc_context(WRITTEN), warnings.catch_warnings():
+    out = io.StringIO() if kind == "svg" else io.BytesIO()  # of bytes matplotlib would encode each word by itself
+    written_as = rc_context({"svg.hashsalt": "b2bench", "svg.fonttype": "path"})
+    with written_as, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other scripts: a box is drawn
         metadata = {"Date": None} if kind == "svg" else {"CreationDate": None}
         with _laid_out(figure, kind):
             figure.savefig(out, format=kind, metadata=metadata)
-    return out.getvalue()
+    written = out.getvalue()
+    return written.encode() if isinstance(written, str) else written
 
 
 @contextlib.contextmanager
 def _laid_out(figure: Any, kind: str) -> Iterator[None]:
     """Lay a figure out for this kind of file. Otherwise savefig draws it to the end to do so, and then once more."""
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib import rc_context
+    from matplotlib.backend_bases import get_registered_canvas_class
 
     engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
     if engine is None:
         yield
         return
-    (FigureCanvasSVG if kind == "svg" else FigureCanvasPdf)(figure)  # it measures texts
+    get_registered_canvas_class(kind)(figure)  # it measures texts
     figure.dpi = POINTS
     engine.execute(figure)
     figure.dpi = dpi
     figure.set_canvas(canvas)
-    figure.set_layout_engine(None)
+    with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)  # none at all
     try:
         yield
     finally:
@@ -290,12 +285,15 @@ def draw_curves(group: Tables, against: str) -> Any:
 def _draw_curve(
     axes: Any, name: tuple[str, str, str], members: Sequence[Curve], metric: str, against: str, colour: str
 ) -> None:
+    from b2bench.leaderboard.lines import draw_lines
+
     wrapper, shared, points = name[1], _shared(members), []
     style = {"color": colour, "linestyle": LINES.get(wrapper, "-")}
+    where = [curve.queries if against == "queries" else curve.calls for curve in members]
+    lines = zip(where, [curve.values[metric] for curve in members], strict=True)
+    draw_lines(axes, lines, linewidth=0.6, alpha=0.5, **style)
     for curve in members:
         at = dict(zip(curve.queries, zip(curve.calls, curve.values[metric], strict=True), strict=True))
-        where = curve.queries if against == "queries" else curve.calls
-        axes.plot(where, curve.values[metric], linewidth=0.6, alpha=0.5, **style)
         points.append([at[queries] for queries in shared])
     array = np.array(points, dtype=np.float64)  # [R, points, 2]
     x: Any = shared if against == "queries" else array[:, :, 0].mean(0)
@@ -438,9 +436,11 @@ def draw_distance(group: Tables) -> Any:
 
 
 def _draw_distance(axes: Any, name: tuple[str, str, str], members: Sequence[Curve], metric: str, colour: str) -> None:
+    from b2bench.leaderboard.lines import draw_lines
+
     style = {"color": colour, "linestyle": LINES.get(name[1], "-")}
-    for curve in members:
-        axes.plot(np.sqrt(curve.values[KL]), curve.values[metric], linewidth=0.6, alpha=0.5, **style)
+    lines = ((np.sqrt(curve.values[KL]), curve.values[metric]) for curve in members)
+    draw_lines(axes, lines, linewidth=0.6, alpha=0.5, **style)
     kl, y = _path(members, KL, metric)
     marker = {"marker": WRAPPER_MARKERS.get(name[1], "o"), "markersize": 4}
     axes.plot(np.sqrt(kl), y, linewidth=1.8, label=_cell_name(*name), **marker, **style)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from b2bench.cli.garbage import unsearched
 from b2bench.cli.options import DEFAULT_DB, AsJson, Db
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import UserError
@@ -86,7 +87,8 @@ def report(
         raise UserError(f"--json and --format {written_as.value} are two formats; try one of them")
     conditions, planned = parse_where(where or []), parse_seeds(seeds) if seeds else []
     store = Store(db)
-    every = tables_of(store, margin, planned, looks, tuning)
+    with unsearched():
+        every = tables_of(store, margin, planned, looks, tuning)
     check_held(every, conditions)
     found = select(every, conditions)
     votes = vote_sections(*store.ballots(), conditions)

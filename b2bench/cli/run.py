@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import shlex
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from b2bench.cli.completion import algorithms, presets, prompt_sets, wrappers
+from b2bench.cli.garbage import unsearched
 from b2bench.cli.interrupts import INTERRUPTS
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Purpose, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
@@ -98,9 +99,8 @@ def run(
         refuse_beside_resume(choices, others)
     console, run_id = stderr(), resume
     with ExitStack() as stack:
-        # Imports make a million objects, and looking through them for garbage again and again is an eighth of start-up.
-        gc.disable()
-        stack.callback(gc.enable)
+        loading = stack.enter_context(ExitStack())
+        loading.enter_context(unsearched())
         try:  # from here on an interrupt says what it left
             from b2bench.store.store import Store
             from b2bench.training.request import to_resume, to_start
@@ -132,7 +132,7 @@ def run(
                 request.reward,
                 quiet=not is_first(),
                 work=lambda: None if request.config is None else work_of(request.config),
-                on_begin=_begin,
+                on_begin=partial(_begin, loading),
                 on_stage=INTERRUPTS.check,
             )
             listener: Listener = stack.enter_context(progress)
@@ -148,11 +148,10 @@ def run(
         _show(summary, as_json)
 
 
-def _begin() -> None:
-    """All is loaded: interrupts and the search for garbage go on, which what is there now is spared."""
+def _begin(loading: ExitStack) -> None:
+    """All is loaded: end what holds while it is, and let an interrupt be raised."""
     INTERRUPTS.raise_them()
-    gc.freeze()
-    gc.enable()
+    loading.close()
 
 
 def _tracked(names: list[str], request: Request, out: Path, listener: Listener, stack: ExitStack) -> Listener:

@@ -393,10 +393,11 @@ def test_every_figure_is_drawn_and_the_same_each_time(known: Rows) -> None:
 
 def test_a_curve_has_a_thin_line_for_each_seed_and_a_band(known: Rows) -> None:
     (group,) = known.tables()
-    axes = report_figures(group)["alignment against reward queries"].axes[0]
-    widths = [line.get_linewidth() for line in axes.lines]
-    assert widths.count(0.6) == 20
-    assert widths.count(1.8) == 4
+    figure = report_figures(group)["alignment against reward queries"]
+    (axes,) = figure.axes
+    written = written_figure(figure, "svg")
+    assert written.count(b"stroke-width: 0.6;") == 20
+    assert [line.get_linewidth() for line in axes.lines].count(1.8) == 4
     assert len(axes.collections) == 4
     thick = next(line for line in axes.lines if line.get_label() == "ddpo bpt")
     assert list(thick.get_xdata()) == [0, 500, 1000]
