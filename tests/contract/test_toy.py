@@ -132,9 +132,9 @@ def gain_and_kl(wrapper: str, **values: Any) -> tuple[float, float]:
         policy, _ = trained(choose("ddpo", wrapper, **values), rounds=rounds, lr=LR)
         pictures, kl = sample_with_kl(policy, images, round_noise(policy, 0, -1))
         found.append((reward(pictures, images), float(kl.mean())))
-    (before, nothing), (after, kl) = found
+    (before, nothing), (after, nats) = found
     assert nothing == 0
-    return float((after - before).mean() / before.std()), kl
+    return float((after - before).mean() / before.std()), nats
 
 
 @pytest.mark.slow
