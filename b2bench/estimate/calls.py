@@ -18,7 +18,8 @@ from b2bench.minibatches import minibatch_count, trained_steps, tree_share
 from b2bench.protocols import Algorithm, Policy
 from b2bench.seeding import generator
 from b2bench.text import described
-from b2bench.types import Conditioning
+from b2bench.training.pace import Pace, pace_of, steps_of
+from b2bench.types import Conditioning, Interval
 from b2bench.wrappers import Extremes, Independent, edges_of, shared_steps
 
 if TYPE_CHECKING:  # it imports diffusers, and calls are counted without
@@ -137,18 +138,30 @@ def part_of(items: int, share: float) -> int:
     return round(items * share)
 
 
-def round_steps(config: RunConfig, rows: int, steps: int, share: float = 1.0) -> int:
-    """Optimizer steps of an epoch on a ``share`` of ``rows`` rollouts or pairs with so many trained ``steps``."""
-    settings = config.settings
-    count = minibatch_count(
-        part_of(rows * trained_steps(steps, settings.timestep_fraction), share),
-        2 if config.algorithm.pairs else 1,
-        transitions_per_step=settings.transitions_per_step,
-        optimizer_steps=settings.fixed_steps,
-    )
-    if settings.updates_per_round is None:
-        return count
-    return min(count, settings.draws * settings.updates_per_round)  # each update samples one draw at least
+def row_steps(config: RunConfig, interval: Interval) -> int:
+    """Return how many steps a row is trained on; one that is followed by the reward's gradient, the last alone."""
+    seen = 1 if getattr(config.algorithm, "reward_gradient", False) else len(interval)
+    return trained_steps(seen, config.settings.timestep_fraction)
+
+
+def round_steps(config: RunConfig, pace: Pace, draws: int, interval: Interval, rows: int, share: float = 1.0) -> int:
+    """Optimizer steps of a round of so many prompt ``draws``, whose updates come at ``pace``.
+
+    ``rows`` rollouts or pairs of it are kept, of each draw as many. They are trained on a ``share`` of their steps.
+    """
+    settings, taken = config.settings, 0
+    pace.begin(draws, steps_of(config, interval))
+    while rows and (size := pace.next()):
+        kept = part_of(rows, size / draws)
+        steps = settings.passes * minibatch_count(
+            part_of(kept * row_steps(config, interval), share),
+            2 if config.algorithm.pairs else 1,
+            transitions_per_step=settings.transitions_per_step,
+            optimizer_steps=settings.updates_per_round or settings.fixed_steps,
+        )
+        pace.took(size, kept * (2 if config.algorithm.pairs else 1), steps)
+        taken += steps
+    return taken
 
 
 def count_calls(config: RunConfig) -> Calls:
@@ -174,6 +187,7 @@ def count_calls(config: RunConfig) -> Calls:
 def _counted(config: RunConfig) -> Calls:
     settings, cost = config.settings, loss_cost(config.algorithm)
     sampling, least, most, fewest, largest = 0, 0, 0, 0, 0
+    paces = pace_of(config), pace_of(config)
     for round in range(config.rounds):
         interval = config.wrapper.interval(round, config.rounds, settings.steps)
         n = config.draws(round) * settings.samples
@@ -183,12 +197,12 @@ def _counted(config: RunConfig) -> Calls:
         sampling += roots * interval.start + n * (settings.steps - interval.start)
         sampling -= config.draws(round) * shared_steps(edges)
         low, high = kept_rows(config, round)
-        seen = 1 if getattr(config.algorithm, "reward_gradient", False) else len(interval)
-        each = cost.calls * trained_steps(seen, settings.timestep_fraction) * settings.passes
+        each = cost.calls * row_steps(config, interval) * settings.passes
         share = 1.0 if edges is None else tree_share(config.algorithm, edges)
         least, most = least + part_of(each * low, share), most + part_of(each * high, share)
-        fewest += settings.passes * round_steps(config, low, len(interval), share)
-        largest += settings.passes * round_steps(config, high, len(interval), share)
+        draws = config.draws(round)
+        fewest += round_steps(config, paces[0], draws, interval, low, share)
+        largest += round_steps(config, paces[1], draws, interval, high, share)
     images = [config.images_at(queries) for queries in config.evaluations()]
     start = images[0]
     samples = len(chosen(len(config.prompts.test), start.test, settings.sample_images))

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.calls import kept_rows, loss_cost, network_parameters, round_steps
+from b2bench.estimate.calls import kept_rows, loss_cost, network_parameters, round_steps, row_steps
 from b2bench.estimate.footprint import GIB, WIDTH, Footprint, Line, judges, measure
 from b2bench.evaluation import samples
-from b2bench.minibatches import trained_steps
 from b2bench.training.checkpoint import KEPT
+from b2bench.training.pace import pace_of
+from b2bench.types import Interval
 
 MARGIN = 0.15
 """Share of a GPU's memory that is left free: its context, kernels' workspaces, the allocator's waste. Assumed."""
@@ -79,13 +80,14 @@ def fitting(
     space = vram_bytes * (1 - margin) - resident
     narrow, graphs = WIDTH[precision] / 4, loss_cost(config.algorithm).with_gradient
     rollouts = config.draws(0) * config.settings.samples
-    rows, steps = kept_rows(config, 0)[1], config.settings.steps
-    items = rows * trained_steps(steps, config.settings.timestep_fraction)
+    rows, every = kept_rows(config, 0)[1], Interval(0, config.settings.steps)
+    items = rows * row_steps(config, every)
 
     def most(line: Line, left: float, useful: int, graphs: int = 1) -> int:
         return min(useful, line.largest(left / narrow) // graphs)
 
-    minibatch = max(1, -(-items // max(1, round_steps(config, rows, steps))))
+    steps = round_steps(config, pace_of(config), config.draws(0), every, rows) // config.settings.passes
+    minibatch = max(1, -(-items // max(1, steps)))
     if checkpointing is None:
         plain = most(footprint.training, space, minibatch, graphs)
         checkpointing = plain < min(ENOUGH_ROWS, minibatch)

@@ -14,9 +14,10 @@ from b2bench.advantage import advantage_rule
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.errors import Refused
+from b2bench.plugins.check_algorithm import LR, MARGIN
 from b2bench.plugins.toy import PROMPTS, ToyPolicy, toy_noise, toy_reward
 from b2bench.registry import Registry
-from b2bench.rollout import rollout, round_noise
+from b2bench.rollout import rollout, round_noise, sample_with_kl
 from b2bench.seeding import generator
 from b2bench.update import UpdateReport, step_weights, update
 from b2bench.wrappers import edges_of, selected
@@ -32,16 +33,22 @@ def choose(algorithm: str, wrapper: str, **values: Any) -> RunConfig:
     )  # fmt: skip
 
 
-def trained(config: RunConfig, micro_batch: int = 64) -> tuple[ToyPolicy, list[UpdateReport]]:
-    """The policy after some rounds of a cell."""
+def trained(
+    config: RunConfig, micro_batch: int = 64, rounds: int = ROUNDS, lr: float | None = None
+) -> tuple[ToyPolicy, list[UpdateReport]]:
+    """The policy after some rounds of a cell; with ``lr`` it begins as the pretrained model and learns by AdamW."""
     policy, reward, reports = ToyPolicy(0), toy_reward(0), []
-    policy.move(0.05, "start")
+    if lr is None:
+        policy.move(0.05, "start")
     if hasattr(config.algorithm, "setup"):
         config.algorithm.setup(policy, generator(0, "algorithm"))
-    optimizer = torch.optim.SGD(policy.parameters(), lr=1e-3)
+    if lr is None:
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(policy.parameters(), lr=1e-3)
+    else:
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=lr)
     rule = advantage_rule(config.settings.advantage, history=8, clip=5.0, draws=4)
-    for round in range(ROUNDS):
-        interval = config.wrapper.interval(round, ROUNDS, policy.num_steps)
+    for round in range(rounds):
+        interval = config.wrapper.interval(round, rounds, policy.num_steps)
         policy.remember()
         found = rollout(
             policy, PROMPTS, samples=SAMPLES, leaves=config.wrapper.leaves(SAMPLES), interval=interval,
@@ -97,6 +104,13 @@ def test_every_wrapper_takes_every_advantage(wrapper: str, rule: str) -> None:
     assert bool(torch.isfinite(weights(policy)).all())
 
 
+@pytest.mark.parametrize("wrapper", Registry("wrapper").names())
+def test_every_wrapper_takes_a_kl(wrapper: str) -> None:
+    policy, reports = trained(choose("ddpo", wrapper, kl_weight=0.1))
+    assert max(report.metrics.get("kl_nats", 0.0) for report in reports) > 0
+    assert bool(torch.isfinite(weights(policy)).all())
+
+
 def test_a_weight_of_a_step_multiplies_its_advantage() -> None:
     config = choose("ddpo", "noise_weighted")
     policy = ToyPolicy(0)
@@ -106,3 +120,28 @@ def test_a_weight_of_a_step_multiplies_its_advantage() -> None:
     torch.testing.assert_close(found, policy.ddim.sigma / policy.ddim.sigma.mean())
     assert float(found.mean()) == pytest.approx(1)
     assert step_weights(choose("ddpo", "vanilla").wrapper, policy, interval) is None
+
+
+def gain_and_kl(wrapper: str, **values: Any) -> tuple[float, float]:
+    """What ddpo gains on the toy task, in standard deviations of the reward, and its KL from the pretrained model in
+    nats a path; exact, on fixed noise.
+    """
+    images, reward = list(PROMPTS) * 32, toy_reward(0)
+    found = []
+    for rounds in (0, 20):
+        policy, _ = trained(choose("ddpo", wrapper, **values), rounds=rounds, lr=LR)
+        pictures, kl = sample_with_kl(policy, images, round_noise(policy, 0, -1))
+        found.append((reward(pictures, images), float(kl.mean())))
+    (before, nothing), (after, nats) = found
+    assert nothing == 0
+    return float((after - before).mean() / before.std()), nats
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["vanilla", "tree"])
+def test_ddpo_learns_the_toy_task_under_a_tree_and_with_its_kl_switched_on(wrapper: str) -> None:
+    plain, penalised, held = (gain_and_kl(wrapper, kl_weight=weight) for weight in (0.0, 0.3, 30.0))
+    assert plain[0] > MARGIN
+    assert penalised[0] > MARGIN
+    assert held[1] < penalised[1] < plain[1]  # the KL that the loss has a price for is the one that falls
+    assert held[0] < plain[0]

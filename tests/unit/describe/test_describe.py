@@ -107,6 +107,21 @@ def test_what_is_outside_of_the_ranking_is_said_beside_it() -> None:
     assert [row["name"] for row in rows if "outside the ranking" in row] == ["draft1"]
 
 
+def test_an_algorithm_is_listed_with_its_family_its_batch_and_its_queries() -> None:
+    rows = listing("algorithms", NOWHERE, [])
+    families = {"policy gradient", "preference", "weighted regression", "forward process", "reward gradient"}
+    assert {row["family"] for row in rows} == families
+    of = {row["name"]: (row["batch"], row["queries an image"]) for row in rows}
+    assert of["ddpo"] == ("transitions", "1")
+    assert of["dpo"] == ("pairs of transitions", "K / 2")
+    assert of["dgpo"] == ("finals, by group", "1")
+    assert of["raft"] == ("pairs of finals", "K")
+    assert of["draft1"] == ("last steps", "1, with its gradient")
+    assert all(batch and queries for batch, queries in of.values())
+    shown = printed(listing_table("algorithms", rows), 200)
+    assert all(heading in shown for heading in ("family", "batch", "queries an image"))
+
+
 def test_a_wrong_list_suggests_the_right_one() -> None:
     with pytest.raises(UserError, match=r"Did you mean algorithms\?"):
         listing("algorithm", NOWHERE, [])

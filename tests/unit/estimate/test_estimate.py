@@ -56,7 +56,15 @@ def paper(algorithm: str = "ddpo", wrapper: str = "vanilla", **values: Any) -> R
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "wrapper"),
-    [("ddpo", "vanilla"), ("dpok", "bpt"), ("dpo", "b2"), ("pg", "bs"), ("ddpo", "tree")],
+    [
+        ("ddpo", "vanilla"),
+        ("dpok", "bpt"),
+        ("dpo", "b2"),
+        ("pg", "bs"),
+        ("pg", "vanilla"),
+        ("ddpo", "tree"),
+        ("draft1", "vanilla"),
+    ],
 )
 def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) -> None:
     config = pocket(algorithm, wrapper)
@@ -79,6 +87,7 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert calls.equivalents[0] <= calls.sampling + trained + 2 * with_gradient <= calls.equivalents[1]
     assert calls.optimizer_steps[0] <= sum(row["optimizer_steps"] for row in rows) <= calls.optimizer_steps[1]
     assert calls.exact == (wrapper in ("vanilla", "bpt", "tree") and algorithm != "dpo")
+    assert not calls.exact or calls.optimizer_steps[0] == calls.optimizer_steps[1]
     assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
     assert config.evaluations() == sorted({row["queries"] for row in store.evals(["run"])})
     assert kept_images(config) == len(list((tmp_path / "run" / "samples").glob("*.png")))
@@ -101,6 +110,17 @@ def test_optimizer_steps_follow_from_what_is_kept() -> None:
     assert count_calls(pocket("ddpo", queries=6, draws=3, steps=2, transitions_per_step=5)).optimizer_steps == (2, 2)
     fixed = pocket("dpo", queries=6, draws=3, steps=2, equal="steps", optimizer_steps=4, epochs=3)
     assert (count_calls(fixed).training, count_calls(fixed).optimizer_steps) == ((0, 4 * 6), (0, 4))
+
+
+@pytest.mark.parametrize("algorithm", ["pg", "draft1"])
+def test_steps_that_sample_anew_come_at_the_pace_of_a_run(algorithm: str) -> None:
+    """A draw brings 60 transitions and a step takes 100: two draws, one, and the one that is left."""
+    values = {"samples": 3, "steps": 20, "transitions_per_step": 100}
+    calls = count_calls(pocket(algorithm, queries=12, draws=4, **values))
+    assert calls.optimizer_steps == (3, 3)
+    assert calls.training == ((12,) * 2 if algorithm == "draft1" else (240,) * 2)
+    shorter = count_calls(pocket(algorithm, queries=15, draws=4, **values))  # the last round is of one draw
+    assert shorter.optimizer_steps == (4, 4)
 
 
 @pytest.mark.parametrize(
