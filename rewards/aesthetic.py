@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor
 
 from b2bench.evaluation.scorers import clip_pixels, in_batches
 from b2bench.evaluation.weights import PUBLISHED, counted, fill, folder_file, from_hub, hub_file, read_tensors, ready
@@ -22,23 +22,6 @@ CLIP, CLIP_SIZE = "openai/clip-vit-large-patch14", "1.7 GB"
 HEAD_REPOSITORY, HEAD_SIZE = "trl-lib/ddpo-aesthetic-predictor", "4 MB"
 # The same weights: as trl has them on the hub, and as their authors do in their repository.
 HEADS = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
-
-
-class Head(nn.Module):
-    """The published head: five linear layers, with nothing between them but dropout, which is off here."""
-
-    def __init__(self, width: int = 768) -> None:
-        super().__init__()
-        dropout = nn.Dropout  # without weights; here for the layers' numbers in the published file
-        self.layers = nn.Sequential(
-            nn.Linear(width, 1024), dropout(), nn.Linear(1024, 128), dropout(), nn.Linear(128, 64), dropout(),
-            nn.Linear(64, 16), nn.Linear(16, 1),
-        )  # fmt: skip
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``features`` [N, E] -> scores [N]."""
-        scores: Tensor = self.layers(features).squeeze(-1)
-        return scores
 
 
 @reward
@@ -63,11 +46,15 @@ class Aesthetic:
 
     def models(self) -> list[ModelSize]:
         """Return CLIP's image tower and the head, as they are published."""
+        from b2bench.evaluation.judge_networks import Head
+
         return [_published_size(), counted("aesthetic head", Head)]
 
     def prepare(self, device: torch.device) -> None:
         """Load CLIP's image tower and the head before the first query."""
         from transformers import CLIPVisionModelWithProjection
+
+        from b2bench.evaluation.judge_networks import Head
 
         quiet_libraries()
         published = self.checkpoint == PUBLISHED
@@ -92,10 +79,10 @@ class Aesthetic:
         """``images`` [N, 3, h, w] in [0, 1] -> scores [N], differentiable by the images."""
         return in_batches(self._scores, images, prompts, self.batch)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """``images`` [N, 3, h, w] in [0, 1] -> scores [N]."""
-        return self.with_gradient(images, prompts)
+        with torch.no_grad():
+            return self.with_gradient(images, prompts)
 
 
 @cache

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
-from b2bench.rewards.aesthetic import Head
 from torch import Tensor
 
 from b2bench.errors import UserError
@@ -18,6 +17,9 @@ from b2bench.evaluation.weights import PUBLISHED, counted, fill, folder_file, fr
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
 from b2bench.registry import reward
+
+if TYPE_CHECKING:  # listing needs no torch
+    from b2bench.evaluation.judge_networks import BLIPWithHead
 
 REPOSITORY, FILE, SIZE = "THUDM/ImageReward", "ImageReward.pt", "1.8 GB"
 WORDS, WORDS_SIZE = "google-bert/bert-base-uncased", "vocab.txt, 0.2 MB"
@@ -38,29 +40,6 @@ _NAMES = (
     (r"\.attn\.proj\.", ".self_attn.projection."),
     (r"\.norm([12])\.", r".layer_norm\1."),
 )
-
-
-class BLIPWithHead(torch.nn.Module):
-    """BLIP's image tower, its text tower, which attends to the image, and a head on the text's first token.
-
-    ``vision`` and ``text`` are the configurations of transformers.
-    """
-
-    def __init__(self, vision: Any, text: Any) -> None:
-        from transformers.models.blip.modeling_blip import BlipVisionModel
-        from transformers.models.blip.modeling_blip_text import BlipTextModel
-
-        super().__init__()
-        self.vision = BlipVisionModel(vision)
-        self.text = BlipTextModel(text, add_pooling_layer=False)
-        self.mlp = Head(text.hidden_size)
-
-    def forward(self, pixels: Tensor, words: Mapping[str, Tensor]) -> Tensor:
-        """``pixels`` [N, 3, s, s] and the tokens of N prompts -> answers [N] of the head."""
-        seen = self.vision(pixel_values=pixels).last_hidden_state
-        read = self.text(**words, encoder_hidden_states=seen).last_hidden_state
-        answers: Tensor = self.mlp(read[:, 0])
-        return answers
 
 
 @reward
@@ -121,15 +100,17 @@ class ImageReward:
         """``images`` [N, 3, h, w] in [0, 1] -> scores [N], differentiable by the images."""
         return in_batches(self._scores, images, prompts, self.batch)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """``images`` [N, 3, h, w] in [0, 1] -> scores [N]."""
-        return self.with_gradient(images, prompts)
+        with torch.no_grad():
+            return self.with_gradient(images, prompts)
 
 
 def _network(vision: Mapping[str, int], text: Mapping[str, int]) -> BLIPWithHead:
     """Return a BLIP of these sizes; 64 dimensions a head of attention, and BLIP's own epsilon."""
     from transformers import BlipTextConfig, BlipVisionConfig
+
+    from b2bench.evaluation.judge_networks import BLIPWithHead
 
     return BLIPWithHead(
         BlipVisionConfig(**vision, num_attention_heads=vision["hidden_size"] // 64, layer_norm_eps=1e-6),

@@ -71,10 +71,10 @@ class PickScore:
         """``images`` [N, 3, h, w] in [0, 1] -> scores [N], differentiable by the images."""
         return in_batches(self._scores, images, prompts, self.batch)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """``images`` [N, 3, h, w] in [0, 1] -> scores [N]."""
-        return self.with_gradient(images, prompts)
+        with torch.no_grad():
+            return self.with_gradient(images, prompts)
 
 
 @cache

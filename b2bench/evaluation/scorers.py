@@ -73,15 +73,15 @@ class ClipScorer:
         self.mean = torch.tensor(preprocess.get("mean", _MEAN), device=self.device).reshape(1, 3, 1, 1)
         self.std = torch.tensor(preprocess.get("std", _STD), device=self.device).reshape(1, 3, 1, 1)
 
-    @torch.no_grad()
+    # torch.no_grad() as decorators would import torch with this module, which lists of rewards read, too.
     def image_features(self, images: Tensor) -> Tensor:
         """Unit image embeddings [N, E] of images [N, 3, h, w] in [0, 1]; :meth:`raw_features` normalised."""
         return F.normalize(self.raw_features(images), dim=-1)
 
-    @torch.no_grad()
     def raw_features(self, images: Tensor) -> Tensor:
         """Image embeddings [N, E] before normalisation."""
-        return self._embedded(images)
+        with torch.no_grad():
+            return self._embedded(images)
 
     def _embedded(self, images: Tensor) -> Tensor:
         features = []
@@ -90,12 +90,12 @@ class ClipScorer:
             features.append(self.model.encode_image((pixels - self.mean) / self.std).float())
         return torch.cat(features)
 
-    @torch.no_grad()
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """Unit text embeddings [N, E]."""
         distinct = list(dict.fromkeys(prompts))
         tokens = self.tokenizer(distinct).to(self.device)
-        table = F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        with torch.no_grad():
+            table = F.normalize(self.model.encode_text(tokens).float(), dim=-1)
         place = {prompt: i for i, prompt in enumerate(distinct)}
         return table[[place[prompt] for prompt in prompts]]
 

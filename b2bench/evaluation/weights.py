@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from b2bench.errors import UserError
@@ -78,6 +77,8 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, or holds something else.
     """
+    from safetensors.torch import load_file  # imports torch, and listing rewards needs none
+
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))

@@ -378,7 +378,7 @@ def test_an_interrupt_is_said(b2bench: Callable[..., Any], monkeypatch: pytest.M
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "runs", interrupted)
+    monkeypatch.setattr(Store, "together", interrupted)
     result = b2bench("report")
     assert (result.code, result.stderr) == (1, "interrupted\n")
 
@@ -387,7 +387,7 @@ def test_an_error_of_the_program_is_not_hidden(b2bench: Callable[..., Any], monk
     def broken(*_: object) -> None:
         raise LookupError("a bug")
 
-    monkeypatch.setattr(Store, "runs", broken)
+    monkeypatch.setattr(Store, "together", broken)
     with pytest.raises(LookupError, match="a bug"):
         b2bench("report")
 

@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from b2bench.rewards.aesthetic import Aesthetic, Head
+from b2bench.rewards.aesthetic import Aesthetic
 from b2bench.rewards.hpsv2 import HPSv2
 from b2bench.rewards.imagereward import MEAN, STD, ImageReward
 from b2bench.rewards.pickscore import PickScore
@@ -32,6 +32,7 @@ from transformers import (
 from b2bench.config.resolve import resolve
 from b2bench.errors import UserError
 from b2bench.estimate.footprint import judges
+from b2bench.evaluation.judge_networks import Head
 from b2bench.plugins.check_reward import check_reward
 from b2bench.plugins.contract import Checker
 from b2bench.registry import reward as marked
