@@ -30,7 +30,7 @@ class _Lines(Line2D):
         self.set_data(*self._whole)  # what limits are taken from
 
 
-def draw_lines(axes: Axes, lines: Iterable[tuple[Sequence[float], Sequence[float]]], **style: Any) -> None:
+def draw_lines(axes: Axes, lines: Iterable[tuple[Any, Any]], **style: Any) -> None:
     """Draw lines (x, y) on ``axes``, as a call of ``axes.plot`` for each would.
 
     The axes make room for them when something is plotted there after them.

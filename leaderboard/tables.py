@@ -420,8 +420,8 @@ def _head(
         if short:
             notes.append(f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}")
         finals = zip(cell.seeds, cell.final(context.reward, cell.seeds), strict=True)
-        own = [seed for seed in cell.seeds if not math.isfinite(*cell.start(context.reward, [seed]))]
-        if own and any(math.isfinite(at.get(context.reward, math.nan)) for at in cell.pretrained.values()):
+        unstarted = [seed for seed in cell.seeds if not math.isfinite(*cell.start(context.reward, [seed]))]
+        if unstarted and any(math.isfinite(at.get(context.reward, math.nan)) for at in cell.pretrained.values()):
             notes.append(
                 f"{name} has no pretrained model to be compared with, evaluated as it was (eval_seed, steps, guidance, "
                 "eta and the reward's settings); b2bench evaluate without a LoRA, with the same --set and --queries, "

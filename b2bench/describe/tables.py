@@ -36,6 +36,6 @@ def tables_of(
             store.last_scores(), store.round_rewards(), store.curve_errors(), store.profiles(),
         )  # fmt: skip
 
-    runs, evals, rounds, refusals, errors, scores, *curves, profiles = store.together(read)
-    runs = runs if tuning else final_runs(runs)
-    return tables(runs, evals, rounds, margin, refusals, planned, errors, scores, looks, *curves, profiles)
+    runs, evals, rounds, refusals, errors, scores, rewards, curves, profiles = store.together(read)
+    rows = runs if tuning else final_runs(runs), evals, rounds
+    return tables(*rows, margin, refusals, planned, errors, scores, looks, rewards, curves, profiles)

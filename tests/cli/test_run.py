@@ -507,7 +507,17 @@ def test_ls_in_json_is_json_alone(tmp_path: Path, b2bench: Callable[..., Any], m
             "noise_weighted",
             "tree",
         },
-        "rewards": {"clipscore", "bertscore", "success"},
+        "rewards": {
+            "aesthetic",
+            "bertscore",
+            "clipscore",
+            "hpsv2",
+            "imagereward",
+            "jpeg",
+            "mix",
+            "pickscore",
+            "success",
+        },
         "prompts": {"template1", "template2", "template3", "pocket-template2", "pocket-template3"},
         "backbones": {"pocket", "sd14"},
     }.items():

@@ -78,6 +78,7 @@ def test_a_plugin_that_is_the_first_to_import_torch_leaves_it_as_it_comes() -> N
 
 
 def test_what_would_cost_a_run_its_numbers_its_words_or_its_interrupts_is_put_back() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
     handler, stderr = signal.getsignal(signal.SIGINT), sys.stderr
     filters, disabled = list(warnings.filters), logging.root.manager.disable
     with guarded() as changed:

@@ -39,7 +39,7 @@ def test_metadata_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_installed_what_is_read_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = metadata.packages_distributions()
+    expected = dict(installed.packages_distributions())  # not metadata's: a command of this process may have put it off
     monkeypatch.setattr(metadata, "packages_distributions", metadata.packages_distributions)  # put back at the end
     read: list[object] = []
     monkeypatch.setattr(installed, "packages_distributions", lambda: read.append(1) or expected)
