@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from b2bench.evaluation.scorers import clip_pixels, in_batches
+from b2bench.evaluation.scorers import Batched, clip_pixels
 from b2bench.evaluation.weights import PUBLISHED, counted, fill, folder_file, from_hub, hub_file, read_tensors, ready
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
@@ -25,7 +25,7 @@ HEADS = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
 
 
 @reward
-class Aesthetic:
+class Aesthetic(Batched):
     """head(e / |e|), e the image embedding of CLIP ViT-L/14; a rating of 1 to 10, blind to the prompt.
 
     The head was fitted to ratings of images (SAC, LAION-Logos, AVA). Differs from DDPO's code: images are not rounded
@@ -74,15 +74,6 @@ class Aesthetic:
         pixels = clip_pixels(images.to(self.device).float(), self.size)
         scores: Tensor = self.head(F.normalize(self.clip(pixel_values=pixels).image_embeds, dim=-1))
         return scores
-
-    def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N], differentiable by the images."""
-        return in_batches(self._scores, images, prompts, self.batch)
-
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N]."""
-        with torch.no_grad():
-            return self.with_gradient(images, prompts)
 
 
 @cache

@@ -13,7 +13,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.errors import UserError
-from b2bench.evaluation.scorers import PAPER_MODEL, clip_pixels, in_batches, scorer_size
+from b2bench.evaluation.scorers import PAPER_MODEL, Batched, clip_pixels, scorer_size
 from b2bench.evaluation.weights import PUBLISHED, fill, folder_file, hub_file, read_tensors, ready
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_root
@@ -23,7 +23,7 @@ REPOSITORY, FILE, SIZE = "xswu/HPSv2", "HPS_v2.1_compressed.pt", "2 GB"
 
 
 @reward
-class HPSv2:
+class HPSv2(Batched):
     """cos(e_image, e_text) by HPSv2.1, an open_clip ViT-H-14; about 0.2 to 0.35, without the temperature.
 
     Differs from the published code: float32 instead of mixed precision, and images that are not square are resized
@@ -70,15 +70,6 @@ class HPSv2:
         read = F.normalize(self.clip.encode_text(self.tokenizer(distinct).to(self.device)), dim=-1)
         scores: Tensor = (seen * read[[distinct.index(prompt) for prompt in prompts]]).sum(-1)
         return scores
-
-    def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N], differentiable by the images."""
-        return in_batches(self._scores, images, prompts, self.batch)
-
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N]."""
-        with torch.no_grad():
-            return self.with_gradient(images, prompts)
 
 
 def _architecture(file: Path) -> dict[str, Any]:

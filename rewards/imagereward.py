@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.errors import UserError
-from b2bench.evaluation.scorers import clip_pixels, in_batches
+from b2bench.evaluation.scorers import Batched, clip_pixels
 from b2bench.evaluation.weights import PUBLISHED, counted, fill, folder_file, from_hub, hub_file, read_tensors, ready
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
@@ -43,7 +43,7 @@ _NAMES = (
 
 
 @reward
-class ImageReward:
+class ImageReward(Batched):
     """(head(h) - mean) / std, h the first token of the prompt as BLIP reads it beside the image; about -2 to 2.
 
     BLIP is transformers', with ViT-L/16, and the file's weights under transformers' names. Source: Xu et al. 2023
@@ -95,15 +95,6 @@ class ImageReward:
         ).to(self.device)
         answers: Tensor = self.network(pixels, {name: words[name] for name in ("input_ids", "attention_mask")})
         return (answers - MEAN) / STD
-
-    def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N], differentiable by the images."""
-        return in_batches(self._scores, images, prompts, self.batch)
-
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N]."""
-        with torch.no_grad():
-            return self.with_gradient(images, prompts)
 
 
 def _network(vision: Mapping[str, int], text: Mapping[str, int]) -> BLIPWithHead:

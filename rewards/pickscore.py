@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from b2bench.evaluation.scorers import PAPER_MODEL, clip_pixels, in_batches
+from b2bench.evaluation.scorers import PAPER_MODEL, Batched, clip_pixels
 from b2bench.evaluation.weights import PUBLISHED, counted, from_hub, ready
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
@@ -21,7 +21,7 @@ REPOSITORY, SIZE = "yuvalkirstain/PickScore_v1", "3.9 GB"
 
 
 @reward
-class PickScore:
+class PickScore(Batched):
     """exp(logit_scale) cos(e_image, e_text), the logit of PickScore v1, a CLIP ViT-H-14; about 15 to 25.
 
     exp(logit_scale) is about 100. Of two images of one prompt, the sigmoid of the difference of their scores is the
@@ -66,15 +66,6 @@ class PickScore:
         texts = found.text_embeds[[distinct.index(prompt) for prompt in prompts]]
         scores: Tensor = self.clip.logit_scale.exp() * (found.image_embeds * texts).sum(-1)
         return scores
-
-    def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N], differentiable by the images."""
-        return in_batches(self._scores, images, prompts, self.batch)
-
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``images`` [N, 3, h, w] in [0, 1] -> scores [N]."""
-        with torch.no_grad():
-            return self.with_gradient(images, prompts)
 
 
 @cache

@@ -242,7 +242,7 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
     from b2bench.leaderboard.tuning import tuning_row
     from b2bench.terminal.sweep import logs_of
     from b2bench.terminal.tune import result_table
-    from b2bench.tuning.stages import DIFFERS, SEEDS, unfinished
+    from b2bench.tuning.stages import SEEDS, caveat, unfinished
     from b2bench.tuning.trials import code_of
     from b2bench.tuning.written import write_preset
 
@@ -270,7 +270,7 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
     elif rows:
         stdout().print(result_table([row for row, _, _ in rows]))
         if sampler is not Sampler.sobol:
-            stdout().print(f"sampler {sampler}: {DIFFERS}", soft_wrap=True)
+            stdout().print(f"sampler {sampler}: {caveat(sampler)}", soft_wrap=True)
         plugins = [part for path in work.plans[0].config.plugins for part in ("--plugin", path)]
         for row, path, _ in rows:
             given = [

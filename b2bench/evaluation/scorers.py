@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -120,12 +121,25 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def in_batches(
-    score: Callable[[Tensor, Sequence[str]], Tensor], images: Tensor, prompts: Sequence[str], batch: int
-) -> Tensor:
-    """Return what ``score`` says of ``batch`` images and prompts at a time: float32 [N], on the CPU."""
-    parts = [score(part, prompts[i * batch : (i + 1) * batch]) for i, part in enumerate(images.split(batch))]
-    return torch.cat(parts).float().cpu()
+class Batched(ABC):
+    """A judge that scores ``batch`` images at a time by its ``_scores(images, prompts)``, which has a gradient."""
+
+    batch: int
+
+    @abstractmethod
+    def _scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``images`` [n, 3, h, w] in [0, 1] and n prompts, n at most ``batch`` -> scores [n] on the judge's device."""
+
+    def with_gradient(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``images`` [N, 3, h, w] in [0, 1] -> scores [N], float32, on the CPU, differentiable by the images."""
+        size = self.batch
+        parts = [self._scores(part, prompts[i * size : (i + 1) * size]) for i, part in enumerate(images.split(size))]
+        return torch.cat(parts).float().cpu()
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``images`` [N, 3, h, w] in [0, 1] -> scores [N], float32, on the CPU."""
+        with torch.no_grad():
+            return self.with_gradient(images, prompts)
 
 
 def scorer_size(checkpoint: str) -> ModelSize:

@@ -35,7 +35,7 @@ UNSEEN = {
 """Nobody looks at the evaluations of tuning runs, so they are as small as they can be. No draw of training changes."""
 
 DIFFERS = "the points follow from the scores of each cell and differ between cells, so cells are not tuned alike"
-"""What must be said of every other sampler."""
+UNLIKE = "the points look at no score and are not those of the protocol, so the cell is not tuned as those of sobol are"
 
 Key = tuple[str, int]
 """A run as the store knows it: the hash of its cell, and its seed."""
@@ -89,6 +89,11 @@ def budget(config: RunConfig, *, half: bool) -> int:
         if (queries := config.queries // 2 // unit * unit) > 0:
             return queries
     return config.queries
+
+
+def caveat(sampler: Sampler) -> str:
+    """Return what must be said of every sampler but sobol."""
+    return UNLIKE if sampler is Sampler.random else DIFFERS
 
 
 def plan_cell(

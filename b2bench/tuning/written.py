@@ -19,7 +19,7 @@ from b2bench.leaderboard.tuning import COLLAPSE, Tried, TuningRow
 from b2bench.search import GENERATION, Sampler
 from b2bench.tuning.proposals import optuna_version
 from b2bench.tuning.space import POINTS_SEED
-from b2bench.tuning.stages import DIFFERS, SEEDS, UNSEEN, Plan
+from b2bench.tuning.stages import SEEDS, UNSEEN, Plan, caveat
 from b2bench.version import benchmark_version
 
 SOURCE = "b2bench tune"
@@ -74,7 +74,7 @@ def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
     """Return the preset as TOML: the chosen values, what else the cell was tuned with, and how they were found."""
     about_it = f"{row.algorithm} {row.wrapper} as b2bench tune chose it among {len(tried)} configurations."
     if cell.sampler is not Sampler.sobol:
-        about_it = f"{about_it[:-1]} of sampler {cell.sampler}: {DIFFERS}."
+        about_it = f"{about_it[:-1]} of sampler {cell.sampler}: {caveat(cell.sampler)}."
     lines = [f"about = {_toml(about_it)}", ""]
     sections: dict[str, list[Value]] = {}
     for value in _values(cell, row):
@@ -107,7 +107,7 @@ def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
         "score": "mean reward of the last two rounds of training, on training prompts, at the full budget of the run",
         "collapse": f"it failed, or its score is more than {COLLAPSE} below the mean reward of its first round",
         "sampler": cell.sampler.described,
-        **({} if cell.sampler is Sampler.sobol else _of_optuna()),
+        **({} if cell.sampler is Sampler.sobol else _of_optuna(cell.sampler)),
         "points_seed": POINTS_SEED,
         "configurations": len(tried),
         "queries_a_run": cell.jobs[0][0].config.queries,
@@ -123,8 +123,8 @@ def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
     return ["[tuning]", *_pairs(facts)]
 
 
-def _of_optuna() -> dict[str, Any]:
-    return {"optuna": optuna_version(), "generation": GENERATION, "points": DIFFERS}
+def _of_optuna(sampler: Sampler) -> dict[str, Any]:
+    return {"optuna": optuna_version(), "generation": GENERATION, "points": caveat(sampler)}
 
 
 def _values(cell: Plan, row: TuningRow) -> Iterable[Value]:
