@@ -23,18 +23,24 @@ HERE = Path(__file__).parents[1]
 # The call ends the process: what comes after it is not start-up.
 RUN = """
 import os, sys
+def stop():
+    from b2bench.backbones.stable_diffusion import StableDiffusion
+    StableDiffusion.noise = lambda *_, **__: os._exit(0)
 class Stop:
     def find_spec(self, name, path=None, target=None):
         if name == "b2bench.training.runs":
             sys.meta_path.remove(self)
-            from b2bench.backbones.stable_diffusion import StableDiffusion
-            StableDiffusion.noise = lambda *_, **__: os._exit(0)
+            stop()
 sys.meta_path.insert(0, Stop())
+if "b2bench.training.runs" in sys.modules:
+    stop()
 from b2bench.__main__ import main
 main()
 """
+WARM = "from b2bench.cli import warmed\nwarmed.warm()\n"
+A_RUN = "run, to its first denoiser call"
 COMMANDS = {
-    "run, to its first denoiser call": ["run", "--algo", "ddpo", "--queries", "45", "--threads", "1"],
+    A_RUN: ["run", "--algo", "ddpo", "--queries", "45", "--threads", "1"],
     "sweep --dry-run, 12 runs": [
         "sweep",
         "--algo",
@@ -83,6 +89,8 @@ def main() -> None:
         name: ["-c", RUN, *words] if words[0] == "run" else ["-m", "b2bench", *words]
         for name, words in COMMANDS.items()
     }
+    ways["the process whose forks the runs of a sweep are"] = ["-c", f"{WARM}import os\nos._exit(0)"]
+    ways["that, and a run to its first denoiser call"] = ["-c", WARM + RUN, *COMMANDS[A_RUN]]
     checkouts = [path.resolve() for path in (HERE, options.beside) if path is not None]
     table = Table("", *(f"{path.name}: CPU s" for path in checkouts), *(f"{path.name}: MiB" for path in checkouts))
     table.box = box.SIMPLE

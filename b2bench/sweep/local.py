@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
@@ -26,6 +26,7 @@ from b2bench.locks import lockable, process_lock
 from b2bench.store.database import SHORT
 from b2bench.store.store import Store
 from b2bench.sweep.plan import Job
+from b2bench.sweep.warm import Started, Warm, can_fork
 from b2bench.version import benchmark_version
 
 State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "lost", "stopped"]
@@ -49,7 +50,8 @@ class Progress:
 class Sweep:
     """The jobs, ``at_once`` at a time, on one machine.
 
-    ``threads`` is the number of CPU threads of each. Calls of :meth:`run` never raise for a run that fails.
+    ``threads`` is the number of CPU threads of each. ``warm``: they are forks of one process, which imports once what
+    all of them use. Calls of :meth:`run` never raise for a run that fails.
     """
 
     jobs: Sequence[Job]
@@ -58,6 +60,7 @@ class Sweep:
     at_once: int = 1
     threads: int = 1
     pause: float = 2.0
+    warm: bool = field(default_factory=can_fork)
     changed: Callable[[Progress], None] = lambda progress: None
     progress: list[Progress] = field(init=False)
     counts: ClassVar[bool] = True
@@ -66,8 +69,10 @@ class Sweep:
     def __post_init__(self) -> None:
         self.progress = [Progress(job) for job in self.jobs]
         self._stop = threading.Event()
-        self._children: set[subprocess.Popen[bytes]] = set()
+        self._children: set[Started] = set()
         self._guard = threading.Lock()
+        self._environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "COLUMNS": "120"}
+        self._warm = Warm(self._environment)
 
     def run(self) -> list[Progress]:
         """Do what is left of the plan. Ctrl-C interrupts the runs, which keep their finished rounds, and is raised."""
@@ -83,6 +88,7 @@ class Sweep:
                     self.stop()
                     raise
         finally:
+            self._warm.close()
             for progress in self.progress:
                 if progress.state in ("waiting", "elsewhere"):
                     self._set(progress, "stopped")
@@ -204,14 +210,7 @@ class Sweep:
         with progress.log.open("ab") as log:
             log.write(f"$ {shlex.join(['b2bench', *arguments])}\n".encode())
             log.flush()
-            child = subprocess.Popen(
-                [*python("b2bench"), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": str(self.threads), "COLUMNS": "120"},
-                start_new_session=True,  # Ctrl-C reaches the sweep, which tells its runs once
-            )
+            child = self._start(arguments, log, progress.log)
             with self._guard:
                 self._children.add(child)
                 if self._stop.is_set():
@@ -221,6 +220,18 @@ class Sweep:
                 self._children.discard(child)
         if code != 0:
             progress.note = f"{ended_by(code)}: {last_line(progress.log)}"
+
+    def _start(self, arguments: Sequence[str], log: BinaryIO, path: Path) -> Started:
+        """Start a run in a session of its own: Ctrl-C reaches the sweep, which tells its runs once."""
+        forked = self._warm.start(arguments, path) if self.warm else None
+        return forked or subprocess.Popen(
+            [*python("b2bench"), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=self._environment,
+            start_new_session=True,
+        )
 
     def _set(self, progress: Progress, state: State, run_id: str | None = None) -> None:
         progress.state, progress.run_id = state, run_id or progress.run_id

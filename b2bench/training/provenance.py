@@ -34,6 +34,7 @@ def numeric_versions() -> Mapping[str, str]:
     return found
 
 
+@cache
 def commit() -> str | None:
     """Return the commit of the checkout that b2bench runs from, ``-dirty`` if it has changes; None once installed."""
     root = Path(__file__).parents[2]

@@ -82,7 +82,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sweep
         fake.write_text(f'#!/bin/sh\nshift 3\nexec "{PYTHON}" "{tmp_path}/fake.py" "$@"\n')
         fake.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(fake))
-        return Sweep(jobs, Store(db), tmp_path / "runs", pause=0.05, **options)
+        return Sweep(jobs, Store(db), tmp_path / "runs", pause=0.05, warm=False, **options)
 
     return sweep
 
