@@ -28,6 +28,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from b2bench.cli.warmed import warm
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.evaluation.judges import Judges
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    warm()  # or each fork would import again what a run imports late
     torch.set_num_threads(1)
     console = Console(highlight=False)
     found = kills(options.kills, options.seed, console.print)
