@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -104,7 +105,7 @@ def render_description(found: Mapping[str, Any], console: Console) -> None:
     if "hyperparameters" in found:
         _section("Hyperparameters", console)
         if found["hyperparameters"]:
-            console.print(_hyperparameter_table(found["hyperparameters"]))
+            console.print(_Hyperparameters(found["hyperparameters"]))
             example = found["hyperparameters"][0]
             assignment = shlex.quote(f"{example['name']}={_value(example['default'])}")
             console.print(Text(f"set one with --set {assignment}", style="dim"))
@@ -112,7 +113,7 @@ def render_description(found: Mapping[str, Any], console: Console) -> None:
             console.print(Text("none", style="dim"))
     if found["kind"] == "algorithm" and found.get("settings"):
         _section("Settings that it has its own default of", console)
-        console.print(_hyperparameter_table(found["settings"]))
+        console.print(_Hyperparameters(found["settings"]))
     if found.get("searched"):
         _section("What b2bench tune searches", console)
         console.print(_rows_table(found["searched"], right=("low", "high", "published")))
@@ -235,14 +236,33 @@ def _prompt_list(split: str, prompts: Sequence[str], console: Console) -> None:
         console.print(Text(f"  and {len(prompts) - SHOWN_PROMPTS} more; --json prints all", style="dim"))
 
 
-def _hyperparameter_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(("name", "type", "default", "what it is"), right=("default",))
-    for row in rows:
+class _Hyperparameters:
+    """Hyperparameters as a table; where it would leave no room for what they are, each as a paragraph."""
+
+    READABLE = 32
+    """Columns that a description takes at least to be read as one"""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.rows = [self._cells(row) for row in rows]
+
+    @staticmethod
+    def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         own = ", ".join(f"{name} {_value(value)}" for name, value in row.get("algorithms", {}).items())
-        doc = f"{row['doc']}. Default of an algorithm: {own}" if own else row["doc"]
-        wanted = f"{row['type']} {row['range']}".rstrip()
-        table.add_row(*map(_text, (row["name"], wanted, row["default"], doc)))
-    return table
+        doc = f"{row['doc']}. Default of an algorithm: {own}" if own else str(row["doc"])
+        return str(row["name"]), f"{row['type']} {row['range']}".rstrip(), _value(row["default"]), doc
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        names = ("name", "type", "default", "what it is")
+        wide = sum(max(len(cells[i]) for cells in (names, *self.rows)) + 2 for i in range(3)) if self.rows else 0
+        if options.max_width - wide >= self.READABLE:
+            table = _table(names, right=("default",))
+            for cells in self.rows:
+                table.add_row(*map(Text, cells))
+            yield table
+            return
+        for name, kind, default, doc in self.rows:
+            yield Text.assemble((name, "bold"), "  ", (kind, "dim"), "  default ", default)
+            yield Padding(Text(doc), (0, 0, 0, 4))
 
 
 def _facts(facts: Mapping[str, Any]) -> Table:
