@@ -29,7 +29,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(3):
         shared = {"backbone": "pocket", "reward": "clipscore", "prompts": "template1", "prompts_hash": "0" * 16}
         names = {"run_id": f"r{seed}", "name": f"r{seed}", "algorithm": "ddpo", "wrapper": "b2", "seed": seed}
-        config = {"algorithm": {"name": "ddpo"}, "wrapper": {"name": "b2"}, "settings": {"lr": 1e-3}}
+        config = {"algorithm": {"name": "ddpo"}, "wrapper": {"name": "b2"}, "settings": {"lr": 1e-3, "eval_seed": 0}}
         rest = {"benchmark_version": "0", "budget": 10, "config_hash": "ddpo-b2", "config": config}
         store.start_run(shared | names | rest)
         values = ((0, 0.6), (10, 0.6 + 0.01 * seed))
@@ -40,6 +40,8 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for n, value in values
             ],
         )
+        images = [{"prompt": "a cat", "noise_index": noise, "score": 0.6 + 0.01 * noise * seed} for noise in range(9)]
+        store.record_evals(f"r{seed}", [], [{"queries": 10, "path": None, **image} for image in images])
         store.finish_run(f"r{seed}", "done")
     return path
 
@@ -56,6 +58,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "show r0 --db {db}",
         "sweep --algo ddpo,dpok --seeds 0-1 --queries 240 --dry-run --db {db}",
         "report --db {db}",
+        "compare r0 r1 --db {db}",
         "merge {db} --into {db}2",
     ],
 )
