@@ -307,6 +307,7 @@ class StableDiffusion:
         self.dtype: torch.dtype = self.unet.dtype  # of the frozen weights and of what is computed with them
         self.split, self.decoded_at_once = split, decoded_at_once
         self._layers: list[BaseTunerLayer] = []
+        self._adapter: list[nn.Parameter] | None = None
         self._autocast = False
         self.threads = threads or Threads()
         self.calls = 0  # network evaluations so far, in rows; guidance counts once
@@ -340,12 +341,14 @@ class StableDiffusion:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "lora"))
             self.unet.add_adapter(config)
+        self._adapter = None
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
         self._fuse()
 
     def _fuse(self) -> None:
         """Choose how the network is computed; call it after its adapters changed."""
+        self._adapter = None
         if self.dtype == torch.float32:
             merge_attention(self.unet)
             self._autocast = False
@@ -411,7 +414,9 @@ class StableDiffusion:
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
-        return [p for name, p in self.unet.named_parameters() if "lora_" in name]
+        if self._adapter is None:  # each call of the network asks for them, and the walk takes milliseconds
+            self._adapter = [p for name, p in self.unet.named_parameters() if "lora_" in name]
+        return list(self._adapter)
 
     def unreadable(self, prompts: Sequence[str]) -> dict[str, str]:
         """Return the prompts that the text encoder cannot read whole, each with the reason."""

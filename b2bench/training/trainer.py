@@ -121,6 +121,7 @@ class Trainer:
         self.policy.watch = self.phase.called
         self.round = 0
         self.queries = 0
+        self._evaluated: int | None = None
         self._warned: set[str] = set()
 
     def run(self) -> Summary:
@@ -238,8 +239,10 @@ class Trainer:
             self.store.rewind(self.run_id, round, queries)
 
     def _evaluation_due(self) -> bool:
-        rows = self.store.evals([self.run_id]) if self.engine.first else []
-        done = self.engine.broadcast_object(max((row["queries"] for row in rows), default=-1))
+        if self._evaluated is None:  # of a run that is resumed, the store knows
+            rows = self.store.evals([self.run_id]) if self.engine.first else []
+            self._evaluated = self.engine.broadcast_object(max((row["queries"] for row in rows), default=-1))
+        done = self._evaluated
         return done < 0 or self.config.milestone(self.queries) > self.config.milestone(done)
 
     def _evaluate(self) -> None:
@@ -248,6 +251,7 @@ class Trainer:
         if self.engine.first:
             rows = result.image_rows(self.queries, self.config.reward_name, files)
             self.store.record_evals(self.run_id, result.metric_rows(self.queries), rows)
+        self._evaluated = self.queries
         self.listener.evaluated(self.queries, result)
 
     def _start(self) -> Evaluation:

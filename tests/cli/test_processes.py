@@ -20,7 +20,7 @@ from b2bench.store.store import Store
 from b2bench.training.launch import launch
 
 SMALL = (
-    "--queries", "30", "--set", "draws=3", "--set", "steps=4", "--set", "transitions_per_step=20",
+    "--queries", "18", "--set", "draws=3", "--set", "samples=3", "--set", "steps=4", "--set", "transitions_per_step=20",
     "--set", "eval_images=6", "--set", "eval_train_images=2", "--threads", "1",
 )  # fmt: skip
 ALGORITHMS = ("ddpo", "dpo", "dpok")

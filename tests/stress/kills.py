@@ -51,19 +51,19 @@ OTHERWISE = {
 def config() -> RunConfig:
     """Four rounds of DPOK with B2: an adapter, an optimizer, a history of advantages, and branches to restore."""
     values = {
-        "draws": 2,
+        "draws": 1,
         "steps": 3,
         "transitions_per_step": 10,
         "eval_points": 3,
-        "eval_images": 4,
-        "eval_train_images": 2,
+        "eval_images": 2,
+        "eval_train_images": 1,
     }
     return resolve(
         algorithm="dpok",
         wrapper="b2",
         reward="clipscore",
         backbone="pocket",
-        queries=10 * ROUNDS,
+        queries=5 * ROUNDS,
         seed=0,
         values=values | {"kl_images": 2, "sample_images": 2},
     )

@@ -367,10 +367,10 @@ def recomputed(policy: Any, trajectories: Any, micro_batch: int = 48) -> Tensor:
     return torch.cat(found).reshape(rows, steps)
 
 
-def rolled(policy: Any, times: int = 2) -> Any:
+def rolled(policy: Any) -> Any:
     """Few rollouts: a CPU without bf16 arithmetic takes a second and more for each in bf16."""
     found = rollout(
-        policy, PROMPTS * times, samples=2, leaves=1, interval=Interval(0, 20), noise=round_noise(policy, 0, 0),
+        policy, PROMPTS, samples=2, leaves=1, interval=Interval(0, 20), noise=round_noise(policy, 0, 0),
         micro_batch=48,
     )  # fmt: skip
     found.reward = found.advantage = torch.zeros(len(found))
@@ -379,7 +379,7 @@ def rolled(policy: Any, times: int = 2) -> Any:
 
 @pytest.mark.slow
 def test_in_bf16_what_is_stored_and_trained_stays_fp32(low: Any) -> None:
-    trajectories = rolled(low, times=1)
+    trajectories = rolled(low)
     kept = (trajectories.latents, trajectories.log_prob, trajectories.images, trajectories.cond.table)
     assert {tensor.dtype for tensor in (*kept, *low.parameters())} == {torch.float32}
     frozen = {p.dtype for m in (low.unet, low.vae, low.text_encoder) for p in m.parameters() if not p.requires_grad}
