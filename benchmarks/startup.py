@@ -51,6 +51,7 @@ COMMANDS = {
         "0-2",
         "--dry-run",
     ],
+    "--help": ["--help"],
     "ls algorithms": ["ls", "algorithms"],
     "show dpok": ["show", "dpok"],
 }
