@@ -48,6 +48,7 @@ from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
+from b2bench.estimate.footprint import measure
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator
@@ -328,6 +329,27 @@ def floor(repetitions: int, precision: str) -> None:
     table.add_row("reward, store, checkpoint", "", "", "", f"{taken['rest']:.2f}", f"{taken['rest'] / bare:.3f}")
     table.add_row("the round", "", "", f"{bare:.2f}", f"{total:.2f}", f"{total / bare:.3f}")
     console.print(table)
+    print_limit(run, best, (n * run.settings.steps, trained), total)
+
+
+def print_limit(run: RunConfig, best: dict[str, tuple[float, int]], calls: tuple[int, int], total: float) -> None:
+    """Operations a second of the machine's matrix product, of the denoiser alone, and of the whole round."""
+    footprint = measure(run)
+    flops = {"sampling": footprint.call_flops, "training": footprint.training_flops}
+    speeds = {"a matrix product, 1,024 x 1,024, fp32": matrix_product()}
+    speeds |= {f"the denoiser in {kind}": flops[kind] / seconds for kind, (seconds, _) in best.items()}
+    speeds["the round"] = sum(count * flops[kind] for kind, count in zip(flops, calls, strict=True)) / total
+    limit = next(iter(speeds.values()))
+    table = Table("", "GFLOP/s", "of the matrix product", box=box.SIMPLE)
+    for name, speed in speeds.items():
+        table.add_row(name, f"{speed / 1e9:.1f}", f"{speed / limit:.2f}")
+    console.print(table)
+
+
+def matrix_product(size: int = 1024) -> float:
+    """Floating-point operations a second of a product of two square matrices, the best of ten."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / min(timed(lambda: left @ right) for _ in range(10))
 
 
 @contextlib.contextmanager
