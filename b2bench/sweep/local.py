@@ -155,6 +155,7 @@ class Sweep:
         while not self._stop.is_set():
             row = self.known(progress.job)
             if row is not None and row["status"] == "done":
+                progress.note = ""
                 self._set(progress, "done" if progress.attempts else "already done", row["run_id"])
                 return True
             if row is not None and self._held(row["run_id"]):
