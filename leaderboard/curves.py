@@ -37,7 +37,7 @@ def draw_learning(group: Tables) -> dict[str, Any]:
     if not cells:
         return {}
     every = [curve for curves in cells.values() for curve in curves]
-    shown = [value for curve in every for value in curve.values.get(metric, ())]
+    shown = [end for curve in every for end in _ends(curve, metric)]
     shown += [value for curves in cells.values() for value in _line(curves)[1]]
     known = [error for curve in every for error in curve.errors if math.isfinite(error)]
     limits = axis(most(shown), float(np.median(known)) if known else None)
@@ -50,6 +50,13 @@ def draw_learning(group: Tables) -> dict[str, Any]:
         )
         for algorithm in names
     }
+
+
+def _ends(curve: Curve, metric: str) -> list[float]:
+    """Both ends of the error bar of each evaluation, or the value where its error isn't known."""
+    values = curve.values.get(metric, ())
+    errors = [error if math.isfinite(error) else 0.0 for error in curve.errors] or [0.0] * len(values)
+    return [value + sign * error for value, error in zip(values, errors, strict=True) for sign in (-1, 1)]
 
 
 def _colours(wrappers: Sequence[str]) -> dict[str, str]:

@@ -33,6 +33,11 @@ class SampleGrid:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Sample | None, ...]], ...]
 
+    @property
+    def pictures(self) -> bool:
+        """Whether any image is there: runs that were imported have their scores alone."""
+        return any(image is not None and image.png for _, images in self.rows for image in images)
+
 
 def sample_grid(group: Tables, samples: Iterable[Mapping[str, Any]], runs: Path) -> SampleGrid | None:
     """Return the grid of a context from rows of ``Store.samples`` and the run folders under ``runs``; None without

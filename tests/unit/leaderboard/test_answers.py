@@ -1,5 +1,6 @@
 """What a report says first: sentences, the matrix of gains, and how training went."""
 
+import math
 import re
 from typing import Any
 
@@ -91,13 +92,13 @@ def test_the_matrix_has_each_gain_with_its_interval_and_below_it_the_difference_
     assert (pg[1].kind, pg[2].kind) == ("loss", "inconclusive")
 
 
-def with_rewards(rows: Rows) -> Any:
+def with_rewards(rows: Rows, error: float = 0.004) -> Any:
     learned = [
         {"run_id": run["run_id"], "round": r, "queries": 100 * (r + 1), "reward": 0.6 + 0.01 * r}
         for run in rows.runs
         for r in range(10)
     ]
-    spreads = [{"run_id": run["run_id"], "queries": 1000, "error": 0.004} for run in rows.runs]
+    spreads = [{"run_id": run["run_id"], "queries": 1000, "error": error} for run in rows.runs]
     (found,) = tables(rows.runs, rows.evals, rows.rounds, learning=learned, spreads=spreads)
     return found
 
@@ -115,6 +116,16 @@ def test_curves_are_training_rewards_as_lines_and_evaluations_as_dots_with_their
     assert segments[-1][1][1] - segments[-1][0][1] == pytest.approx(0.008)
     row = learning(group).rows[0]
     assert (row[0].text, row[2].text, row[3].text, row[4].text) == ("ddpo vanilla", "0.600", "0.690", "10")
+
+
+@pytest.mark.parametrize("error", [0.004, 0.01, 0.015, 0.02, 0.1])
+def test_no_error_bar_is_cut_off(known: Rows, error: float) -> None:
+    axes = draw_learning(with_rewards(known, error))["ddpo"].axes[0]
+    ends = [y for bars in axes.containers for bar in bars[2] for segment in bar.get_segments() for _, y in segment]
+    low, high = axes.get_ylim()
+    known_ends = [end for end in ends if math.isfinite(end)]
+    assert known_ends
+    assert low < min(known_ends) < max(known_ends) < high
 
 
 def test_an_axis_is_never_so_short_that_noise_fills_it() -> None:

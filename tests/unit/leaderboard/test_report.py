@@ -493,6 +493,13 @@ def test_the_sample_grid_as_a_figure() -> None:
     assert written_figure(figure, "svg").startswith(b"<?xml")
 
 
+def test_a_page_says_where_its_samples_have_scores_alone() -> None:
+    """Runs that were imported have no folder here."""
+    here, gone = sample(png(8, 8)), Sample("", "0.700")
+    assert SampleGrid(0, ("ddpo",), (("cat", (here, gone)), ("dog", (None, gone)))).pictures
+    assert not SampleGrid(0, ("ddpo",), (("cat", (gone, None)),)).pictures
+
+
 def test_a_sample_image_that_is_none_is_left_out() -> None:
     """What lies in a run folder may be a stranger's: damaged, cut off, or of a size to fill the memory."""
     bomb = png(8, 8).replace((8).to_bytes(4) * 2, (60_000).to_bytes(4) * 2, 1)
