@@ -33,7 +33,7 @@ class RAFT:
         "source": "Dong et al. 2023",
     }
     row_calls: ClassVar[tuple[int, int]] = (1, 0)
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-4}
 
     def loss(self, policy: Policy, batch: FinalPair) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean of m over the winners; metric ``denoising_error`` [B]."""
