@@ -131,6 +131,12 @@ class Cell:
         return self.algorithm in REFERENCES
 
     @property
+    def tuned(self) -> bool:
+        """Whether ``b2bench tune`` chose the settings of all runs: their preset names the seeds of its search."""
+        presets = [(run.row["config"] or {}).get("preset") or {} for run in self.runs.values()]
+        return bool(presets) and all(preset.get("tuning_seeds") for preset in presets)
+
+    @property
     def failed(self) -> int:
         return sum(run.failed for run in self.runs.values())
 

@@ -59,10 +59,21 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
     for group, claim in claims:
         here = f"{group.head.context.prompts}, {group.head.context.budget:,} queries"
         if here != context:
-            found.append(f"**{markdown_text(here)}**\n")
+            found.append(f"**{markdown_text(here)}**. {_tuned(*group.head.tuned)}\n")
             context = here
         found.append(f"- {claim}")
     return [*found, ""]
+
+
+def _tuned(tuned: int, cells: int) -> str:
+    """Say whose settings were chosen for the cell itself, without which a contrast is also one of settings."""
+    if tuned == cells:
+        return "Settings: tuned, by one protocol for each cell."
+    others = "the other cells have" if tuned else "all cells have"
+    return (
+        f"Settings: {tuned or 'none'} of {cells} cells tuned; {others} their algorithm's defaults or what their names "
+        "say, and a wrapper may stand low because nothing was chosen for it."
+    )
 
 
 def _claims(group: Tables, row: ContrastRow) -> list[str]:
@@ -95,7 +106,7 @@ def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[
     if delta.mean is None:
         return "undecided", "a value is missing"
     bounds = "" if delta.low is None else f" [{number(delta.low, sign=True)}, {number(delta.high, sign=True)}]"
-    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {delta.n} seeds"
+    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {delta.n} seed{'s' * (delta.n != 1)}"
     told = delta.p_adjusted is not None and delta.p_adjusted < group.head.alpha
     if cell is not None and cell.verdict == "mixed":
         return "not supported", f"{seen}, and worse in the held-out score or in diversity"

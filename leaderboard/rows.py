@@ -48,7 +48,7 @@ class Head:
 
     ``alpha`` is the level of each of ``looks`` looks at the same runs. ``tests`` counts the claims of the context, over
     which Holm goes, ``equalities`` those of being equal. ``compute`` is the forward-equivalents at which cells are
-    compared at equal compute.
+    compared at equal compute. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all.
     """
 
     context: Context
@@ -68,6 +68,7 @@ class Head:
     tests: int = 0
     equalities: int = 0
     compute: float | None = None
+    tuned: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

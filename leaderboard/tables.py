@@ -441,4 +441,5 @@ def _head(
         tuple(notes),
         between=tuple(sorted(between)),
         eval_seeds=eval_seeds,
+        tuned=(sum(cell.tuned for cell in cells), len(cells)),
     )

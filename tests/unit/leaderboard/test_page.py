@@ -62,6 +62,7 @@ def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
     for words in (
         "**Learned:** 2 of 2 cells: ddpo (vanilla, b2)",
         "B2 improves alignment at equal queries (b2 − vanilla): **supported here**, +0.020",
+        "Settings: none of 2 cells tuned",
         "**Room for B2:** with 14 of 20 steps to go, where bpt and b2 begin, most of the reward is open: 80%",
         "## Validity card",
         "0.5 − share of variance open at tau = 10 of 20",
@@ -74,6 +75,25 @@ def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
         leaderboard(results, out=page, check=True)
     assert "try b2bench leaderboard" in capsys.readouterr().err
     assert "There are no results" in leaderboard_page([], version="3")
+
+
+def test_a_page_says_which_cells_are_tuned() -> None:
+    """A preset of ``b2bench tune`` names the seeds of its search; a published one has none."""
+    for presets, words in (
+        (
+            {"vanilla": {"name": "tuned", "tuning_seeds": [1000]}, "b2": {"name": "paper"}},
+            "1 of 2 cells tuned; the other",
+        ),
+        (
+            dict.fromkeys(("vanilla", "b2"), {"name": "tuned", "tuning_seeds": [1000]}),
+            "Settings: tuned, by one protocol",
+        ),
+    ):
+        rows = Rows()
+        for wrapper, preset in presets.items():
+            for seed, noise in enumerate(NOISE):
+                rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.65 + noise}, config={"preset": preset})
+        assert words in leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
 
 
 def claims(gains: dict[str, float], **more: dict[int, float]) -> str:
