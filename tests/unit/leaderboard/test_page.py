@@ -79,15 +79,10 @@ def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
 
 def test_a_page_says_which_cells_are_tuned() -> None:
     """A preset of ``b2bench tune`` names the seeds of its search; a published one has none."""
+    tuned, published = {"name": "tuned", "tuning_seeds": [1000]}, {"name": "paper"}
     for presets, words in (
-        (
-            {"vanilla": {"name": "tuned", "tuning_seeds": [1000]}, "b2": {"name": "paper"}},
-            "1 of 2 cells tuned; the other",
-        ),
-        (
-            dict.fromkeys(("vanilla", "b2"), {"name": "tuned", "tuning_seeds": [1000]}),
-            "Settings: tuned, by one protocol",
-        ),
+        ({"vanilla": tuned, "b2": published}, "1 of 2 cells tuned; the other"),
+        ({"vanilla": tuned, "b2": tuned}, "Settings: tuned, by one protocol"),
     ):
         rows = Rows()
         for wrapper, preset in presets.items():
