@@ -36,7 +36,7 @@ class AWM:
         "source": "Xue et al. 2025",
     }
     row_calls: ClassVar[tuple[int, int]] = (1, 1)
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-4}
 
     clip_nats: Annotated[float, Gt(0)] = 1.64
     """Clip range of m_old - m times the latent size D, as the joint log-ratio of ddpo"""

@@ -39,7 +39,7 @@ class DiffusionDPO:
         "source": "Wallace et al. 2024",
     }
     row_calls: ClassVar[tuple[int, int]] = (2, 2)
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-4}
 
     beta: Annotated[float, Gt(0)] = 0.3
     """How strongly the policy is held to the reference: by how much a unit of squared error, summed over D, counts"""
