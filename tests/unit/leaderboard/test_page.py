@@ -77,6 +77,17 @@ def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
     assert "There are no results" in leaderboard_page([], version="3")
 
 
+@pytest.mark.slow
+def test_a_page_with_figures_is_checked_as_one_and_nothing_is_written(results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    leaderboard(results, out=page, figures=True)
+    assert "](figures/learning-of-ddpo.svg)" in page.read_text()
+    for figure in (tmp_path / "figures").iterdir():
+        figure.unlink()
+    leaderboard(results, out=page, check=True)
+    assert not list((tmp_path / "figures").iterdir())
+
+
 def test_a_page_says_which_cells_are_tuned() -> None:
     """A preset of ``b2bench tune`` names the seeds of its search; a published one has none."""
     tuned, published = {"name": "tuned", "tuning_seeds": [1000]}, {"name": "paper"}
