@@ -56,7 +56,8 @@ def _ends(curve: Curve, metric: str) -> list[float]:
     """Both ends of the error bar of each evaluation, or the value where its error isn't known."""
     values = curve.values.get(metric, ())
     errors = [error if math.isfinite(error) else 0.0 for error in curve.errors] or [0.0] * len(values)
-    return [value + sign * error for value, error in zip(values, errors, strict=True) for sign in (-1, 1)]
+    # without values of this metric there are no ends, however many evaluations have an error
+    return [value + sign * error for value, error in zip(values, errors, strict=False) for sign in (-1, 1)]
 
 
 def _colours(wrappers: Sequence[str]) -> dict[str, str]:
