@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from b2bench.protocols import Policy
+from b2bench.protocols import Policy, Wrapper
 from b2bench.registry import algorithm
 from b2bench.search import Search
 from b2bench.types import Transitions
@@ -63,6 +63,12 @@ class DPOK:
     value_lr: Annotated[float, Gt(0)] = 1e-4
     """Learning rate of the value network"""
     value: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def refuses(self, wrapper: Wrapper) -> str | None:
+        """Say that a wrapper which weighs or averages the harness's advantage does not reach reward - V."""
+        if self.value_net and (hasattr(wrapper, "step_weights") or hasattr(wrapper, "edges")):
+            return "with value_net its advantage is reward - V, which the wrapper does not weigh; try value_net=false"
+        return None
 
     def setup(self, policy: Policy, generator: torch.Generator) -> None:
         """Make the value network, if it is wanted."""

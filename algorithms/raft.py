@@ -18,7 +18,8 @@ class RAFT:
 
     Nothing is learned from the others of the group, so nothing is pushed away. The group is the wrapper's: a prompt
     draw, or a branch. Whatever else a wrapper selects plays no part. Differs from RAFT's own code, which generates a
-    data set of the best images and trains on it for several epochs: here it is a round's.
+    data set of the best images and trains on it for several epochs: here it is a round's. A step takes as many pairs
+    as that of other algorithms on pairs, of which the worse halves go unused: half of the rows that others train on.
     Source: Dong et al. 2023 (arXiv 2304.06767).
     """
 

@@ -18,9 +18,11 @@ class RWR:
     """L = mean(w m), w = exp(A / beta - 1 / (2 beta^2)) cut at ``max_weight``, m = |e_theta(x_t) - e|^2 / D.
 
     m is the error of the noise prediction for the prompt alone, without guidance, as a diffusion model is trained.
-    The mean of w is 1 for a standard normal A, whatever beta is. Differs from DDPO's RWR, whose weights are a
-    softmax over the whole batch and whose finished images are noised to any of 1,000 timesteps: here to those of the
-    sampler, of which the wrapper's interval chooses. Selection by a wrapper drops rollouts before they are weighted.
+    Before the cut the mean of w is 1 for a standard normal A, whatever beta is; with it 0.998 at beta 1, 0.82 at 0.5.
+    Under noise_weighted A is weighed, within the exponent: late steps then imitate, whatever the reward.
+    Differs from DDPO's RWR, whose weights are a softmax over the whole batch and whose finished images are noised to
+    any of 1,000 timesteps: here to those of the sampler, of which the wrapper's interval chooses. Selection by a
+    wrapper drops rollouts before they are weighted.
     Source: Black et al. 2023 (arXiv 2305.13301), section 4.1; Lee et al. 2023 (arXiv 2302.12192).
     """
 

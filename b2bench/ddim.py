@@ -154,10 +154,9 @@ class DDIM:
         # predicts the velocity v = sqrt(a_t) e - sqrt(1 - a_t) x0 (Salimans and Ho 2022, appendix D).
         self.predicts_velocity = prediction == "v_prediction"
         one, zero = torch.ones_like(a), torch.zeros_like(a)
-        self._noise_from = (
-            torch.where(all_noise, one, a.sqrt()).float(),
-            torch.where(all_noise, zero, (1 - a).sqrt()).float(),
-        )
+        signal, share = a.sqrt(), (1 - a).sqrt()
+        self._noise_from = torch.where(all_noise, zero, signal).float(), torch.where(all_noise, one, share).float()
+        self._transition_from = torch.where(all_noise, one, signal).float(), torch.where(all_noise, zero, share).float()
         self._shares = a.sqrt().float(), (1 - a).sqrt().float()
         self.sigma = variance.sqrt().float()
         # mean = state * x_t + noise * e: the two coefficients, computed in float64 and rounded once.
@@ -165,14 +164,17 @@ class DDIM:
         self.state_weight = torch.where(all_noise, rest, (b / a).sqrt()).float()
         self.noise_weight = torch.where(all_noise, -b.sqrt(), rest - (b * (1 - a) / a).sqrt()).float()
 
-    def noise(self, output: Tensor, latents: Tensor, step: Tensor) -> Tensor:
+    def noise(self, output: Tensor, latents: Tensor, step: Tensor, *, for_transition: bool = True) -> Tensor:
         """Return the noise prediction e that follows from a network's output [B, C, H, W] at ``step`` [B].
 
-        At a step of nothing but noise it is the velocity, see above.
+        At a step of nothing but noise it is the velocity, see above, for :meth:`transition`. Without
+        ``for_transition`` it is e there, too, which the state itself is: an error of the noise prediction
+        says nothing of the network at that step.
         """
         if not self.predicts_velocity:
             return output
-        of_output, of_state = (self._at(weights, latents, step) for weights in self._noise_from)
+        both = self._transition_from if for_transition else self._noise_from
+        of_output, of_state = (self._at(weights, latents, step) for weights in both)
         return of_output * output + of_state * latents
 
     def add_noise(self, latents: Tensor, noise: Tensor, step: Tensor) -> Tensor:

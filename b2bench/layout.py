@@ -17,5 +17,12 @@ def plugin_path(path: Iterable[str], name: str) -> list[str]:
     return [*path, str(folder)] if checkout else list(path)
 
 
+def install_extra(name: str) -> str:
+    """Return the command that installs an extra: of the checkout that runs, or by the package's name."""
+    root = Path(__file__).parents[1]
+    checkout = (root / "pyproject.toml").exists()
+    return f"uv pip install -e '{root}[{name}]'" if checkout else f"pip install 'b2bench[{name}]'"
+
+
 PICTURE = "before_after.png"
 """Name of the picture that a run leaves in its folder"""

@@ -290,7 +290,7 @@ def update(
     sums, taken, norm_sum = _Sums(), 0, 0.0
     items = len(units) * trained_steps(units.steps, timestep_fraction)
     count = minibatch_count(
-        items if units.own is None else round(items * float(units.own.float().mean())),
+        items if units.own is None or not items else round(items * float(units.own.float().mean())),
         units.width,
         transitions_per_step=transitions_per_step,
         optimizer_steps=optimizer_steps,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.grid import Cell, Column, Grid, Section, number, title
 from b2bench.leaderboard.rows import Curve, Tables
 from b2bench.leaderboard.stats import (
@@ -296,11 +297,11 @@ def _losses(cells: _Cells) -> list[Part]:
 
 def _extremes(cells: _Cells) -> list[Part]:
     parts = [
-        _above(cells, f"{name}: spread − random2", (f"{name} spread", one), (f"{name} random2", other))
-        for name in sorted({cell.algorithm for cell in cells.all})
-        if (one := cells.of(name, "spread")) is not None and (other := cells.of(name, "random2")) is not None
+        _above(cells, f"{name}: b2 − random2", (f"{name} b2", one), (f"{name} random2", other))
+        for name in sorted({cell.algorithm for cell in cells.all} - {*PAIRED})
+        if (one := cells.of(name, "b2")) is not None and (other := cells.of(name, "random2")) is not None
     ]
-    return parts or [_lacking("spread − random2", "spread and random2 of one algorithm")]
+    return parts or [_lacking("b2 − random2", "b2 and random2 of one algorithm that does not learn from pairs")]
 
 
 def _decided(profiles: Sequence[Mapping[str, Any]]) -> list[Part]:

@@ -462,7 +462,8 @@ class StableDiffusion:
         timestep = self.timesteps[step.to(self.device)]
         text = cond.embeddings()
         if self.guidance == 1 or not guided:
-            return self.ddim.noise(self._predict(latents, timestep, text), latents, step)
+            predicted = self._predict(latents, timestep, text)
+            return self.ddim.noise(predicted, latents, step, for_transition=guided)
         nothing = cond.empty.expand_as(text)
         if self.split:
             empty, prompted = (self._predict(latents, timestep, part) for part in (nothing, text))

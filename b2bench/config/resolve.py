@@ -129,6 +129,11 @@ def _check_on_policy(algorithm: str, settings: Settings) -> None:
             f"reward_process: {algorithm} follows the reward's gradient, which does not pass from one process to "
             "another; try reward_process=false"
         )
+    if settings.reward_noise:
+        raise UserError(
+            f"reward_noise = {settings.reward_noise:g}: {algorithm} follows the reward's gradient, which has no noise; "
+            "try without it"
+        )
 
 
 def _refused_row(

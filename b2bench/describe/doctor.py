@@ -16,6 +16,7 @@ from torch import nn
 
 from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
+from b2bench.layout import install_extra
 from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
 from b2bench.store.store import Store
 from b2bench.types import PRECISIONS, dtype_of
@@ -136,7 +137,7 @@ def _versions() -> Iterator[Finding]:
         try:
             yield Finding("package", package, "ok", version(package))
         except PackageNotFoundError:
-            yield Finding("package", package, "absent", f"pip install 'b2bench[{extra}]'")
+            yield Finding("package", package, "absent", install_extra(extra))
 
 
 def _checkpoints() -> Iterator[Finding]:

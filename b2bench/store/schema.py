@@ -52,7 +52,10 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "reward": ("DOUBLE", "the reward as the algorithm saw it, with its noise if reward_noise asked for any"),
         "scores": ("JSON", "score -> value, what was measured on the image; the reward's without noise"),
         "advantage": ("DOUBLE", "standard deviations: per-prompt z-score of the reward"),
-        "kept": ("BOOLEAN", "whether the wrapper passed the rollout on to the loss"),
+        "kept": (
+            "BOOLEAN",
+            "whether the rollout was passed on to the loss: by the wrapper, or as best or worst of a group",
+        ),
     },
     "rounds": {
         "run_id": ("VARCHAR NOT NULL", "runs.run_id"),

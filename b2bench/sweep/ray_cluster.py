@@ -12,6 +12,7 @@ from contextlib import ExitStack, redirect_stdout, suppress
 from typing import Any
 
 from b2bench.errors import UserError
+from b2bench.layout import install_extra
 from b2bench.sweep import ray_task
 from b2bench.sweep.ray_sweep import Lost
 
@@ -32,7 +33,7 @@ class RayCluster:
         try:
             import ray
         except ImportError:
-            raise UserError("--ray needs the package ray; try pip install 'b2bench[ray]'") from None
+            raise UserError(f"--ray needs the package ray; try {install_extra('ray')}") from None
         check_address(address)
         self.ray = ray
         # Ray tells the end of each node on stdout, which is the result's, with twenty lines of its log.

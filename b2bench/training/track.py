@@ -25,6 +25,7 @@ from typing import Any
 from b2bench.environment import python
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Evaluation
+from b2bench.layout import install_extra
 from b2bench.metrics import OWN_COLUMNS
 from b2bench.text import suggestion
 from b2bench.training.listener import Silent
@@ -32,8 +33,12 @@ from b2bench.update import UpdateReport
 
 PATIENCE = 10.0
 """Seconds that a run waits at its end for what a tracker has not sent yet"""
-INSTALLED_BY = {"wandb": "'b2bench[wandb]'", "trackio": "trackio", "tensorboard": "'b2bench[tensorboard]'"}
-"""Tracker, which is the name of its package, too -> what pip installs for it"""
+INSTALLED_BY = {
+    "wandb": install_extra("wandb"),
+    "trackio": "pip install trackio",
+    "tensorboard": install_extra("tensorboard"),
+}
+"""Tracker, which is the name of its package, too -> the command that installs it"""
 
 
 def check_tracker(name: str) -> None:
@@ -51,7 +56,7 @@ def check_tracker(name: str) -> None:
         found = None
     if found is None:
         raise UserError(
-            f"--track {name} needs the package {name}, which is not installed; try pip install {INSTALLED_BY[name]}, "
+            f"--track {name} needs the package {name}, which is not installed; try {INSTALLED_BY[name]}, "
             "or without --track"
         )
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from b2bench.errors import UserError
+from b2bench.layout import install_extra
 from b2bench.search import GENERATION, Sampler
 from b2bench.tuning.space import POINTS_SEED, Configuration, Dimension, configurations
 
@@ -34,7 +35,7 @@ def optuna_for(sampler: Sampler) -> ModuleType:
         import optuna
     except ImportError:
         raise UserError(
-            f"--sampler {sampler} needs the package optuna; try pip install 'b2bench[optuna]', "
+            f"--sampler {sampler} needs the package optuna; try {install_extra('optuna')}, "
             "or --sampler sobol, which needs nothing"
         ) from None
     return optuna

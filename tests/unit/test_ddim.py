@@ -229,6 +229,22 @@ def test_the_first_step_from_nothing_but_noise_at_eta_1() -> None:
     torch.testing.assert_close(found.std, (1 - alpha).sqrt().float().expand(2))
 
 
+def test_the_error_of_the_noise_prediction_is_zero_where_there_is_nothing_but_noise() -> None:
+    """x_t is e there; the velocity, which the transition needs, is an estimate of minus x_0."""
+    theirs = scheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
+    ours, clean, noise = DDIM(theirs, 20, 1.0), draw(2, 4, 8, 8, seed=1), draw(2, 4, 8, 8, seed=2)
+    for k in range(20):
+        step = torch.full((2,), k)
+        noised = ours.add_noise(clean, noise, step)
+        a = theirs.alphas_cumprod[ours.timesteps[k]]
+        velocity = a.sqrt() * noise - (1 - a).sqrt() * clean
+        torch.testing.assert_close(ours.noise(velocity, noised, step, for_transition=False), noise)
+        alike = torch.equal(
+            ours.noise(velocity, noised, step), ours.noise(velocity, noised, step, for_transition=False)
+        )
+        assert alike == (k > 0)
+
+
 def test_more_steps_than_the_offset_leaves() -> None:
     with pytest.raises(UserError, match="begin at timestep 1000, and the DDIMScheduler has 1000, from 0 on"):
         DDIM(scheduler(), 1000, 1.0)

@@ -12,7 +12,7 @@ from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator
 from b2bench.types import Interval, Trajectories
-from b2bench.update import Units, edge_advantages, minibatches
+from b2bench.update import Units, edge_advantages, minibatches, update
 from b2bench.wrappers import BS, Tree
 
 ALL = Interval(0, 4)
@@ -120,6 +120,22 @@ def test_each_edge_is_trained_on_once_and_each_final_image_at_every_step() -> No
     assert units.own is not None
     assert units.own[0].tolist() == [True, True, True, True]
     assert Units(Registry("algorithm").get("nft")(), found, everything, lambda places: torch.zeros(0)).own is None
+
+
+def test_a_tree_of_which_nothing_is_kept_takes_no_step() -> None:
+    policy = ToyPolicy(0)
+    found = rolled(policy)
+    report = update(
+        policy,
+        Registry("algorithm").get("ddpo")(),
+        torch.optim.SGD(policy.parameters(), lr=1.0),
+        found,
+        torch.zeros(len(found), dtype=torch.bool),
+        micro_batch=4,
+        max_grad_norm=1.0,
+        generator=generator(0, "dealt"),
+    )
+    assert report.optimizer_steps == 0
 
 
 @pytest.mark.parametrize("name", ["dpo", "diffusion_dpo", "raft"])

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from b2bench.errors import UserError
+from b2bench.layout import install_extra
 from b2bench.pocket.world import ANIMALS, FOODS, OBJECTS, STYLES
 
 SPRITE_SIZE = 128
@@ -278,4 +279,4 @@ def load_art(art: Path | None, cache: Path, progress: Callable[[str], None]) -> 
         raise UserError(str(error)) from None
 
 
-_NO_EXTRA = "the scenes are drawn, which needs the extra 'pocket': pip install 'b2bench[pocket]'"
+_NO_EXTRA = f"the scenes are drawn, which needs the extra 'pocket': {install_extra('pocket')}"

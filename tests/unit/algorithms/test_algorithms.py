@@ -13,6 +13,7 @@ from torch import Tensor
 from b2bench.ddim import DDIM, stable_diffusion_schedule
 from b2bench.errors import UserError
 from b2bench.hyperparameters import build
+from b2bench.registry import Registry
 from b2bench.types import Gaussian, Pair, Transitions
 from b2bench.update import transitions
 
@@ -207,6 +208,17 @@ def test_without_a_value_network_nothing_else_is_trained(policy: Any, algorithm:
     dpok = algorithm("dpok")
     dpok.setup(policy, torch.Generator().manual_seed(0))
     assert list(dpok.networks()) == []
+
+
+@pytest.mark.parametrize("name", ["noise_weighted", "tree"])
+def test_a_wrapper_that_the_value_networks_advantage_would_not_see_is_refused(algorithm: Any, name: str) -> None:
+    wrapper = Registry("wrapper").get(name)()
+    assert "does not weigh; try value_net=false" in algorithm("dpok", value_net=True).refuses(wrapper)
+    for fine, other in (
+        (algorithm("dpok"), wrapper),
+        (algorithm("dpok", value_net=True), Registry("wrapper").get("b2")()),
+    ):
+        assert fine.refuses(other) is None
 
 
 def test_the_value_network_is_drawn_from_its_generator_alone(policy: Any, algorithm: Any) -> None:

@@ -132,6 +132,8 @@ def test_what_cannot_be_followed_is_refused_with_a_reason() -> None:
         chosen(updates_per_round="none")
     with pytest.raises(UserError, match="does not pass from one process to another"):
         chosen(reward_process=True)
+    with pytest.raises(UserError, match="follows the reward's gradient, which has no noise"):
+        chosen(reward_noise=0.1)
 
 
 def test_it_stands_outside_of_rankings_and_of_all() -> None:

@@ -87,7 +87,7 @@ def test_the_papers_schedule_is_compressed_and_its_first_twenty_rounds_are_not()
         config = run(preset, algo="ddpo", wrapper=wrapper)
         return [len(config.wrapper.interval(i, config.rounds, config.settings.steps)) for i in range(config.rounds)]
 
-    for wrapper in ("bpt", "b2", "random2"):
+    for wrapper in ("bpt", "b2", "random2", "forward", "window"):
         assert taus("paper:first20", wrapper) == [14] * 15 + [15] * 5
         assert taus("paper", wrapper) == [14 + 7 * i // 20 for i in range(20)]
 

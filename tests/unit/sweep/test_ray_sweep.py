@@ -283,7 +283,7 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 def test_without_the_extra_an_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'b2bench\[ray\]'"):
+    with pytest.raises(UserError, match=r"uv pip install -e '.*\[ray\]'"):
         RayCluster("auto", 1, None)
 
 

@@ -132,7 +132,7 @@ def test_a_tracker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no such tracker\. Did you mean wandb"):
         check_tracker("wandbb")
     monkeypatch.setattr(track.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'b2bench\[wandb\]'"):
+    with pytest.raises(UserError, match=r"uv pip install -e '.*\[wandb\]'"):
         check_tracker("wandb")
 
 

@@ -99,7 +99,7 @@ def test_a_run_without_a_score_counts_as_the_lowest(sampler: Sampler) -> None:
 
 @pytest.mark.parametrize("sampler", OPTUNA)
 def test_a_value_without_a_place_in_the_space_is_no_evidence(sampler: Sampler) -> None:
-    """dpo's clamp is none by default, and published rates may lie below the range."""
+    """A clamp may be none, and published rates may lie below the range."""
     pytest.importorskip("optuna")
     inside = [({"run.lr": 1e-3, "algorithm.clip": 2.0}, 0.1), ({"run.lr": 2e-3, "algorithm.clip": 3.0}, 0.2)]
     none = ({"run.lr": 1e-3, "algorithm.clip": None}, 0.0)
@@ -128,7 +128,7 @@ def test_the_share_of_a_value_is_where_it_lies(log: bool, low: float) -> None:
 
 def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=r"--sampler tpe needs the package optuna; try pip install 'b2bench\[optuna\]'"):
+    with pytest.raises(UserError, match=r"--sampler tpe needs the package optuna; try uv pip .*-e '.*\[optuna\]'"):
         plan_cell(Choices(algo="pg"), 8, None, half=True, sampler=Sampler.tpe)
     assert plan_cell(Choices(algo="pg"), 8, None, half=True).unknown == 0
 
