@@ -41,9 +41,9 @@ def answers(group: Tables) -> tuple[Answer, ...]:
         _learned(group, judged, cells),
         _wrappers(judged),
         room(group),
-        _lost(judged, group.collapses),
+        _lost(group, judged),
         _over_optimised(cells),
-        _open(judged),
+        _open(group, judged),
         _free(group, cells),
     ]
     return tuple(answer for answer in found if answer is not None)
@@ -96,7 +96,7 @@ def _learned(group: Tables, judged: Sequence[_Judged], cells: Sequence[Leaderboa
             f"{_with_half(best.gain)} against pretrained"
         )
         if alone:
-            text += ", better than every other cell"
+            text += ", better than every other cell in the ranking"
         elif rivals:
             few = len(rivals) <= 3
             text += f"; not told apart from it: {listed(rivals)}" if few else f"; {len(rivals)} others may be as good"
@@ -132,9 +132,9 @@ def _wrappers(judged: Sequence[_Judged]) -> Answer | None:
     return Answer("Against vanilla", "; ".join(parts), kind)
 
 
-def _lost(judged: Sequence[_Judged], collapses: Sequence[CollapseRow]) -> Answer:
-    fallen = [row for row in collapses if row.counts.collapsed]
-    runs = sum(row.counts.n for row in collapses)
+def _lost(group: Tables, judged: Sequence[_Judged]) -> Answer:
+    fallen = [row for row in group.collapses if row.counts.collapsed]
+    runs = sum(row.counts.n for row in group.collapses)
     failed = [row for row in judged if row.cell.verdict == "failed"]
     lost = [row for row in judged if row.cell.learned == "loss"]
     parts = []
@@ -150,6 +150,9 @@ def _lost(judged: Sequence[_Judged], collapses: Sequence[CollapseRow]) -> Answer
         more = f" and {len(fallen) - 8} more cells" if len(fallen) > 8 else ""
         total = sum(row.counts.collapsed for row in fallen)
         parts.append(f"{total} of {runs} runs collapsed ({counts}{more})")
+    if group.head.collapse is None:
+        parts.append(f"runs are not counted: nothing says how far {group.head.context.reward} spreads over images")
+        return Answer("Collapsed", "; ".join(parts), "loss" if len(parts) > 1 else "untested")
     if not parts:
         return Answer("Collapsed", f"none of {runs} runs, and no cell lost against pretrained", "gain")
     return Answer("Collapsed", "; ".join(parts), "loss")
@@ -163,7 +166,7 @@ def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
     return Answer("Over-optimised", text, "loss")
 
 
-def _open(judged: Sequence[_Judged]) -> Answer:
+def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
     few = [row for row in judged if row.cell.verdict == "untested"]
     flat = [row for row in judged if row.cell.learned == "inconclusive"]
     unclear = [
@@ -178,13 +181,27 @@ def _open(judged: Sequence[_Judged]) -> Answer:
         parts.append(f"whether these learned: {listed(flat)}")
     if unclear:
         parts.append(f"whether these differ from vanilla: {listed(unclear)}")
-    least = [row.cell.detectable for row in (*flat, *unclear) if row.cell.detectable is not None]
+    crossed = [
+        f"{row.algorithm} {row.label}".strip()
+        for row in group.contrasts
+        if (found := row.of("interaction")) is not None
+        and (found.delta.p_adjusted is None or found.delta.p_adjusted >= group.head.alpha)
+    ]
+    if crossed:
+        parts.append(f"whether BPT and BS do together what they do apart: {_and(crossed)}")
+    known = [row.cell.gain_detectable for row in flat] + [row.cell.detectable for row in unclear]
+    least = [value for value in known if value is not None]
     if least:
         low, high = number(min(least)), number(max(least))
         span = low if low == high else f"{low} to {high}"
         parts.append(f"the least area of gain that these seeds would have shown: {span}")
     if not parts:
-        return Answer("Cannot be said", "nothing: every planned comparison has an answer", "gain")
+        asked = (
+            "every comparison of what was run"
+            if any(row.missing for row in group.contrasts)
+            else "every planned comparison"
+        )
+        return Answer("Cannot be said", f"nothing: {asked} has an answer", "gain")
     return Answer("Cannot be said", "; ".join(parts), "inconclusive")
 
 
@@ -205,9 +222,13 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
     text = f"{_baseline(best)} has {number(level)} without training ({_with_half(best.gain)})"
     if above:
         text += f"; above it with their interval: {listed(above)}"
-    elif ranked:
-        text += "; no cell is above it with its interval" if len(below) < len(ranked) else "; every cell is below it"
-    return Answer("Against what is free", text, "gain" if above else "loss")
+    elif not ranked:
+        text += f"; no cell has the {MIN_SEEDS} seeds of an interval to set beside it"
+    elif len(below) < len(ranked):
+        text += "; no cell is above it with its interval"
+    else:
+        text += "; every cell is below it" if len(ranked) == len(cells) else "; every cell with an interval is below it"
+    return Answer("Against what is free", text, "gain" if above else "loss" if ranked else "untested")
 
 
 def _baseline(row: HeadroomRow) -> str:

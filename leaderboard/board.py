@@ -41,9 +41,8 @@ def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float
     gains = []
     for cell in cells:
         end, start = estimate(cell.final(context.reward, cell.seeds)), estimate(cell.start(context.reward, cell.seeds))
-        if end.mean is None or start.mean is None:
-            return None, None
-        gains.append(end.mean - start.mean)
+        if end.mean is not None and start.mean is not None:
+            gains.append(end.mean - start.mean)
     if not gains or max(gains) <= 0:
         return None, None
     # a cell that hardly gained would put the level at the pretrained model's, where all are alike

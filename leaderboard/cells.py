@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from b2bench.leaderboard.collapse import COLLAPSE
 from b2bench.leaderboard.stats import area_under_curve
 
 from b2bench.text import visible
@@ -108,7 +109,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """Finished runs of one config hash, one per seed."""
+    """Finished runs of one config hash, one per seed. ``limit`` is how far a run falls that collapses."""
 
     algorithm: str
     wrapper: str
@@ -117,6 +118,7 @@ class Cell:
     runs: dict[int, Run]
     label: str = ""
     pretrained: Mapping[Drawn, Mapping[str, float]] = field(default_factory=dict)
+    limit: float | None = COLLAPSE
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -239,3 +241,22 @@ def labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> lis
     if not differing:  # the hash knows a difference that the configuration doesn't tell
         return [text[:8] for text in fallback]
     return [" ".join(f"{key}={config.get(key, 'unset')}" for key in differing) for config in configs]
+
+
+_OTHER_QUANTITY = {
+    "checkpoint": ("pocket", "paper", "published"),
+    "goal": ("compressibility",),
+    "rewards": (),
+    "code": (),
+}
+"""Settings of rewards that say what is measured, and their values that need no mention."""
+
+
+def reward_settings(config: Row) -> str:
+    """Return what makes scores another quantity than those of the same reward by default: checkpoint, goal, the
+    formula of a mix, a plugin's code.
+    """
+    found = {
+        name: config[name] for name, usual in _OTHER_QUANTITY.items() if config.get(name) and config[name] not in usual
+    }
+    return visible(" ".join(f"{name}={value}" for name, value in found.items()))

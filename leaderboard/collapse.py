@@ -7,7 +7,7 @@ it happens, so both are counted beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +15,29 @@ from b2bench.leaderboard.stats import MIN_SEEDS
 from scipy import special
 
 COLLAPSE = 0.02
-"""A run collapsed if it ended with a score more than this below the pretrained model's on the same images.
+"""A run collapsed if it ended with a CLIPScore more than this below the pretrained model's on the same images.
 
 Null changes of a mean over some hundreds of images are a few thousandths. It is about the score; the loss of style that
 ``b2bench show`` warns of is another thing, and happens while the score rises."""
+IN_ITS_UNIT = ("clipscore", "bertscore")
+"""Rewards of which ``COLLAPSE`` is told."""
+OF_SPREAD = 0.25
+"""Of any other reward: as a share of the pretrained model's standard deviation over images (a CLIPScore's is 0.08)."""
+FAR = 3
+"""The fall of the median seed, in these limits, above which a cell of which all seeds fell is a loss."""
 
 _ROUNDING = 1e-12
-FAR = 3 * COLLAPSE
-"""The fall of the median seed above which a cell of which all seeds fell is a loss."""
+
+
+def limit_of(reward: str, spreads: Iterable[float]) -> float | None:
+    """Return how far below the pretrained model a run has collapsed; None if nothing says what is far.
+
+    ``spreads`` are standard deviations of the pretrained model's reward over images.
+    """
+    if reward in IN_ITS_UNIT:
+        return COLLAPSE
+    known = [spread for spread in spreads if math.isfinite(spread) and spread > 0]
+    return OF_SPREAD * float(np.median(known)) if known else None
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,8 @@ class Collapses:
     """``collapsed`` of ``n`` seeds, the 95% Wilson interval of their share, and what the seeds did at the end.
 
     ``below`` of the seeds ended below their start by any amount, and ``drop`` is the median of start minus end.
-    ``others`` is the mean of those that didn't collapse, None where all did.
+    ``others`` is the mean of those that didn't collapse, None where all did. ``limit`` is how far below the start a run
+    has collapsed; without one none has.
     """
 
     n: int
@@ -41,27 +57,31 @@ class Collapses:
     median: float | None
     drop: float | None
     others: float | None
+    limit: float | None = COLLAPSE
 
     @property
     def fell(self) -> bool:
         """Whether the cell lost whatever a t-test says: all seeds (3 or more) ended below the start, and far below.
 
         The t-test is blind to it, because a seed that falls much further than the others makes its interval wide. Far:
-        ``FAR`` in the median. That all seeds fall, by however little, happens to one null cell of five seeds in 32.
+        ``FAR`` limits in the median. That all seeds fall, by however little, happens to one null cell of five seeds
+        in 32.
         """
-        return self.n >= MIN_SEEDS and self.below == self.n and self.drop is not None and self.drop > FAR
+        if self.limit is None or self.drop is None or self.n < MIN_SEEDS:
+            return False
+        return self.below == self.n and self.drop > FAR * self.limit
 
 
-def collapses(ends: Sequence[float], starts: Sequence[float]) -> Collapses:
+def collapses(ends: Sequence[float], starts: Sequence[float], limit: float | None = COLLAPSE) -> Collapses:
     """Count in scores [R] at the end, and at the start of the same seeds. Values that are missing don't count."""
     pairs = [(y, x) for y, x in zip(ends, starts, strict=True) if math.isfinite(y) and math.isfinite(x)]
     n, below = len(pairs), sum(y < x for y, x in pairs)
-    down = [x - y > COLLAPSE + _ROUNDING for y, x in pairs]
+    down = [limit is not None and x - y > limit + _ROUNDING for y, x in pairs]
     others = [y for (y, _), fallen in zip(pairs, down, strict=True) if not fallen]
     low, high = wilson(sum(down), n)
     median = float(np.median([y for y, _ in pairs])) if pairs else None
     drop = float(np.median([x - y for y, x in pairs])) if pairs else None
-    return Collapses(n, sum(down), low, high, below, median, drop, float(np.mean(others)) if others else None)
+    return Collapses(n, sum(down), low, high, below, median, drop, float(np.mean(others)) if others else None, limit)
 
 
 def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float | None, float | None]:

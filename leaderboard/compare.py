@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from b2bench.leaderboard.cells import flat
+from b2bench.leaderboard.cells import flat, reward_settings
 from b2bench.leaderboard.columns import grid_of
 from b2bench.leaderboard.grid import Answer, Cell, Grid, Section, measured, number
 from b2bench.leaderboard.grids import SampleGrid, sample_of
@@ -28,6 +28,8 @@ from b2bench.text import visible
 Row = Mapping[str, Any]
 Place = tuple[str, int]
 """A prompt, and the number of a noise."""
+Difference = tuple[str, float]
+"""The prompt of an image, and the difference of its scores."""
 SHOWN = 8
 """Prompts of each kind in a table, and rows of samples."""
 BESIDE = (HELDOUT, SUCCESS, IS_STYLE, STYLE_ENTROPY, DISTANCE)
@@ -124,6 +126,7 @@ def compare(first: Side, second: Side) -> Comparison:
     if not all(differences):
         raise UserError(f"{first.name} and {second.name} have no scored test image of the same prompt and noise")
     every = np.array([value for found in differences for value in found.values()])
+    images = _by_image(pairs, differences)
     means = [float(np.mean(list(found.values()))) for found in differences]
     settings = tuple(
         (key, a, b) for key, a, b in _settings(pairs[0][0].row, pairs[0][1].row) if a != b and key not in ("seed",)
@@ -138,9 +141,9 @@ def compare(first: Side, second: Side) -> Comparison:
         paired(means, [0.0] * len(means)),
         len(every),
         float(np.mean(means)),
-        _error(every),
+        _error(np.array([value for _, value in images])),
         float((every > 0).mean()),
-        _prompts(differences),
+        _prompts(images),
         beside,
         tuple(pairs),
         tuple(_notes(first, second, pairs)),
@@ -150,6 +153,9 @@ def compare(first: Side, second: Side) -> Comparison:
 def _refuse_unlike(first: Side, second: Side, pairs: Sequence[tuple[Taken, Taken]]) -> None:
     for a, b in pairs:
         unlike = [name for column, name in SAME.items() if a.row[column] != b.row[column]]
+        mine, others = (reward_settings((taken.row["config"] or {}).get("reward") or {}) for taken in (a, b))
+        if mine != others:
+            unlike.append(f"settings of the reward ({mine or 'the usual'}; {others or 'the usual'})")
         if unlike:
             raise UserError(
                 f"{first.name} and {second.name} are of different {' and '.join(unlike)}: their scores are not of the "
@@ -171,15 +177,23 @@ def _differences(a: Taken, b: Taken) -> dict[Place, float]:
     return found
 
 
+def _by_image(pairs: Sequence[tuple[Taken, Taken]], differences: Sequence[Mapping[Place, float]]) -> list[Difference]:
+    """Return prompt and mean difference of each image: seeds that drew the same images are no further evidence."""
+    found: dict[tuple[int, Place], list[float]] = defaultdict(list)
+    for (a, _), of in zip(pairs, differences, strict=True):
+        for place, value in of.items():
+            found[a.noise, place].append(value)
+    return [(prompt, float(np.mean(values))) for (_, (prompt, _)), values in found.items()]
+
+
 def _error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def _prompts(differences: Sequence[Mapping[Place, float]]) -> tuple[PromptDelta, ...]:
+def _prompts(images: Sequence[Difference]) -> tuple[PromptDelta, ...]:
     of_prompt: dict[str, list[float]] = defaultdict(list)
-    for found in differences:
-        for (prompt, _), value in found.items():
-            of_prompt[prompt].append(value)
+    for prompt, value in images:
+        of_prompt[prompt].append(value)
     rows = [
         PromptDelta(visible(prompt), float(np.mean(values)), _error(np.array(values)), len(values))
         for prompt, values in of_prompt.items()
@@ -343,6 +357,7 @@ def samples(found: Comparison, runs: Path) -> SampleGrid | None:
             sample_of(runs, a.run_of_images, a.images[place]),
             sample_of(runs, b.run_of_images, b.images[place]),
         )
-        rows.append((f"{visible(place[0])} ({number(difference, sign=True)})", shown))
-    seed = int(shots[0][2].row["seed"])
+        seeds = f", seed {a.row['seed']}" if len(found.pairs) > 1 else ""
+        rows.append((f"{visible(place[0])} ({number(difference, sign=True)}{seeds})", shown))
+    seed = int(shots[0][2].row["seed"]) if len(found.pairs) == 1 else None
     return SampleGrid(seed, ("pretrained", found.first, found.second), tuple(rows))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from b2bench.leaderboard.stats import ALPHA, MIN_SEEDS, Paired, paired, with_error
+from b2bench.leaderboard.stats import ALPHA, MIN_SEEDS, Paired, difference, paired, with_error
 from numpy.typing import NDArray
 
 CONTRASTS: dict[str, dict[str, int]] = {
@@ -83,8 +83,14 @@ def planned(cells: Mapping[str, Values]) -> dict[str, Paired]:
         seeds = sorted(set.intersection(*(set(cells[wrapper]) for wrapper in weights)))
         if not seeds:
             continue
-        parts = [weight * np.array([cells[wrapper][s] for s in seeds]) for wrapper, weight in weights.items()]
-        delta = np.sum(parts, axis=0)
+        sides = [
+            np.sum([weight * np.array([cells[name][s] for s in seeds]) for name, weight in side], axis=0)
+            for side in (
+                [(name, weight) for name, weight in weights.items() if weight > 0],
+                [(name, -weight) for name, weight in weights.items() if weight < 0],
+            )
+        ]
+        delta = difference(*sides)
         if block is None:
             found[name] = paired(delta.tolist(), [0.0] * len(seeds))
             continue

@@ -57,7 +57,8 @@ class Column:
 class Grid:
     """A table. ``key`` names it in files; ``legend`` explains what its cells say, or why there are no rows.
 
-    A line of the legend that begins with a column's name and a colon is of that column alone.
+    A line of the legend that begins with a column's name and a colon is of that column alone. The first ``names``
+    columns together name a row.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Grid:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     legend: tuple[str, ...] = ()
+    names: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,10 @@ def count(value: float | None) -> str:
     """Return a count with its unit above ten thousand: 96k."""
     if value is None:
         return "-"
+    rounded = float(f"{value:.3g}")  # so that 999,600 is 1M, and not 1,000k
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= limit:
-            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+        if value >= 1e4 and rounded >= limit:
+            return f"{rounded / (1e3 if unit == 'k' else limit):.3g}{unit}"
     return f"{value:,.0f}"
 
 

@@ -27,9 +27,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleGrid:
-    """Rows are prompts fixed before training, columns the pretrained model and each cell, all of one ``seed``."""
+    """Rows are prompts fixed before training, columns the pretrained model and each cell, all of one ``seed``.
 
-    seed: int
+    None if rows are of several, and say so.
+    """
+
+    seed: int | None
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Sample | None, ...]], ...]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from b2bench.leaderboard.columns import algorithm_cell, grid_of, name_cell, wrapper_name
+from b2bench.leaderboard.columns import algorithm_cell, aside, grid_of, name_cell, wrapper_name
 from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, count, measured, number
 from b2bench.leaderboard.rows import CompatibilityCell, CompatibilityRow, Curve, Tables
 from b2bench.leaderboard.stats import MIN_SEEDS
@@ -34,7 +34,8 @@ def matrix(group: Tables) -> Grid:
     cells = [cell for row in rows for cell in row.cells]
     legend = [
         "area of gain: the mean over the budget of the score above the start, ± half the 95% interval",
-        f"colour and first symbol: the claim on it, at {100 * group.head.alpha:g}% after Holm over {group.head.tests}"
+        f"colour and first symbol: the claim on it, at {100 * group.head.alpha:g}% after Holm over "
+        f"{group.head.tests} claims{aside(group)}"
         if group.head.tests
         else f"first symbol: the claim on it, which takes {MIN_SEEDS} seeds",
         ", ".join(
@@ -57,7 +58,7 @@ def _gain(found: CompatibilityCell) -> Cell:
     if found.baseline == "vanilla" and found.delta.mean is not None:
         note = f"{SYMBOLS[found.verdict]} Δ{number(found.delta.mean, sign=True)}"
     text = f"{SYMBOLS[found.learned]} {value.text}{failed}"
-    return Cell(text, found.gain, found.gain.mean, found.learned, found.detectable, note)
+    return Cell(text, found.gain, found.gain.mean, found.learned, found.gain_detectable, note)
 
 
 def learning(group: Tables) -> Grid:

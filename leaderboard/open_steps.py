@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from b2bench.leaderboard.cells import SAMPLING, reward_settings
 from b2bench.leaderboard.columns import grid_of
 from b2bench.leaderboard.grid import Answer, Cell, Grid, number
 from b2bench.leaderboard.rows import Context, OpenStep, Tables
@@ -20,14 +22,38 @@ MUCH, LITTLE = 0.5, 0.2
 MEASURES = ("open_share", "within_sd", "total_sd", "range")
 
 
-def open_steps(context: Context, rows: Iterable[Mapping[str, Any]]) -> tuple[OpenStep, ...]:
-    """Return what the latest profile of a context's pretrained model says, from rows of ``Store.profiles``."""
+def profiles_of(
+    context: Context, rows: Iterable[Mapping[str, Any]], settings: Mapping[str, str]
+) -> list[Mapping[str, Any]]:
+    """Return the rows of ``Store.profiles`` that are of a context's pretrained model, sampled as its runs sample.
+
+    ``settings`` are those that all of its cells share, as text.
+    """
     wanted = (context.benchmark_version, context.backbone, context.reward, context.prompts_hash)
-    found: dict[tuple[str, str], dict[int, dict[str, Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    found = []
     for row in rows:
-        keys = ("benchmark_version", "backbone", "reward", "prompts_hash")
-        if row["lora"] is None and tuple(visible(str(row[key] or "")) for key in keys) == wanted:
-            found[str(row["started"]), row["profile_id"]][row["tau"]][row["metric"]] = row
+        keys = tuple(
+            visible(str(row[key] or "")) for key in ("benchmark_version", "backbone", "reward", "prompts_hash")
+        )
+        own = row["settings"] or {}
+        alike = all(
+            json.dumps(own[name]) == settings[f"settings.{name}"]
+            for name in SAMPLING
+            if own.get(name) is not None and f"settings.{name}" in settings
+        )
+        measured = reward_settings(own.get("reward") or {})
+        if row["lora"] is None and keys == wanted and measured == context.reward_settings and alike:
+            found.append(row)
+    return found
+
+
+def open_steps(
+    context: Context, rows: Iterable[Mapping[str, Any]], settings: Mapping[str, str]
+) -> tuple[OpenStep, ...]:
+    """Return what the latest profile of a context's pretrained model says, of those that :func:`profiles_of` finds."""
+    found: dict[tuple[str, str], dict[int, dict[str, Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in profiles_of(context, rows, settings):
+        found[str(row["started"]), row["profile_id"]][row["tau"]][row["metric"]] = row
     if not found:
         return ()
     latest = found[max(found)]
@@ -54,16 +80,19 @@ def room(group: Tables) -> Answer | None:
         return None
     begin = min(group.openness, key=lambda step: (abs(step.tau - START * step.steps), step.tau))
     words = "most" if begin.low > MUCH else "little" if begin.high < LITTLE else "part"
+    there = abs(begin.tau - START * begin.steps) < 1
+    where = "" if there else f" (bpt and b2 begin with {START * begin.steps:.0f}, which the profile lacks)"
     text = (
-        f"with {begin.tau} of {begin.steps} steps to go, where bpt and b2 begin, {words} of the reward is open: "
-        f"{_share(begin)} of its variance"
+        f"with {begin.tau} of {begin.steps} steps to go{', where bpt and b2 begin' * there}, {words} of the reward is "
+        f"open: {_share(begin)} of its variance{where}"
     )
     later = [step for step in group.openness if step.tau < begin.tau]
     if later:
         text += f"; with {later[0].tau} to go {_share(later[0])}"
-    if words == "little":
+    if words == "little" and there:
         text += ". What these steps cannot change they cannot learn at first, so b2 has little to gain from them here"
-    return Answer("Room for B2", text, {"most": "gain", "part": "inconclusive", "little": "loss"}[words])
+    kinds = {"most": "gain", "part": "inconclusive", "little": "loss"}
+    return Answer("Room for B2", text, kinds[words] if there else "inconclusive")
 
 
 def _share(step: OpenStep) -> str:

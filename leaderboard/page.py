@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from b2bench.leaderboard.claims import direction
 from b2bench.leaderboard.document import document
-from b2bench.leaderboard.grid import Picture, number
+from b2bench.leaderboard.grid import Picture, number, title
 from b2bench.leaderboard.paper import reported_grids
 from b2bench.leaderboard.rows import ContrastRow, PlannedContrast, Tables
 from b2bench.leaderboard.sheets import contrast_name
@@ -55,12 +56,13 @@ def _text(name: str, version: str) -> str:
 
 
 def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
-    found, context = [], ""
+    found: list[str] = []
+    context = None
     for group, claim in claims:
-        here = f"{group.head.context.prompts}, {group.head.context.budget:,} queries"
-        if here != context:
-            found.append(f"**{markdown_text(here)}**. {_tuned(*group.head.tuned)}\n")
-            context = here
+        if group.head.context != context:
+            context = group.head.context
+            found += [""] * bool(found)
+            found.append(f"**{markdown_text(title(context))}**. {_tuned(*group.head.tuned)}\n")
         found.append(f"- {claim}")
     return [*found, ""]
 
@@ -107,14 +109,18 @@ def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[
         return "undecided", "a value is missing"
     bounds = "" if delta.low is None else f" [{number(delta.low, sign=True)}, {number(delta.high, sign=True)}]"
     seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {delta.n} seed{'s' * (delta.n != 1)}"
-    told = delta.p_adjusted is not None and delta.p_adjusted < group.head.alpha
+    found = direction(delta, None if cell is None else cell.equal, group.head.alpha)
+    if found == "equal":
+        seen += ", shown to be equal"
+    if cell is not None and cell.fell:
+        seen += ", and its seeds fell below the pretrained model"
     if cell is not None and cell.verdict == "mixed":
-        return "not supported", f"{seen}, and worse in the held-out score or in diversity"
-    if told:
-        return ("supported here" if delta.mean > 0 else "not supported"), seen
-    if cell is not None and cell.verdict in ("equivalent", "loss"):
-        words = "shown to be equal" if cell.verdict == "equivalent" else "its seeds fell below the pretrained model"
-        return "not supported", f"{seen}, {words}"
+        return (
+            "undecided" if found == "better" else "not supported",
+            f"{seen}, and worse in the held-out score or in diversity",
+        )
+    if found != "open":
+        return "supported here" if found == "better" else "not supported", seen
     least = "" if contrast.detectable is None else f"; {number(contrast.detectable)} would have shown"
     return "undecided", f"{seen}{least}"
 

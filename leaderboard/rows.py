@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from b2bench.leaderboard.collapse import Collapses
+from b2bench.leaderboard.collapse import COLLAPSE, Collapses
 from b2bench.leaderboard.noise import Noise
 from b2bench.leaderboard.stats import ALPHA, Estimate, Paired
 
@@ -48,7 +48,8 @@ class Head:
 
     ``alpha`` is the level of each of ``looks`` looks at the same runs. ``tests`` counts the claims of the context, over
     which Holm goes, ``equalities`` those of being equal. ``compute`` is the forward-equivalents at which cells are
-    compared at equal compute. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all.
+    compared at equal compute. ``collapse`` is how far below the pretrained model a run has collapsed, None where
+    nothing says what is far. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all.
     """
 
     context: Context
@@ -68,6 +69,7 @@ class Head:
     tests: int = 0
     equalities: int = 0
     compute: float | None = None
+    collapse: float | None = COLLAPSE
     tuned: tuple[int, int] = (0, 0)
 
 
@@ -238,7 +240,7 @@ class CompatibilityCell:
     ``delta`` is on the area of gain against ``baseline``, ``gain`` that against the pretrained model. ``margin`` is
     that of equality, None where there is none, and ``equal`` the p-value of equality after Holm. ``beside`` holds the
     other measures that the verdict looks at. ``detectable``: the smallest true difference that these seeds would have
-    shown.
+    shown, and ``gain_detectable`` the smallest gain.
     """
 
     wrapper: str
@@ -255,6 +257,7 @@ class CompatibilityCell:
     beside: tuple[Beside, ...] = ()
     fell: bool = False  # all of its seeds, as collapse.Collapses.fell says
     learned: Verdict = "untested"  # the verdict on ``gain`` alone
+    gain_detectable: float | None = None
 
 
 @dataclass(frozen=True)

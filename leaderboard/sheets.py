@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from b2bench.leaderboard.cells import PAIRED
-from b2bench.leaderboard.collapse import COLLAPSE, FAR
-from b2bench.leaderboard.columns import algorithm_cell, grid_of, name_cell, seeds_cell, wrapper_name
+from b2bench.leaderboard.collapse import FAR
+from b2bench.leaderboard.columns import algorithm_cell, aside, grid_of, name_cell, seeds_cell, wrapper_name
 from b2bench.leaderboard.contrasts import CONTRASTS, RATIO
 from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, count, measured, number
 from b2bench.leaderboard.noise import MOST
@@ -82,12 +82,17 @@ def verdicts(group: Tables) -> Grid:
         ("diversity \u2212 vanilla", beside("diversity")),
     ]
     shown = {row.cell.verdict for row in rows}
-    legend = [family(group.head), "against pretrained, against vanilla: in the area of gain, the primary endpoint"]
+    legend = [
+        family(group.head) + aside(group),
+        "against pretrained, against vanilla: in the area of gain, the primary endpoint",
+    ]
     if "loss" in shown:
-        legend.append(
-            "loss: worse by its test, or all seeds ended below the pretrained model, and the median one by more than "
-            f"{FAR:g}"
-        )
+        fell = ""
+        if (far := group.head.collapse) is not None:
+            fell = (
+                f", or all seeds ended below the pretrained model, the median one by more than {number(FAR * far, 2)}"
+            )
+        legend.append(f"loss: worse by its test{fell}")
     if "mixed" in shown:
         legend.append(
             "mixed: better than vanilla or equal to it on the trained reward, and worse in the held-out score or in "
@@ -176,7 +181,8 @@ def contrasts(group: Tables) -> Grid:
             f"images needed: for a variance from images of {MOST:g} of that from seeds",
         ]
     legend += [f"{text}; its BS contrast is that of the shared prefix alone" for text in _unselective(rows)]
-    return grid_of("contrasts", "Planned contrasts", columns, rows, [*(legend if rows else ()), *absent])
+    found = grid_of("contrasts", "Planned contrasts", columns, rows, [*(legend if rows else ()), *absent])
+    return replace(found, names=2 if rows else 1)
 
 
 def _unselective(rows: Iterable[Any]) -> list[str]:
@@ -233,7 +239,7 @@ def _compatibility_legend(group: Tables) -> list[str]:
         legend.append(f"untested: fewer than {MIN_SEEDS} shared seeds, or a value is missing")
     legend.append(
         "mean difference to vanilla in the area of gain, vanilla's to the pretrained model; k/n seeds are better; "
-        f"{100 * group.head.alpha:g}%, Holm over the {group.head.tests} claims of this report"
+        f"{100 * group.head.alpha:g}%, Holm over the {group.head.tests} claims of this report{aside(group)}"
     )
     if "equivalent" in shown or "mixed" in shown:
         legend.append(_margin(group.head))
@@ -280,10 +286,18 @@ def collapse(group: Tables) -> Grid:
     ]
     legend = [
         EXPLORATORY,
-        f"collapsed: ended more than {COLLAPSE:g} below the pretrained model's score, with the 95% Wilson interval of "
-        "the share; mean of the others: of the seeds that did not collapse",
+        _collapsed(group.head),
     ]
     return grid_of("collapse", "Collapses", columns, rows, legend if rows else ())
+
+
+def _collapsed(head: Head) -> str:
+    if head.collapse is None:
+        return f"no run is counted as collapsed: nothing says how far {head.context.reward} spreads over images"
+    return (
+        f"collapsed: ended more than {number(head.collapse, 2)} below the pretrained model's score, with the 95% "
+        "Wilson interval of the share; mean of the others: of the seeds that did not collapse"
+    )
 
 
 def compute(group: Tables) -> Grid:

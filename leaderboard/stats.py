@@ -75,11 +75,19 @@ def paired(values: Sequence[float], baseline: Sequence[float], confidence: float
     """Compare ``values - baseline`` of the same seeds in the same order, [R] each."""
     if len(values) != len(baseline):
         raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)}")
-    delta = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
+    delta = difference(values, baseline)
     error, df = None, max(0, len(delta) - 1)
     if len(delta) >= MIN_SEEDS and np.isfinite(delta).all():
         error = float(delta.std(ddof=1) / np.sqrt(len(delta)))
     return with_error(delta, error, df, "paired", confidence)
+
+
+def difference(values: Sequence[float], baseline: Sequence[float]) -> NDArray[np.float64]:
+    """Return ``values - baseline`` [R], of which rounding errors are 0: an area is a sum, and no evidence by itself."""
+    y, x = np.asarray(values, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    found = y - x
+    found[np.abs(found) <= _ROUNDING * np.maximum(np.abs(y), np.abs(x))] = 0.0
+    return found
 
 
 def with_error(
@@ -120,14 +128,14 @@ def gained(values: Sequence[float], starts: Sequence[float]) -> Paired:
     if len(values) != len(starts):
         raise ValueError(f"{len(values)} values cannot be compared with {len(starts)} starts")
     y, x = np.asarray(values, dtype=np.float64), np.asarray(starts, dtype=np.float64)
-    n = len(y)
+    n, delta = len(y), difference(values, starts)
     if n < MIN_SEEDS or not (np.isfinite(y).all() and np.isfinite(x).all()):
-        return with_error(y - x, None, 0, "start")
+        return with_error(delta, None, 0, "start")
     away, df = x - x.mean(), n - 1
     rest = y - y.mean()
     if n >= MIN_SLOPE and np.ptp(x) > _ROUNDING * max(1.0, float(np.abs(x).max())):
         rest, df = rest - away * (away @ rest) / (away @ away), n - 2
-    return with_error(y - x, float(np.sqrt(rest @ rest / df / n)), df, "start")
+    return with_error(delta, float(np.sqrt(rest @ rest / df / n)), df, "start")
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

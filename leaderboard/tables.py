@@ -30,8 +30,9 @@ from b2bench.leaderboard.board import (
     ranks_of,
     reference_row,
 )
-from b2bench.leaderboard.cells import Cell, Drawn, Row, Run, cells_of, cumulative, flat, names_of
+from b2bench.leaderboard.cells import Cell, Drawn, Row, Run, cells_of, cumulative, flat, names_of, reward_settings
 from b2bench.leaderboard.claims import Rules, Scores, claims_of, contrast_rows
+from b2bench.leaderboard.collapse import limit_of
 from b2bench.leaderboard.compute import common_compute, compute_rows
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import fits, is_baseline, missing_oracle, oracle_of
@@ -130,7 +131,11 @@ def tables(
         group = _tables(context, members, measured, beside, here, asked)
         known = [spread[run.row["run_id"]] for run in members if run.row["run_id"] in spread]
         error = float(np.mean(known)) if known else None
-        found.append(replace(group, head=replace(group.head, error=error), openness=open_steps(context, profiled)))
+        found.append(
+            replace(
+                group, head=replace(group.head, error=error), openness=open_steps(context, profiled, group.settings)
+            )
+        )
     for context, others in baselines.items():
         if alone := [run for run in others if run.row["run_id"] not in placed]:
             found.append(_tables(context, [], measured, alone, {}, asked))
@@ -251,6 +256,22 @@ def _curves(cell: Cell, measured: _Measured) -> list[Curve]:
     return found
 
 
+def _spreads(context: Context, runs: Sequence[Run], measured: _Measured) -> list[float]:
+    """Return the standard deviations over images of the pretrained model's reward, of the runs that scored them."""
+    found = []
+    for run in runs:
+        name = run.row["run_id"]
+        error = measured.errors.get(name, {}).get(0)
+        counts = [
+            row["n"]
+            for row in measured.settings.get(name, ())
+            if row["metric"] == context.reward and row["queries"] == 0 and row["n"]
+        ]
+        if error is not None and counts:
+            found.append(error * math.sqrt(counts[0]))
+    return found
+
+
 def _starts(runs: Sequence[Run]) -> dict[Drawn, dict[str, float]]:
     """Return what the pretrained model has by each way of drawing and scoring its images."""
     found: dict[Drawn, dict[str, float]] = defaultdict(dict)
@@ -276,27 +297,8 @@ def _context(row: Row) -> Context:
         visible(row["prompts"]),
         visible(row["prompts_hash"] or ""),
         row["budget"],
-        _reward_settings((row["config"] or {}).get("reward") or {}),
+        reward_settings((row["config"] or {}).get("reward") or {}),
     )
-
-
-_OTHER_QUANTITY = {
-    "checkpoint": ("pocket", "paper", "published"),
-    "goal": ("compressibility",),
-    "rewards": (),
-    "code": (),
-}
-"""Settings of rewards that say what is measured, and their values that need no mention."""
-
-
-def _reward_settings(config: Row) -> str:
-    """Return what makes scores another quantity than those of the same reward by default: checkpoint, goal, the
-    formula of a mix, a plugin's code.
-    """
-    found = {
-        name: config[name] for name, usual in _OTHER_QUANTITY.items() if config.get(name) and config[name] not in usual
-    }
-    return visible(" ".join(f"{name}={value}" for name, value in found.items()))
 
 
 def _tables(
@@ -310,7 +312,8 @@ def _tables(
     finished = [run for run in runs if run.row["status"] in FINISHED]
     starts = _starts(finished)
     pretrained = _usual(finished, starts)
-    cells = cells_of(finished, starts)
+    limit = limit_of(context.reward, _spreads(context, finished, measured))
+    cells = [replace(cell, limit=limit) for cell in cells_of(finished, starts)]
     beside = cells_of(baselines, {})
     oracles = [oracle_of(cell.config, beside, context.reward) for cell in cells]
     compared = [cell for cell in cells if not cell.control]
@@ -344,6 +347,7 @@ def _tables(
         tests=claims.tested,
         equalities=claims.equalities,
         compute=compute,
+        collapse=limit,
     )
     shared = _shared(cells)
     return Tables(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.grid import Cell, Column, Grid, Section, number, title
+from b2bench.leaderboard.open_steps import profiles_of
 from b2bench.leaderboard.rows import Curve, Tables
 from b2bench.leaderboard.stats import (
     MIN_SEEDS,
@@ -24,11 +25,12 @@ from b2bench.leaderboard.stats import (
     holm,
     paired,
     queries_to_target,
+    two_sided,
 )
+from numpy.typing import NDArray
 from scipy import special
 
 from b2bench.metrics import DISTANCE, HELDOUT, STYLE_ENTROPY
-from b2bench.text import visible
 
 Verdict = Literal["pass", "fail", "undecided"]
 TRAJECTORY = ("ddpo", "pg", "dpok", "flow_dppo")
@@ -65,7 +67,7 @@ class Part:
             return "undecided"
         if self.p_adjusted < alpha:
             return "pass" if self.mean > 0 else "fail"
-        if self.margin is not None and self.low is not None and self.low > -self.margin:
+        if self.margin is not None and self.margin > 0 and self.low is not None and self.low > -self.margin:
             return "pass"
         return "undecided"
 
@@ -92,11 +94,23 @@ class _Cell:
 
     algorithm: str
     wrapper: str
+    label: str
     settings: Mapping[str, str]
     curves: Mapping[int, Curve]
 
 
 Values = Mapping[int, float]
+
+
+def _points(curve: Curve, metric: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return queries and values of a metric; of a failed run those that are finite."""
+    values = curve.values.get(metric, ())
+    points = [
+        (queries, value)
+        for queries, value in zip(curve.queries, values, strict=bool(values))
+        if math.isfinite(value) or not curve.failed
+    ]
+    return tuple(queries for queries, _ in points), tuple(value for _, value in points)
 
 
 class _Cells:
@@ -109,7 +123,7 @@ class _Cells:
         curves: dict[tuple[str, str, str], dict[int, Curve]] = {}
         for curve in group.curves:
             curves.setdefault((curve.algorithm, curve.wrapper, curve.label), {})[curve.seed] = curve
-        self.all = [_Cell(a, w, settings.get((a, w, k), {}), found) for (a, w, k), found in curves.items()]
+        self.all = [_Cell(a, w, k, settings.get((a, w, k), {}), found) for (a, w, k), found in curves.items()]
 
     def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
         """Return the cell with most seeds, of those with these settings; no choice by result."""
@@ -122,33 +136,33 @@ class _Cells:
         return max(found, key=lambda cell: (len(cell.curves), sorted(cell.settings.items())), default=None)
 
     def area(self, cell: _Cell) -> Values:
-        """Return the area of gain."""
+        """Return the area of gain; nan where a value of a run that is done is missing."""
         found = {}
         for seed, curve in cell.curves.items():
-            values = curve.values.get(self.reward, ())
-            start = values[0] if curve.queries and curve.queries[0] == 0 else math.nan
-            points = [(q, v) for q, v in zip(curve.queries, values, strict=True) if math.isfinite(v)]
-            if points:
-                queries, gained = zip(*points, strict=True)
-                found[seed] = area_under_curve(queries, gained, self.budget) - start
+            queries, values = _points(curve, self.reward)
+            start = values[0] if queries and queries[0] == 0 else math.nan
+            found[seed] = area_under_curve(queries, values, self.budget) - start if queries else math.nan
         return found
 
     def change(self, cell: _Cell, metric: str) -> Values:
-        """Return the value at the end minus that at the start."""
-        known = {
-            seed: curve.values[metric] for seed, curve in cell.curves.items() if len(curve.values.get(metric, ())) > 1
-        }
-        return {seed: values[-1] - values[0] for seed, values in known.items()}
+        """Return the value at the end minus that at the start: of a failed run the last that it had, which may be 0."""
+        known = {seed: _points(curve, metric)[1] for seed, curve in cell.curves.items()}
+        return {seed: values[-1] - values[0] for seed, values in known.items() if values}
 
     def learned(self) -> list[_Cell]:
-        """Cells that are claimed to have learned."""
-        names = {
-            (row.algorithm, cell.wrapper)
+        """Cells that are claimed to have learned, with the settings that the claim is of."""
+        claimed = {
+            (row.algorithm, cell.wrapper, tuple(cell.gain.values))
             for row in self.tables.compatibility
             for cell in row.cells
-            if cell.learned == "gain"
+            if cell.learned == "gain" and cell.gain is not None
         }
-        return [cell for cell in self.all if (cell.algorithm, cell.wrapper) in names]
+        named = {
+            (row.algorithm, row.wrapper, row.label)
+            for row in self.tables.leaderboard
+            if row.area is not None and (row.algorithm, row.wrapper, tuple(row.area.values)) in claimed
+        }
+        return [cell for cell in self.all if (cell.algorithm, cell.wrapper, cell.label) in named]
 
 
 def _test(what: str, first: Values, second: Values | None = None, margin: float | None = None) -> Part:
@@ -161,7 +175,8 @@ def _test(what: str, first: Values, second: Values | None = None, margin: float 
 
 
 def _part(what: str, delta: Paired, margin: float | None = None) -> Part:
-    return Part(what, delta.mean, delta.low, delta.high, delta.n, delta.p, None, margin)
+    missing = "a value is missing" if delta.mean is None else ""
+    return Part(what, delta.mean, delta.low, delta.high, delta.n, delta.p, None, margin, missing)
 
 
 def _lacking(what: str, *names: str) -> Part:
@@ -206,12 +221,17 @@ def _rwr(cells: _Cells) -> list[Part]:
 def _groups(cells: _Cells) -> list[Part]:
     """Variances of the area of gain over seeds: does the smallest group spread more? An F-test, one ratio."""
     what = "log of the variance over seeds, smallest group − largest"
-    sizes = {cell.settings["settings.samples"]: cell for cell in cells.all if cell.algorithm == "ddpo"
-             and cell.wrapper == "vanilla" and cell.settings.get("settings.samples", "").isdecimal()}  # fmt: skip
+    sizes: dict[str, _Cell] = {}
+    for cell in sorted(cells.all, key=lambda cell: (len(cell.curves), sorted(cell.settings.items()))):
+        size = cell.settings.get("settings.samples", "")
+        if (cell.algorithm, cell.wrapper) == ("ddpo", "vanilla") and size.isdecimal():
+            sizes[size] = cell  # of several, the one with most seeds: no choice by result
     if len(sizes) < 2:
         return [_lacking(what, "ddpo vanilla with several group sizes (samples)")]
     few, many = (np.array(list(cells.area(sizes[key]).values())) for key in (min(sizes, key=int), max(sizes, key=int)))
     n = min(len(few), len(many))
+    if not (np.isfinite(few).all() and np.isfinite(many).all()):
+        return [Part(what, n=n, missing="a value is missing")]
     if n < MIN_SEEDS or not (few.var() > 0 and many.var() > 0):
         return [Part(what, n=n, missing=f"{n} seeds, of {MIN_SEEDS} at least")]
     ratio, df = float(few.var(ddof=1) / many.var(ddof=1)), (len(few) - 1, len(many) - 1)
@@ -239,7 +259,7 @@ def _at_gain(cells: _Cells, cell: _Cell, level: float) -> Values:
     found = {}
     for seed, curve in cell.curves.items():
         trained, held = curve.values.get(cells.reward, ()), curve.values.get(HELDOUT, ())
-        if len(trained) < 2 or len(held) != len(trained):
+        if not trained or len(held) != len(trained):
             continue
         at = queries_to_target(curve.queries, trained, trained[0] + level)
         found[seed] = float(np.interp(curve.queries[-1] if at is None else at, curve.queries, held)) - held[0]
@@ -263,7 +283,9 @@ def _likelihood(cells: _Cells) -> list[Part]:
     awm, ddpo = cells.of("awm"), cells.of("ddpo")
     if awm is None or ddpo is None:
         return [_lacking(what, *(name for name, cell in (("awm", awm), ("ddpo", ddpo)) if cell is None))]
-    spent = [curve.calls[-1] for cell in (awm, ddpo) for curve in cell.curves.values() if curve.calls]
+    spent = [
+        curve.calls[-1] for cell in (awm, ddpo) for curve in cell.curves.values() if curve.calls and not curve.failed
+    ]
     if not spent or not all(map(math.isfinite, spent)):
         return [Part(what, missing="denoiser calls of a run are not known")]
     at = min(spent)
@@ -271,28 +293,50 @@ def _likelihood(cells: _Cells) -> list[Part]:
         {
             seed: float(np.interp(at, curve.calls, curve.values[cells.reward])) - curve.values[cells.reward][0]
             for seed, curve in cell.curves.items()
-            if len(curve.values.get(cells.reward, ())) > 1
+            if curve.values.get(cells.reward) and all(map(math.isfinite, curve.calls))
         }
         for cell in (awm, ddpo)
     ]
-    margin = SHARE * max(0.0, float(np.mean(list(values[1].values())))) if values[1] else None
+    margin = SHARE * float(np.mean(list(values[1].values()))) if values[1] else None
     return [_test(what, values[0], values[1], margin)]
 
 
 def _losses(cells: _Cells) -> list[Part]:
-    """Between the means of the two likelihoods, and among the losses of one: mean absolute differences, by seed."""
-    what = "difference between likelihoods − difference among losses of one"
+    """Half the difference between the likelihoods, and the losses of one around their mean: squares of true values.
+
+    A square of an estimate has its noise in it, more so of the difference that is noisier. A product of two seeds does
+    not: the mean of products over all pairs of seeds is unbiased, and its error is the jackknife's.
+    """
+    what = "square of half the difference between likelihoods − mean square among losses of one"
     sides = [[c for name in names if (c := cells.of(name)) is not None] for names in (TRAJECTORY, FORWARD)]
     if any(len(side) < 2 for side in sides):
         return [_lacking(what, f"two of {', '.join(TRAJECTORY)} and two of {', '.join(FORWARD)}")]
     areas = [[cells.area(cell) for cell in side] for side in sides]
     seeds = sorted(set.intersection(*(set(area) for side in areas for area in side)))
-    found = {}
-    for seed in seeds:
-        means = [float(np.mean([area[seed] for area in side])) for side in areas]
-        within = [abs(area[seed] - mean) for side, mean in zip(areas, means, strict=True) for area in side]
-        found[seed] = abs(means[1] - means[0]) / 2 - float(np.mean(within))
-    return [_test(what, found)]
+    if len(seeds) < MIN_SEEDS:
+        return [_test(what, dict.fromkeys(seeds, 0.0))]
+    values = [np.array([[area[seed] for seed in seeds] for area in side]) for side in areas]
+    if not all(np.isfinite(side).all() for side in values):
+        return [Part(what, n=len(seeds), missing="a value is missing")]
+    between = (values[1].mean(0) - values[0].mean(0)) / 2
+    within = np.concatenate([side - side.mean(0) for side in values])
+
+    def squares(keep: NDArray[np.bool_]) -> float:
+        return float(_square(between[keep]) - np.mean(_square(within[:, keep])))
+
+    n = len(seeds)
+    left_out = np.array([squares(np.arange(n) != seed) for seed in range(n)])
+    error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+    mean = squares(np.ones(n, dtype=np.bool_))
+    half = float(special.stdtrit(n - 1, 0.975)) * error
+    return [Part(what, mean, mean - half, mean + half, n, two_sided(mean, error, n - 1))]
+
+
+def _square(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the square of the true mean of values [..., R], from the products of different ones."""
+    n = values.shape[-1]
+    found: NDArray[np.float64] = (values.sum(-1) ** 2 - (values**2).sum(-1)) / (n * (n - 1))
+    return found
 
 
 def _extremes(cells: _Cells) -> list[Part]:
@@ -309,7 +353,7 @@ def _decided(profiles: Sequence[Mapping[str, Any]]) -> list[Part]:
     parts = []
     for row in profiles:
         steps = (row["settings"] or {}).get("steps")
-        if row["metric"] != "open_share" or row["lora"] is not None or not steps or 2 * row["tau"] != steps:
+        if row["metric"] != "open_share" or not steps or 2 * row["tau"] != steps:
             continue
         value, low, high = row["value"], row["low"], row["high"]
         if any(one is None or not math.isfinite(one) for one in (value, low, high)):
@@ -356,13 +400,7 @@ SIGNS: tuple[tuple[int, str, Callable[[_Cells], list[Part]]], ...] = (
 def card(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> tuple[Sign, ...]:
     """Return the signs of a context, each with its tests after Holm; ``profiles`` are rows of ``Store.profiles``."""
     cells, context = _Cells(group), group.head.context
-    mine = [
-        row
-        for row in profiles
-        if (visible(row["benchmark_version"]), visible(row["backbone"]), visible(row["reward"]))
-        == (context.benchmark_version, context.backbone, context.reward)
-        and visible(row["prompts_hash"] or "") == context.prompts_hash
-    ]
+    mine = profiles_of(context, profiles, group.settings)
     found = [(place, claim, of(cells)) for place, claim, of in SIGNS]
     found.append((9, "the reward is decided early, so that late branches differ little", _decided(mine)))
     found.sort(key=lambda sign: sign[0])

@@ -22,19 +22,21 @@ class Variant:
 def variants_of(cells: Sequence[Cell]) -> list[Variant]:
     """Cells of an algorithm that differ in the wrapper and its settings alone, together.
 
-    Settings that only some of the cells have are the wrapper's. Where one wrapper has several settings,
-    the one with most seeds stands for it (then the latest): no choice by result.
+    A setting that only some of the cells have tells them apart if those that have it differ in it: then the others are
+    a variant of their own. Else it is one that older runs lack, or a wrapper's own. Where one wrapper has several
+    settings, the one with most seeds stands for it (then the latest): no choice by result.
     """
     algorithms: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         algorithms[cell.algorithm].append(cell)
     found = []
     for algorithm, members in algorithms.items():
-        shared = set.intersection(*(set(cell.config) for cell in members))
-        shared = {key for key in shared if key != "wrapper" and not key.startswith(("wrapper.", "wrapper_"))}
+        keys = {key for cell in members for key in cell.config if not _of_wrapper(key)}
+        known = {key: [cell.config[key] for cell in members if key in cell.config] for key in keys}
+        telling = {key for key, values in known.items() if len(values) == len(members) or len({*values}) > 1}
         groups: dict[tuple[tuple[str, str], ...], list[Cell]] = defaultdict(list)
         for cell in members:
-            groups[tuple(sorted((key, cell.config[key]) for key in shared))].append(cell)
+            groups[tuple(sorted((key, cell.config.get(key, "unset")) for key in telling))].append(cell)
         for settings, label in zip(groups, labels([dict(key) for key in groups], [""] * len(groups)), strict=True):
             by_seeds = sorted(
                 groups[settings],
@@ -47,6 +49,10 @@ def variants_of(cells: Sequence[Cell]) -> list[Variant]:
             several = tuple(sorted({name for name in wrappers if wrappers.count(name) > 1}))
             found.append(Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several))
     return found
+
+
+def _of_wrapper(key: str) -> bool:
+    return key == "wrapper" or key.startswith(("wrapper.", "wrapper_"))
 
 
 def vanilla_of(variants: Sequence[Variant]) -> dict[int, Cell]:

@@ -138,7 +138,7 @@ def compatibility(
 
 def counts_of(context: Context, cell: Cell) -> Collapses:
     """Count the collapsed runs of a cell by the trained reward at the end."""
-    return collapses(cell.final(context.reward, cell.seeds), cell.start(context.reward, cell.seeds))
+    return collapses(cell.final(context.reward, cell.seeds), cell.start(context.reward, cell.seeds), cell.limit)
 
 
 def _judged(
@@ -171,6 +171,7 @@ def _judged(
         beside=beside,
         fell=evidence.counts.fell,
         learned=learned,
+        gain_detectable=detectable(gain, max(1, tests), claims.rules.alpha),
     )
 
 

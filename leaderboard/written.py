@@ -129,6 +129,10 @@ _LATEX = {
     "◇": r"$\diamond$",
     "†": r"\dag{}",
     "Δ": r"$\Delta$",
+    "“": "``",
+    "”": "''",
+    "‘": "`",
+    "’": "'",
 }
 
 
@@ -290,10 +294,11 @@ def csv_text(sections: Sequence[Section]) -> str:
                 line("head", kind, "", text=text)
         for grid in section.grids:
             for row in grid.rows:
-                for column, cell in list(zip(grid.columns, row, strict=True))[1:]:
+                name = " ".join(cell.text for cell in row[: grid.names])
+                for column, cell in list(zip(grid.columns, row, strict=True))[grid.names :]:
                     line(
                         grid.key,
-                        row[0].text,
+                        name,
                         column.name,
                         numbers=_numbers(cell),
                         verdict=cell.kind,

@@ -166,3 +166,53 @@ def test_columns_are_explained() -> None:
     assert explained("cell") == ""
     assert {"held-out", "from"} <= set(glossary("held-out, from 0.1"))
     assert all(meaning.endswith(".") for meaning in GLOSSARY.values())
+
+
+def test_the_least_effect_of_a_cell_that_may_have_learned_is_that_of_its_own_gain(known: Rows) -> None:
+    """vanilla's collapse widens the difference to it a hundredfold, and says nothing of the gain."""
+    (cell,) = [
+        cell
+        for row in known.one().compatibility
+        if row.algorithm == "pg"
+        for cell in row.cells
+        if cell.wrapper == "bpt"
+    ]
+    assert cell.gain_detectable is not None
+    assert cell.detectable is not None
+    assert 0.005 < cell.gain_detectable < 0.02 < 0.2 < cell.detectable
+    assert said(known)["Cannot be said"].endswith(f"would have shown: {cell.gain_detectable:.3f}")
+    (found,) = [row[2] for row in matrix(known.one()).rows if row[0].text == "pg"]
+    assert found.detectable == cell.gain_detectable
+
+
+def test_best_is_said_of_the_cells_in_the_ranking(known: Rows) -> None:
+    add(known, "ddpo", "spread", 0.15)  # a control, higher, and without a rank
+    assert (
+        "ddpo bpt, clipscore 0.690, +0.090 ±0.001 against pretrained, better than every other cell in the ranking"
+        in said(known)["Learned"]
+    )
+
+
+def test_a_cell_without_an_interval_is_not_below_what_is_free(known: Rows) -> None:
+    baseline(known, "best-of", "best-of-4", 0.72, 4)
+    known.add("dpo", "vanilla", 0, {0: 0.6, 1000: 0.95})
+    assert said(known)["Against what is free"].endswith("every cell with an interval is below it")
+    rows = Rows()
+    rows.add("dpo", "vanilla", 0, {0: 0.6, 1000: 0.95})
+    baseline(rows, "best-of", "best-of-4", 0.72, 4)
+    (answer,) = [answer for answer in answers(rows.one()) if answer.about == "Against what is free"]
+    assert (answer.text.endswith("no cell has the 3 seeds of an interval to set beside it"), answer.kind) == (
+        True,
+        "untested",
+    )
+
+
+def test_an_interaction_without_an_answer_is_named() -> None:
+    rows = Rows()
+    for wrapper, gain in {"vanilla": 0.05, "bpt": 0.09, "bs": 0.01, "b2": 0.05}.items():
+        add(rows, "ddpo", wrapper, gain)
+    assert "whether BPT and BS do together what they do apart: ddpo" in said(rows)["Cannot be said"]
+    rows = Rows()
+    for wrapper, gain in {"vanilla": 0.05, "b2": 0.09}.items():
+        add(rows, "ddpo", wrapper, gain)
+    assert said(rows)["Cannot be said"] == "nothing: every comparison of what was run has an answer"

@@ -23,7 +23,7 @@ def add(store: Store, wrapper: str, seed: int, shift: float, **more: Any) -> str
     """A run whose images gain ``shift`` times ``GAINS``, from 0.5."""
     run_id = f"ddpo-{wrapper}-{more.get('prompts_hash', 'ab')}-{seed}"
     settings = {"eval_seed": more.pop("eval_seed", 0), "lr": more.pop("lr", 1e-3)}
-    config = {"wrapper": {"name": wrapper}, "seed": seed, "settings": settings}
+    config = {"wrapper": {"name": wrapper}, "seed": seed, "settings": settings, "reward": more.pop("of_reward", {})}
     row = run_row(run_id, name=run_id, wrapper=wrapper, seed=seed, config=config, config_hash=f"{settings}{wrapper}")
     store.start_run(row | more)
     for queries in (0, 100):
@@ -61,6 +61,25 @@ def test_cells_are_compared_by_seed_and_image(store: Store) -> None:
     assert [row[0] for row in found.settings] == ["settings.lr", "wrapper.name"]
     assert verdict(found).about == "Better"
     assert found.delta.low is not None
+
+
+def test_seeds_that_drew_the_same_images_are_no_further_evidence(tmp_path: Path) -> None:
+    store = Store(tmp_path / "b.duckdb")
+    for seed in (0, 1):
+        add(store, "vanilla", seed, 1.0)
+        add(store, "b2", seed, 2.0)
+    one = compare(*sides(store, ("ddpo-vanilla-ab-0", "ddpo-b2-ab-0"), {}))
+    both = compare(*sides(store, ("ddpo/vanilla", "ddpo/b2"), {}))
+    assert (one.images, both.images) == (6, 12)
+    assert both.error == pytest.approx(one.error)
+
+
+def test_scores_of_another_quantity_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "b.duckdb")
+    add(store, "vanilla", 0, 1.0, of_reward={"name": "jpeg", "goal": "compressibility"})
+    add(store, "b2", 0, 2.0, of_reward={"name": "jpeg", "goal": "incompressibility"})
+    with pytest.raises(UserError, match=r"settings of the reward \(the usual; goal=incompressibility\)"):
+        compare(*sides(store, ("ddpo-vanilla-ab-0", "ddpo-b2-ab-0"), {}))
 
 
 def test_two_runs_have_an_error_over_images_and_no_verdict(store: Store) -> None:
@@ -119,7 +138,7 @@ def test_the_page_shows_images_of_equal_noise_side_by_side_as_text_and_pictures(
     assert grid.columns == ("pretrained", "ddpo/vanilla", "ddpo/b2")
     assert len(grid.rows) == 6
     assert [sample is not None and bool(sample.png) for sample in grid.rows[0][1]] == [True, True, True]
-    assert grid.rows[0][0].endswith("(+0.120)")
+    assert grid.rows[0][0].endswith("(+0.120, seed 2)")
     text = page("b2bench compare", [alone(section(found), grid)])
     assert "a &lt;cat&gt; sleeping" in text
     assert "<cat>" not in text

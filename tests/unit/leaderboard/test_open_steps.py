@@ -56,3 +56,25 @@ def test_only_the_latest_profile_of_this_pretrained_model_counts(rows: Rows) -> 
     (group,) = tables(rows.runs, rows.evals, profiles=new)
     (grid,) = [grid for grid in document([group])[0].grids if grid.key == "openness"]
     assert [cell.text for cell in grid.rows[0][:3]] == ["14 of 20", "40% [30%, 60%]", "0.100"]
+
+
+def test_a_profile_of_another_quantity_or_of_other_steps_says_nothing(rows: Rows) -> None:
+    for run in rows.runs:
+        run["config"]["settings"] = {"steps": 20, "guidance": 3.0}
+    shares = {14: (0.6, 0.7, 0.8)}
+    assert said(rows, profile(rows, shares, settings={"steps": 20, "guidance": 3.0}))[1] == "gain"
+    for other in (
+        {"steps": 50},
+        {"steps": 20, "guidance": 5.0},
+        {"steps": 20, "reward": {"goal": "incompressibility"}},
+    ):
+        assert said(rows, profile(rows, shares, settings=other)) == ("", "")
+
+
+def test_a_profile_that_lacks_the_step_where_b2_begins_says_so(rows: Rows) -> None:
+    text, kind = said(rows, profile(rows, {3: (0.05, 0.1, 0.15)}))
+    assert text == (
+        "with 3 of 20 steps to go, little of the reward is open: 10% [5%, 15%] of its variance "
+        "(bpt and b2 begin with 14, which the profile lacks)"
+    )
+    assert kind == "inconclusive"

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from b2bench.leaderboard.collapse import FAR, collapses, fisher, wilson
+from b2bench.leaderboard.collapse import COLLAPSE, FAR, collapses, fisher, limit_of, wilson
 from b2bench.leaderboard.contrasts import (
     CONTRASTS,
     RATIO,
@@ -484,6 +484,30 @@ def test_collapses_by_hand() -> None:
     assert collapses([0.1] * 3, [0.65] * 3).others is None
 
 
+def test_how_far_a_collapse_is_follows_the_rewards_unit() -> None:
+    """JPEG's kilobytes spread over images by some units, and a change of one is nothing."""
+    assert limit_of("clipscore", []) == limit_of("clipscore", [5.0]) == COLLAPSE
+    assert limit_of("jpeg", [2.0, 4.0, math.nan]) == 0.75
+    assert limit_of("jpeg", []) is None
+    ends, starts = [-8.5, -8.4, -9.0], [-8.0] * 3
+    assert collapses(ends, starts).fell
+    for limit in (0.75, None):
+        found = collapses(ends, starts, limit)
+        assert (found.fell, found.below) == (False, 3)
+    assert [collapses(ends, starts, limit).collapsed for limit in (0.75, None)] == [1, 0]
+
+
+@pytest.mark.parametrize("start", [0.7910885061964363, 0.1, 1 / 3, 27.3])
+def test_a_curve_that_never_moves_is_no_evidence(start: float) -> None:
+    """The area of a constant differs from it by rounding, which all seeds share."""
+    area = area_under_curve([0, 800, 1600, 2400], [start] * 4, 2400)
+    found = gained([area] * 5, [start] * 5)
+    assert (found.mean, found.p) == (0.0, 1.0)
+    (delta,) = planned({"vanilla": dict.fromkeys(range(5), start), "b2": dict.fromkeys(range(5), area)}).values()
+    assert (delta.mean, delta.p, delta.wins) == (0.0, 1.0, 0)
+    assert paired([area] * 5, [start] * 5).p == 1.0
+
+
 @pytest.mark.parametrize("spread", [0.005, 0.01, 0.02])
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_losses_by_test_or_by_rule_err_in_at_most_six_percent(seeds: int, spread: float) -> None:
@@ -493,7 +517,7 @@ def test_losses_by_test_or_by_rule_err_in_at_most_six_percent(seeds: int, spread
     """
     ends = np.random.default_rng(50 + seeds).normal(0, spread, (SMALL, 16, seeds))
     below = (ends < 0).all(-1)
-    fell = below & (np.median(ends, -1) < -FAR)
+    fell = below & (np.median(ends, -1) < -FAR * COLLAPSE)
     p = p_of(ends.mean(-1), ends.std(-1, ddof=1) / math.sqrt(seeds), seeds - 1)
     wrong = ((p.min(1) * 16 < ALPHA) | fell.any(1)).mean()
     assert wrong <= 0.06

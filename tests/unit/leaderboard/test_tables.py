@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.document import document
+from b2bench.leaderboard.grid import count
 from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.rows import Tables
 from b2bench.leaderboard.selection import held, parse_where, problems, select
@@ -722,3 +723,52 @@ def test_a_lora_is_compared_with_the_pretrained_model_that_was_evaluated_as_it_w
     assert reference.alignment.mean == 0.5
     lacking = [note.split()[1] for note in group.head.notes if "no pretrained model to be compared with" in note]
     assert sorted(lacking) == ["scaled", "strong"]
+
+
+def test_a_run_from_before_a_setting_mixes_no_others(rows: Rows) -> None:
+    """One cell without the setting is a variant of its own where the others differ in it, and else none."""
+    for seed in range(5):
+        noise = 0.001 * (seed % 3)
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.65 + noise}, config={"settings": {"advantage": "history"}})
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.69 + noise}, config={"settings": {"advantage": "history"}})
+        rows.add("ddpo", "bpt", seed, {0: 0.6, 1000: 0.70 + noise})
+    (row,) = rows.one().contrasts
+    assert [contrast.name for contrast in row.contrasts] == ["bpt", "b2"]
+    for seed in range(6):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.72}, config={"settings": {"advantage": "loo"}})
+    found = {row.label: [c.name for c in row.contrasts] for row in rows.one().contrasts}
+    assert found == {"settings.advantage=history": ["b2"], "settings.advantage=loo": [], "settings.advantage=unset": []}
+    (b2,) = [row.of("b2") for row in rows.one().contrasts if row.label == "settings.advantage=history"]
+    assert b2 is not None
+    assert b2.delta.mean == pytest.approx(0.02)
+
+
+def test_a_cell_without_a_value_takes_no_target_from_the_others(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.65})
+        rows.add("pg", "vanilla", seed, {0: 0.6, 1000: None if seed else 0.7})
+    assert rows.one().head.target == pytest.approx(0.025)
+
+
+def test_a_run_of_another_reward_collapses_by_the_spread_of_that_reward(rows: Rows) -> None:
+    """A mean of kilobytes that falls by one is no collapse where images spread by eight."""
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: -8.0, 1000: -9.0 - 0.1 * seed}, reward="jpeg")
+    evals = [row | {"metric": "jpeg"} if row["metric"] == "clipscore" else row for row in rows.evals]
+    spreads = [{"run_id": run["run_id"], "queries": 0, "error": 8.0 / math.sqrt(270)} for run in rows.runs]
+    for known, limit, collapsed in (
+        (spreads, 2.0, 0),
+        ([], None, 0),
+        ([row | {"error": 0.1} for row in spreads], 0.41, 3),
+    ):
+        (found,) = tables(rows.runs, evals, rows.rounds, spreads=known)
+        assert found.head.collapse == (None if limit is None else pytest.approx(limit, abs=0.01))
+        assert found.collapses[0].counts.collapsed == collapsed
+    assert "nothing says how far jpeg spreads over images" in text_of(tables(rows.runs, evals, rows.rounds), 300)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(9_999, "9,999"), (99_960, "100k"), (999_400, "999k"), (999_600, "1M"), (999_600_000, "1G")]
+)
+def test_counts_take_the_unit_of_what_is_printed(value: int, text: str) -> None:
+    assert count(value) == text

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from b2bench.leaderboard.contrasts import CONTRASTS
 from b2bench.leaderboard.power import least_effect, pooled, spreads
 from b2bench.leaderboard.stats import Paired, detectable
 from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.terminal import render_sections
-from b2bench.leaderboard.validity import Part, Sign, card, section
+from b2bench.leaderboard.validity import FORWARD, TRAJECTORY, Part, Sign, card, section
 from rich.console import Console
 from synthetic import Rows
 
@@ -125,3 +126,77 @@ def test_least_effects_follow_from_the_spread() -> None:
     assert set(CONTRASTS) == {"bpt", "bs", "interaction", "b2"}
     with pytest.raises(ValueError, match="two seeds"):
         pooled([[1.0]])
+
+
+def parts(rows: Rows, number: int) -> tuple[Part, ...]:
+    (group,) = tables(rows.runs, rows.evals, rows.rounds)
+    return next(sign.parts for sign in card(group) if sign.number == number)
+
+
+def test_diversity_is_asked_of_the_settings_that_learned() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.10)
+    before = parts(rows, 5)[0].mean
+    for seed in range(5):
+        rows.add(
+            "ddpo", "vanilla", seed, {0: 0.6, 1000: 0.3 - 0.01 * seed}, entropy={0: 1.3, 1000: 1.8},
+            config={"lr": 0.1, "settings": {"eval_seed": 0}},
+        )  # fmt: skip
+    assert parts(rows, 5)[0].mean == before == pytest.approx(0.2, abs=0.001)
+
+
+def test_of_several_cells_of_a_group_size_the_one_with_most_seeds_counts() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05, samples=3)
+    add(rows, "ddpo", 0.05, samples=12)
+    for lr in (1e-5, 9.0):
+        rows.add(
+            "ddpo", "vanilla", 0, {0: 0.6, 1000: 0.7}, config={"settings": {"eval_seed": 0, "samples": 3, "lr": lr}}
+        )
+    assert verdicts(rows)[3] == "pass"
+
+
+def test_a_failed_run_counts_and_takes_nothing_from_the_others() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05)
+    add(rows, "awm", 0.20)
+    whole = parts(rows, 6)[0]
+    rows.add("awm", "vanilla", 5, {0: 0.6}, status="failed", config={"settings": {"eval_seed": 0}})
+    rows.add("ddpo", "vanilla", 5, {0: 0.6, 500: 0.63, 1000: 0.65}, config={"settings": {"eval_seed": 0}})
+    found = parts(rows, 6)[0]
+    assert (whole.n, found.n) == (5, 6)
+    assert found.mean == pytest.approx((5 * (whole.mean or 0) - 0.05) / 6, abs=0.002)
+
+
+def test_a_value_that_is_missing_leaves_no_test_and_no_traceback() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05)
+    add(rows, "ddpo", 0.09, "b2")
+    add(rows, "ddpo", 0.05, "random2")
+    assert parts(rows, 8)[0].p is not None
+    rows.add("ddpo", "b2", 5, {0: 0.6, 1000: None}, config={"settings": {"eval_seed": 0}})
+    rows.add("ddpo", "random2", 5, {0: 0.6, 1000: 0.6}, config={"settings": {"eval_seed": 0}})
+    assert (parts(rows, 8)[0].missing, parts(rows, 8)[0].p) == ("a value is missing", None)
+    rows.evals = [row for row in rows.evals if row["metric"] != "clipscore"]
+    assert verdicts(rows)[8] == "undecided"
+
+
+def test_no_worse_takes_a_margin_above_zero() -> None:
+    assert Part("", 0.01, 0.001, 0.02, p_adjusted=0.3, margin=0.0).verdict(0.05) == "undecided"
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_equal_losses_and_likelihoods_are_no_sign_of_anything(seeds: int) -> None:
+    """Sign 7 on cells that differ by noise alone, and on likelihoods that do differ while losses do not."""
+    drawn, found = np.random.default_rng(seeds), []
+    for apart in [0.0] * 40 + [0.5]:
+        rows = Rows()
+        for algorithm in (*TRAJECTORY, *FORWARD):
+            for seed in range(seeds):
+                gain = apart * (algorithm in FORWARD) + float(drawn.normal(0, 0.01))
+                rows.add(algorithm, "vanilla", seed, {0: 0.6, 1000: 0.6 + gain}, config={"settings": {"eval_seed": 0}})
+        found.append(parts(rows, 7)[0])
+    alone = [part.p for part in found[:-1]]
+    assert sum(p is not None and p < 0.05 for p in alone) <= 3
+    assert (found[-1].mean or 0) == pytest.approx(0.25**2 / 4, rel=0.2)
+    assert (found[-1].p or 1) < 0.01
