@@ -161,7 +161,8 @@ def _choices(options: Mapping[str, Any], values: Mapping[str, Any], plugins: tup
     Raises:
         UserError: one is of another type.
     """
-    from b2bench.config.choices import Choices, wrong_type
+    from b2bench.config.choices import Choices
+    from b2bench.config.given import wrong_type
 
     for option, value in options.items():
         if value is not None and (wrong := wrong_type(option, value)):

@@ -134,9 +134,23 @@ class Cell:
 
     @property
     def tuned(self) -> bool:
-        """Whether ``b2bench tune`` chose the settings of all runs: their preset names the seeds of its search."""
-        presets = [(run.row["config"] or {}).get("preset") or {} for run in self.runs.values()]
-        return bool(presets) and all(preset.get("tuning_seeds") for preset in presets)
+        """Whether ``b2bench tune`` chose the settings of all runs: their preset names the seeds of its search, and
+        nothing that tells cells apart was set otherwise.
+        """
+        return bool(self._presets) and all(
+            preset.get("tuning_seeds") and not any(_tells(deviation) for deviation in preset.get("deviations") or ())
+            for preset in self._presets
+        )
+
+    @property
+    def tuned_by(self) -> str:
+        """How much the search of a tuned cell was given: its sampler, configurations and reward queries of a run."""
+        return json.dumps([preset.get("tuned_by") for preset in self._presets[:1]], sort_keys=True, default=str)
+
+    @property
+    def _presets(self) -> list[Mapping[str, Any]]:
+        found = [(run.row["config"] or {}).get("preset") for run in self.runs.values()]
+        return [preset if isinstance(preset, Mapping) else {} for preset in found]
 
     @property
     def failed(self) -> int:
@@ -173,6 +187,12 @@ class Cell:
                 at = {queries: value for queries, value in at.items() if math.isfinite(value)}
             values.append(area_under_curve(list(at), list(at.values()), budget or 0))
         return values
+
+
+def _tells(deviation: Any) -> bool:
+    """Whether a deviation from a preset makes another cell; others may have written it."""
+    name = str(deviation.get("name")) if isinstance(deviation, Mapping) else ""
+    return name != "queries" and name.replace("run.", "settings.", 1) not in NO_SETTING
 
 
 def cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:

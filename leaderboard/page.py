@@ -13,7 +13,7 @@ from b2bench.leaderboard.claims import direction
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.grid import Picture, number, title
 from b2bench.leaderboard.paper import reported_grids
-from b2bench.leaderboard.rows import ContrastRow, PlannedContrast, Tables
+from b2bench.leaderboard.rows import ContrastRow, Head, PlannedContrast, Tables
 from b2bench.leaderboard.sheets import contrast_name
 from b2bench.leaderboard.validity import section as card
 from b2bench.leaderboard.written import markdown, markdown_grid, markdown_text
@@ -62,15 +62,21 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
         if group.head.context != context:
             context = group.head.context
             found += [""] * bool(found)
-            found.append(f"**{markdown_text(title(context))}**. {_tuned(*group.head.tuned)}\n")
+            found.append(f"**{markdown_text(title(context))}**. {_tuned(group.head)}\n")
         found.append(f"- {claim}")
     return [*found, ""]
 
 
-def _tuned(tuned: int, cells: int) -> str:
+def _tuned(head: Head) -> str:
     """Say whose settings were chosen for the cell itself, without which a contrast is also one of settings."""
-    if tuned == cells:
+    (tuned, cells), protocols = head.tuned, head.protocols
+    if tuned == cells and protocols == 1:
         return "Settings: tuned, by one protocol for each cell."
+    if tuned == cells:
+        return (
+            f"Settings: tuned, but by {protocols} protocols, which differ in sampler, configurations or reward "
+            "queries: a wrapper may stand high because its cell was searched for longer."
+        )
     others = "the other cells have" if tuned else "all cells have"
     return (
         f"Settings: {tuned or 'none'} of {cells} cells tuned; {others} their algorithm's defaults or what their names "

@@ -49,7 +49,8 @@ class Head:
     ``alpha`` is the level of each of ``looks`` looks at the same runs. ``tests`` counts the claims of the context, over
     which Holm goes, ``equalities`` those of being equal. ``compute`` is the forward-equivalents at which cells are
     compared at equal compute. ``collapse`` is how far below the pretrained model a run has collapsed, None where
-    nothing says what is far. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all.
+    nothing says what is far. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols``
+    the searches that differ in how much they were given.
     """
 
     context: Context
@@ -71,6 +72,7 @@ class Head:
     compute: float | None = None
     collapse: float | None = COLLAPSE
     tuned: tuple[int, int] = (0, 0)
+    protocols: int = 0
 
 
 @dataclass(frozen=True)

@@ -446,4 +446,5 @@ def _head(
         between=tuple(sorted(between)),
         eval_seeds=eval_seeds,
         tuned=(sum(cell.tuned for cell in cells), len(cells)),
+        protocols=len({cell.tuned_by for cell in cells if cell.tuned}),
     )

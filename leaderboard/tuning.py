@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 COLLAPSE = 0.02
@@ -107,6 +107,18 @@ def top_quarter(tried: Sequence[Tried], seed: int) -> list[int]:
     return order[: math.ceil(len(tried) / 4)]
 
 
+def of_protocol(tried: Sequence[Tried], seeds: Sequence[int]) -> list[Tried]:
+    """Leave out runs that this tuning did not ask for, with later seeds outside of the top quarter: another one did.
+
+    So the choice does not depend on what else a store holds.
+    """
+    top = top_quarter(tried, seeds[0])
+    return [
+        one if i in top else replace(one, trials={seed: of for seed, of in one.trials.items() if seed == seeds[0]})
+        for i, one in enumerate(tried)
+    ]
+
+
 def best(tried: Sequence[Tried], seeds: Sequence[int]) -> int:
     """Return the place of the best mean over ``seeds``, among those that ran with all of them.
 
@@ -127,6 +139,7 @@ def tuning_row(algorithm: str, wrapper: str, tried: Sequence[Tried], seeds: Sequ
     Raises:
         ValueError: no configuration has a score.
     """
+    tried = of_protocol(tried, seeds)
     chosen = tried[best(tried, seeds)]
     default = next(one for one in tried if one.kind == "default")
     scores = [one.mean(seeds[:1]) for one in tried]

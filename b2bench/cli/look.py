@@ -162,11 +162,16 @@ def _tuning_costs(
     """Return what tuning each cell takes, with the configurations and queries of ``b2bench tune``."""
     from b2bench.search import FULL, QUICK
     from b2bench.terminal.tune import cost_rows
-    from b2bench.tuning.stages import plan_cell
+    from b2bench.tuning.stages import budget, plan_cell
 
     count = FULL if full else QUICK
     plans = [
-        plan_cell(replace(choices, algo=one.algorithm_name, wrapper=one.wrapper_name), count, None, half=not full)
+        plan_cell(
+            replace(choices, algo=one.algorithm_name, wrapper=one.wrapper_name),
+            count,
+            budget(one, half=not full),
+            half=not full,
+        )
         for one in configs
     ]
     return cost_rows(plans, throughput)

@@ -67,7 +67,10 @@ def run(
         ),
     ] = None,
     plugin: Plugin = None,
-    resume: Annotated[str | None, typer.Option(help="Run to continue from its last checkpoint")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(help="Run to continue from its last checkpoint; alone, or with the whole command that started it"),
+    ] = None,
     threads: Threads = None,
     vram: Annotated[
         float | None, typer.Option(help="GiB of the GPU; chooses micro-batches and checkpointing that fit")
@@ -93,10 +96,11 @@ def run(
     options: dict[str, Any] = {"algo": algo, "wrapper": wrapper, "backbone": backbone, "reward": reward}
     options |= {"prompts": prompts, "queries": queries, "seed": seed}
     choices = Choices(**options, plugins=tuple(plugin or ()), preset=preset, tuning=purpose is Purpose.tuning)
-    if resume is not None:
-        others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
-        others |= {"--purpose": choices.tuning, "--quick": quick}
-        refuse_beside_resume(choices, others)
+    others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
+    others |= {"--purpose": choices.tuning, "--quick": quick}
+    if resume is not None and (name is not None or not (algo or preset or config)):
+        refuse_beside_resume(choices, others | {"--name": name})
+    again = bool(choices.options or any(others.values()))
     console, run_id = stderr(), resume
     with ExitStack() as stack:
         loading = stack.enter_context(ExitStack())
@@ -107,16 +111,19 @@ def run(
 
             store = Store(db)
             name = run_name(name)
-            if resume is not None:
-                request = to_resume(resume, store)
-                run_id = request.run_id
-            else:
+            chosen = None
+            if resume is None or again:
                 wanted = with_file(choices, config, set_ or [])
                 chosen = resolved(quickened(wanted) if quick else wanted)
                 if vram is not None:
                     from b2bench.estimate.fit import within
 
                     chosen = within(chosen, vram)
+            if resume is not None:
+                request = to_resume(resume, store, chosen)
+                run_id = request.run_id
+            else:
+                assert chosen is not None
                 request = to_start(chosen, store, name)
             if request.done is not None:
                 _show_again(request, out, as_json)

@@ -238,8 +238,9 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
     Raises:
         typer.Exit: some cell has no result.
     """
+    from b2bench.config.prompt_sets import prompt_set_names
     from b2bench.describe.images import images_needed
-    from b2bench.leaderboard.tuning import tuning_row
+    from b2bench.leaderboard.tuning import of_protocol, tuning_row
     from b2bench.terminal.sweep import logs_of
     from b2bench.terminal.tune import result_table
     from b2bench.tuning.stages import SEEDS, caveat, unfinished
@@ -255,6 +256,7 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
             missing = True
             continue
         try:
+            tried = of_protocol(tried, SEEDS)
             row = tuning_row(cell.config.algorithm_name, cell.config.wrapper_name, tried, SEEDS)
         except ValueError:
             console.print(f"{cell.name}: every run failed before its first round was over, so nothing is chosen")
@@ -271,7 +273,10 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
         stdout().print(result_table([row for row, _, _ in rows]))
         if sampler is not Sampler.sobol:
             stdout().print(f"sampler {sampler}: {caveat(sampler)}", soft_wrap=True)
-        plugins = [part for path in work.plans[0].config.plugins for part in ("--plugin", path)]
+        one = work.plans[0].config
+        plugins = [part for path in one.plugins for part in ("--plugin", path)]
+        beside = [] if one.prompts_argument in prompt_set_names() else ["--prompts", one.prompts_argument]
+        beside += [] if work.store.path == DEFAULT_DB else ["--db", str(work.store.path)]
         for row, path, _ in rows:
             given = [
                 "--preset",
@@ -283,9 +288,9 @@ def _finish(work: _Work, files: Sequence[Path], as_json: bool) -> None:
                 "--seeds",
                 "0-4",
                 *plugins,
+                *beside,
             ]
             stdout().print(f"{path}; next: {shlex.join(['b2bench', 'sweep', *given])}", soft_wrap=True)
-        one = work.plans[0].config
         images = images_needed(work.store, one.backbone.name, one.prompts.name, one.reward_name)
         stdout().print(str(images["text"]), soft_wrap=True, markup=False)
     if logs := logs_of(work.progress):

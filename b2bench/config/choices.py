@@ -59,7 +59,7 @@ def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[
     Raises:
         UserError: the file has something else than options and hyperparameters.
     """
-    from b2bench.config.given import parse_assignments, read_config_file
+    from b2bench.config.given import parse_assignments, read_config_file, wrong_type
     from b2bench.text import suggestion
 
     content = read_config_file(config_file) if config_file else {}
@@ -78,22 +78,18 @@ def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[
     return replace(choices, **(content | choices.options), values=values)
 
 
-def wrong_type(name: str, value: Any) -> str:
-    """Say that the value of an option is of another type than the option; nothing if it is not."""
-    wanted = int if name in ("queries", "seed") else str
-    fits = isinstance(value, wanted) and not isinstance(value, bool)
-    return "" if fits else f"{name} = {value!r} is not of type {wanted.__name__}"
-
-
 def refuse_beside_resume(choices: Choices, others: Mapping[str, Any]) -> None:
-    """Refuse what a run that goes on cannot have anew; ``others`` are values by flag.
+    """Refuse what a run that goes on cannot have anew by itself; ``others`` are values by flag.
 
     Raises:
         UserError: something is given.
     """
     given = [f"--{option}" for option in choices.options] + [flag for flag, value in others.items() if value]
     if given:
-        raise UserError(f"--resume continues a run as it was started; try without {', '.join(given)}")
+        raise UserError(
+            f"--resume continues a run as it was started; try without {', '.join(given)}, or repeat the whole command "
+            "that started it, in which settings that change no result (such as micro_batch) may differ"
+        )
 
 
 def resolved(choices: Choices) -> RunConfig:

@@ -78,3 +78,10 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
             raise UserError(f"--set {name.strip()} is given twice; try it once")
         values[name.strip()] = value.strip()
     return values
+
+
+def wrong_type(name: str, value: Any) -> str:
+    """Say that the value of an option is of another type than the option; nothing if it is not."""
+    wanted = int if name in ("queries", "seed") else str
+    fits = isinstance(value, wanted) and not isinstance(value, bool)
+    return "" if fits else f"{name} = {value!r} is not of type {wanted.__name__}"

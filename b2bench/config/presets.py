@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from b2bench.config.given import wrong_type
 from b2bench.errors import UserError
 from b2bench.registry import Kind
 from b2bench.text import suggestion
@@ -180,17 +181,25 @@ def _values(content: Mapping[str, Any], path: Path) -> Iterator[Value]:
     for section, entries in sections.items():
         for name, entry in entries.items():
             where = f"preset {path}: [{section}] {name}"
-            if not isinstance(entry, dict) or "value" not in entry or not str(entry.get("source", "")).strip():
+            if not isinstance(entry, dict) or "value" not in entry or not _text_of(entry.get("source")):
                 raise UserError(
                     f'{where} must be {{ value = ..., source = "..." }}; try source "open" if no source says'
                 )
             if unknown := entry.keys() - {"value", "source", "why"}:
                 raise UserError(f"{where}: unknown key {sorted(unknown)[0]!r}; it has value, source and why")
-            if entry["source"] == OPEN and not str(entry.get("why", "")).strip():
+            if not isinstance(entry.get("why", ""), str):
+                raise UserError(f"{where}: why must be text")
+            if entry["source"] == OPEN and not _text_of(entry.get("why")):
                 raise UserError(f"{where} is open; try adding why, which says what was chosen and for what reason")
             if section == "options" and name not in OPTIONS:
                 raise UserError(f"{where}: unknown option.{suggestion(name, OPTIONS)} Options: {', '.join(OPTIONS)}")
+            if section == "options" and (wrong := wrong_type(name, entry["value"])):
+                raise UserError(f"{where}: {wrong}")
             yield Value(section, name, entry["value"], " ".join(entry["source"].split()), entry.get("why", ""))
+
+
+def _text_of(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def deviations(own: Mapping[str, Any], preset: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from b2bench.backbones.specs import Backbone, backbones, find_backbone
 from b2bench.config.given import check_text
-from b2bench.config.presets import TUNED, deviations, load_preset, tuned_path
+from b2bench.config.presets import TUNED, Preset, deviations, load_preset, tuned_path
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, parts_hash, source_name
 from b2bench.config.settings import PROFILE_SETTINGS, Settings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch's types
     from b2bench.protocols import Algorithm, Reward, Wrapper
 
 
-def _found_again(recorded: Mapping[str, str]) -> str:
+def found_again(recorded: Mapping[str, str]) -> str:
     """Return what to look a run's backbone up by: its name, where that still means the same source."""
     known = backbones().get(recorded["name"])
     return recorded["name"] if known and source_name(known) == recorded["source"] else recorded["source"]
@@ -280,7 +280,7 @@ def _again(content: Mapping[str, Any]) -> RunConfig:
         algorithm=content["algorithm"]["name"],
         wrapper=content["wrapper"]["name"],
         reward=content["reward"]["name"],
-        backbone=_found_again(content["backbone"]),
+        backbone=found_again(content["backbone"]),
         prompts=content["found"]["prompts"],
         queries=content["queries"],
         seed=content["seed"],
@@ -334,17 +334,37 @@ def resolve_preset(
         raise UserError(f"preset {preset.name} leaves the algorithm open; try naming it with --algo")
     config = run(merged, values)
     # By its own backbone and budget, with what was chosen where it leaves the choice open.
-    plain = run({**merged, **preset.options}, {}).as_dict()
-    for kind, option in _OPTION_OF.items():
-        if option in preset.options:
-            plain[kind] = plain[kind] | {"name": preset.options[option]}
-    found = deviations(config.as_dict(), plain)
+    try:
+        plain = run({**merged, **preset.options}, {}).as_dict()
+    except UserError:  # its own run cannot be had here, such as by a budget that does not fit the samples given
+        found = _given_otherwise(preset, merged, values)
+    else:
+        for kind, option in _OPTION_OF.items():
+            if option in preset.options:
+                plain[kind] = plain[kind] | {"name": preset.options[option]}
+        found = deviations(config.as_dict(), plain)
     recorded: dict[str, Any] = {"name": preset.name, "hash": preset.content_hash, "deviations": found}
     if preset.tuning is not None:
         recorded["tuning_seeds"] = list(preset.tuning["seeds"])
+        recorded["tuned_by"] = {name: preset.tuning[name] for name in PROTOCOL if name in preset.tuning}
     return replace(config, preset=recorded)
 
 
+def _given_otherwise(preset: Preset, options: Mapping[str, Any], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what was given in place of what a preset says, as :func:`b2bench.config.presets.deviations` has it."""
+    found = [
+        {"name": name, "preset": value, "value": options[name]}
+        for name, value in preset.options.items()
+        if options[name] != value
+    ]
+    said = {value.name: value.value for value in preset.values if value.section != "options"}
+    for name, value in values.items():
+        found.append({"name": name, "preset": said.get(name.rpartition(".")[2]), "value": value})
+    return found
+
+
+PROTOCOL = ("sampler", "configurations", "queries_a_run")
+"""What must be equal of two tunings for their cells to be tuned alike."""
 _OPTION_OF: dict[Kind, str] = {"algorithm": "algo", "wrapper": "wrapper", "reward": "reward"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE
@@ -128,6 +129,8 @@ def within(config: RunConfig, vram: float) -> RunConfig:
     Raises:
         UserError: as :func:`fitting` does.
     """
+    if not 0 < vram < math.inf:
+        raise UserError(f"--vram {vram:g} is not a number of GiB above 0; try 24")
     found = fitting(vram * GIB, config, measure(config))
     settings = replace(
         config.settings,

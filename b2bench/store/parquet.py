@@ -133,9 +133,18 @@ def import_results(store: Store, folder: Path) -> list[str]:
             if row["run_id"] in of_run:
                 of_run[row["run_id"]][table].append(row)
     for run_id in new:
-        store.insert_run(of_run[run_id])
+        store.insert_run({**of_run[run_id], "runs": [_disarmed(row) for row in of_run[run_id]["runs"]]})
     store.take(beside)
     return new
+
+
+def _disarmed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of ``runs`` that names no plugin files: whoever goes on with a run would import them."""
+    config = row["config"] if isinstance(row["config"], Mapping) else {}
+    found = config.get("found")
+    if not isinstance(found, Mapping) or not found.get("plugins"):
+        return dict(row)
+    return {**row, "config": {**config, "found": {**found, "plugins": []}}}
 
 
 def _read(file: Path, table: str) -> list[dict[str, Any]]:

@@ -77,8 +77,8 @@ def _document(row: Row, table: str, column: str) -> Row | None:
     return found
 
 
-def ended(row: Row) -> int:
-    return ("failed", "done").index(row["status"]) + 1 if row["status"] in ("failed", "done") else 0
+SWEEP_FOLDER = "sweep"
+"""Folder of a sweep's logs, among those of the runs."""
 
 
 def check_ids(ids: Iterable[str], source: str) -> None:
@@ -88,7 +88,7 @@ def check_ids(ids: Iterable[str], source: str) -> None:
         UserError: one is a path, or empty.
     """
     for run_id in ids:
-        if run_id in ("", ".", "..") or re.search(r"[/\\\0]", run_id):
+        if run_id in ("", ".", "..", SWEEP_FOLDER) or re.search(r"[/\\\0]", run_id):
             raise UserError(f"{source} has a run {run_id[:80]!r}, which is not a name of a run; nothing was copied")
 
 

@@ -54,7 +54,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "advantage": ("DOUBLE", "standard deviations: per-prompt z-score of the reward"),
         "kept": (
             "BOOLEAN",
-            "whether the rollout was passed on to the loss: by the wrapper, or as best or worst of a group",
+            "whether the wrapper passed the rollout on to the loss",
         ),
     },
     "rounds": {

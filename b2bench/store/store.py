@@ -39,7 +39,6 @@ from b2bench.store.rows import (
     DamagedRow,
     Row,
     check_ids,
-    ended,
     fetched,
     insert_rows,
     of_runs,
@@ -146,9 +145,20 @@ class Store(Database):
 
         ``round`` is the next round to run: it and later ones go, with their queries. ``queries`` is
         the reward queries before it: evaluations after more than that go, with their images.
+
+        Raises:
+            UserError: the store lacks some of what was before the checkpoint; nothing was changed.
         """
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
+            query = "SELECT count(*) FROM queries WHERE run_id = ? AND round < ?"
+            (held,) = con.execute(query, [run_id, round]).fetchall()[0]
+            if held < queries:
+                raise UserError(
+                    f"{self.path} has {held:,} of the {queries:,} reward queries that run {run_id} had made by its "
+                    "last checkpoint: it is another store than the run wrote to, or an older copy; try --db with the "
+                    "newest one, or merge that into this one"
+                )
             update_run(con, run_id, {})
             for table in ("rounds", "queries"):
                 con.execute(f"DELETE FROM {table} WHERE run_id = ? AND round >= ?", [run_id, round])
@@ -200,8 +210,8 @@ class Store(Database):
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
         One transaction per run: a merge that is cut short is finished by the next. A run that this store has stays as
-        it is, unless it ended there and not here, or was done there and failed here: then all its rows are those of
-        the other store. Profiles, preference tests and votes come along.
+        it is, unless it was done there and not here, or was written to later there and is done in neither: then all
+        its rows are those of the other store. Profiles, preference tests and votes come along.
 
         Raises:
             UserError: the other store has a run whose id is not a name of a folder; nothing was copied then.
@@ -230,11 +240,11 @@ class Store(Database):
             self.record_votes(rows["polls"], rows["votes"])
 
     def wanting(self, runs: Iterable[Row]) -> list[str]:
-        """Return ids of ``runs`` (rows of another store) that this store lacks, or has from before they ended."""
+        """Return ids of ``runs`` (rows of another store) that this store lacks, or has from an earlier moment."""
         # without configurations: a sweep merges run by run, and those of thousands of runs take seconds to read
-        rows = self.sql("SELECT run_id, status FROM runs") if self.path.exists() else []
-        known = {row["run_id"]: ended(row) for row in rows}
-        return [row["run_id"] for row in runs if ended(row) > known.get(row["run_id"], -1)]
+        rows = self.sql("SELECT run_id, status, heartbeat FROM runs") if self.path.exists() else []
+        known = {row["run_id"]: row for row in rows}
+        return [row["run_id"] for row in runs if row["run_id"] not in known or _further(row, known[row["run_id"]])]
 
     def differing(self, other: str | Path) -> list[str]:
         """Return ids of runs that ended differently here and in the other store."""
@@ -393,3 +403,11 @@ class Store(Database):
             other = [text for text, (key, value) in zip(what, asked.items(), strict=True) if found[-1][key] != value]
             raise UserError(f"a run is named {name!r} already, with {' and '.join(other)}; try another name")
         return None
+
+
+def _further(row: Row, here: Row) -> bool:
+    """Tell whether another store has a run from a later moment than this one."""
+    done = row["status"] == "done", here["status"] == "done"
+    if any(done):
+        return done == (True, False)
+    return bool(row["heartbeat"] > here["heartbeat"])

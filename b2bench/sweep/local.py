@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from b2bench.environment import python
 from b2bench.locks import lockable, process_lock
 from b2bench.store.database import SHORT
+from b2bench.store.rows import SWEEP_FOLDER
 from b2bench.store.store import Store
 from b2bench.sweep.plan import Job
 from b2bench.sweep.warm import Started, Warm, can_fork
@@ -31,6 +32,10 @@ from b2bench.version import benchmark_version
 
 State = Literal["waiting", "running", "done", "already done", "failed", "elsewhere", "lost", "stopped"]
 ATTEMPTS = 2
+CHANGED = (
+    "the command made another run than was planned: a file that it names (plugin, preset, prompts) has changed since "
+    "the sweep began; try the sweep again"
+)
 
 
 @dataclass
@@ -196,14 +201,15 @@ class Sweep:
         begun.
         """
         cell, seed = job.key
-        logs = self.out / "sweep"
+        logs = self.out / SWEEP_FOLDER
         logs.mkdir(parents=True, exist_ok=True)
         return process_lock(logs / f"{cell}-s{seed}.lock")
 
     def _attempt(self, progress: Progress, row: Mapping[str, Any] | None) -> None:
         db = ["--db", str(self.store.path), "--out", str(self.out)]
         if row is not None and (self.out / row["run_id"]).is_dir():
-            arguments = ["run", "--resume", row["run_id"], *db]
+            # with its arguments: memory settings and the places of files are those that are asked for now
+            arguments = ["run", *progress.job.arguments, "--resume", row["run_id"], *db]
         else:
             arguments = ["run", *progress.job.arguments, *db]
         progress.log = Path(self._turn(progress.job).lock_file).with_suffix(".log")
@@ -221,6 +227,9 @@ class Sweep:
                 self._children.discard(child)
         if code != 0:
             progress.note = f"{ended_by(code)}: {last_line(progress.log)}"
+        elif (made := self.known(progress.job)) is None or made["status"] != "done":
+            progress.note = CHANGED
+            progress.attempts = ATTEMPTS  # it would be made again, and again be another
 
     def _start(self, arguments: Sequence[str], log: BinaryIO, path: Path) -> Started:
         """Start a run in a session of its own: Ctrl-C reaches the sweep, which tells its runs once."""

@@ -21,6 +21,7 @@ from b2bench.config.presets import TUNED, tuned_path
 from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.errors import UserError
 from b2bench.plugin_files import sources
+from b2bench.store.rows import SWEEP_FOLDER
 from b2bench.store.store import Store
 from b2bench.sweep.local import ATTEMPTS, Progress, Sweep, ended_by, last_line
 from b2bench.version import benchmark_version, both_versions
@@ -189,7 +190,7 @@ class RaySweep(Sweep):
 
     def _keep_log(self, progress: Progress, result: dict[str, Any]) -> None:
         cell, seed = progress.job.key
-        progress.log = self.out / "sweep" / f"{cell}-s{seed}.log"
+        progress.log = self.out / SWEEP_FOLDER / f"{cell}-s{seed}.log"
         progress.log.parent.mkdir(parents=True, exist_ok=True)
         with progress.log.open("ab") as log:
             log.write(f"on node {result['node']}:\n".encode() + result["log"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from b2bench.config.run import check_seed
+from b2bench.errors import UserError
 from b2bench.store.store import Store
 from b2bench.training.summary import Summary
 from b2bench.version import benchmark_version
@@ -49,7 +50,7 @@ class Request:
 
         setup.limit_threads(threads)
         if self.run_id is not None:
-            return runs.resume(self.run_id, self.store, out, listener)
+            return runs.resume(self.run_id, self.store, out, listener, self.config)
         assert self.config is not None
         return runs.start(self.config, self.store, out, self.name, listener)
 
@@ -67,11 +68,20 @@ def to_start(config: RunConfig, store: Store, name: str | None) -> Request:
     return Request(store, config.queries, config.reward_name, config=config, name=name, done=done)
 
 
-def to_resume(text: str, store: Store) -> Request:
+def to_resume(text: str, store: Store, config: RunConfig | None = None) -> Request:
     """Ask for the run whose id or name is ``text``, or the only one whose id or name starts with it, to go on.
 
+    ``config`` is that of its whole command, given again: what changes no result may differ in it, such as settings of
+    memory and where files lie. None: as it was started.
+
     Raises:
-        UserError: the store cannot be used, or there is no such run.
+        UserError: the store cannot be used, there is no such run, or it is another than ``config`` describes.
     """
     row = store.find_run(text)
-    return Request(store, row["budget"], row["reward"], run_id=row["run_id"], stored=row["config"] or {})
+    if config is not None and (config.cell_hash(), config.seed) != (row["config_hash"], row["seed"]):
+        what = "another seed" if config.cell_hash() == row["config_hash"] else "other settings"
+        raise UserError(
+            f"run {row['run_id']} has {what} than these options say; beside --resume give none, or all that it "
+            "was started with (settings that change no result, such as micro_batch, may differ)"
+        )
+    return Request(store, row["budget"], row["reward"], config, run_id=row["run_id"], stored=row["config"] or {})

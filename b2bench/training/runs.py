@@ -63,7 +63,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
         return None if row is None else row["run_id"]
 
     if (broken_off := engine.on_main_process(check)) is not None:
-        return resume(broken_off, store, out, listener)
+        return resume(broken_off, store, out, listener, config)
     trainer = Trainer(config, run_id, store, folder, listener, engine)
     with contextlib.ExitStack() as stack:
 
@@ -102,8 +102,10 @@ def _entered(config: RunConfig, store: Store, out: Path, row: Mapping[str, Any])
         yield
 
 
-def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
+def resume(text: str, store: Store, out: Path, listener: Listener, wanted: RunConfig | None = None) -> Summary:
     """Continue a run, found by id, name or unique prefix, from its last checkpoint.
+
+    ``wanted`` is the configuration of the same cell and seed as it is asked for now, None for the stored one.
 
     Raises:
         UserError: the run does not exist, it is finished, or something that it needs is missing.
@@ -123,7 +125,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener) -> Summary:
         return {"run_id": run_id, "config": row["config"]}
 
     row = engine.on_main_process(find)
-    run_id, config = row["run_id"], from_dict(row["config"])
+    run_id, config = row["run_id"], wanted or from_dict(row["config"])
     if config.settings.precision == "fp16":
         engine.scale_losses()
     folder = out / run_id

@@ -11,7 +11,7 @@ from typing import Any
 
 from b2bench.config.presets import PARTS, Value, load_preset
 from b2bench.config.prompt_sets import prompt_set_names
-from b2bench.config.resolve import split_values
+from b2bench.config.resolve import found_again, split_values
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.files import write_whole
@@ -29,7 +29,8 @@ def file_of(cell: Plan, folder: Path) -> Path:
     """Return the preset file of a cell.
 
     Raises:
-        UserError: the file holds settings that were tuned on something else, or at other points, which would be lost.
+        UserError: the file holds settings that were tuned on something else, by another sampler or with more, which
+            would be lost.
     """
     path = folder / f"{cell.name}.toml"
     if not path.exists():
@@ -44,6 +45,17 @@ def file_of(cell: Plan, folder: Path) -> Path:
         raise UserError(f"{path} holds what was tuned on {was}; try another --out, or move it away")
     if by != cell.sampler.described:
         raise UserError(f"{path} holds what was tuned by {by}; try another --out, or move it away")
+    version = tuning.get("benchmark_version")
+    if version != benchmark_version():
+        raise UserError(f"{path} is of benchmark version {version}; try another --out, or move it away")
+    spent = {"configurations": cell.count, "queries_a_run": cell.jobs[0][0].config.queries}
+    for name, now in spent.items():
+        before = tuning.get(name)
+        if isinstance(before, int) and before > now:
+            raise UserError(
+                f"{path} holds what was tuned with more, {name} {before:,} and not {now:,}; try another --out, or move "
+                "it away"
+            )
     return path
 
 
@@ -130,7 +142,8 @@ def _of_optuna(sampler: Sampler) -> dict[str, Any]:
 def _values(cell: Plan, row: TuningRow) -> Iterable[Value]:
     """Options, then what the base preset says of this cell, what was given for all runs, and what was chosen."""
     config = cell.config
-    options = {"algo": row.algorithm, "wrapper": row.wrapper, "backbone": config.backbone.name}
+    options = {"algo": row.algorithm, "wrapper": row.wrapper}
+    options["backbone"] = found_again(config.as_dict()["backbone"])
     options |= {"reward": config.reward_name}
     if config.prompts_argument in prompt_set_names():
         options["prompts"] = config.prompts_argument

@@ -123,6 +123,19 @@ def test_a_run_records_what_it_changed_and_is_found_again() -> None:
     assert again.as_dict() == config.as_dict()
 
 
+def test_a_preset_whose_own_run_cannot_be_had_says_what_was_given_instead(tmp_path: Path) -> None:
+    """``--queries`` that fits the samples given, and not those of the preset."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[set]\nlr = { value = 1e-3, source = "x" }\n[options]\nalgo = { value = "pg", source = "x" }')
+    config = run(str(path), {"samples": "4", "lr": "2e-3"}, algo="ddpo", queries=1204)
+    assert config.preset is not None
+    assert config.preset["deviations"] == [
+        {"name": "algo", "preset": "pg", "value": "ddpo"},
+        {"name": "samples", "preset": None, "value": "4"},
+        {"name": "lr", "preset": 1e-3, "value": "2e-3"},
+    ]
+
+
 def test_a_preset_is_no_part_of_a_cell() -> None:
     config = run("pocket", algo="ddpo")
     assert "preset" in config.as_dict()
@@ -148,6 +161,11 @@ def test_a_clip_range_keeps_its_nats_on_another_backbone() -> None:
         ("notes = 3", "notes"),
         ("[set", "not TOML"),
         ('[set]\nstep = { value = 20, source = "x" }', "step"),
+        ("[set]\nlr = { value = 1e-3, source = 5 }", "source"),
+        ('[set]\nlr = { value = 1e-3, source = "x", why = 5 }', "why must be text"),
+        ('[options]\nqueries = { value = "many", source = "x" }', "queries = 'many' is not of type int"),
+        ('[options]\nbackbone = { value = 5, source = "x" }', "backbone = 5 is not of type str"),
+        ('[options]\nprompts = { value = ["a"], source = "x" }', "is not of type str"),
     ],
 )
 def test_a_wrong_preset_is_refused(text: str, reason: str, tmp_path: Path) -> None:

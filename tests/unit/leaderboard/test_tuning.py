@@ -5,7 +5,7 @@ import math
 import random
 
 import pytest
-from b2bench.leaderboard.tuning import Trial, Tried, best, expected_best, top_quarter, tuning_row
+from b2bench.leaderboard.tuning import Trial, Tried, best, expected_best, of_protocol, top_quarter, tuning_row
 
 SEEDS = (1000, 1001, 1002)
 
@@ -43,6 +43,16 @@ def test_the_mean_of_three_seeds_decides_and_not_the_best_run() -> None:
         best([tried(0.9)], SEEDS)
     with pytest.raises(ValueError, match="no configuration"):
         best([tried(None, None, None)], SEEDS)
+
+
+def test_the_choice_does_not_depend_on_what_else_a_store_holds() -> None:
+    """A longer search ran more configurations with three seeds, of which this one's top quarter has one."""
+    mine = [tried(0.9, 0.5, 0.5), tried(0.8), tried(0.7), tried(0.6, kind="default")]
+    others = [mine[0], tried(0.8, 0.8, 0.8), mine[2], tried(0.6, 0.9, 0.9, kind="default")]
+    rows = [tuning_row("ddpo", "b2", cell, SEEDS) for cell in (mine, others)]
+    assert rows[0] == rows[1]
+    assert of_protocol(others, SEEDS) == mine
+    assert rows[0].chosen is mine[0]
 
 
 def test_a_run_collapses_that_ends_clearly_below_its_start() -> None:

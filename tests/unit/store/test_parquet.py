@@ -133,6 +133,18 @@ def test_what_strangers_send_is_checked_before_anything_is_taken(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_no_run_of_strangers_names_a_file_to_import(store: Store, tmp_path: Path) -> None:
+    """Whoever goes on with a run imports the plugins that it names."""
+    found = {"prompts": "template1", "plugins": ["leaderboard/results/evil.py"]}
+    store.start_run(run_row("d4", config={"lr": 1e-3, "found": found}))
+    store.finish_run("d4", "failed", "broken")
+    export_results(store, tmp_path / "results")
+    other = Store(tmp_path / "other.duckdb")
+    import_results(other, tmp_path / "results")
+    assert other.runs(run_id="d4")[0]["config"] == {"lr": 1e-3, "found": {"prompts": "template1", "plugins": []}}
+
+
 def test_files_that_are_missing_or_damaged(store: Store, tmp_path: Path) -> None:
     folder, other = tmp_path / "results", Store(tmp_path / "other.duckdb")
     with pytest.raises(UserError, match=r"runs\.parquet cannot be read: No such file"):

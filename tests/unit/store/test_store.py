@@ -130,6 +130,16 @@ def test_rewind_forgets_what_came_after_the_checkpoint(started: Store) -> None:
     assert count(started, "queries") == 20
 
 
+def test_a_store_that_is_behind_its_checkpoint_is_refused_and_stays(started: Store) -> None:
+    """A copy from round 1 and a checkpoint after round 2: the rows between would be missing for ever."""
+    started.record_round("a1", *round_rows(0))
+    before = started.whole_run("a1")
+    with pytest.raises(UserError, match="has 10 of the 20 reward queries that run a1 had made by its last checkpoint"):
+        started.rewind("a1", round=2, queries=20)
+    assert started.whole_run("a1") == before
+    started.rewind("a1", round=1, queries=10)
+
+
 def test_mistakes_of_the_caller_are_named(started: Store) -> None:
     with pytest.raises(ValueError, match="no column lss"):
         started.record_round("a1", {"round": 0, "queries": 0, "lss": 1}, [])
@@ -284,6 +294,21 @@ def test_merge_takes_the_end_of_a_run_that_was_copied_before_it(started: Store, 
 
 
 @pytest.mark.slow
+def test_merge_takes_a_run_that_has_not_ended_from_its_later_moment(started: Store, tmp_path: Path) -> None:
+    """Preempted twice: each merge takes what was written since; an old copy that failed replaces nothing."""
+    here, old = Store(tmp_path / "here.duckdb"), Store(tmp_path / "old.duckdb")
+    assert here.merge(started.path) == ["a1"]
+    started.finish_run("a1", "failed", "out of memory")
+    assert old.merge(started.path) == ["a1"]
+    started.restart_run("a1")
+    started.record_round("a1", *round_rows(0))
+    assert here.merge(started.path) == ["a1"]
+    assert count(here, "queries") == 10
+    for later in (old.path, started.path):
+        assert here.merge(later) == []
+
+
+@pytest.mark.slow
 def test_merge_leaves_what_ended_and_names_what_differs(started: Store, tmp_path: Path) -> None:
     here = Store(tmp_path / "here.duckdb")
     here.merge(started.path)
@@ -296,7 +321,7 @@ def test_merge_leaves_what_ended_and_names_what_differs(started: Store, tmp_path
     assert [row["status"] for row in here.runs()] == ["done"]
 
 
-@pytest.mark.parametrize("run_id", ["../a1", "/a1", "..", "", "a\\1"])
+@pytest.mark.parametrize("run_id", ["../a1", "/a1", "..", "", "a\\1", "sweep"])
 def test_a_run_whose_id_is_a_path_is_not_merged(run_id: str, started: Store, tmp_path: Path) -> None:
     started.start_run(run_row(run_id))
     here = Store(tmp_path / "here.duckdb")

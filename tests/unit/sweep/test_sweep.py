@@ -44,6 +44,10 @@ how = (folder / seed).read_text().split() if (folder / seed).exists() else []
 if how:
     (folder / seed).write_text(" ".join(how[1:]))
 identity = json.loads((folder / "cells").read_text())[seed]
+if how and how[0] == "another":  # a file that the arguments name has changed: the run is of another cell
+    store.start_run(run_row("other", seed=int(seed), config_hash="other"))
+    store.finish_run("other", "done")
+    raise SystemExit
 run_id = f"run-{{seed}}-{{len(how)}}"
 store.start_run(run_row(run_id, seed=int(seed), **identity))
 (folder / "runs" / run_id).mkdir(parents=True)
@@ -224,6 +228,18 @@ def test_a_run_that_breaks_off_gets_another_try_and_stops_no_other(
         assert "the loss is nan" in sweep.progress[1].log.read_text()
 
 
+@pytest.mark.slow
+def test_a_command_that_makes_another_run_than_was_planned_is_not_made_twice(
+    make: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    (tmp_path / "1").write_text("another another")
+    sweep = make([0, 1])
+    sweep.run()
+    assert states(sweep) == ["done", "failed"]
+    assert "a file that it names (plugin, preset, prompts) has changed" in sweep.progress[1].note
+    assert [call[call.index("--seed") + 1] for call in calls(tmp_path)].count("1") == 1
+
+
 def held_by_others(sweep: Sweep) -> FileLock:
     """The lock of the run that is the sweep's first job, taken as a process that is not the sweep's has it."""
     cell, seed = sweep.jobs[0].key
@@ -245,7 +261,9 @@ def test_a_run_that_another_process_has_open_is_waited_for(make: Callable[..., S
     lock.release()  # it was killed: its run is resumed
     thread.join(30)
     assert states(sweep) == ["done"]
-    assert [call[1:3] for call in calls(tmp_path)] == [["--resume", "theirs"]]
+    (call,) = calls(tmp_path)  # with its arguments: settings of memory are those of now
+    assert call[call.index("--resume") + 1] == "theirs"
+    assert call[call.index("--set") + 1] == "lr=0.1"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """``b2bench tune``: its stages, what a second call does, the preset that it writes, and seeds kept apart."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from store_rows import run_row
 from tuning_world import World, rising
 
 import b2bench
+from b2bench.cli.look import _tuning_costs
 from b2bench.config.choices import Choices, resolved
 from b2bench.config.presets import load_preset
+from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.resolve import from_dict
 from b2bench.config.run import check_seed
 from b2bench.describe.tables import tables_of
@@ -139,6 +142,23 @@ def test_what_was_tuned_on_something_else_is_not_overwritten(world: World, capsy
     assert "prompts template1" in " ".join(capsys.readouterr().err.split())
     assert world.tune("--algo", "ddpo", "--configurations", "2", "--prompts", "pocket-template2", "--out", "two") == 0
     assert Path("two/ddpo-vanilla.toml").is_file()
+    for less in (("--configurations", "2", "--queries", "1190"), ("--configurations", "2")):
+        assert world.tune("--algo", "pg", "--configurations", "3", "--out", "three") == 0
+        assert world.tune("--algo", "pg", *less, "--out", "three") == 2
+        assert "was tuned with more" in " ".join(capsys.readouterr().err.split())
+    text = Path("two/ddpo-vanilla.toml").read_text()
+    Path("two/ddpo-vanilla.toml").write_text(re.sub(r'benchmark_version = "\d+"', 'benchmark_version = "1"', text))
+    assert world.tune("--algo", "ddpo", "--configurations", "2", "--prompts", "pocket-template2", "--out", "two") == 2
+    assert "is of benchmark version 1" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_the_next_command_names_what_the_preset_cannot(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.txt").write_text("\n".join(load_prompts("template1").train[:2]))
+    few = ("--configurations", "2", "--prompts", "mine.txt")
+    assert world.tune("--algo", "ddpo", *few) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"--seeds 0-4 --prompts {Path('mine.txt').resolve()}" in said
 
 
 @pytest.mark.parametrize(
@@ -192,6 +212,13 @@ def test_quick_and_full_are_budgets(
     monkeypatch.setattr("b2bench.cli.tune._planned", planned)
     assert world.tune("--algo", "pg", *given) == 2
     assert asked == [(count, half)]
+
+
+@pytest.mark.parametrize(("full", "each"), [(False, 4800), (True, 9600)])
+def test_an_estimate_prices_tuning_at_the_budget_of_the_run(full: bool, each: int) -> None:
+    choices = Choices(algo="ddpo", wrapper="b2", queries=9600)
+    (row,) = _tuning_costs(choices, [resolved(choices)], None, full=full)
+    assert row["queries"] == each * row["runs"]
 
 
 def test_half_of_a_budget_is_in_whole_rounds() -> None:
