@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -216,6 +217,16 @@ def _counted(config: RunConfig) -> Calls:
         saved=(start.pretrained_samplings - samples) * settings.steps,
         saved_images=start.test + start.train - samples,
     )
+
+
+def check_throughput(throughput: float | None) -> None:
+    """Refuse what cannot be denoiser calls a second.
+
+    Raises:
+        UserError: it is given, and is not a number above 0.
+    """
+    if throughput is not None and not 0 < throughput < math.inf:
+        raise UserError(f"--throughput {throughput:g} is not a number of denoiser calls a second above 0; try 40")
 
 
 def assumed_throughput(config: RunConfig, footprint: Footprint) -> float:

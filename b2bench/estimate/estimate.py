@@ -16,7 +16,15 @@ from typing import Any
 
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.calls import Calls, assumed_throughput, count_calls, hours, loss_cost, network_parameters
+from b2bench.estimate.calls import (
+    Calls,
+    assumed_throughput,
+    check_throughput,
+    count_calls,
+    hours,
+    loss_cost,
+    network_parameters,
+)
 from b2bench.estimate.fit import (
     MARGIN,
     MicroBatches,
@@ -180,8 +188,7 @@ def estimate(
     """
     if vram is not None and not 0 < vram < math.inf:
         raise UserError(f"--vram {vram / GIB:g} is not a number of GiB above 0; try 24")
-    if throughput is not None and not 0 < throughput < math.inf:
-        raise UserError(f"--throughput {throughput:g} is not a number of denoiser calls a second above 0; try 40")
+    check_throughput(throughput)
     if not 0 <= margin < 1:
         raise UserError(f"--margin {margin:g} is not a share from 0 to below 1; try 0.15")
     config = configs[0]
@@ -202,7 +209,7 @@ def estimate(
     precision = config.settings.precision
     needed = [fit.batches.checkpointing for fit in fits if fit.batches and fit.precision == precision]
     checkpointing = any(needed) or own.checkpointing
-    speed = throughput or assumed_throughput(config, footprint)
+    speed = assumed_throughput(config, footprint) if throughput is None else throughput
     cells = []
     for one in configs:
         calls = count_calls(one)

@@ -21,14 +21,15 @@ def cost_rows(plans: Sequence[Plan], throughput: float | None) -> list[dict[str,
 
     Hours are those of ``b2bench estimate``, at ``throughput`` denoiser calls a second or the one that it assumes.
     """
-    from b2bench.estimate.calls import assumed_throughput, count_calls, hours
+    from b2bench.estimate.calls import assumed_throughput, check_throughput, count_calls, hours
     from b2bench.estimate.footprint import measure
 
+    check_throughput(throughput)
     found = []
     for cell in plans:
         config = replace(cell.config, queries=cell.jobs[0][0].config.queries)
         footprint = measure(config)
-        speed = throughput or assumed_throughput(config, footprint)
+        speed = assumed_throughput(config, footprint) if throughput is None else throughput
         calls = count_calls(config).later
         least, most = hours(calls, footprint, speed, checkpointing=config.settings.gradient_checkpointing)
         first, second = cell.count, cell.second_runs
