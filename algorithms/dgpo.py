@@ -37,7 +37,7 @@ class DGPO:
         "source": "Luo et al. 2025",
     }
     row_calls: ClassVar[tuple[int, int]] = (1, 1)
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-4}
 
     beta: Annotated[float, Gt(0)] = 0.3
     """How strongly the policy is held to the reference: by how much a unit of squared error, summed over D, counts"""

@@ -35,7 +35,7 @@ class NFT:
         "source": "Zheng et al. 2025",
     }
     row_calls: ClassVar[tuple[int, int]] = (1, 1)
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-3}
 
     beta: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the new prediction in e+; small takes large steps"""

@@ -36,7 +36,7 @@ class RWR:
         "source": "Black et al. 2023",
     }
     row_calls: ClassVar[tuple[int, int]] = (1, 0)
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-5}
 
     beta: Annotated[float, Gt(0)] = 1.0
     """Standard deviations of the reward by which a weight grows e-fold; small imitates only the best"""
