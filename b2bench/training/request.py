@@ -81,7 +81,7 @@ def to_resume(text: str, store: Store, config: RunConfig | None = None) -> Reque
     if config is not None and (config.cell_hash(), config.seed) != (row["config_hash"], row["seed"]):
         what = "another seed" if config.cell_hash() == row["config_hash"] else "other settings"
         raise UserError(
-            f"run {row['run_id']} has {what} than these options say; try without --algo and the others, or with all that "
-            "it was started with, of which settings that change no result (such as micro_batch) may differ"
+            f"run {row['run_id']} has {what} than these options say; try without --algo and the others, or with all "
+            "that it was started with, of which settings that change no result (such as micro_batch) may differ"
         )
     return Request(store, row["budget"], row["reward"], config, run_id=row["run_id"], stored=row["config"] or {})
