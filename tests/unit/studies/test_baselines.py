@@ -140,7 +140,7 @@ def test_without_the_extra_it_is_named_and_nothing_is_fetched(tmp_path: Path, mo
     monkeypatch.setattr(art, "load_sprites", missing)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for folder in (None, tmp_path):
-        with pytest.raises(UserError, match=r"b2bench\[pocket\]"):
+        with pytest.raises(UserError, match=r"uv pip install -e '.*\[pocket\]'"):
             art.load_art(folder, tmp_path / "cache", lambda text: None)
 
 
