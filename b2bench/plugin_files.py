@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
@@ -73,6 +74,7 @@ def importable(path: Path) -> Iterator[None]:
             raise ImportError(
                 f"{name} lies beside it, and another plugin has imported {known}; try another name for one of the two"
             )
+    _forget_changed(near)
     before = list(sys.path)
     sys.path.append(str(path.parent.resolve()))
     try:
@@ -81,6 +83,29 @@ def importable(path: Path) -> Iterator[None]:
             importlib.import_module(name)
     finally:
         sys.path[:] = before
+
+
+_STARTED = time.time()
+_imported_as: dict[Path, bytes] = {}
+"""The content that each file beside a plugin had when a plugin last imported it"""
+
+
+def _forget_changed(near: dict[str, Path]) -> None:
+    """Let the parts of a plugin be imported anew if one has changed: a notebook's process outlives many edits.
+
+    All of them, because one part may hold what it imported from another. Of parts that somebody else has imported
+    before, their time must do.
+    """
+    content = {file.resolve(): file.read_bytes() for part in near.values() for file in _sources(part)}
+    changed = any(
+        _imported_as[file] != found if file in _imported_as else file.stat().st_mtime > _STARTED
+        for file, found in content.items()
+    )
+    _imported_as.update(content)
+    if changed:
+        for module in [module for module in sys.modules if module.partition(".")[0] in near]:
+            del sys.modules[module]
+        importlib.invalidate_caches()
 
 
 def sources(path: Path) -> list[Path]:

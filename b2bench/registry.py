@@ -166,6 +166,8 @@ def import_plugin(path: Path) -> list[type]:
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path} is not a Python file; try a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
+    for part in [part for part in sys.modules if part.startswith(f"{name}.")]:
+        del sys.modules[part]  # what it imported relative to itself, which may have changed since
     sys.modules[name] = module  # dataclasses and get_type_hints look the module up there
     load_if_waiting("torch")  # somebody's code gets the real one
     try:

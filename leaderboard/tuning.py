@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-COLLAPSE = 0.02
-"""A run collapsed if its last training reward is more than this below the one of its first round."""
+from b2bench.leaderboard.collapse import COLLAPSE
+
 BEST_OF = (1, 2, 4, 8, 16)
 
 
@@ -20,7 +20,8 @@ BEST_OF = (1, 2, 4, 8, 16)
 class Trial:
     """A run of a configuration: the mean reward of its first round, that of its last two, and its reward queries.
 
-    Both are None of a run that failed before its first round was over.
+    Both are None of a run that failed before its first round was over. ``limit`` is how far below its first round a run
+    has collapsed, by :func:`b2bench.leaderboard.collapse.limit_of`; without one only a run that failed has.
     """
 
     first: float | None
@@ -28,11 +29,14 @@ class Trial:
     queries: int = 0
     failed: bool = False
     run_id: str = ""
+    limit: float | None = COLLAPSE
 
     @property
     def collapsed(self) -> bool:
         """Whether it failed, or ended clearly below where it began."""
-        return self.failed or self.last is None or self.first is None or self.last < self.first - COLLAPSE
+        if self.failed or self.last is None or self.first is None:
+            return True
+        return self.limit is not None and self.last < self.first - self.limit
 
     @property
     def below(self) -> bool:

@@ -13,7 +13,16 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.evaluation.scorers import Batched, clip_pixels
-from b2bench.evaluation.weights import PUBLISHED, counted, fill, folder_file, from_hub, hub_file, read_tensors, ready
+from b2bench.evaluation.weights import (
+    PUBLISHED,
+    counted,
+    fill,
+    folder_file,
+    hub_file,
+    network_from_hub,
+    read_tensors,
+    ready,
+)
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
 from b2bench.registry import reward
@@ -64,7 +73,7 @@ class Aesthetic(Batched):
         else:
             file = folder_file("aesthetic", folder, HEADS)
         source = CLIP if published else str(folder)
-        clip: Any = from_hub(CLIPVisionModelWithProjection, "aesthetic", source, CLIP_SIZE)
+        clip: Any = network_from_hub(CLIPVisionModelWithProjection, "aesthetic", source, CLIP_SIZE)
         head = Head(clip.config.projection_dim)
         fill(head, read_tensors(file, "aesthetic head"), f"aesthetic head {file}")
         self.clip, self.head, self.device = ready(clip, device), ready(head, device), device

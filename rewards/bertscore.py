@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.errors import UserError
-from b2bench.evaluation.weights import from_hub
+from b2bench.evaluation.weights import from_hub, network_from_hub
 from b2bench.files import stored_parameters
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import ModelSize
@@ -105,10 +105,12 @@ class BERTScore:
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.device = device
         self.processor = from_hub(AutoProcessor, "BERTScore", captioner, captioner_size)
-        self.captioner = from_hub(LlavaForConditionalGeneration, "BERTScore", captioner, captioner_size, dtype=dtype)
+        self.captioner = network_from_hub(
+            LlavaForConditionalGeneration, "BERTScore", captioner, captioner_size, dtype=dtype
+        )
         self.captioner.to(device).eval().requires_grad_(False)
         self.tokenizer = from_hub(AutoTokenizer, "BERTScore", bert, bert_size)
-        self.bert = from_hub(AutoModel, "BERTScore", bert, bert_size, dtype=torch.float32)
+        self.bert = network_from_hub(AutoModel, "BERTScore", bert, bert_size, dtype=torch.float32)
         self.bert.to(device).eval().requires_grad_(False)
         # Of prompts alone: there are few, and captions without end.
         self.references: dict[str, tuple[Tensor, Tensor]] = {}

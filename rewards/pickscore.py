@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from b2bench.evaluation.scorers import PAPER_MODEL, Batched, clip_pixels
-from b2bench.evaluation.weights import PUBLISHED, counted, from_hub, ready
+from b2bench.evaluation.weights import PUBLISHED, counted, network_from_hub, ready
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_libraries
 from b2bench.registry import reward
@@ -51,9 +51,9 @@ class PickScore(Batched):
 
         quiet_libraries()
         if self.checkpoint == PUBLISHED:
-            clip: Any = from_hub(CLIPModel, "pickscore", REPOSITORY, SIZE)
+            clip: Any = network_from_hub(CLIPModel, "pickscore", REPOSITORY, SIZE)
         else:
-            clip = from_hub(CLIPModel, "pickscore", str(Path(self.checkpoint).expanduser()), "")
+            clip = network_from_hub(CLIPModel, "pickscore", str(Path(self.checkpoint).expanduser()), "")
         size = clip.config.vision_config.image_size
         self.clip, self.size, self.device = ready(clip, device), (size, size), device
         # CLIP's own, which lies in the package; every CLIP has the same words.

@@ -185,10 +185,14 @@ def _layers(model: nn.Module) -> dict[str, str]:
     known: dict[str, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            # transformers has dropped the first word of CLIP's names, which files have
-            for given in (name, f"text_model.{name}", name.removeprefix("text_model.")):
+            for given in _spellings(name):
                 known |= {given: name, given.replace(".", "_"): name}
     return known
+
+
+def _spellings(name: str) -> tuple[str, str, str]:
+    """Return a layer's name, with and without the first word of CLIP's names, which transformers 5 has dropped."""
+    return name, f"text_model.{name}", name.removeprefix("text_model.")
 
 
 def _place(key: str, known: Mapping[str, Mapping[str, str]]) -> tuple[str, str, str] | None:
@@ -271,9 +275,10 @@ def _alpha(name: str, layer: Layer, config: Mapping[str, Any] | None) -> float:
         return layer.alpha
     if config is None:
         return float(layer.rank)
-    pattern = config.get("alpha_pattern") or {}
+    pattern, alpha = config.get("alpha_pattern") or {}, config.get("lora_alpha")
     try:
-        alpha = pattern.get(get_pattern_key(list(pattern), name), config.get("lora_alpha"))
+        for given in _spellings(name):
+            alpha = pattern.get(get_pattern_key(list(pattern), given), alpha)
     except (AttributeError, TypeError, re.error) as error:
         raise ValueError(f"its alpha_pattern cannot be read: {error}") from None
     alpha = _number(alpha, "lora_alpha")

@@ -12,7 +12,7 @@ from b2bench.errors import UserError
 from b2bench.installed import entry_points
 from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
 from b2bench.pocket.world import WORLD, caption, in_order, known_sayings, parse_caption
-from b2bench.text import suggestion
+from b2bench.text import described, suggestion
 
 VARIANT_FILE = "variant.json"
 
@@ -107,6 +107,21 @@ def backbones() -> dict[str, Backbone]:
             broken = f"entry point {entry.value} cannot be loaded: {type(error).__name__}: {error}"
             found[entry.name] = Backbone(entry.name, "", broken, guidance=1.0, broken=broken)
     return found
+
+
+def own_checkpoint(backbone: Backbone, reward: type) -> str:
+    """Return what ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone.
+
+    Raises:
+        UserError: the reward's own ``own_checkpoint`` is broken.
+    """
+    own = getattr(reward, "own_checkpoint", None)
+    if own is None:
+        return "pocket" if backbone.is_pocket else "paper"
+    try:
+        return str(own(backbone))
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"{reward.__name__}.own_checkpoint({backbone.name}) raised {described(error)}") from None
 
 
 def _variant(folder: Path) -> Backbone:

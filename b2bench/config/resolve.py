@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from b2bench.backbones.specs import Backbone, backbones, find_backbone
+from b2bench.backbones.specs import Backbone, backbones, find_backbone, own_checkpoint
 from b2bench.config.given import check_text
 from b2bench.config.presets import TUNED, Preset, deviations, load_preset, tuned_path
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
@@ -184,21 +184,6 @@ def _refusal(name: str, part: Any, other: Any) -> str | None:
     if reason is not None and not isinstance(reason, str):
         raise UserError(f"{name}.refuses answered {reason!r}; try the reason as text, or None")
     return reason or None
-
-
-def own_checkpoint(backbone: Backbone, reward: type) -> str:
-    """Return what ``checkpoint=auto`` of a reward stands for: the models that belong to the backbone.
-
-    Raises:
-        UserError: the reward's own ``own_checkpoint`` is broken.
-    """
-    own = getattr(reward, "own_checkpoint", None)
-    if own is None:
-        return "pocket" if backbone.is_pocket else "paper"
-    try:
-        return str(own(backbone))
-    except Exception as error:  # a plugin may raise anything
-        raise UserError(f"{reward.__name__}.own_checkpoint({backbone.name}) raised {described(error)}") from None
 
 
 def drawn_by(backbone: Backbone, prompts: PromptSet) -> Backbone:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-PROFILE_SETTINGS = (
+UNTRAINED_SETTINGS = (
     "steps",
     "eta",
     "guidance",
@@ -17,21 +17,28 @@ PROFILE_SETTINGS = (
     "guidance_split",
     "attention",
 )
-"""Settings that matter where nothing is trained: to ``b2bench profile``."""
+"""Settings that make images where nothing is trained; a profile's rows hold them."""
 
-EVALUATE_SETTINGS = (
-    *PROFILE_SETTINGS,
+REWARD_SETTINGS = ("reward_device", "reward_process")
+"""Where a reward runs: no number depends on it, so no row holds it."""
+
+PROFILE_SETTINGS = (*UNTRAINED_SETTINGS, *REWARD_SETTINGS)
+"""Settings that ``b2bench profile`` takes."""
+
+BASELINE_SETTINGS = (
+    *UNTRAINED_SETTINGS,
     "eval_seed",
     "eval_images",
     "eval_train_images",
-    "kl_images",
     "inception",
     "inception_splits",
     "inception_weights",
-    "reward_device",
-    "reward_process",
+    *REWARD_SETTINGS,
 )
-"""And to ``b2bench evaluate``."""
+"""And ``b2bench baseline``."""
+
+EVALUATE_SETTINGS = (*BASELINE_SETTINGS, "kl_images")
+"""And ``b2bench evaluate``."""
 
 
 @dataclass(kw_only=True)

@@ -13,10 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from b2bench.backbones.specs import Backbone, backbones
+from b2bench.backbones.specs import Backbone, backbones, own_checkpoint
 from b2bench.config.presets import Preset, load_preset, preset_names
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
-from b2bench.config.resolve import own_checkpoint
 from b2bench.config.settings import Settings
 from b2bench.describe.listing import LISTS, Row, docstring, plain, properties_of, utc_now
 from b2bench.errors import UserError

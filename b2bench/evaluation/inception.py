@@ -53,7 +53,7 @@ def extractors(which: str, weights: str, backbone: Backbone, reward: Reward, dev
     found = []
     if which in ("clip", "both"):
         if probabilities is None:
-            scorer = ClipScorer(backbone.scorer or "paper", device)
+            scorer = ClipScorer(backbone.scorer or "paper", device, then=_THEN)
             name, probabilities = scorer.name, clip_probabilities(scorer)
         found.append(Extractor(IS_CLIP, f"softmax of the raw CLIP embedding, {name}", probabilities))
     if which in ("inception", "both"):
@@ -61,6 +61,9 @@ def extractors(which: str, weights: str, backbone: Backbone, reward: Reward, dev
             Extractor(IS_INCEPTION, "Inception v3 (TensorFlow's), torch-fidelity", InceptionV3(weights, device))
         )
     return found
+
+
+_THEN = ", on a machine with access, and set HF_HOME to that cache; or go without is_clip, with --set inception=none"
 
 
 class InceptionV3:

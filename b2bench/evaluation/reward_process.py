@@ -49,8 +49,12 @@ class RewardProcess:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the run, whose end it sees
         )
+        from huggingface_hub import constants
+
         request = {"name": self.name, "values": self.values, "plugins": self.plugins}
-        answer = self._ask(request | {"device": str(device), "threads": torch.get_num_threads()})
+        # offline: the hub is out of reach, as a run has found out, or as the user's environment says
+        here = {"device": str(device), "threads": torch.get_num_threads(), "offline": constants.HF_HUB_OFFLINE}
+        answer = self._ask(request | here)
         self.clip = str(answer["clip"])
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -116,7 +120,10 @@ def _read_tensor(stream: IO[bytes], shape: Sequence[int]) -> Tensor:
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until ``requests`` ends: first the reward to load, then images with their prompts."""
+    from huggingface_hub import constants
+
     from b2bench.evaluation.scorers import ClipScorer, clip_probabilities
+    from b2bench.guard import guarded
     from b2bench.hyperparameters import assemble, build
     from b2bench.registry import load_registries
     from b2bench.text import described
@@ -129,16 +136,19 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             if reward is None:
                 torch.set_num_threads(request["threads"])
                 registry = load_registries([Path(path) for path in request["plugins"]])["reward"]
-                reward = build(registry.get(request["name"]), request["values"])
-                assemble(reward, registry, None)
-                if hasattr(reward, "prepare"):
-                    reward.prepare(torch.device(request["device"]))
+                constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE or request["offline"]
+                with guarded():  # a plugin here is kept as far from the process as one in the run's own
+                    reward = build(registry.get(request["name"]), request["values"])
+                    assemble(reward, registry, None)
+                    if hasattr(reward, "prepare"):
+                        reward.prepare(torch.device(request["device"]))
                 scorer = getattr(reward, "scorer", None)
                 _write(answers, {"clip": scorer.name if isinstance(scorer, ClipScorer) else ""})
                 continue
             images = _read_tensor(requests, request["shape"])
             if "prompts" in request:
-                found = torch.as_tensor(reward(images, request["prompts"])).detach().float().cpu()
+                with guarded():
+                    found = torch.as_tensor(reward(images, request["prompts"])).detach().float().cpu()
             else:
                 found = clip_probabilities(reward.scorer)(images)
         except KeyboardInterrupt:

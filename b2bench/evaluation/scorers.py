@@ -22,8 +22,7 @@ from b2bench.quiet import quiet_root
 PAPER_MODEL, PAPER_WEIGHTS = "ViT-H-14", "laion2b_s32b_b79k"
 _PAPER_HELP = (
     f"the paper's CLIP scorer, open_clip {PAPER_MODEL} {PAPER_WEIGHTS} (3.9 GB), is not on this machine and could "
-    "not be fetched. Get it with: hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --local-dir DIR, "
-    "then --set checkpoint=DIR"
+    "not be fetched. Get it with: hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 )
 # CLIP's own pixel statistics, for folders whose config does not give them.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -33,13 +32,20 @@ class ClipScorer:
     """Cosine similarity of image and prompt, not multiplied by 100 and not clamped, as in the paper's code.
 
     ``checkpoint``: "pocket" (the training scorer), "pocket-heldout" (never seen by training), "paper"
-    (open_clip ViT-H-14 laion2b_s32b_b79k), or a folder that open_clip's ``local-dir:`` reads.
+    (open_clip ViT-H-14 laion2b_s32b_b79k), or a folder that open_clip's ``local-dir:`` reads. ``then``: what to do
+    with a download of the paper's.
 
     Raises:
         UserError: the checkpoint is missing or unreadable; the message says how to get it.
     """
 
-    def __init__(self, checkpoint: str, device: torch.device | str = "cpu", micro_batch: int = 64) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        device: torch.device | str = "cpu",
+        micro_batch: int = 64,
+        then: str = " --local-dir DIR, then --set checkpoint=DIR",
+    ) -> None:
         import open_clip
 
         self.micro_batch, self.name = micro_batch, checkpoint
@@ -51,7 +57,7 @@ class ClipScorer:
                     self.model = open_clip.create_model(PAPER_MODEL, pretrained=PAPER_WEIGHTS)
                     self.tokenizer = open_clip.get_tokenizer(PAPER_MODEL)
             except Exception as error:  # the hub client raises many kinds
-                raise UserError(f"{_PAPER_HELP} ({type(error).__name__})") from None
+                raise UserError(f"{_PAPER_HELP}{then} ({type(error).__name__})") from None
             preprocess: dict[str, Any] = {}
         else:
             folder = _folder(checkpoint)
@@ -157,7 +163,7 @@ def scorer_size(checkpoint: str) -> ModelSize:
 
 def _folder(checkpoint: str) -> Path:
     names = {"pocket": "scorer-training", "pocket-heldout": "scorer-heldout"}
-    return POCKET_WEIGHTS / names[checkpoint] if checkpoint in names else Path(checkpoint)
+    return POCKET_WEIGHTS / names[checkpoint] if checkpoint in names else Path(checkpoint).expanduser()
 
 
 @cache

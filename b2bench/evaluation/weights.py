@@ -17,6 +17,24 @@ PUBLISHED = "published"
 """As ``checkpoint`` of a reward: its weights as they were published on the hub"""
 
 
+def network_from_hub(loader: Any, who: str, source: str, size: str, **options: Any) -> Any:
+    """Return a network as :func:`from_hub` does, all of whose weights were there.
+
+    transformers fills what a checkpoint lacks with random numbers, and only warns.
+
+    Raises:
+        UserError: it is not there or cannot be read, or lacks weights.
+    """
+    network, told = from_hub(loader, who, source, size, output_loading_info=True, **options)
+    if missing := sorted(told["missing_keys"]):
+        more = f" and {len(missing) - 1} more weights" if len(missing) > 1 else ""
+        raise UserError(
+            f"{who} checkpoint {source} has no {missing[0]}{more} of {type(network).__name__}: it is of another "
+            "network, or was saved in part; try the whole one"
+        )
+    return network
+
+
 def from_hub(loader: Any, who: str, source: str, size: str, **options: Any) -> Any:
     """Return ``loader.from_pretrained(source)``: a class of transformers, a folder or a repository of ``size``.
 

@@ -1,4 +1,4 @@
-"""What a reward must do: a finite number for each image, the same one each time."""
+"""What a reward must do: a finite number for each image, the same one each time, and a gradient if it offers one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from b2bench.backbones.specs import find_backbone
+from b2bench.backbones.specs import find_backbone, own_checkpoint
 from b2bench.hyperparameters import assemble, build, hyperparameters
 from b2bench.plugins.contract import Checker, check_hyperparameters, check_process, expect, global_seed
 from b2bench.plugins.toy import PROMPTS
+from b2bench.protocols import ModelSize
 from b2bench.registry import Registry
 from b2bench.seeding import generator
+
+TOLERANCE = 1e-4
+"""Of scores up to 1; of larger ones, their share"""
 
 
 def check_reward(cls: type, checker: Checker) -> None:
@@ -22,8 +26,9 @@ def check_reward(cls: type, checker: Checker) -> None:
     made: list[Any] = []
 
     def prepare() -> None:
-        reward = build(cls, {"checkpoint": "pocket"} if automatic else {})
-        assemble(reward, Registry("reward"), find_backbone("pocket"))
+        pocket = find_backbone("pocket")
+        reward = build(cls, {"checkpoint": own_checkpoint(pocket, cls)} if automatic else {})
+        assemble(reward, Registry("reward"), pocket)
         expect(callable(reward), "it has no method __call__(self, images, prompts)")
         if hasattr(reward, "prepare"):
             reward.prepare(torch.device("cpu"))
@@ -62,12 +67,39 @@ def check_reward(cls: type, checker: Checker) -> None:
     def order() -> None:
         turned = torch.arange(n).roll(2)
         gap = float((score(images[turned], [prompts[i] for i in turned]) - score(images, prompts)[turned]).abs().max())
-        expect(gap <= 1e-4, f"another order of the images changed a score by {gap:.3g}; each must stand for itself")
+        expect(gap <= slack(), f"another order of the images changed a score by {gap:.3g}; each must stand for itself")
 
     def batches() -> None:
         single = torch.cat([score(images[i : i + 1], prompts[i : i + 1]) for i in range(n)])
         gap = float((single - score(images, prompts)).abs().max())
-        expect(gap <= 1e-4, f"images scored one by one differ by {gap:.3g} from the same in one batch")
+        expect(gap <= slack(), f"images scored one by one differ by {gap:.3g} from the same in one batch")
+
+    def slack() -> float:
+        """Rounding in float32: of a score of thousands it is more than of a cosine."""
+        return TOLERANCE * max(1.0, float(score(images, prompts).abs().max()))
+
+    def gradient() -> None:
+        given = images.clone().requires_grad_(True)
+        scores = torch.as_tensor(made[0].with_gradient(given, list(prompts)))
+        expect(scores.shape == (n,), f"with_gradient gave shape {tuple(scores.shape)} for {n} images; expected ({n},)")
+        gap = float((scores.detach().float().cpu() - score(images, prompts)).abs().max())
+        expect(gap <= slack(), f"with_gradient gives scores that differ by {gap:.3g} from those of a call")
+        expect(scores.requires_grad, "what with_gradient gives has no gradient")
+        scores.sum().backward()
+        slope = given.grad
+        expect(slope is not None, "with_gradient has no gradient by the images")
+        assert slope is not None
+        expect(bool(torch.isfinite(slope).all()), "the gradient of with_gradient by the images is not finite")
+        expect(bool(slope.any()), "the gradient of with_gradient by the images is zero everywhere")
+
+    def refusal() -> None:
+        for backbone in map(find_backbone, ("pocket", "sd14")):
+            said = made[0].refuses(backbone)
+            expect(said is None or isinstance(said, str), f"refuses({backbone.name}) is {said!r}; a text or None")
+
+    def sizes() -> None:
+        found = list(made[0].models())
+        expect(all(isinstance(size, ModelSize) for size in found), f"models() is {found!r}; each must be a ModelSize")
 
     checker.run("scores are finite, one per image", shape, needed=True)
     if checker.run("scores are deterministic", deterministic):  # what draws changes a seed, too
@@ -75,3 +107,9 @@ def check_reward(cls: type, checker: Checker) -> None:
     checker.run("images are not mutated", mutation)
     checker.run("order of the images does not matter", order)
     checker.run("batch size does not matter", batches)
+    if hasattr(cls, "with_gradient"):
+        checker.run("the gradient is of the same scores", gradient)
+    if hasattr(cls, "refuses"):
+        checker.run("refusals are texts", refusal)
+    if hasattr(cls, "models"):
+        checker.run("models have sizes", sizes)

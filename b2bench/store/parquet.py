@@ -20,7 +20,7 @@ import duckdb
 
 from b2bench.errors import UserError
 from b2bench.files import replaced
-from b2bench.store.rows import DamagedRow, Row, check_ids, insert_rows, select_rows
+from b2bench.store.rows import DamagedRow, Row, check_ids, check_seeds, insert_rows, select_rows
 from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, create_table
 from b2bench.store.store import Store
 
@@ -114,13 +114,15 @@ def import_results(store: Store, folder: Path) -> list[str]:
     """Take the runs of an exported ``folder`` that the store does not have, or not to their end; return their ids.
 
     Raises:
-        UserError: a file is missing, is not Parquet or has other columns; nothing was read then.
+        UserError: a file is missing, is not Parquet or has other columns, or has a run with a seed that is for tuning,
+            which is not a tuning run; nothing was read then.
     """
     rows = {table: _read(folder / f"{table}.parquet", table) for table in RUN_TABLES}
     files = {table: folder / f"{table}.parquet" for table in BESIDE}
     beside = {table: _read(file, table) if file.exists() else [] for table, file in files.items()}
     ids = [row["run_id"] for row in rows["runs"]]
     check_ids(ids, f"results folder {folder}")
+    check_seeds(rows["runs"], f"results folder {folder}")
     new = list(dict.fromkeys(store.wanting(rows["runs"])))
     if strange := {row["run_id"] for table in RUN_TABLES for row in rows[table]} - set(ids):
         names = ", ".join(sorted(strange)[:3])

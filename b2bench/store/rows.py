@@ -12,10 +12,14 @@ import duckdb
 
 from b2bench.errors import UserError
 from b2bench.files import finite
+from b2bench.search import FIRST_TUNING_SEED
 from b2bench.store.schema import TABLES, column_type
 
 Row = dict[str, Any]
 CONFIG_PARTS = ("algorithm", "wrapper", "reward", "backbone", "prompts", "settings", "found", "preset")
+
+UNTRAINED = ("external", "baseline")
+"""Algorithms of rows whose seed is that of an evaluation."""
 
 
 class DamagedRow(Exception):
@@ -90,6 +94,24 @@ def check_ids(ids: Iterable[str], source: str) -> None:
     for run_id in ids:
         if run_id in ("", ".", "..", SWEEP_FOLDER) or re.search(r"[/\\\0]", run_id):
             raise UserError(f"{source} has a run {run_id[:80]!r}, which is not a name of a run; nothing was copied")
+
+
+def check_seeds(runs: Iterable[Mapping[str, Any]], source: str = "") -> None:
+    """See that no run that a report would compare has a seed that is for tuning.
+
+    Raises:
+        UserError: one has; ``source`` is the file that it would come from.
+    """
+    for run in runs:
+        config = run.get("config")
+        tuning = isinstance(config, Mapping) and config.get("tuning", False)
+        if run["seed"] >= FIRST_TUNING_SEED and not tuning and run["algorithm"] not in UNTRAINED:
+            said = f"{source}: run {run['run_id']} has " if source else ""
+            end = "nothing was copied" if source else "try a lower seed"
+            raise UserError(
+                f"{said}seed = {run['seed']}: seeds from {FIRST_TUNING_SEED} on are for tuning (b2bench tune), and "
+                f"this is not a tuning run; {end}"
+            )
 
 
 def insert_rows(

@@ -32,13 +32,13 @@ from typing import Any
 import duckdb
 
 from b2bench.errors import UserError
-from b2bench.search import FIRST_TUNING_SEED
 from b2bench.store.database import Database
 from b2bench.store.frames import Library, check_library, fetch
 from b2bench.store.rows import (
     DamagedRow,
     Row,
     check_ids,
+    check_seeds,
     fetched,
     insert_rows,
     of_runs,
@@ -65,12 +65,7 @@ class Store(Database):
             UserError: ``unique``, and a run has this name: another process may have started it since somebody looked.
                 Or the row is of a training run whose seed is for tuning, and it is not a tuning run.
         """
-        tuning = (run.get("config") or {}).get("tuning", False)
-        if run["seed"] >= FIRST_TUNING_SEED and not tuning and run["algorithm"] != "external":
-            raise UserError(
-                f"seed = {run['seed']}: seeds from {FIRST_TUNING_SEED} on are for tuning (b2bench tune), and this is "
-                "not a tuning run; try a lower seed"
-            )
+        check_seeds([run])
         now = utc_now()
         row = {**run, "started": now, "heartbeat": now, "status": "running"}
 
@@ -214,11 +209,13 @@ class Store(Database):
         its rows are those of the other store. Profiles, preference tests and votes come along.
 
         Raises:
-            UserError: the other store has a run whose id is not a name of a folder; nothing was copied then.
+            UserError: the other store has a run whose id is not a name of a folder, or whose seed is for tuning while
+                it is not a tuning run; nothing was copied then.
         """
         source = Store(other, self.patience)
         runs = source.runs()
         check_ids((row["run_id"] for row in runs), str(source.path))
+        check_seeds(runs, str(source.path))
         new = self.wanting(runs)
         for run_id in new:
             self.insert_run(source.whole_run(run_id))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from b2bench.config.resolve import check_untrained_values
 from b2bench.config.run import RunConfig, cell_hash
+from b2bench.config.settings import BASELINE_SETTINGS
 from b2bench.engine import accelerator
 from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import Draw, eval_noise, measure
@@ -36,6 +37,7 @@ from b2bench.seeding import derive, normal
 from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
 from b2bench.text import suggestion
+from b2bench.training.inputs import digests
 from b2bench.training.provenance import run_row
 from b2bench.training.setup import load
 from b2bench.version import benchmark_version
@@ -75,10 +77,12 @@ class Baseline:
             own["queries_per_image"] = self.queries_per_image
         names, images = EVALUATED if self.kind == "oracle" else SAMPLED, config.images_at(config.queries)
         settings = whole["settings"] | {"eval_images": images.test, "eval_train_images": images.train}
+        files = digests(config)  # a path says nothing of the weights that lie there today
         return {
             "baseline": own,
             **{part: whole[part] for part in ("reward", "backbone", "prompts")},
             "settings": {name: settings[name] for name in names},
+            **({"files": files} if files else {}),
         }
 
     def run_id(self, config: RunConfig) -> str:
@@ -107,7 +111,7 @@ def check_values(config: RunConfig, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: which, and what may be set instead.
     """
-    check_untrained_values("a baseline", (*SAMPLED, "micro_batch"), config, values)
+    check_untrained_values("a baseline", BASELINE_SETTINGS, config, values)
 
 
 def plan(kinds: Iterable[str], config: RunConfig) -> list[Baseline]:

@@ -17,9 +17,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from b2bench.backbones.stable_diffusion import lora_file
+from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
 from b2bench.config.run import RunConfig
-from b2bench.config.settings import PROFILE_SETTINGS
+from b2bench.config.settings import UNTRAINED_SETTINGS
 from b2bench.engine import accelerator
 from b2bench.evaluation.judges import scored
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
@@ -32,7 +32,7 @@ from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
 from b2bench.studies.lora import lora_identity
 from b2bench.training.provenance import commit, versions
-from b2bench.training.setup import load_policy, ready_reward
+from b2bench.training.setup import check_prompts, load_policy, ready_reward
 from b2bench.types import Interval, micro_batches
 from b2bench.version import benchmark_version
 
@@ -136,6 +136,21 @@ class ProfileListener(Protocol):
         """Hear that the branches of one tau are measured."""
 
 
+def _policies(
+    configs: Sequence[RunConfig], device: torch.device, stage: Callable[[str], None], lora: Path | None
+) -> dict[str, StableDiffusion]:
+    """Load {source: network} of all configs, before an hour is spent on the first; every prompt set is checked."""
+    found: dict[str, StableDiffusion] = {}
+    for config in configs:
+        if (known := found.get(config.backbone.source)) is not None:
+            check_prompts(known, config.prompts)
+            continue
+        for earlier in found.values():  # which took the process's threads
+            torch.set_num_threads(earlier.threads.count)
+        found[config.backbone.source] = load_policy(config, device, stage, lora=lora)
+    return found
+
+
 def profile(
     configs: Sequence[RunConfig],
     lora: Path | None,
@@ -149,19 +164,21 @@ def profile(
 ) -> list[tuple[str, Profile]]:
     """Measure when a reward is decided, for each config's prompts, into the store: [(profile id, profile)].
 
-    The configs differ in their prompts alone. Each profile is stored when it is whole.
+    The configs differ in their prompts, and in the network that draws them: pocket has one for each template. Each
+    profile is stored when it is whole.
 
     Raises:
-        UserError: the LoRA does not fit, or the store cannot be used.
+        UserError: the LoRA does not fit, a prompt of any set cannot be read, or the store cannot be used.
         RunFailed: the reward answers with something else than finite numbers.
     """
     config, settings = configs[0], configs[0].settings
     file = None if lora is None else lora_file(lora)
     store.check()
-    policy = load_policy(config, accelerator().device, listener.stage, lora=file)
+    device = accelerator().device
+    policies = _policies(configs, device, listener.stage, file)
     listener.stage(f"loading {config.reward_name}")
-    reward, _ = ready_reward(config, policy.device)
-    styles = pocket_styles(policy.device) if config.backbone.is_pocket else None
+    reward, _ = ready_reward(config, device)
+    styles = pocket_styles(device) if config.backbone.is_pocket else None
     label = None if lora is None or file is None else lora_identity(lora, file)[0]
     done = []
     for chosen in configs:
@@ -169,7 +186,7 @@ def profile(
         for tau in taus:
             listener.stage(f"{chosen.prompts.name}: {branches} branches of {leaves} leaves, {tau} steps to go")
             found = sample_leaves(
-                policy,
+                policies[chosen.backbone.source],
                 reward,
                 config.reward_name,
                 chosen.prompts.train if split == "train" else chosen.prompts.test,
@@ -199,7 +216,7 @@ def profile(
             "prompts_hash": chosen.prompts.content_hash,
             "split": split,
             "seed": config.seed,
-            "settings": {name: content["settings"][name] for name in PROFILE_SETTINGS}
+            "settings": {name: content["settings"][name] for name in UNTRAINED_SETTINGS}
             | {"reward": content["reward"], "backbone": content["backbone"]}
             | {"resamples": RESAMPLES, "confidence": CONFIDENCE, "versions": versions(), "commit": commit()},
             "queries": result.queries,

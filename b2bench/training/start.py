@@ -12,8 +12,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +19,8 @@ from torch import Tensor
 
 from b2bench.config.run import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
-from b2bench.hyperparameters import hyperparameters
-from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.store import Store
+from b2bench.training.inputs import named, stamps
 from b2bench.training.provenance import numeric_versions
 from b2bench.version import benchmark_version
 
@@ -55,9 +52,6 @@ OF_TRAINING = (
 """Settings that the pretrained model's evaluation does not depend on. All others are part of the key, and so is a new
 one until somebody puts it here: measuring once too often costs minutes, once too seldom a wrong number."""
 
-MOST_FILES = 10_000
-"""Of a folder that a setting names: a reward may be told any"""
-
 
 def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
     """Hash everything that the evaluation at 0 queries depends on, to the last bit.
@@ -65,13 +59,9 @@ def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
     Rounding differs between devices, versions of packages and numbers of processes: then each has its own. Weights go
     by the name, size and time of their files.
     """
-    whole, inputs = config.as_dict(), config.settings
+    whole = config.as_dict()
     settings = {name: value for name, value in whole["settings"].items() if name not in OF_TRAINING}
     settings |= {"images": vars(config.images_at(0)), "first": config.images_between.splits}
-    texts = [value for value in whole["reward"].values() if isinstance(value, str)]
-    for part in getattr(config.reward, "parts", ()):
-        texts += [value for p in hyperparameters(type(part)) if isinstance(value := getattr(part, p.name), str)]
-    named = (str(POCKET_WEIGHTS), config.backbone.source, config.backbone.scorer, inputs.inception_weights, *texts)
     cuda = device.type == "cuda"
     content = {
         "version": benchmark_version(),
@@ -79,39 +69,12 @@ def start_key(config: RunConfig, device: torch.device, processes: int) -> str:
         "prompts": whole["prompts"]["hash"],
         "reward": whole["reward"],
         "settings": settings,
-        "files": {name: _files(name) for name in named if name},
+        "files": {name: stamps(name) for name in named(config)},
         "packages": numeric_versions(),
         "device": torch.cuda.get_device_name(device) if cuda else f"{device} {torch.backends.cpu.get_cpu_capability()}",
         "processes": processes,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _files(name: str) -> list[Any]:
-    """Return what lies under a path: names, sizes and times; of a repository of the hub, the revision that is here."""
-    path = Path(name).expanduser()
-    try:
-        if path.is_dir():
-            found = sorted(file for file in islice(path.rglob("*"), MOST_FILES) if file.is_file())
-        elif path.is_file():
-            found = [path]
-        else:
-            return _revision(name)
-        return [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in found]
-    except OSError:
-        return []
-
-
-def _revision(name: str) -> list[str]:
-    from huggingface_hub import try_to_load_from_cache
-
-    if name.count("/") != 1:
-        return []
-    try:
-        found = try_to_load_from_cache(name, "model_index.json")
-    except ValueError:  # no name that a repository could have
-        return []
-    return [Path(found).parent.name] if isinstance(found, str) else []
 
 
 def marked(evaluation: Evaluation, key: str) -> Evaluation:

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from b2bench.config.presets import PARTS, Value, load_preset
@@ -15,7 +16,7 @@ from b2bench.config.resolve import found_again, split_values
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.files import write_whole
-from b2bench.leaderboard.tuning import COLLAPSE, Tried, TuningRow
+from b2bench.leaderboard.tuning import Tried, TuningRow
 from b2bench.search import GENERATION, Sampler
 from b2bench.tuning.proposals import optuna_version
 from b2bench.tuning.space import POINTS_SEED
@@ -117,7 +118,7 @@ def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
         "benchmark_version": benchmark_version(),
         **code,
         "score": "mean reward of the last two rounds of training, on training prompts, at the full budget of the run",
-        "collapse": f"it failed, or its score is more than {COLLAPSE} below the mean reward of its first round",
+        "collapse": _collapse(tried),
         "sampler": cell.sampler.described,
         **({} if cell.sampler is Sampler.sobol else _of_optuna(cell.sampler)),
         "points_seed": POINTS_SEED,
@@ -133,6 +134,14 @@ def _provenance(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
         "below_pretrained": row.below,
     }
     return ["[tuning]", *_pairs(facts)]
+
+
+def _collapse(tried: Sequence[Tried]) -> str:
+    """Say how far below its start a run has collapsed; the limits of a reward in a unit of its own differ a little."""
+    limits = [trial.limit for one in tried for trial in one.trials.values() if trial.limit is not None]
+    if not limits:
+        return "it failed"
+    return f"it failed, or its score is more than {median(limits):.3g} below the mean reward of its first round"
 
 
 def _of_optuna(sampler: Sampler) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A plugin in several files: what lies beside it is imported and is part of its identity."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,27 @@ def test_what_lies_beside_is_imported_and_hashed(imports: str, late: str, packag
     was = code_hash(cls)
     part.write_text("def value():\n    return 4\n")
     assert code_hash(cls) != was
+
+
+@pytest.mark.parametrize(
+    "imports", ["from edited_{tag} import value", "from .edited_{tag} import value", "from other_{tag} import value"]
+)
+def test_what_was_changed_since_is_imported_anew(imports: str, tmp_path: Path) -> None:
+    """As in a notebook, whose process outlives the edits; what is stored of a run is the hash of the files."""
+    tag = abs(hash(imports))
+    part = tmp_path / f"edited_{tag}.py"
+    (tmp_path / f"other_{tag}.py").write_text(f"from edited_{tag} import value\n")
+    for answer in (3, 33, 333):
+        part.write_text(f"def value():\n    return {answer}\n")
+        assert plugin(tmp_path, imports.format(tag=tag))()(None, None) == answer
+
+
+def test_what_has_not_changed_stays_the_module_it_was(tmp_path: Path) -> None:
+    (tmp_path / "kept_part.py").write_text("def value(): ...\n")
+    plugin(tmp_path, "from kept_part import value")
+    first = sys.modules["kept_part"]
+    plugin(tmp_path, "from kept_part import value")
+    assert sys.modules["kept_part"] is first
 
 
 def test_what_the_parts_import_is_a_part_and_what_is_installed_is_not(tmp_path: Path) -> None:

@@ -222,6 +222,23 @@ def test_a_part_for_the_text_encoder_is_read_too(projections: Any, fresh: Any, s
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("layer", ["text_model.encoder.layers.0.self_attn.q_proj", "encoder.layers.0.self_attn.q_proj"])
+def test_an_alpha_of_the_text_encoder_by_either_name(layer: str, fresh: Any, state: Any, tmp_path: Path) -> None:
+    """transformers has dropped the first word of the names, which older files have."""
+    text = of_text(fresh(), ("q_proj",), "peft")
+    first = next(name for name in text if "layers.0.self_attn.q_proj" in name and "lora_B" in name)
+    header = {"unet.lora_alpha": 2, "unet.r": 2, "text_encoder.lora_alpha": 2, "text_encoder.r": 2}
+    found = []
+    for name, change, pattern in (("plain", {}, {}), ("thrice", {first: 3 * text[first]}, {}), ("six", {}, {layer: 6})):
+        config = json.dumps(header | {"text_encoder.alpha_pattern": pattern})
+        save_file(state | text | change, tmp_path / f"{name}.safetensors", {"lora_adapter_metadata": config})
+        policy = fresh()
+        policy.load_lora(tmp_path / f"{name}.safetensors")
+        found.append(policy.encode(PROMPTS).table)
+    torch.testing.assert_close(found[2], found[1])
+    assert not torch.allclose(found[2], found[0])
+
+
 @pytest.mark.slow
 def test_the_kl_is_from_the_pretrained_text_encoder_too(fresh: Any, state: Any, tmp_path: Path) -> None:
     policy = fresh()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch.utils.data import TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -17,8 +18,9 @@ from b2bench.config.resolve import resolve
 from b2bench.errors import UserError
 from b2bench.evaluation.inception import InceptionV3, extractors
 from b2bench.evaluation.judges import Judges
-from b2bench.evaluation.scorers import ClipScorer, clip_probabilities
+from b2bench.evaluation.scorers import ClipScorer, clip_probabilities, scorer_size
 from b2bench.evaluation.statistics import inception_score
+from b2bench.pocket.paths import POCKET_WEIGHTS
 
 
 def images(n: int, size: int) -> torch.Tensor:
@@ -124,6 +126,24 @@ def test_auto_takes_the_rewards_own_network() -> None:
     assert extractors("auto", "", pocket, config.reward, torch.device("cpu")) == []
     assert [e.metric for e in extractors("auto", "", other, config.reward, torch.device("cpu"))] == ["is_clip"]
     assert extractors("auto", "", other, object(), torch.device("cpu")) == []
+
+
+def test_a_clip_that_is_not_here_is_not_the_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--set checkpoint` would be another setting: the reward's."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"hf download .* HF_HOME .* --set inception=none") as caught:
+        extractors("clip", "", find_backbone("sd14"), object(), torch.device("cpu"))
+    assert "checkpoint" not in str(caught.value)
+    with pytest.raises(UserError, match="--set checkpoint=DIR"):
+        ClipScorer("paper")
+
+
+def test_a_folder_of_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "clip").symlink_to(POCKET_WEIGHTS / "scorer-training")
+    assert scorer_size("~/clip").parameters == scorer_size("pocket").parameters
+    assert ClipScorer("~/clip").size == ClipScorer("pocket").size
 
 
 def test_loading_a_scorer_leaves_the_root_logger_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:

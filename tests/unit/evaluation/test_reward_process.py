@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from b2bench.config.resolve import resolve
 from b2bench.errors import RunFailed, UserError
@@ -36,6 +37,24 @@ class Red:
         if "a bee" in prompts:
             raise KeyError("no bees")
         return self.scale * images[:, 0].mean((1, 2))
+'''
+
+LOOSE = '''
+import torch
+from huggingface_hub import constants
+from b2bench.registry import reward
+
+@reward
+class Loose:
+    """1 where the hub is not asked and the process is as it was; leaves it otherwise."""
+
+    def prepare(self, device):
+        torch.set_default_dtype(torch.float64)
+
+    def __call__(self, images, prompts):
+        usual = torch.get_default_dtype() is torch.float32 and torch.are_deterministic_algorithms_enabled() is False
+        torch.set_default_dtype(torch.float64)
+        return torch.full((len(images),), float(constants.HF_HUB_OFFLINE and usual))
 '''
 
 
@@ -102,6 +121,18 @@ def test_what_cannot_be_set_up(plugin: str) -> None:
     with pytest.raises(UserError, match="hf download"):
         reward.prepare(CPU)
     reward.close()
+
+
+@pytest.mark.slow
+def test_it_is_guarded_and_offline_as_a_reward_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "loose.py"
+    path.write_text(LOOSE)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    reward = RewardProcess("loose", {}, [str(path)])
+    reward.prepare(CPU)
+    answers = [reward(torch.zeros(1, 3, 2, 2), ["a cat"]).tolist() for _ in range(2)]
+    reward.close()
+    assert answers == [[1.0], [1.0]]  # offline; and in float32 and with gradients, whatever an earlier call did
 
 
 @pytest.mark.slow

@@ -60,6 +60,9 @@ def test_a_run_collapses_that_ends_clearly_below_its_start() -> None:
     assert Trial(0.5, 0.481).below
     assert Trial(0.5, 0.479).collapsed
     assert not Trial(0.5, 0.5).below
+    assert not Trial(50.0, 49.0, limit=2.5).collapsed  # a reward in another unit
+    assert Trial(50.0, 47.0, limit=2.5).collapsed
+    assert not Trial(50.0, 47.0, limit=None).collapsed
     for lost in (Trial(None, None), Trial(0.5, 0.6, failed=True)):
         assert lost.collapsed
         assert lost.below

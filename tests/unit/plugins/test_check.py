@@ -359,6 +359,8 @@ class Broken:
         ("return mean * torch.linspace(0, 1, 6)[: len(mean)]", ["order of", "batch size"], "another order"),
         ("return mean - mean.mean()", ["batch size does not matter"], "one by one"),
         ("return mean.float() * 0 + float('nan')", ["scores are finite, one per image"], "not finite"),
+        ("return 3000 + 1000 * mean + 0.03 * len(images)", [], ""),  # which float32 rounds to 0.0002
+        ("return mean + 0.01 * len(images)", ["batch size does not matter"], "one by one"),
     ],
 )
 def test_rewards(body: str, checks: list[str], message: str, tmp_path: Path) -> None:
@@ -376,6 +378,59 @@ def test_a_name_that_no_run_could_have_is_found(kind: str, name: str, method: st
     body = f"class {name}:\n    def {method}(self, a, b):\n        raise ValueError\n"
     source = f"from b2bench import {kind}\n\n@{kind}\n{body}"
     assert "another name for your" in failures(check_source(tmp_path, source))["its name is free"]
+
+
+OPTIONAL = """
+    def with_gradient(self, images, prompts):
+        return {scores}
+
+    def refuses(self, backbone):
+        return {refuses}
+
+    def models(self):
+        return {models}
+"""
+GOOD_OPTIONAL = {"scores": "images.flatten(1).mean(1)", "refuses": "None", "models": "[]"}
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "message"),
+    [
+        ({}, "", ""),
+        ({"scores": "images.flatten(1).mean(1) + 1"}, "the gradient is of the same scores", "differ by 1 from"),
+        ({"scores": "images.mean()"}, "the gradient is of the same scores", "expected (6,)"),
+        ({"scores": "images.detach().flatten(1).mean(1)"}, "the gradient is of the same scores", "has no gradient"),
+        ({"scores": "0 * images.flatten(1).mean(1) + images.detach().flatten(1).mean(1)"},
+         "the gradient is of the same scores", "zero everywhere"),
+        ({"scores": "images.flatten(1).mean(1) + (0 * images.flatten(1).mean(1)).abs().pow(0.5)"},
+         "the gradient is of the same scores", "not finite"),
+        ({"refuses": "False"}, "refusals are texts", "refuses(pocket) is False"),
+        ({"models": "['CLIP']"}, "models have sizes", "must be a ModelSize"),
+        ({"models": "1 / 0"}, "models have sizes", "ZeroDivisionError"),
+    ],
+)  # fmt: skip
+def test_what_a_reward_may_offer(change: dict[str, str], check: str, message: str, tmp_path: Path) -> None:
+    source = REWARD.format(body="return mean") + OPTIONAL.format(**GOOD_OPTIONAL | change)
+    found = failures(check_source(tmp_path, source))
+    assert (list(found) == [check] and message in found[check]) if change else found == {}
+
+
+def test_its_own_checkpoint_is_used(tmp_path: Path) -> None:
+    body = REWARD.replace(
+        "    def __call__",
+        """    checkpoint: str = "auto"
+    \"\"\"Which\"\"\"
+
+    @classmethod
+    def own_checkpoint(cls, backbone):
+        return f"mine for {{backbone.name}}"
+
+    def prepare(self, device):
+        assert self.checkpoint == "mine for pocket", self.checkpoint
+
+    def __call__""",
+    ).format(body="return mean")
+    assert failures(check_source(tmp_path, body)) == {}
 
 
 def test_a_random_reward_is_caught(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from b2bench.rewards.hpsv2 import HPSv2
 from b2bench.rewards.imagereward import MEAN, STD, ImageReward
 from b2bench.rewards.pickscore import PickScore
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms import Normalize
 from transformers import (
@@ -251,9 +252,8 @@ def test_a_file_of_something_else(
     wrong: list[Callable[[Path], Any]] = [
         lambda path: path.write_bytes(path.read_bytes()[:100]),
         lambda path: path.write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path)}, protocol=2)),
+        lambda path: torch.save({"weight": torch.zeros(2)}, path),
     ]
-    if name != "pickscore":  # which transformers reads, and fills with random weights
-        wrong.append(lambda path: torch.save({"weight": torch.zeros(2)}, path))
     for write in wrong:
         write(tmp_path / FILES[name])
         with pytest.raises(UserError, match=rf"{name}.*{tmp_path}"):
@@ -274,3 +274,21 @@ def test_the_published_sizes_for_an_estimate(name: str, millions: float) -> None
     assert sum(model.parameters for model in own) / 1e6 == pytest.approx(millions, rel=0.01)
     assert all(model.bytes == 4 * model.parameters for model in own)
     assert unknown == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["aesthetic", "pickscore"])
+def test_a_network_that_was_saved_in_part_is_refused(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """transformers fills the rest with random numbers and warns."""
+    cls, folder, expected = request.getfixturevalue(name)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in sorted(weights) if name.endswith("layer_norm1.weight"))
+    save_file(
+        {name: value for name, value in weights.items() if name != lost},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(UserError, match=rf"{name} checkpoint {tmp_path} has no .*layer_norm1\.weight of CLIP"):
+        ready((cls, tmp_path, expected))

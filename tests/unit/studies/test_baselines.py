@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from b2bench.errors import UserError
 from b2bench.evaluation.evaluate import eval_noise, eval_prompts
 from b2bench.pocket.build import art
 from b2bench.pocket.build.art import SPRITE_NAMES
+from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.pocket.world import STYLES
 from b2bench.studies import baselines
 from b2bench.studies.baselines import CANDIDATES, GUIDANCES, Baseline, best_of, candidate_noise, faithful_scenes, plan
@@ -182,6 +184,32 @@ def test_a_baseline_is_what_its_numbers_depend_on(row: Baseline) -> None:
         assert row.run_id(other) != usual
     # the oracle is not sampled
     assert (row.run_id(config(steps=50)) == usual) == (row.kind == "oracle")
+
+
+@pytest.mark.slow
+def test_other_weights_at_the_same_path_are_another_baseline(tmp_path: Path) -> None:
+    """By their content: a copy on another machine is the same."""
+    weights = tmp_path / "here" / "open_clip_model.safetensors"
+    weights.parent.mkdir()
+    for file in (POCKET_WEIGHTS / "scorer-training").iterdir():
+        (weights.parent / file.name).write_bytes(file.read_bytes())
+    chosen, row = config(checkpoint=str(weights.parent)), Baseline("best-of", 4)
+    first = row.run_id(chosen)
+    assert row.content(chosen)["files"].keys() == {str(weights.parent)}
+    assert "files" not in row.content(config())
+    os.utime(weights, ns=(1, 1))
+    assert row.run_id(chosen) == first
+    weights.write_bytes(weights.read_bytes()[:-1] + b"1")
+    assert row.run_id(chosen) != first
+
+
+def test_settings_that_it_uses_are_taken() -> None:
+    values = {"reward_device": "cpu", "reward_process": True, "inception_weights": "", "decode_micro_batch": 2}
+    values |= {"guidance_split": True, "attention": "sliced"}
+    baselines.check_values(config(**values), values)
+    for name in ("kl_images", "lr"):
+        with pytest.raises(UserError, match=f"does not use {name}"):
+            baselines.check_values(config(), {name: 1})
 
 
 def test_the_oracle_is_of_the_pocket_world_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,18 @@ import torch
 from b2bench.leaderboard.figures import COLOURS, check_png, draw_openness
 from b2bench.leaderboard.openness import Measure, Point, Profile, check_taus, openness, rows
 from b2bench.leaderboard.terminal import profile_table
+from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageColor
 from rich.console import Console
 from torch import Tensor
 
+from b2bench.backbones.stable_diffusion import StableDiffusion
+from b2bench.config.resolve import check_profile_values, resolve
+from b2bench.config.run import RunConfig
 from b2bench.errors import RunFailed, UserError
 from b2bench.plugins.toy import PROMPTS, ToyPolicy
+from b2bench.store.store import Store
+from b2bench.studies import profile as study
 from b2bench.studies.profile import Leaves, branch_noise, sample_leaves
 
 T = ToyPolicy.num_steps
@@ -204,3 +211,59 @@ def test_a_figure_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
         check_png(tmp_path / "a.jpg")
     with pytest.raises(UserError, match="does not exist"):
         check_png(tmp_path / "gone" / "a.png")
+
+
+def config_of(prompts: str) -> RunConfig:
+    return resolve(
+        algorithm="ddpo", wrapper="vanilla", reward="clipscore", backbone="pocket", queries=10, seed=0, values={},
+        prompts=prompts,
+    )  # fmt: skip
+
+
+class Silent:
+    def stage(self, text: str) -> None: ...
+    def queried(self, queries: int) -> None: ...
+    def point_done(self, prompts: str, point: Point) -> None: ...
+
+
+@pytest.mark.slow
+def test_each_set_is_drawn_by_its_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pocket has one for each template."""
+    configs = [config_of(name) for name in ("template1", "pocket-template3")]
+    seen: list[tuple[bool, float]] = []
+
+    def spy(policy: StableDiffusion, reward: object, name: str, prompts: Sequence[str], **options: object) -> Leaves:
+        expected = StableDiffusionPipeline.from_pretrained(configs[len(seen)].backbone.source).unet
+        same = all(map(torch.equal, policy.pipeline.unet.parameters(), expected.parameters()))
+        seen.append((same, policy.threads.count))
+        return Leaves(20, tuple(prompts[:4]), torch.rand(4, 5), None)
+
+    monkeypatch.setattr(study, "sample_leaves", spy)
+    threads = torch.get_num_threads()
+    found = study.profile(
+        configs, None, split="train", taus=[20], branches=4, leaves=5, store=Store(tmp_path / "a.duckdb"),
+        listener=Silent(),
+    )  # fmt: skip
+    assert [result.prompts for _, result in found] == ["template1", "pocket-template3"]
+    assert seen == [(True, threads)] * 2
+
+
+def test_the_prompts_of_every_set_are_checked_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+
+    def load(config: RunConfig, *rest: object, **more: object) -> object:
+        checked.append(config.prompts.name)
+        return object()
+
+    monkeypatch.setattr(study, "load_policy", load)
+    monkeypatch.setattr(study, "check_prompts", lambda policy, prompts: checked.append(prompts.name))
+    first = config_of("template1")
+    second = replace(first, prompts=replace(first.prompts, name="second"))
+    study._policies([first, second], torch.device("cpu"), print, None)
+    assert checked == ["template1", "second"]
+
+
+def test_it_takes_the_settings_of_where_a_reward_runs() -> None:
+    check_profile_values(config_of("template1"), {"reward_device": "cpu", "reward_process": True})
+    with pytest.raises(UserError, match="does not use lr"):
+        check_profile_values(config_of("template1"), {"lr": 1})

@@ -14,7 +14,7 @@ from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.store.store import Store
-from b2bench.training import start
+from b2bench.training import inputs
 from b2bench.training.start import known_start, marked, start_key
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_and_so_are_code_version_processes_and_files(
     assert key(replace(plain, code={"algorithm": "a"})) == usual
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"1234")
-    monkeypatch.setattr(start, "POCKET_WEIGHTS", tmp_path)
+    monkeypatch.setattr(inputs, "POCKET_WEIGHTS", tmp_path)
     before = key(plain)
     assert before == key(plain)
     os.utime(weights, ns=(1, 1))

@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pytest
 from store_rows import run_row
 from tuning_world import World, rising
@@ -19,8 +21,10 @@ from b2bench.config.resolve import from_dict
 from b2bench.config.run import check_seed
 from b2bench.describe.tables import tables_of
 from b2bench.errors import UserError
+from b2bench.store.parquet import export_results, import_results
 from b2bench.store.store import Store
 from b2bench.tuning.stages import UNSEEN, budget
+from b2bench.tuning.trials import trials_of
 
 
 @pytest.fixture
@@ -245,6 +249,43 @@ def test_seeds_of_tuning_and_of_final_runs_are_kept_apart(world: World, capsys: 
         world.store.start_run(run_row(seed=1000))
     world.store.start_run(run_row("lora", seed=1000, algorithm="external"))  # its seed is the evaluation's
     world.store.start_run(run_row("tuning", seed=1000, config={"tuning": True}))
+
+
+def test_no_file_brings_in_what_the_store_refuses(tmp_path: Path) -> None:
+    old, folder = Store(tmp_path / "old.duckdb"), tmp_path / "folder"
+    for run_id, seed in (("a", 0), ("b", 1)):
+        old.start_run(run_row(run_id, seed=seed))
+        old.finish_run(run_id, "done")
+    assert sorted(Store(tmp_path / "good.duckdb").merge(old.path)) == ["a", "b"]
+    with duckdb.connect(str(old.path)) as con:  # as an older version could write it, or somebody by hand
+        con.execute("UPDATE runs SET seed = 1000 WHERE run_id = 'b'")
+    export_results(old, folder)
+    new = Store(tmp_path / "new.duckdb")
+    for take in (lambda: new.merge(old.path), lambda: import_results(new, folder)):
+        with pytest.raises(UserError, match=r"run b has seed = 1000: .* not a tuning run; nothing was copied"):
+            take()
+    assert not new.path.exists()
+    with duckdb.connect(str(old.path)) as con:
+        con.execute("""UPDATE runs SET config = '{"tuning": true}' WHERE run_id = 'b'""")
+    assert sorted(new.merge(old.path)) == ["a", "b"]
+
+
+def test_a_reward_in_its_own_unit_collapses_by_its_spread(tmp_path: Path) -> None:
+    """Of CLIPScore the limit is 0.02; of others a quarter of the standard deviation of the first round."""
+    store, first, last = Store(tmp_path / "a.duckdb"), [10.0, 30.0], [18.0, 18.0]
+    for name, scale in (("clipscore", 0.001), ("jpeg", 1.0)):
+        store.start_run(run_row(name, reward=name, seed=1000, config={"tuning": True}, config_hash=name))
+        for round, values in enumerate((first, last, last)):
+            rows = [
+                {"query_index": 2 * round + i, "round": round, "prompt": "a cat", "reward": scale * value}
+                for i, value in enumerate(values)
+            ]
+            store.record_round(name, {"round": round, "queries": 2 * round + 2}, rows)
+        store.finish_run(name, "done")
+    trials = trials_of(store, {("clipscore", 1000), ("jpeg", 1000)})
+    limits = {cell: trial.limit for (cell, _), trial in trials.items()}
+    assert limits == {"clipscore": 0.02, "jpeg": pytest.approx(np.std(first, ddof=1) / 4)}
+    assert not any(trial.collapsed for trial in trials.values())  # by 0.02 the second would be one
 
 
 def test_a_preset_that_was_chosen_with_a_seed_is_not_judged_by_it(
