@@ -204,12 +204,13 @@ def _listener(request: Request, stack: ExitStack, progress: bool) -> Listener:
     from rich.console import Console
 
     from b2bench.terminal.progress import RunProgress, work_of
-    from b2bench.training.launch import is_first
+    from b2bench.training.launch import is_first, world
 
     # not as Jupyter's own output, which would come between the cell's results and could not be sent elsewhere
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, force_jupyter=False)
     work = lambda: None if request.config is None else work_of(request.config)  # noqa: E731
-    return stack.enter_context(RunProgress(console, request.budget, request.reward, quiet=not is_first(), work=work))
+    bar = RunProgress(console, request.budget, request.reward, quiet=not is_first(), work=work, processes=world())
+    return stack.enter_context(bar)
 
 
 @contextmanager

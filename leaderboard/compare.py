@@ -213,6 +213,8 @@ def _settings(a: Row, b: Row) -> list[tuple[str, str, str]]:
 
 
 def _beside(metric: str, pairs: Sequence[tuple[Taken, Taken]]) -> tuple[str, Paired, Paired, Paired] | None:
+    if any(len(a.images) != len(b.images) for a, b in pairs if a.values and b.values):
+        return None  # diversity and inception scores depend on how many images there are
     values = [[taken.values.get(metric, math.nan) for taken in side] for side in zip(*pairs, strict=True)]
     if not all(math.isfinite(value) for side in values for value in side):
         return None
@@ -229,13 +231,18 @@ def _notes(first: Side, second: Side, pairs: Sequence[tuple[Taken, Taken]]) -> l
         )
     if any(a.row["seed"] != b.row["seed"] for a, b in pairs):
         notes.append("the two runs have different training seeds, so that their difference is also that of seeds")
-    if len({taken.queries for pair in pairs for taken in pair}) > 1:
+    if len({taken.queries for pair in pairs for taken in pair if taken.queries}) > 1:  # 0: the pretrained model
         notes.append("the last evaluations are at different numbers of reward queries")
+    if unlike := [(len(a.images), len(b.images)) for a, b in pairs if len(a.images) != len(b.images)]:
+        notes.append(
+            f"the last evaluations have {unlike[0][0]:,} and {unlike[0][1]:,} images: scores are of those that both "
+            "have, and metrics of all images are left out"
+        )
     for side in (first, second):
         left = sorted(set(side.runs) - {taken.row["seed"] for pair in pairs for taken in pair})
         if left:
             notes.append(f"{side.name}: seeds {', '.join(map(str, left))} have no partner and are left out")
-        if failed := sum(taken.row["status"] == "failed" for taken in side.runs.values()):
+        if failed := sum(taken.row["status"] == "failed" for taken in side.runs.values() if taken.queries):
             notes.append(f"{side.name}: {failed} failed, compared at the last evaluation")
     return notes
 
@@ -293,8 +300,9 @@ def verdict(found: Comparison) -> Answer:
 
 
 def _metrics(found: Comparison) -> Grid:
+    shared = [list(_differences(a, b)) for a, b in found.pairs]
     scores = [
-        [float(np.mean([row["score"] for row in taken.images.values() if row["score"] is not None])) for taken in side]
+        [float(np.mean([taken.images[place]["score"] for place in of])) for taken, of in zip(side, shared, strict=True)]
         for side in zip(*found.pairs, strict=True)
     ]
     nothing = [0.0] * len(found.pairs)

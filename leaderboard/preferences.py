@@ -112,7 +112,11 @@ def preferences(poll: Row, votes: Iterable[Row], resamples: int = RESAMPLES) -> 
     for vote in votes:
         of_rater[vote["rater"]].append(vote)
     checks = [checks_of(rater, rows) for rater, rows in sorted(of_rater.items())]
-    kept = [found.rater for found in checks if not found.reason]
+    kept = [
+        found.rater  # one who left before the first comparison of cells says nothing of them
+        for found in checks
+        if not found.reason and any(vote["kind"] == "cells" for vote in of_rater[found.rater])
+    ]
     answers = [[vote for vote in of_rater[rater] if vote["kind"] == "cells"] for rater in kept]
     names = list(dict.fromkeys([*(poll["cells"] or {}), *sorted({name for rows in answers for name in _seen(rows)})]))
     tally = _Tally(names, answers)

@@ -51,8 +51,8 @@ def verify(
 def gallery(
     out: Annotated[Path, typer.Option(help="PNG file to write")],
     prompts: Annotated[
-        str, typer.Option(help="Prompt sets, comma-separated")
-    ] = "template1,pocket-template2,pocket-template3",
+        str | None, typer.Option(help="Prompt sets, comma-separated  [one of each template; with --lora template1]")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Prompts of each set, spread over its test split")] = 4,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale  [the backbone's default]")] = None,
@@ -62,5 +62,6 @@ def gallery(
     """Draw prompts by seeds into a PNG."""
     from b2bench.studies.gallery import draw_gallery
 
-    draw_gallery(out, prompts.split(","), seeds, rows, guidance, lora, seed)
+    usual = "template1" if lora is not None else "template1,pocket-template2,pocket-template3"
+    draw_gallery(out, (prompts or usual).split(","), seeds, rows, guidance, lora, seed)
     stdout().print(f"wrote {out}", soft_wrap=True)

@@ -91,7 +91,7 @@ def run(
     from b2bench.config.given import run_name
     from b2bench.config.run import check_shares
     from b2bench.terminal.progress import RunProgress, work_of
-    from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch
+    from b2bench.training.launch import has_gpus, is_first, is_one_of_several, launch, world
 
     options: dict[str, Any] = {"algo": algo, "wrapper": wrapper, "backbone": backbone, "reward": reward}
     options |= {"prompts": prompts, "queries": queries, "seed": seed}
@@ -139,6 +139,7 @@ def run(
                 request.reward,
                 quiet=not is_first(),
                 work=lambda: None if request.config is None else work_of(request.config),
+                processes=world(),
                 on_begin=partial(_begin, loading),
                 on_stage=INTERRUPTS.check,
             )

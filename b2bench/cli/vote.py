@@ -127,7 +127,7 @@ def add(
     found = {path: read_votes(path, known, db) for path in files}
     every = [row for rows in found.values() for row in rows]
     new = store.record_votes([], every)
-    changed = differing(every, stored)
+    changed = differing(every, [*stored, *new])
     if as_json:
         counts = {str(path): len(rows) for path, rows in found.items()}
         print_json({"db": str(db), "votes": counts, "new": len(new), "changed": changed})

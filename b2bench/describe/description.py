@@ -260,8 +260,8 @@ def _before_after(evals: Iterable[Row]) -> list[Row]:
         {
             "split": split,
             "metric": metric,
-            "before": rows[0]["value"],
-            "after": rows[-1]["value"] if len(rows) > 1 else None,
+            "before": rows[0]["value"] if rows[0]["queries"] == 0 else None,  # an evaluated LoRA has no start
+            "after": rows[-1]["value"] if rows[-1]["queries"] > 0 else None,
             "queries": rows[-1]["queries"],
             "images": rows[-1]["n"],
         }

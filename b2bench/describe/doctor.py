@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -158,7 +159,10 @@ def _checkpoints() -> Iterator[Finding]:
             detail = f"{hub.gigabytes:g} GB, for {hub.serves}: hf download {hub.repository}"
             detail += f" {hub.only}" if hub.only else ""
             yield Finding("checkpoint", hub.repository, "absent", detail)
-    weights = inception_file()
+    try:
+        weights = inception_file()
+    except ImportError:  # which the versions tell
+        weights = Path()
     if weights.is_file():
         yield Finding("checkpoint", "Inception v3", "ok", str(weights))
     else:
@@ -175,9 +179,21 @@ def _cached(hub: Hub) -> str:
 
     for file in hub.files:
         found = try_to_load_from_cache(hub.repository, file)
-        if isinstance(found, str):
+        if isinstance(found, str) and all(
+            isinstance(try_to_load_from_cache(hub.repository, part), str) for part in _parts(Path(found))
+        ):
             return str(Path(found).parents[len(Path(file).parts) - 1])
     return ""
+
+
+def _parts(file: Path) -> set[str]:
+    """Files that an index names, which comes before them in a download; of any other file none."""
+    if not file.name.endswith(".index.json"):
+        return set()
+    try:
+        return set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {""}  # half an index
 
 
 def inception_file() -> Path:

@@ -66,6 +66,15 @@ def draw_gallery(
         raise UserError(f"--out {out}: the gallery is a PNG file; try a name that ends in .png")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; try creating it")
+    if guidance is not None and guidance <= 0:
+        raise UserError(
+            f"--guidance {guidance:g} is not above 0; try 1, which is no guidance, or 3, the default of runs"
+        )
+    if lora is not None and len(prompts) > 1:
+        raise UserError(
+            f"--lora with --prompts {','.join(prompts)}: pocket has a network for each template, and a LoRA is of one; "
+            "try the prompts that it was trained on"
+        )
     backbone = find_backbone("pocket")
     labels: list[str] = []
     drawn: dict[str, list[Tensor]] = {}
@@ -74,7 +83,9 @@ def draw_gallery(
         chosen = [test[i * len(test) // rows] for i in range(min(rows, len(test)))]
         spec = backbone.drawing(chosen)
         policies = {
-            heading: StableDiffusion(load_pipeline(spec), num_steps=20, eta=1.0, guidance=guidance or spec.guidance)
+            heading: StableDiffusion(
+                load_pipeline(spec), num_steps=20, eta=1.0, guidance=spec.guidance if guidance is None else guidance
+            )
             for heading in ("pretrained", *([] if lora is None else ["with the LoRA, the same noise"]))
         }
         if lora is not None:

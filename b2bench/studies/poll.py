@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from b2bench.errors import UserError
-from b2bench.leaderboard.selection import CONTEXT_KEYS
+from b2bench.leaderboard.selection import CONTEXT_KEYS, final_runs
 from b2bench.store.rows import utc_now
 from b2bench.store.store import Store
 from b2bench.text import suggestion, visible
@@ -21,6 +21,8 @@ PRETRAINED = "pretrained"
 QUESTION = "Which image do you prefer for this text?"
 EQUAL = ("benchmark_version", "backbone", "prompts", "prompts_hash")
 """What the runs of a test have in common: without it an image of one has no counterpart of another."""
+SAMPLED = ("steps", "eta", "guidance")
+"""What images depend on beside weights, prompt and noise: in common, too, where the pretrained model is shown."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ def eval_seed(run: Mapping[str, Any]) -> int:
     return found if isinstance(found, int) else int(run["seed"])
 
 
+def _setting(run: Mapping[str, Any], name: str) -> str:
+    return str(((run["config"] or {}).get("settings") or {}).get(name))
+
+
 # -- which cells ------------------------------------------------------------------------------------
 
 
@@ -117,7 +123,8 @@ def chosen_cells(
     Raises:
         UserError: a name means nothing or several cells, or the cells share no prompts and no noise.
     """
-    done = [run for run in store.runs() if run["status"] == "done" and run["algorithm"] not in ("baseline", "external")]
+    final = final_runs(store.runs())  # those of a tuning have evaluations of their own, and so are other cells
+    done = [dict(run) for run in final if run["status"] == "done" and run["algorithm"] not in ("baseline", "external")]
     keys = {CONTEXT_KEYS.get(name, name): set(values) for name, values in where.items()}
     fitting = [run for run in done if all(str(run[name]) in values for name, values in keys.items())]
     found = [_cell(store, name, fitting, set(seeds)) for name in dict.fromkeys(names)]
@@ -134,6 +141,13 @@ def chosen_cells(
                 f"the cells differ in {what} ({', '.join(sorted(map(visible, values)))}), so they share no images; "
                 f"try --where {hint}=VALUE"
             )
+    sampled = {tuple(_setting(run, name) for name in SAMPLED) for run in runs}
+    if len(sampled) > 1 and any(cell.name == PRETRAINED for cell in found):
+        shown = "; ".join(", ".join(f"{n} {v}" for n, v in zip(SAMPLED, each, strict=True)) for each in sorted(sampled))
+        raise UserError(
+            f"the runs sample differently ({visible(shown)}), and {PRETRAINED} would be drawn as one of them does; "
+            f"try runs that sample alike, or without {PRETRAINED}"
+        )
     if len(noises := {eval_seed(run) for run in runs}) > 1:
         raise UserError(f"the cells were evaluated on different noise (eval_seed {sorted(noises)}); try other runs")
     return _of_shared_seeds(found)
@@ -202,10 +216,12 @@ def make_poll(
         raise UserError(f"--show needs {size} cells or more, and --cells names {len(cells)}; try --show pairs")
     draws = random.Random(f"{seed}:preference test")
     groups = []
+    # by prompt and not by image: with as many noises as runs each run would have noise of its own
+    turn = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in shown))}
     for members in itertools.combinations(cells, size):
-        shots = [tuple(_shot(cell, place, *each) for cell in members) for place, each in enumerate(shown)]
+        shots = [tuple(_shot(cell, turn[each[0]], *each) for cell in members) for each in shown]
         groups.append(draws.sample(shots, len(shots)))
-    every = [shots for turn in zip(*groups, strict=True) for shots in turn][:most]
+    every = [shots for each in zip(*groups, strict=True) for shots in each][:most]
     ids = _new_ids()
     of_shot: dict[Shot, str] = defaultdict(lambda: next(ids))
     found = [

@@ -80,8 +80,8 @@ class RunProgress:
     """A live bar and curves on a terminal, and a line per round and evaluation everywhere.
 
     ``work`` says, once the run begins, how much there is to do: then the bar and the time that is left go by it, from
-    the first evaluation on. Without it they go by reward queries. ``on_begin`` is called when the run begins, and
-    ``on_stage`` at every stage.
+    the first evaluation on. Without it they go by reward queries. ``processes`` share it, and this one hears of its own
+    part. ``on_begin`` is called when the run begins, and ``on_stage`` at every stage.
     """
 
     def __init__(
@@ -92,10 +92,12 @@ class RunProgress:
         *,
         quiet: bool = False,
         work: Callable[[], Work | None] = lambda: None,
+        processes: int = 1,
         on_begin: Callable[[], None] = lambda: None,
         on_stage: Callable[[], None] = lambda: None,
     ) -> None:
         self.on_begin, self.on_stage, self.count_work = on_begin, on_stage, work
+        self.processes = processes
         self.work: Work | None = None
         self.curves: dict[str, list[tuple[float, float]]] = {}
         # of several processes one speaks
@@ -133,7 +135,7 @@ class RunProgress:
         """Show how far the stage is, and the run."""
         if self.live:
             text = f"{self.text}: {within}" if within else self.text
-            self.progress.update(self.task, description=text, advance=work if self.work else 0)
+            self.progress.update(self.task, description=text, advance=work * self.processes if self.work else 0)
 
     def begins(self, run_id: str) -> None:
         """All is loaded: from now on time is of the run alone."""
@@ -141,6 +143,14 @@ class RunProgress:
         self.work = self.count_work() if self.live else None
         if self.work is not None:
             self.progress.reset(self.task, total=self.work.total)
+
+    def resumed(self, queries: int) -> None:
+        """Show the run from where it goes on: what an earlier process did takes no more time."""
+        self._reached(queries)
+        if self.work is not None:
+            budget = self.progress.tasks[0].fields["budget"]
+            left = (self.work.total - self.work.start) * (1 - queries / budget)
+            self.progress.update(self.task, total=max(1, round(left)))
 
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: Any) -> None:
         """Print a line for the round: queries, mean reward, how many rollouts reached the loss, health."""

@@ -18,6 +18,11 @@ def is_one_of_several() -> bool:
     return place()[1] > 1
 
 
+def world() -> int:
+    """Return how many processes form the run."""
+    return place()[1]
+
+
 def is_first() -> bool:
     """Tell whether it is the one that writes."""
     return place()[0] == 0

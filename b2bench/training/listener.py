@@ -20,6 +20,9 @@ class Listener(Protocol):
     def begins(self, run_id: str) -> None:
         """All is loaded; from now on there is something of the run to keep."""
 
+    def resumed(self, queries: int) -> None:
+        """Hear that the run goes on after so many reward queries, which an earlier process made."""
+
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None:
         """Hear that a round is in the store."""
 
@@ -36,6 +39,7 @@ class Silent:
     def stage(self, text: str) -> None: ...
     def advanced(self, work: int, within: str) -> None: ...
     def begins(self, run_id: str) -> None: ...
+    def resumed(self, queries: int) -> None: ...
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None: ...
     def evaluated(self, queries: int, evaluation: Evaluation) -> None: ...
     def warned(self, text: str) -> None: ...
@@ -61,6 +65,11 @@ class Several:
         """Tell all of them."""
         for one in self.listeners:
             one.begins(run_id)
+
+    def resumed(self, queries: int) -> None:
+        """Tell all of them."""
+        for one in self.listeners:
+            one.resumed(queries)
 
     def round_done(self, round: int, rounds: int, queries: int, reward: float, report: UpdateReport) -> None:
         """Tell all of them."""

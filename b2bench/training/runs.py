@@ -140,6 +140,8 @@ def resume(text: str, store: Store, out: Path, listener: Listener, wanted: RunCo
         listener.begins(run_id)
         with _found_in_store(trainer):
             trainer.resume()
+            if trainer.queries:
+                listener.resumed(trainer.queries)
             engine.on_main_process(lambda: store.restart_run(run_id))
             return trainer.run()
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench.config.settings import Settings
-from b2bench.describe.description import description, hidden_run
+from b2bench.describe.description import _before_after, description, hidden_run
 from b2bench.describe.listing import LISTS, listing
 from b2bench.errors import UserError
 from b2bench.hyperparameters import declared
@@ -256,6 +256,14 @@ def test_no_runs_and_no_store(tmp_path: Path) -> None:
     assert "b2bench run makes one" in printed(listing_table("runs", []))
     with pytest.raises(UserError, match="does not exist"):
         listing("runs", store.path, [])
+
+
+def test_an_evaluated_lora_has_no_start() -> None:
+    row = {"split": "test", "metric": "clipscore", "value": 0.31, "n": 540}
+    (lora,) = _before_after([{**row, "queries": 24000}])
+    assert (lora["before"], lora["after"], lora["queries"]) == (None, 0.31, 24000)
+    (pretrained,) = _before_after([{**row, "queries": 0}])
+    assert (pretrained["before"], pretrained["after"]) == (0.31, None)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What `b2bench doctor` finds, and what it calls broken."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,30 @@ def test_a_checkpoint_in_the_hub_cache_is_found(tmp_path: Path, monkeypatch: pyt
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     assert doctor._cached(hub) == str(repository / "snapshots" / "abc")
+
+
+def test_an_index_without_its_shards_is_half_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    hub = next(hub for hub in CHECKPOINTS if hub.files[0].endswith(".index.json"))
+    repository = tmp_path / f"models--{hub.repository.replace('/', '--')}"
+    folder = repository / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    (folder / hub.files[0]).write_text('{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}')
+    (folder / "one.safetensors").write_text("")
+    assert doctor._cached(hub) == ""
+    (folder / "two.safetensors").write_text("")
+    assert doctor._cached(hub) == str(folder)
+    (folder / hub.files[0]).write_text("{")
+    assert doctor._cached(hub) == ""
+
+
+def test_a_missing_torch_fidelity_is_told_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    assert {finding.name: finding.state for finding in doctor._checkpoints()}["Inception v3"] == "absent"
 
 
 def test_what_cannot_work_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

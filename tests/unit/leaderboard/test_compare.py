@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from b2bench.leaderboard.compare import compare, samples, section, verdict
 from b2bench.leaderboard.html import alone, page
@@ -98,6 +99,22 @@ def test_the_pretrained_model_is_what_a_cell_began_with(store: Store) -> None:
     assert found.mean == pytest.approx(sum(GAINS.values()) / 3 + 0.001 / 2)
     back = compare(*sides(store, ("ddpo/vanilla", "pretrained"), {}))
     assert back.mean == pytest.approx(-found.mean)
+    assert not any("different numbers" in note for note in (*found.notes, *back.notes))
+
+
+def test_evaluations_of_other_sizes_share_their_images_alone(tmp_path: Path) -> None:
+    """As of a run that failed between its evaluations, or of another budget; diversity depends on their number."""
+    store = Store(tmp_path / "a.duckdb")
+    add(store, "vanilla", 0, 1.0)
+    add(store, "b2", 0, 2.0)
+    with duckdb.connect(str(store.path)) as con:
+        con.execute("DELETE FROM images WHERE run_id LIKE '%b2%' AND queries = 100 AND noise_index = 1")
+    found = compare(*sides(store, ("ddpo/vanilla", "ddpo/b2"), {}))
+    (scores, *others) = section(found).grids[0].rows
+    assert others == []
+    assert any("6 and 3 images" in note for note in found.notes)
+    first, second, difference = (cell.sort for cell in scores[1:])
+    assert second - first == pytest.approx(difference)
 
 
 @pytest.mark.slow

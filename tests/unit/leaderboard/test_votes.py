@@ -188,6 +188,13 @@ def test_without_three_raters_there_is_no_interval_and_without_votes_no_section(
     assert found.pairs[0].differs is None
     (section,) = vote_sections([POLL], votes_of(2))
     assert section.notes == ("fewer than 3 raters: no intervals",)
+    # who has left after a check, or was only shown checks, says nothing of the cells
+    for more in (
+        [vote("cc" * 4, "i", ("x", "x"), "x", kind="identical")],
+        [vote("cc" * 4, "i", PAIR, None, kind="repeat")],
+    ):
+        found = preferences(POLL, [*votes_of(2), *more])
+        assert (found.raters, found.pairs[0].differs, found.pairs[0].share.low) == (2, None, None)
     (section,) = vote_sections([POLL], votes_of(4))
     assert section.notes == ("fewer than 10 raters: bootstrap intervals are too narrow",)
     assert vote_sections([POLL], []) == []

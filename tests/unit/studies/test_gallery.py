@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
-from b2bench.studies.gallery import LABEL, MARGIN, image_grid, side_by_side
+from b2bench.errors import UserError
+from b2bench.studies.gallery import LABEL, MARGIN, draw_gallery, image_grid, side_by_side
 
 
 def test_images_stand_in_rows_of_their_prompt():
@@ -16,6 +20,15 @@ def test_images_stand_in_rows_of_their_prompt():
         row, column = divmod(i, 3)
         top, left = MARGIN + row * (16 + LABEL + MARGIN) + LABEL, MARGIN + column * (16 + MARGIN)
         assert (pixels[top : top + 16, left : left + 16] == shade).all()
+
+
+def test_what_no_run_could_draw_is_refused(tmp_path: Path) -> None:
+    for prompts, guidance, lora, reason in (
+        (["template1"], 0.0, None, "--guidance 0 is not above 0"),
+        (["template1", "pocket-template2"], None, tmp_path, "a LoRA is of one"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            draw_gallery(tmp_path / "g.png", prompts, 1, 1, guidance, lora, 0)
 
 
 def test_two_sheets_stand_side_by_side_under_their_headings():

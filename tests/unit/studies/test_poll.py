@@ -52,12 +52,18 @@ def test_cells_have_the_runs_of_the_seeds_that_all_have(tmp_path: Path) -> None:
     assert (one.name, [run["seed"] for run in one.runs]) == ("ddpo-b2-s1", [1])
     (_, of_seed) = chosen_cells(store, ["pretrained", "ddpo/vanilla"], {}, [2])
     assert [run["seed"] for run in of_seed.runs] == [2]
+    tuning = {"config": {"tuning": True, "settings": {"eval_seed": 0}}, "config_hash": "of its small evaluations"}
+    make_runs(tmp_path, ("vanilla",), (1000,), **tuning)
+    assert [run["seed"] for run in chosen_cells(store, CELLS, {})[1].runs] == [0, 1]
 
 
 @pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(store: Store, tmp_path: Path) -> None:
     make_runs(tmp_path, ("b2",), (0,), algorithm="other", prompts="template2")
     make_runs(tmp_path, ("bs",), (0,), eval_seed=1)
+    guided = {"config": {"settings": {"eval_seed": 0, "guidance": 8.0}}, "algorithm": "guided"}
+    make_runs(tmp_path, ("b2",), (0,), **guided)
+    assert len(chosen_cells(store, ["ddpo/b2", "guided/b2"], {})) == 2
     for number in range(2):
         make_runs(tmp_path, ("bpt",), (0,), suffix=f"-{number}", config_hash=f"hash {number}")
     refused: list[tuple[list[str], dict[str, set[str]], str]] = [
@@ -69,6 +75,7 @@ def test_what_cannot_be_compared_is_refused(store: Store, tmp_path: Path) -> Non
         (["ddpo/vanilla", "other/b2"], {}, "differ in prompts"),
         (["ddpo/vanilla", "ddpo/bs"], {}, r"different noise \(eval_seed \[0, 1\]\)"),
         (["pretrained", "ddpo/bpt"], {}, "is 2 cells"),
+        (["pretrained", "ddpo/b2", "guided/b2"], {}, "sample differently .*guidance 8.0.* or without pretrained"),
     ]
     for cells, where, reason in refused:
         with pytest.raises(UserError, match=reason):
@@ -95,6 +102,15 @@ def test_pairs_are_even_over_cells_and_checks_are_of_each_kind(store: Store) -> 
     assert len(poll_of(store, size=3, checks=0).comparisons) == 8
     with pytest.raises(UserError, match="try --show pairs"):
         poll_of(store, ["pretrained", "ddpo/b2"], size=3)
+
+
+def test_every_run_is_shown_with_every_noise(store: Store) -> None:
+    shown = [(prompt, noise) for prompt in PROMPTS for noise in range(2)]  # as many noises as runs of a cell
+    poll = make_poll(chosen_cells(store, CELLS, {}), shown, checks=0)
+    found = {(shot.run_id[-2:], shot.noise) for shot in poll.images.values() if shot.run_id}
+    assert found == {(seed, noise) for seed in ("s0", "s1") for noise in range(2)}
+    for prompt in PROMPTS:
+        assert len({shot.run_id[-2:] for shot in poll.images.values() if shot.run_id and shot.prompt == prompt}) == 1
 
 
 def test_the_seed_chooses_and_ids_are_new_every_time(store: Store) -> None:

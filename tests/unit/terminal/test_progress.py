@@ -50,6 +50,17 @@ def test_the_time_left_goes_by_work_from_the_first_evaluation_on() -> None:
     assert task.total == 900
 
 
+def test_a_resumed_run_begins_where_it_goes_on_and_several_processes_share_the_work() -> None:
+    progress = RunProgress(console(), 10, "clipscore", work=lambda: Work(1000, 100), processes=4)
+    progress.begins("r")
+    Several(Silent(), progress).resumed(8)
+    (task,) = progress.progress.tasks
+    assert (task.total, task.completed) == (180, 0)  # a fifth of what is not the start
+    assert "8/10 queries" in shown(progress)
+    progress.advanced(45, "")  # the three others did as much meanwhile
+    assert task.completed == 180
+
+
 def test_without_knowing_the_work_it_goes_by_queries() -> None:
     progress = RunProgress(console(), 10, "clipscore")
     progress.begins("r")
