@@ -91,6 +91,8 @@ def test_calls_are_those_of_a_run(algorithm: str, wrapper: str, tmp_path: Path) 
     assert calls.evaluation == trainer.policy.calls - before - calls.sampling - trained
     assert config.evaluations() == sorted({row["queries"] for row in store.evals(["run"])})
     assert kept_images(config) == len(list((tmp_path / "run" / "samples").glob("*.png")))
+    if (algorithm, wrapper) not in (("ddpo", "vanilla"), ("dpo", "b2")):
+        return  # the first evaluation is of the pretrained model, and the same for all of them
     # a second run takes the first evaluation over, and draws its sample images
     again = Trainer(config, "again", store, tmp_path / "again")
     (tmp_path / "again").mkdir()
