@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from b2bench.leaderboard.columns import wrapper_name
+from b2bench.leaderboard.columns import algorithm_name, wrapper_name
 from b2bench.leaderboard.grid import Answer, number
 from b2bench.leaderboard.open_steps import room
 from b2bench.leaderboard.rows import CollapseRow, CompatibilityCell, HeadroomRow, LeaderboardRow, Tables
@@ -53,7 +53,7 @@ def listed(rows: Iterable[_Judged | LeaderboardRow | CollapseRow]) -> str:
     """Name cells by algorithm: "ddpo (vanilla, b2) and pg (bpt)"."""
     wrappers: dict[str, list[str]] = {}
     for row in rows:
-        name = f"{row.algorithm} {row.label}".strip()
+        name = f"{algorithm_name(row.algorithm)} {row.label}".strip()
         wrappers.setdefault(name, []).append(row.wrapper)
     return _and(
         [name if of == ["-"] else f"{name} ({', '.join(map(wrapper_name, of))})" for name, of in wrappers.items()]

@@ -26,13 +26,14 @@ def network_from_hub(loader: Any, who: str, source: str, size: str, **options: A
         UserError: it is not there or cannot be read, or lacks weights.
     """
     network, told = from_hub(loader, who, source, size, output_loading_info=True, **options)
-    if missing := sorted(told["missing_keys"]):
-        more = f" and {len(missing) - 1} more weights" if len(missing) > 1 else ""
-        raise UserError(
-            f"{who} checkpoint {source} has no {missing[0]}{more} of {type(network).__name__}: it is of another "
-            "network, or was saved in part; try the whole one"
-        )
+    _refuse_missing(sorted(told["missing_keys"]), f"{who} checkpoint {source}")
     return network
+
+
+def _refuse_missing(missing: Sequence[str], what: str) -> None:
+    if missing:
+        more = f" and {len(missing) - 1} more weights" if len(missing) > 1 else ""
+        raise UserError(f"{what} has no {missing[0]}{more}: it is of another network, or was saved in part")
 
 
 def from_hub(loader: Any, who: str, source: str, size: str, **options: Any) -> Any:
@@ -124,9 +125,7 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
         missing = network.load_state_dict(tensors, strict=False).missing_keys
     except RuntimeError as error:  # of another shape
         raise UserError(f"{what} holds weights of another network: {' '.join(str(error).split())[:160]}") from None
-    if missing:
-        more = f" and {len(missing) - 1} more weights" if len(missing) > 1 else ""
-        raise UserError(f"{what} has no {missing[0]}{more}: it is of another network")
+    _refuse_missing(missing, what)
 
 
 def ready(network: nn.Module, device: torch.device) -> Any:

@@ -14,6 +14,8 @@ from b2bench.pocket.paths import POCKET_WEIGHTS
 
 MOST_FILES = 10_000
 """Of a folder that a setting names: a reward may be told any"""
+UNREADABLE = (OSError, RuntimeError, ValueError)
+"""What a text raises that is no path: too long, ``~`` of a user that does not exist, with a null character"""
 
 
 def named(config: RunConfig) -> list[str]:
@@ -28,12 +30,12 @@ def named(config: RunConfig) -> list[str]:
 
 def stamps(name: str) -> list[Any]:
     """Return what lies under a path: names, sizes and times; of a repository of the hub, the revision that is here."""
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         if not path.exists():
             return _revision(name)
         return [[shown, file.stat().st_size, file.stat().st_mtime_ns] for shown, file in _files(path)]
-    except OSError:
+    except UNREADABLE:
         return []
 
 
@@ -44,12 +46,12 @@ def digests(config: RunConfig) -> dict[str, str]:
     """
     found = {}
     for name in named(config):
-        path = Path(name).expanduser()
-        if path.resolve().is_relative_to(POCKET_WEIGHTS.resolve()):  # of which the benchmark version tells
-            continue
         try:
+            path = Path(name).expanduser()
+            if path.resolve().is_relative_to(POCKET_WEIGHTS.resolve()):  # of which the benchmark version tells
+                continue
             content = [[shown, _digest(file, *_state(file))] for shown, file in _files(path)] or _revision(name)
-        except OSError:
+        except UNREADABLE:
             continue
         if content:
             found[name] = hashlib.sha256(repr(content).encode()).hexdigest()[:16]

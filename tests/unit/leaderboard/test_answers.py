@@ -58,6 +58,12 @@ def test_sentences_say_what_learned_collapsed_and_is_open(known: Rows) -> None:
     assert found["Against what is free"].startswith("not measured")
 
 
+def test_an_upper_reference_that_learned_is_called_one(known: Rows) -> None:
+    """It follows the reward's gradient, which no other may."""
+    add(known, "draft1", "vanilla", 0.2)
+    assert "draft1 (upper reference) (vanilla)" in said(known)["Learned"]
+
+
 def test_what_is_free_is_the_best_baseline_and_never_the_oracle(known: Rows) -> None:
     baseline(known, "guidance", "guidance-3", 0.63, 1)
     baseline(known, "best-of", "best-of-4", 0.66, 4)

@@ -22,6 +22,7 @@ from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.pocket.world import STYLES
 from b2bench.studies import baselines
 from b2bench.studies.baselines import CANDIDATES, GUIDANCES, Baseline, best_of, candidate_noise, faithful_scenes, plan
+from b2bench.training import inputs
 
 
 @pytest.fixture
@@ -201,6 +202,12 @@ def test_other_weights_at_the_same_path_are_another_baseline(tmp_path: Path) -> 
     assert row.run_id(chosen) == first
     weights.write_bytes(weights.read_bytes()[:-1] + b"1")
     assert row.run_id(chosen) != first
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/clip", "a\0b", "x" * 5000])
+def test_a_setting_that_is_no_path_names_no_file(text: str) -> None:
+    assert "files" not in Baseline("best-of", 4).content(config(checkpoint=text))
+    assert inputs.stamps(text) == []
 
 
 def test_settings_that_it_uses_are_taken() -> None:
