@@ -290,7 +290,5 @@ def test_a_network_that_was_saved_in_part_is_refused(name: str, request: pytest.
         tmp_path / "model.safetensors",
         {"format": "pt"},
     )
-    with pytest.raises(
-        UserError, match=rf"{name} checkpoint {tmp_path} has no .*layer_norm1\.weight: .*in part"
-    ):
+    with pytest.raises(UserError, match=rf"{name} checkpoint {tmp_path} has no .*layer_norm1\.weight: .*in part"):
         ready((cls, tmp_path, expected))
