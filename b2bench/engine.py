@@ -9,7 +9,9 @@ rather than of rows, and wait for ever where one process has no row of a minibat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -45,6 +47,14 @@ def accelerator() -> Any:
         ) from None
 
 
+def _told(error: BaseException) -> str:
+    """Return an error as another process says it: with its place, unless it is made to be read."""
+    if isinstance(error, UserError | RunFailed):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{described(error)} ({where.filename}, line {where.lineno})"
+
+
 class Engine:
     """The processes of a run, as ``accelerate launch``, ``torchrun`` or ``b2bench run --processes`` started them.
 
@@ -68,6 +78,8 @@ class Engine:
     def scale_losses(self) -> None:
         """Scale losses from now on if ``scaled``."""
         self.scaler = torch.amp.GradScaler(self.device.type)
+        # it makes its scale with the first loss, and a process without a row of the first minibatch has none
+        self.scaler.scale(torch.zeros((), device=self.device))
 
     @property
     def first(self) -> bool:
@@ -102,33 +114,50 @@ class Engine:
         """Join the rows of all processes, by rank, on the CPU."""
         return torch.cat(self.all_gather_object(rows.cpu())) if self.world > 1 else rows.cpu()
 
-    def raise_together(self, error: Exception | None) -> None:
+    def raise_together(self, error: BaseException | None) -> None:
         """Raise on every process the error that one of them met, so that the others do not wait for it.
 
         Raises:
-            Exception: this process's own error.
-            RunFailed: that of another.
+            BaseException: this process's own error.
+            UserError: that of another, if it is one.
+            RunFailed: any other error of another process, and where it was raised.
         """
-        met = self.all_gather_object(None if error is None else f"{type(error).__name__}: {error}")
+        met = self.all_gather_object(None if error is None else (isinstance(error, UserError), _told(error)))
         if error is not None:
             raise error
-        for rank, text in enumerate(met):
-            if text is not None:
-                raise RunFailed(f"process {rank} of {self.world}: {text}")
+        for rank, found in enumerate(met):
+            if found is not None:
+                users, text = found
+                raise (UserError if users else RunFailed)(f"process {rank} of {self.world}: {text}")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let each process do its own share in the block, in which none waits for another; all know how it ended.
+
+        Without it an error above rank 0 would be told by nobody: rank 0 alone speaks, and waits for the others.
+
+        Raises:
+            BaseException: what this process met, or what :meth:`raise_together` makes of another's error.
+        """
+        error: BaseException | None = None
+        try:
+            yield
+        except (KeyboardInterrupt, GeneratorExit):  # each process is interrupted by itself
+            raise
+        except BaseException as met:  # a plugin may raise SystemExit
+            error = met
+        self.raise_together(error)
 
     def on_main_process(self, what: Callable[[], T]) -> T:
         """Let rank 0 do something, and give every process its result, a plain object.
 
         Raises:
-            Exception: what rank 0 met; on the others :class:`RunFailed`.
+            BaseException: what rank 0 met, or on the others what :meth:`raise_together` makes of it.
         """
-        error, value = None, None
-        if self.first:
-            try:
+        value = None
+        with self.together():
+            if self.first:
                 value = what()
-            except Exception as met:
-                error = met
-        self.raise_together(error)
         return self.broadcast_object(value)  # type: ignore[return-value]
 
     def backward(self, loss: Tensor) -> None:

@@ -56,7 +56,8 @@ def run(
     is the GiB of the GPU's memory that micro-batches are chosen to fit; ``threads`` are the CPU threads of this
     process from now on. ``db`` is the store's file and ``out`` the folder of the run folders.
 
-    ``resume`` continues a run, by its id or name. A ``name`` whose run was broken off continues it, and one whose run
+    ``resume`` continues a run, by its id or name: alone, or with all that started it, of which what changes no result
+    (such as ``micro_batch``) may differ. A ``name`` whose run was broken off continues it, and one whose run
     is finished gives its summary at once. ``progress``: a line on stderr for each round and evaluation. To share a
     run between several processes, use the command (``--processes``).
 
@@ -75,12 +76,13 @@ def run(
     with _one_line(), ExitStack() as stack:
         try:  # from here on an interrupt says what it left
             choices = _choices(options, set or {}, paths, _text(preset))
-            if resume is not None:
+            others = {"--set": set, "--config": config, "--preset": preset, "--plugin": paths, "--vram": vram}
+            if resume is not None and (name is not None or not (algo or config)):
                 from b2bench.config.choices import refuse_beside_resume
 
-                others = {"--set": set, "--config": config, "--preset": preset, "--plugin": paths, "--vram": vram}
-                refuse_beside_resume(choices, others)
-            request = _request(choices, config, store, name, resume, vram)
+                refuse_beside_resume(choices, others | {"--name": name})
+            again = bool(choices.options or any(others.values()))
+            request = _request(choices, config, store, name, resume, vram, again=again)
             if request.done is not None:
                 from b2bench.training.summary import summary_again
 
@@ -171,9 +173,16 @@ def _choices(options: Mapping[str, Any], values: Mapping[str, Any], plugins: tup
 
 
 def _request(
-    choices: Choices, config: AnyPath | None, db: Path, name: str | None, resume: str | None, vram: float | None
+    choices: Choices,
+    config: AnyPath | None,
+    db: Path,
+    name: str | None,
+    resume: str | None,
+    vram: float | None,
+    *,
+    again: bool,
 ) -> Request:
-    """Return the run that is asked for, looked up in the store.
+    """Return the run that is asked for, looked up in the store; ``again``: one to resume is described, too.
 
     Raises:
         UserError: it cannot be made.
@@ -185,14 +194,14 @@ def _request(
 
     store = Store(db)
     name = run_name(name)
-    if resume is not None:
+    if resume is not None and not again:
         return to_resume(resume, store)
     chosen = resolved(with_file(choices, None if config is None else Path(config), ()))
     if vram is not None:
         from b2bench.estimate.fit import within
 
         chosen = within(chosen, vram)
-    return to_start(chosen, store, name)
+    return to_start(chosen, store, name) if resume is None else to_resume(resume, store, chosen)
 
 
 def _listener(request: Request, stack: ExitStack, progress: bool) -> Listener:

@@ -112,7 +112,7 @@ NEEDED: dict[Kind, tuple[str, ...]] = {
 
 
 def check_methods(cls: type) -> None:
-    """Refuse a class that lacks a method of its kind.
+    """Refuse a class that lacks a method of its kind, or an algorithm without ``pairs``.
 
     Raises:
         UserError: which.
@@ -122,6 +122,11 @@ def check_methods(cls: type) -> None:
     missing = [name for name in NEEDED[kind] if not any(name in vars(base) for base in cls.__mro__)]
     if missing:
         raise UserError(f"{kind} {key_of(cls)} has no method {', '.join(missing)}; try b2bench check")
+    if kind == "algorithm" and not hasattr(cls, "pairs"):
+        raise UserError(
+            f"algorithm {key_of(cls)} does not say what it learns from; try pairs: ClassVar[bool] = False in its class "
+            "(or True), and b2bench check"
+        )
 
 
 def check_name(kind: Kind, name: str) -> None:

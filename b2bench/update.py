@@ -301,19 +301,17 @@ def update(
         optimizer.zero_grad(set_to_none=True)
         here = trajectories.holds(units.first[rows])
         mine, where = rows[here], offsets[here]
-        broken: float | None = None
         at_once = max(1, int(micro_batch / (1 if units.pairs else units.members.shape[1])))
-        for part in micro_batches(len(mine), at_once):
-            batch = units.batch(mine[part], where[part], parameters[0].device)
-            with guarded():
-                loss, metrics = algorithm.loss(policy, batch)
-            value = float(loss.detach())
-            broken = broken if math.isfinite(value) else value
-            engine.backward(loss * (len(batch) / units.rows(rows)))
-            sums.add(len(batch), value, metrics, policy.latent_size if number == 0 else None)
-        for found in engine.all_gather_object(broken):
-            if found is not None:
-                raise RunFailed(f"the loss of {name} is {found} at optimizer step {number}")
+        with engine.together():
+            for part in micro_batches(len(mine), at_once):
+                batch = units.batch(mine[part], where[part], parameters[0].device)
+                with guarded():
+                    loss, metrics = algorithm.loss(policy, batch)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise RunFailed(f"the loss of {name} is {value} at optimizer step {number}")
+                engine.backward(loss * (len(batch) / units.rows(rows)))
+                sums.add(len(batch), value, metrics, policy.latent_size if number == 0 else None)
         try:
             norm = engine.step(optimizer, parameters, max_grad_norm)
         except RunFailed:

@@ -90,7 +90,7 @@ class Settings:
     gradient_checkpointing: bool = False
     """Compute activations a second time in the backward pass: a sixth of the memory for a third more time"""
     guidance_split: bool = False
-    """Compute the two rows of guidance one after the other instead of as one batch: half of the memory"""
+    """Compute the two rows of guidance one by one: half of sampling's memory, of training's with checkpointing"""
     attention: Literal["sdpa", "sliced"] = "sdpa"
     """sdpa is fused if the device can do that; sliced goes head by head, for little memory and older devices"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -161,15 +161,9 @@ def measure(
         names = [texts[prompt] for prompt, _ in pairs]
         mine, n = engine.share(len(pairs)), len(pairs)
         here = slice(mine.start, mine.stop)
-        pictures = draw(split, names[here], pairs[here])
-        error: Exception | None = None
-        found: dict[str, Tensor] = {}
-        seen: dict[str, Tensor] = {}
-        try:
+        with engine.together():
+            pictures = draw(split, names[here], pairs[here])
             found, seen = judges.look(pictures, names[here])
-        except Exception as met:  # a plugin may raise anything
-            error = met
-        engine.raise_together(error)
         scores = {name: engine.all_gather_rows(values) for name, values in found.items()}
         features = {name: engine.all_gather_rows(rows) for name, rows in seen.items()}
         groups, few = [prompt for prompt, _ in pairs], (first or {}).get(split, n)

@@ -99,6 +99,18 @@ class Store(Database):
 
         return self._write(work)
 
+    def beat(self, run_id: str) -> None:
+        """Say that a run is at work, between two of its writes.
+
+        Raises:
+            Busy: another process has the file just now; nothing waits for it.
+        """
+        usual, self.patience = self.patience, 0.0
+        try:
+            self._write(lambda con: update_run(con, run_id, {}))
+        finally:
+            self.patience = usual
+
     def restart_run(self, run_id: str) -> None:
         """Set a run that is resumed to running again, and clear its error."""
         self._write(lambda con: update_run(con, run_id, {"status": "running", "error": None, "finished": None}))

@@ -8,9 +8,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from b2bench.environment import place, python, threads
 from b2bench.errors import UserError
+
+LAST_WORDS = 60.0
+"""Seconds in which an interrupted run may say what it left, and close it in the store"""
+LEAVE = 30.0
+"""Seconds in which a process may end that was told to"""
 
 
 def is_one_of_several() -> bool:
@@ -74,14 +80,14 @@ def launch(processes: int, arguments: Sequence[str], *, cpu: bool) -> int:
             time.sleep(0.1)
     except KeyboardInterrupt:
         _pass_on(started)
-        for process in started:  # rank 0 says how to go on
-            process.wait()
+        with suppress(subprocess.TimeoutExpired, IndexError):  # rank 0 says how to go on, if it does not wait itself
+            started[0].wait(LAST_WORDS)
         return 1
     finally:
         _pass_on(started)
         for process in started:
             try:
-                process.wait(30)
+                process.wait(LEAVE)
             except subprocess.TimeoutExpired:  # it waits for one that is gone, deep inside a library
                 process.kill()
                 process.wait()

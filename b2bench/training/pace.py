@@ -19,11 +19,15 @@ class Pace:
     are ``fixed``, the draws are split evenly instead. What is left of a round joins its last update if it is less than
     half of one.
 
-    ``kept`` are the rollouts of a draw that reach the loss, in the mean: a guess, then that of the latest round.
+    ``kept`` are the rollouts of a draw that reach the loss, in the mean: a guess, then that of the latest round. Of
+    ``processes`` that share a run each has a draw of every update.
     """
 
-    def __init__(self, updates: int | None, transitions: int, fixed: int | None, kept: float) -> None:
+    def __init__(
+        self, updates: int | None, transitions: int, fixed: int | None, kept: float, processes: int = 1
+    ) -> None:
         self.updates, self.transitions, self.fixed, self.kept = updates, transitions, fixed, kept
+        self.processes = processes
 
     def begin(self, draws: int, steps: float) -> None:
         """Begin a round of so many prompt draws, whose kept rollouts bring so many ``steps`` each."""
@@ -40,8 +44,8 @@ class Pace:
         else:
             missing = (self._updated + 1) * self.updates * self.transitions - self._kept * self.steps
             size = math.floor(missing / (self.kept * self.steps) + 0.5) if self.kept else 1
-        size = max(1, size)
-        return self.left if self.left - size < max(1, size / 2) else size
+        size = max(self.processes, size)
+        return self.left if self.left - size < max(self.processes, size / 2) else size
 
     def took(self, draws: int, kept: int, optimizer_steps: int) -> None:
         """Count an update: the draws sampled for it, the rollouts of them that were kept, and the steps it took."""
@@ -53,11 +57,13 @@ class Pace:
         self.kept = self._kept / self._sampled
 
 
-def pace_of(config: RunConfig) -> Pace:
-    """Return the pace of a run, which begins with the guess that all rollouts, or all pairs, are kept."""
+def pace_of(config: RunConfig, processes: int = 1) -> Pace:
+    """Return the pace of a run, shared by ``processes``, which begins with the guess that all rollouts, or all pairs,
+    are kept.
+    """
     settings = config.settings
     most = min(2, settings.samples) if config.algorithm.pairs else settings.samples
-    return Pace(settings.updates_per_round, settings.transitions_per_step, settings.fixed_steps, most)
+    return Pace(settings.updates_per_round, settings.transitions_per_step, settings.fixed_steps, most, processes)
 
 
 def steps_of(config: RunConfig, interval: Interval) -> float:

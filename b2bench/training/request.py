@@ -49,10 +49,11 @@ class Request:
         from b2bench.training import runs, setup
 
         setup.limit_threads(threads)
-        if self.run_id is not None:
-            return runs.resume(self.run_id, self.store, out, listener, self.config)
-        assert self.config is not None
-        return runs.start(self.config, self.store, out, self.name, listener)
+        with setup.process_kept():
+            if self.run_id is not None:
+                return runs.resume(self.run_id, self.store, out, listener, self.config)
+            assert self.config is not None
+            return runs.start(self.config, self.store, out, self.name, listener)
 
 
 def to_start(config: RunConfig, store: Store, name: str | None) -> Request:

@@ -150,6 +150,9 @@ def pretrained_policy(config: RunConfig, device: torch.device) -> StableDiffusio
     """
     settings = config.settings
     check_precision(settings.precision, device)
+    if settings.precision == "fp32" and device.type == "cuda":
+        # torch's default for convolutions is TF32, of 10 bits of mantissa instead of 23
+        torch.backends.cudnn.allow_tf32 = False
     pipeline = load_parts(config.backbone, dtype_of(settings.precision))
     try:
         policy = StableDiffusion(
@@ -195,7 +198,8 @@ def check_precision(precision: str, device: torch.device) -> None:
     """
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision = fp16 needs a GPU, and this machine has none; try bf16 or fp32")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    # by emulation earlier GPUs have it too, at a fraction of the speed of fp32
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError("precision = bf16: this GPU has no bf16 arithmetic (that needs Ampere or later); try fp16")
 
 
@@ -214,6 +218,20 @@ def check_network(config: RunConfig) -> None:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception:  # no name, no route, a proxy that refuses, or offline by the user's choice
         constants.HF_HUB_OFFLINE = True
+
+
+@contextlib.contextmanager
+def process_kept() -> Iterator[None]:
+    """Put back what a policy sets for the whole process, which may be a notebook: its threads, and TF32."""
+    threads, tf32 = torch.get_num_threads(), None
+    with contextlib.suppress(RuntimeError):  # it cannot be asked by this name once it was set by torch's newer ones
+        tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if tf32 is not None:
+            torch.backends.cudnn.allow_tf32 = tf32
 
 
 def limit_threads(threads: int | None) -> None:

@@ -58,6 +58,8 @@ except ImportError:  # Windows has none
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
 CONFIG_FILE = "config.json"
+BEAT = 300.0
+"""Seconds after which a run says within a round that it is at work"""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,9 @@ class Trainer:
         self.engine = engine or Engine(scaled=settings.precision == "fp16")
         device = self.engine.device
         check_shares(config, self.engine.world)
-        self.policy, self.judges = load(config, device, self.listener.stage, trained=True)
-        with plugin_errors(f"algorithm {config.algorithm_name}"):
+        with self.engine.together():
+            self.policy, self.judges = load(config, device, self.listener.stage, trained=True)
+        with self.engine.together(), plugin_errors(f"algorithm {config.algorithm_name}"):
             if hasattr(config.algorithm, "setup"):
                 config.algorithm.setup(self.policy, generator(config.seed, "algorithm"))
             networks = list(config.algorithm.networks()) if hasattr(config.algorithm, "networks") else []
@@ -116,12 +119,13 @@ class Trainer:
             clip=settings.advantage_clip,
             draws=settings.draws,
         )
-        self.pace = pace_of(config)
-        self.phase = Phase(self.listener)
+        self.pace = pace_of(config, self.engine.world)
+        self.phase = Phase(self.listener, self._alive)
         self.policy.watch = self.phase.called
         self.round = 0
         self.queries = 0
         self._evaluated: int | None = None
+        self._beat = time.monotonic()
         self._warned: set[str] = set()
 
     def run(self) -> Summary:
@@ -179,7 +183,7 @@ class Trainer:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{described(error)} ({where.filename}, line {where.lineno})"
         self._finish("failed", reason)
-        trace = self.folder / "traceback.txt"
+        trace = self.folder / ("traceback.txt" if self.engine.first else f"traceback-{self.engine.rank}.txt")
         trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
 
@@ -196,19 +200,28 @@ class Trainer:
     def _again(self, advice: str) -> str:
         return f"try {advice}, then --resume {self.run_id}, which continues from the last whole round"
 
+    def _alive(self) -> None:
+        """Say in the store that the run is at work, every few minutes if nobody has it: a round may take hours."""
+        now = time.monotonic()
+        if self.engine.first and now - self._beat > BEAT:
+            self._beat = now
+            with contextlib.suppress(UserError):
+                self.store.beat(self.run_id)
+
     def resume(self) -> None:
         """Take up the last checkpoint, and undo what the store holds beyond it.
 
         Raises:
             UserError: the checkpoint is whole, but it is not of this run.
         """
-        state = load_checkpoint(self.folder, self.listener.warned)
-        self.engine.broadcast_object(None)  # nobody goes on, and replaces it, before everybody has read it
+        with self.engine.together():  # nobody goes on, and replaces it, before everybody has read it
+            state = load_checkpoint(self.folder, self.listener.warned)
         if state is None:
             self._rewind(0, -1)
             return
         try:
-            self._take_up(state)
+            with self.engine.together():
+                self._take_up(state)
         except Exception as error:  # torch, peft and what is not there raise many kinds
             reason = " ".join(described(error).split())[:200]
             raise UserError(
@@ -295,9 +308,8 @@ class Trainer:
             images = dict(zip(self.engine.share(n), result.images["test"], strict=True))
         else:
             images = self._drawn_again(places, n) if self.engine.first else {}
-        files = sample_files.save(self.folder, self.queries, places, images)
-        self.engine.broadcast_object(None)
-        return files
+        with self.engine.together():
+            return sample_files.save(self.folder, self.queries, places, images)
 
     def _drawn_again(self, places: Sequence[int], n: int) -> dict[int, Tensor]:
         """Draw images of another run's evaluation of ``n`` test images again: prompt and noise are the same."""
@@ -330,16 +342,17 @@ class Trainer:
         calls = n // max(1, leaves) * interval.start + n * (settings.steps - interval.start)
         calls -= len(mine) * shared_steps(edges)
         self.phase.begin(f"round {round + 1}: sampling {len(drawn) * samples} images", n, calls)
-        found = rollout(
-            self.policy,
-            drawn[mine.start : mine.stop],
-            samples=samples,
-            leaves=leaves,
-            interval=interval,
-            noise=round_noise(self.policy, config.seed, round, (start + mine.start) * samples),
-            micro_batch=settings.micro_batch,
-            edges=edges,
-        )
+        with self.engine.together():
+            found = rollout(
+                self.policy,
+                drawn[mine.start : mine.stop],
+                samples=samples,
+                leaves=leaves,
+                interval=interval,
+                noise=round_noise(self.policy, config.seed, round, (start + mine.start) * samples),
+                micro_batch=settings.micro_batch,
+                edges=edges,
+            )
         edge = None if found.edge is None else self.engine.all_gather_rows(found.edge + mine.start * samples)
         per_draw = 1 if leaves == 1 else samples // leaves
         return replace(
@@ -355,12 +368,8 @@ class Trainer:
         """Score all rollouts, [N]: each process asks its own reward for its own rollouts."""
         n = len(trajectories.images)
         prompts = trajectories.prompts[trajectories.first : trajectories.first + n]
-        error, scores = None, torch.zeros(n)
-        try:
+        with self.engine.together():
             scores = self.judges.scores(trajectories.images, prompts)
-        except Exception as met:
-            error = met
-        self.engine.raise_together(error)
         return self.engine.all_gather_rows(scores)
 
     def _round(self) -> None:

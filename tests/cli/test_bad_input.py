@@ -26,7 +26,9 @@ def plugin(base: str, body: str) -> str:
     return f"from b2bench.registry import algorithm, reward, wrapper\n\n\n{base}\n{body}"
 
 
-BATCHED = plugin("@algorithm", "class Batched:\n    batch: int = 1\n    def loss(self, policy, batch): ...\n")
+BATCHED = plugin(
+    "@algorithm", "class Batched:\n    pairs = False\n    batch: int = 1\n    def loss(self, policy, batch): ...\n"
+)
 FILES: dict[str, str | bytes] = {
     "empty.txt": "",
     "comments.txt": "# nothing\n\n   \n",
@@ -38,29 +40,39 @@ FILES: dict[str, str | bytes] = {
     "raises.py": "raise RuntimeError('two\\nlines')\n",
     "exits.py": "import sys\nsys.exit(0)\n",
     "nothing.py": "class Unmarked:\n    pass\n",
-    "ddpo.py": plugin("@algorithm", "class DDPO:\n    def loss(self, policy, batch): ...\n"),
-    "vanilla.py": plugin("@algorithm", "class Vanilla:\n    def loss(self, policy, batch): ...\n"),
+    "ddpo.py": plugin("@algorithm", "class DDPO:\n    pairs = False\n    def loss(self, policy, batch): ...\n"),
+    "vanilla.py": plugin("@algorithm", "class Vanilla:\n    pairs = False\n    def loss(self, policy, batch): ...\n"),
     "batched.py": BATCHED,
-    "baseline.py": plugin("@algorithm", "class Baseline:\n    def loss(self, policy, batch): ...\n"),
-    "required.py": plugin("@algorithm", "class Required:\n    x: float\n    def loss(self, policy, batch): ...\n"),
-    "untyped.py": plugin("@algorithm", "class Untyped:\n    x: 'Flaot' = 1.0\n    def loss(self, p, b): ...\n"),
+    "baseline.py": plugin("@algorithm", "class Baseline:\n    pairs = False\n    def loss(self, policy, batch): ...\n"),
+    "required.py": plugin(
+        "@algorithm", "class Required:\n    pairs = False\n    x: float\n    def loss(self, policy, batch): ...\n"
+    ),
+    "untyped.py": plugin(
+        "@algorithm", "class Untyped:\n    pairs = False\n    x: 'Flaot' = 1.0\n    def loss(self, p, b): ...\n"
+    ),
     "raising.py": plugin(
         "@algorithm",
-        "class Raising:\n    x: float = 1.0\n    def __post_init__(self):\n        {}['a key']\n"
+        "class Raising:\n    pairs = False\n    x: float = 1.0\n    def __post_init__(self):\n        {}['a key']\n"
         "    def loss(self, policy, batch): ...\n",
     ),
     "pathlike.py": "from pathlib import Path\n"
     + plugin("@reward", "class Pathlike:\n    file: Path = Path('x')\n    def __call__(self, images, prompts): ...\n"),
-    "divides.py": plugin("@algorithm", "class Divides:\n    x: '1 / 0' = 1.0\n    def loss(self, p, b): ...\n"),
+    "divides.py": plugin(
+        "@algorithm", "class Divides:\n    pairs = False\n    x: '1 / 0' = 1.0\n    def loss(self, p, b): ...\n"
+    ),
     "grave.py": "raise GeneratorExit('over')\n",
     "wordless.py": "class Wordless(Exception):\n    def __str__(self):\n        {}[0]\n\n\nraise Wordless\n",
+    "unsaid.py": plugin("@algorithm", "class Unsaid:\n    def loss(self, policy, batch): ...\n"),
     "lossless.py": plugin("@algorithm", "class Lossless:\n    pairs = False\n"),
     "mute.py": plugin("@reward", "class Mute:\n    pass\n"),
     "quits.py": plugin(
         "@algorithm",
-        "class Quits:\n    def __post_init__(self):\n        raise SystemExit(0)\n    def loss(self, p, b): ...\n",
+        "class Quits:\n    pairs = False\n    def __post_init__(self):\n        raise SystemExit(0)\n"
+        "    def loss(self, p, b): ...\n",
     ),
-    "halves.py": plugin("@algorithm", "class Halves:\n    x: str = '\\udc80'\n    def loss(self, p, b): ...\n"),
+    "halves.py": plugin(
+        "@algorithm", "class Halves:\n    pairs = False\n    x: str = '\\udc80'\n    def loss(self, p, b): ...\n"
+    ),
     "jumps.py": "from b2bench.wrappers import Branching\n"
     + plugin("@wrapper", "class Jumps(Branching):\n    def interval(self, *_):\n        {}['a key']\n"),
     "numbers.py": plugin(
@@ -161,6 +173,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "plugin beyond Exception": ((*RUN, "--plugin", "grave.py"), ("grave.py does not import: GeneratorExit: over",)),
     "plugin without words": ((*RUN, "--plugin", "wordless.py"), ("wordless.py does not import: Wordless",)),
     "plugin without loss": (("run", "--algo", "lossless", "--plugin", "lossless.py"), ("lossless has no method loss",)),
+    "plugin without pairs": (
+        ("run", "--algo", "unsaid", "--plugin", "unsaid.py"),
+        ("algorithm unsaid does not say what it learns from", "pairs: ClassVar[bool] = False"),
+    ),
     "plugin that scores nothing": ((*RUN, "--reward", "mute", "--plugin", "mute.py"), ("mute has no method __call__",)),
     "plugin that exits on building": (
         ("run", "--algo", "quits", "--plugin", "quits.py", "--queries", "10"),

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from b2bench.cli import with_parent
 from b2bench.store.store import Store
+from b2bench.training import launch as launch_module
 from b2bench.training.launch import launch
 
 SMALL = (
@@ -156,27 +158,55 @@ def test_a_signal_to_the_first_process_alone_interrupts_the_run(
 
 
 @pytest.mark.slow
-def test_a_reward_that_fails_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
+def test_a_loss_that_fails_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
+    """A reward is called in the same way (tests/unit/test_engine.py)."""
     (tmp_path / "odd.py").write_text(
-        "import os, torch\n"
-        "from b2bench.registry import reward\n\n\n"
-        "@reward\nclass Odd:\n"
-        "    properties = {}\n"
-        "    def __call__(self, images, prompts):\n"
+        "import os\n"
+        "from b2bench.registry import algorithm\n\n\n"
+        "@algorithm\nclass Odd:\n"
+        "    pairs = False\n"
+        "    def loss(self, policy, batch):\n"
         "        if os.environ.get('RANK') == '1':\n"
         "            raise ValueError('only here')\n"
-        "        return torch.zeros(len(images))\n",
+        "        transition = policy.transition(batch.cond, batch.latents, batch.step)\n"
+        "        return transition.log_prob(batch.next_latents).mean(), {}\n",
         encoding="utf-8",
     )
     started = time.monotonic()
-    ended = command(
-        "run", "--algo", "ddpo", "--reward", "odd", "--plugin", "odd.py", *SMALL, "--processes", "2", cwd=tmp_path
-    )
+    ended = command("run", "--algo", "odd", "--plugin", "odd.py", *SMALL, "--processes", "2", cwd=tmp_path)
     assert ended.returncode == 1
-    assert "only here" in ended.stderr
+    assert ended.stderr.count("round 0: process 1 of 2: ValueError: only here (") == 1
     assert time.monotonic() - started < 300  # nobody waits for the other
     [run] = Store(tmp_path / "b2bench.duckdb").runs()
     assert run["status"] == "failed"
+    assert "odd.py, line 10)" in run["error"]
+    [trace] = tmp_path.glob("runs/*/traceback*.txt")
+    assert (trace.name, trace.read_text().count("only here")) == ("traceback-1.txt", 2)  # the line, and what it raised
+
+
+def test_an_interrupted_run_does_not_wait_for_a_process_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits for another deep inside a library hears of no signal."""
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(99)"
+    )
+    started: list[subprocess.Popen[bytes]] = []
+    usual = subprocess.Popen
+
+    def popen(_: list[str], **options: Any) -> Any:
+        started.append(usual([sys.executable, "-c", code], **options, stdout=subprocess.PIPE))
+        assert started[-1].stdout is not None
+        started[-1].stdout.readline()
+        return started[-1]
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(launch_module, "time", SimpleNamespace(sleep=interrupted))
+    monkeypatch.setattr(launch_module, "LAST_WORDS", 0.1)
+    monkeypatch.setattr(launch_module, "LEAVE", 0.1)
+    assert launch(2, ["run"], cpu=True) == 1
+    assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
 
 
 def test_a_users_mistake_is_said_once_and_starts_nothing(

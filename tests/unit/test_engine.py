@@ -1,6 +1,8 @@
 """What an engine does on one process; tests/cli/test_processes.py has two."""
 
 import math
+import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ from torch import nn
 
 from b2bench.config.settings import Settings
 from b2bench.engine import SKIPS, Engine
-from b2bench.errors import RunFailed
+from b2bench.errors import RunFailed, UserError
 from b2bench.store.store import Store
 from b2bench.training.listener import Silent
 
@@ -38,6 +40,39 @@ def test_alone_and_agreed_pass_values_and_errors(engine: Engine) -> None:
         engine.on_main_process(lambda: 1 / 0)
     engine.raise_together(None)
     assert engine.all_gather_object("x") == ["x"]
+
+
+def test_what_one_process_meets_is_raised_on_all(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on rank 0 of 2, beside what the other tells."""
+    engine.world, told = 2, []
+
+    def gathered(other: object) -> None:
+        monkeypatch.setattr(engine, "all_gather_object", lambda mine: [told.append(mine) or mine, other])
+
+    gathered(None)
+    with engine.together():
+        pass
+    assert told == [None]
+    with pytest.raises(SystemExit), engine.together():
+        sys.exit(3)
+    with pytest.raises(UserError, match=r"^try another$"), engine.together():
+        raise UserError("try another")
+    assert told[1][0] is False
+    assert re.fullmatch(r"SystemExit: 3 \(.*test_engine\.py, line \d+\)", told[1][1])
+    assert told[2] == (True, "try another")
+    with pytest.raises(KeyboardInterrupt), engine.together():
+        raise KeyboardInterrupt
+    assert len(told) == 3  # each process is interrupted by itself
+    for users, kind in ((False, RunFailed), (True, UserError)):
+        gathered((users, "no memory"))
+        with pytest.raises(kind, match=r"^process 1 of 2: no memory$"), engine.together():
+            pass
+
+
+def test_a_process_without_a_row_of_its_first_minibatch_has_a_scale_in_fp16() -> None:
+    weights = nn.Parameter(torch.ones(1))
+    weights.grad = torch.zeros(1)
+    assert Engine(scaled=True).step(torch.optim.SGD([weights], lr=1.0), [weights], 1.0) == 0
 
 
 def test_a_step_clips_the_adapter_only_and_gives_the_norm_before(engine: Engine) -> None:

@@ -116,10 +116,10 @@ def test_other_errors_are_what_the_command_makes_of_them(
 
 def test_a_plugin_that_ends_python_ends_the_call_alone(here: Path) -> None:
     Path("rude.py").write_text(
-        "import sys\nfrom b2bench import algorithm\n\n\n@algorithm\nclass Rude:\n"
+        "import sys\nfrom b2bench import algorithm\n\n\n@algorithm\nclass Rude:\n    pairs = False\n"
         "    def loss(self, policy, batch): ...\n    def refuses(self, wrapper):\n        sys.exit(3)\n"
     )
-    with pytest.raises(UserError, match=r"plugin .*rude\.py, line 9: SystemExit: 3"):
+    with pytest.raises(UserError, match=r"plugin .*rude\.py, line 10: SystemExit: 3"):
         b2bench.run(algo="rude", plugin=Path("rude.py"), queries=10, set=TINY)
 
 
@@ -154,6 +154,47 @@ def test_what_is_given_overrules_the_config_file(here: Path, monkeypatch: pytest
     assert (config.algorithm_name, config.queries, config.seed) == ("pg", 10, 8)
     assert (config.settings.lr, config.settings.steps) == (5e-4, 4)
     assert (str(store.path), out, name) == ("b2bench.duckdb", Path("elsewhere"), "mine")
+
+
+def test_a_run_leaves_the_process_as_it_was(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy takes the threads for its own workers; the next run in a notebook would have one."""
+    import torch
+
+    from b2bench.training import runs
+
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+
+    def start(*_: object) -> None:
+        torch.set_num_threads(threads + 2)
+        torch.backends.cudnn.allow_tf32 = not tf32
+        raise RunFailed("round 3: nan")
+
+    monkeypatch.setattr(runs, "start", start)
+    with pytest.raises(RunFailed):
+        b2bench.run(algo="ddpo", queries=10, set=TINY)
+    assert (torch.get_num_threads(), torch.backends.cudnn.allow_tf32) == (threads, tf32)
+
+
+def test_a_run_is_resumed_alone_or_by_the_whole_call(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from b2bench.store.store import Store
+    from b2bench.training import runs
+
+    asked: list[Any] = []
+    monkeypatch.setattr(runs, "start", lambda config, *_: asked.append(config))
+    b2bench.run(algo="ddpo", queries=10, set=TINY)
+    [config] = asked
+    row = {"seed": 0, "config_hash": config.cell_hash(), "config": config.as_dict(), "budget": 10}
+    Store("b2bench.duckdb").start_run(run_row("a1", **row))
+    monkeypatch.setattr(runs, "resume", lambda *arguments: asked.append(arguments))
+    b2bench.run(resume="a1")
+    b2bench.run(resume="a1", algo="ddpo", queries=10, set={**TINY, "micro_batch": 8})
+    assert asked[1][-1] is None
+    assert asked[2][-1].settings.micro_batch == 8
+    with pytest.raises(UserError, match="has other settings than these options say"):
+        b2bench.run(resume="a1", algo="ddpo", queries=20, set=TINY)
+    for whole in ({}, {"algo": "ddpo", "queries": 10, "set": TINY}):
+        with pytest.raises(UserError, match=r"try without .*--name"):
+            b2bench.run(resume="a1", name="other", **whole)
 
 
 # -- load_results ----------------------------------------------------------------------------------

@@ -429,6 +429,14 @@ def test_fp16_is_refused_without_a_gpu() -> None:
     check_precision("bf16", torch.device("cpu"))
 
 
+def test_bf16_that_a_gpu_would_emulate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(UserError, match="this GPU has no bf16 arithmetic"):
+        check_precision("bf16", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    check_precision("bf16", torch.device("cuda"))
+
+
 # -- memory -----------------------------------------------------------------------------------------------
 
 

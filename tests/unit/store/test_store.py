@@ -765,6 +765,18 @@ def test_what_has_worked_for_hours_waits_for_hours_unless_somebody_wants_to_end(
         assert asked.patience == 1
 
 
+def test_a_run_says_that_it_is_at_work_and_waits_for_nobody(started: Store) -> None:
+    [before] = started.runs()
+    started.beat(before["run_id"])
+    [after] = started.runs()
+    assert after["heartbeat"] > before["heartbeat"]
+    assert {**after, "heartbeat": None} == {**before, "heartbeat": None}
+    patience = started.patience
+    with FileLock(f"{started.path}.lock"), pytest.raises(Busy, match="for 0 s"):
+        started.beat(before["run_id"])
+    assert started.patience == patience > 0
+
+
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK])
 def test_a_file_system_without_locks_is_said_at_once(number: int, started: Store, monkeypatch: Any) -> None:
     """Lustre, Samba and NFS may have none (filelock#67, duckdb#13017); waiting for one would be in vain."""

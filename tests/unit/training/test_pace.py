@@ -67,6 +67,14 @@ def test_a_round_ends_whatever_is_kept() -> None:
     assert all(last >= size / 2 for size, last in pairwise(sizes))  # no update of a remainder
 
 
+def test_each_process_has_a_draw_of_every_update() -> None:
+    """Also after one of which nothing was kept, and of what is left of a round."""
+    for kept in (0, 1, 5):
+        for draws in (3, 7, 48):
+            pace = pace_of(config("pg", transitions_per_step=700), processes=3)
+            assert min(cut(pace, draws, 20, kept)) >= 3
+
+
 def test_what_a_draw_brings_is_remembered_over_rounds() -> None:
     pace = pace_of(config("pg"))
     assert cut(pace, 48, 14, 2)[0] == 1  # as if all five rollouts were kept, for 70 transitions

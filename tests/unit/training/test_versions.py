@@ -195,7 +195,7 @@ def test_a_report_has_one_table(store: Store, release: Release, numbers_change: 
 def test_a_refusal_belongs_to_the_runs_beside_it(store: Store, release: Release, numbers_change: bool) -> None:
     plugin = store.path.with_name("picky.py")
     plugin.write_text(
-        "from b2bench.registry import algorithm\n\n\n@algorithm\nclass Picky:\n"
+        "from b2bench.registry import algorithm\n\n\n@algorithm\nclass Picky:\n    pairs = False\n"
         "    def loss(self, policy, batch):\n        return batch.log_prob.mean(), {}\n\n"
         "    def refuses(self, wrapper):\n        return 'never'\n"
     )
