@@ -8,6 +8,7 @@ import io
 import math
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from b2bench.errors import UserError
 from b2bench.metrics import DISTANCE, HELDOUT, IS_CLIP, IS_INCEPTION, KL, STYLE_ENTROPY
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
+CellName = tuple[str, str, str]
+"""Algorithm, wrapper, and what else a cell's settings are called"""
 POINTS = 72  # an inch: the unit of both SVG and PDF
 LARGEST_SIDE = 4096  # pixels of a sample image
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -93,19 +96,50 @@ def draw_openness(profiles: Mapping[str, Profile], out: Path, title: str = "") -
 
 # -- figures of a report ----------------------------------------------------------------------------------
 
-ALGORITHMS = ("ddpo", "pg", "dpo", "dpok")
+OF_ALGORITHMS = {
+    **dict(zip(("ddpo", "pg", "dpo", "dpok", "dgpo", "awm"), COLOURS, strict=True)),
+    "diffusion_dpo": "#7f7f7f",
+    "draft1": "#000000",
+    "flow_dppo": "#332288",
+    "nft": "#882255",
+    "raft": "#8c564b",
+    "rwr": "#999933",
+}
 LINES = {"vanilla": "-", "bpt": "--", "bs": ":", "b2": "-."}
 WRAPPER_MARKERS = {"vanilla": "o", "bpt": "s", "bs": "^", "b2": "D"}
-OTHER_COLOURS = ("#56b4e9", "#e69f00", "#7f7f7f", "#8c564b")
+MORE_MARKERS = ("v", "P", "X", "*", "<", ">", "p", "h")
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each algorithm: the built-in ones have theirs in every figure, others by
-    their names' order.
+    """Return a colour for each algorithm: the built-in ones have theirs in every figure, others get those that are
+    left, by their names' order.
     """
-    known = dict(zip(ALGORITHMS, COLOURS, strict=False))
-    others = sorted(set(names) - set(known))
-    return known | {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
+    here = set(names)
+    free = [colour for name, colour in OF_ALGORITHMS.items() if name not in here] or list(OF_ALGORITHMS.values())
+    others = sorted(here - set(OF_ALGORITHMS))
+    return OF_ALGORITHMS | {name: free[i % len(free)] for i, name in enumerate(others)}
+
+
+def looks(cells: Iterable[CellName]) -> dict[CellName, dict[str, str]]:
+    """Return how each cell is drawn: in its algorithm's colour, with its wrapper's line and marker.
+
+    Cells that would look alike, because they differ in settings alone or there are few colours, have other markers.
+    """
+    cells = list(cells)
+    palette, drawn, alike = colours([name for name, _, _ in cells]), {}, Counter[tuple[str, ...]]()
+    for cell in cells:
+        algorithm, wrapper, _ = cell
+        look = {
+            "color": palette[algorithm],
+            "linestyle": LINES.get(wrapper, "-"),
+            "marker": WRAPPER_MARKERS.get(wrapper, "o"),
+        }
+        key = tuple(look.values())
+        if alike[key]:
+            look["marker"] = MORE_MARKERS[(alike[key] - 1) % len(MORE_MARKERS)]
+        alike[key] += 1
+        drawn[cell] = look
+    return drawn
 
 
 def report_figures(group: Tables) -> dict[str, Any]:
@@ -239,12 +273,12 @@ def _plain(text: str, longest: int = 48) -> str:
     return text.replace("$", r"\$")
 
 
-def _cells(curves: Sequence[Curve], *metrics: str) -> dict[tuple[str, str, str], list[Curve]]:
+def _cells(curves: Sequence[Curve], *metrics: str) -> dict[CellName, list[Curve]]:
     """Return the curves of each cell that hold these metrics.
 
     A cell whose runs share no evaluation has no mean: it is out.
     """
-    found: dict[tuple[str, str, str], list[Curve]] = {}
+    found: dict[CellName, list[Curve]] = {}
     for curve in curves:
         if all(metric in curve.values for metric in metrics):
             found.setdefault((curve.algorithm, curve.wrapper, curve.label), []).append(curve)
@@ -269,11 +303,11 @@ def draw_curves(group: Tables, against: str) -> Any:
     if not cells:
         return None
     every = [curve for members in cells.values() for curve in members]
-    palette = colours([name for name, _, _ in cells])
+    drawn = looks(cells)
     figure, panels = _stacked((), [[value for curve in every for value in curve.values[metric]]])
     for axes in panels.flat:
         for name, members in cells.items():
-            _draw_curve(axes, name, members, metric, against, palette[name[0]])
+            _draw_curve(axes, name, members, metric, against, drawn[name])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: count(value))
         axes.set_ylabel(_plain(metric))
@@ -283,15 +317,14 @@ def draw_curves(group: Tables, against: str) -> Any:
 
 
 def _draw_curve(
-    axes: Any, name: tuple[str, str, str], members: Sequence[Curve], metric: str, against: str, colour: str
+    axes: Any, name: CellName, members: Sequence[Curve], metric: str, against: str, look: Mapping[str, str]
 ) -> None:
     from b2bench.leaderboard.lines import draw_lines
 
-    wrapper, shared, points = name[1], _shared(members), []
-    style = {"color": colour, "linestyle": LINES.get(wrapper, "-")}
+    shared, points = _shared(members), []
     where = [curve.queries if against == "queries" else curve.calls for curve in members]
     lines = zip(where, [curve.values[metric] for curve in members], strict=True)
-    draw_lines(axes, lines, linewidth=0.6, alpha=0.5, **style)
+    draw_lines(axes, lines, linewidth=0.6, alpha=0.5, color=look["color"], linestyle=look["linestyle"])
     for curve in members:
         at = dict(zip(curve.queries, zip(curve.calls, curve.values[metric], strict=True), strict=True))
         points.append([at[queries] for queries in shared])
@@ -299,11 +332,10 @@ def _draw_curve(
     x: Any = shared if against == "queries" else array[:, :, 0].mean(0)
     means = [estimate(array[:, i, 1].tolist()) for i in range(len(shared))]
     middle = [math.nan if m.mean is None else m.mean for m in means]
-    marker = {"marker": WRAPPER_MARKERS.get(wrapper, "o"), "markersize": 4}
-    axes.plot(x, middle, linewidth=1.8, label=_cell_name(*name), **marker, **style)
+    axes.plot(x, middle, linewidth=1.8, label=_cell_name(*name), markersize=4, **look)
     if all(m.low is not None for m in means):
         low, high = [m.low for m in means], [m.high for m in means]
-        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 
 def draw_forest(group: Tables) -> Any:
@@ -372,20 +404,18 @@ def draw_diversity(group: Tables) -> Any:
     points = [(float(a), float(b)) for x, y in paths.values() for a, b in zip(x, y, strict=True)]
     front = pareto([point for point in points if all(map(math.isfinite, point))])
     matched = {(row.algorithm, row.wrapper, row.label): row.matched.get(measure) for row in group.diversity}
-    palette = colours([name for name, _, _ in cells])
+    drawn = looks(cells)
     start, gain = group.head.start, group.head.matched
     level = None if start is None or gain is None else start + gain  # each seed counts from its own start
     diversity, alignment = ([value for path in paths.values() for value in path[i]] for i in range(2))
     figure, panels = _stacked(diversity, [alignment])
     for axes in panels.flat:
         for name, (x, y) in paths.items():
-            marker = {"marker": WRAPPER_MARKERS.get(name[1], "o"), "color": palette[name[0]]}
-            line = LINES.get(name[1], "-")
-            axes.plot(x, y, linewidth=1, linestyle=line, markersize=5, label=_cell_name(*name), **marker)
+            axes.plot(x, y, linewidth=1, markersize=5, label=_cell_name(*name), **drawn[name])
             at = matched.get(name)
             if level is not None and at is not None and at.mean is not None:
-                hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
-                axes.plot([at.mean], [level], markersize=9, **hollow, **marker)
+                hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none", "markersize": 9}
+                axes.plot([at.mean], [level], **{**drawn[name], **hollow})
         if level is not None:
             style: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": (0, (4, 3))}
             axes.axhline(level, label="matched alignment", **style)
@@ -423,11 +453,11 @@ def draw_distance(group: Tables) -> Any:
         [[value for curve in every for value in curve.values[metric]] for metric in shown],
         6.4 if len(shown) == 1 else 9.6,
     )
-    palette = colours([name for name, _, _ in cells])
+    drawn = looks(cells)
     for row in panels:
         for axes, metric in zip(row, shown, strict=True):
             for name, members in cells.items():
-                _draw_distance(axes, name, members, metric, palette[name[0]])
+                _draw_distance(axes, name, members, metric, drawn[name])
             axes.set_ylabel(_plain("held-out CLIPScore" if metric == held_out else metric))
     for axes in panels[-1]:
         axes.set_xlabel("square root of the KL from the pretrained model (nats a path)")
@@ -435,15 +465,13 @@ def draw_distance(group: Tables) -> Any:
     return figure
 
 
-def _draw_distance(axes: Any, name: tuple[str, str, str], members: Sequence[Curve], metric: str, colour: str) -> None:
+def _draw_distance(axes: Any, name: CellName, members: Sequence[Curve], metric: str, look: Mapping[str, str]) -> None:
     from b2bench.leaderboard.lines import draw_lines
 
-    style = {"color": colour, "linestyle": LINES.get(name[1], "-")}
     lines = ((np.sqrt(curve.values[KL]), curve.values[metric]) for curve in members)
-    draw_lines(axes, lines, linewidth=0.6, alpha=0.5, **style)
+    draw_lines(axes, lines, linewidth=0.6, alpha=0.5, color=look["color"], linestyle=look["linestyle"])
     kl, y = _path(members, KL, metric)
-    marker = {"marker": WRAPPER_MARKERS.get(name[1], "o"), "markersize": 4}
-    axes.plot(np.sqrt(kl), y, linewidth=1.8, label=_cell_name(*name), **marker, **style)
+    axes.plot(np.sqrt(kl), y, linewidth=1.8, label=_cell_name(*name), markersize=4, **look)
 
 
 def draw_samples(grid: SampleGrid) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from b2bench.leaderboard.document import document
-from b2bench.leaderboard.figures import _window, colours, draw_samples, pareto, report_figures, written_figure
+from b2bench.leaderboard.figures import _window, colours, draw_samples, looks, pareto, report_figures, written_figure
 from b2bench.leaderboard.files import write_figures
 from b2bench.leaderboard.grid import Cell, Column, Grid, Picture, Section
 from b2bench.leaderboard.grids import Sample, SampleGrid
@@ -38,6 +38,7 @@ from rich.console import Console
 from synthetic import Rows
 
 from b2bench.errors import UserError
+from b2bench.registry import Registry
 from b2bench.text import visible
 
 NOISE = [0.001, -0.001, 0.0005, -0.0005, 0.0]
@@ -545,7 +546,18 @@ def test_a_lora_of_others_is_in_the_leaderboard_and_no_row_of_the_compatibility_
 
 def test_an_algorithm_has_one_colour_everywhere() -> None:
     assert colours(["dpo", "mine"])["dpo"] == colours(["yours", "dpo", "ddpo"])["dpo"]
-    assert len(set(colours(["a", "b", "c", "d"]).values())) == 8
+    built_in = Registry("algorithm").names()
+    assert len({colours(built_in)[name] for name in built_in}) == len(built_in)
+    some = ["a", "b", "c", "d", "ddpo", "awm"]
+    assert len({colours(some)[name] for name in some}) == len(some)
+
+
+def test_cells_that_would_look_alike_have_other_markers() -> None:
+    cells = [(f"mine{i}", "vanilla", "") for i in range(20)]
+    cells += [("ddpo", wrapper, label) for wrapper in ("vanilla", "b2", "tree") for label in ("", "lr=1", "lr=2")]
+    drawn = looks(cells)
+    assert len({tuple(look.values()) for look in drawn.values()}) == len(cells)
+    assert drawn["ddpo", "b2", ""] == {"color": "#0072b2", "linestyle": "-.", "marker": "D"}
 
 
 def test_pareto_front() -> None:
