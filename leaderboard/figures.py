@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from b2bench.leaderboard.columns import algorithm_name
 from b2bench.leaderboard.curves import LEARNING, draw_learning
 from b2bench.leaderboard.grid import MEASURES, SYMBOLS, count
 from b2bench.leaderboard.grids import Sample, SampleGrid
@@ -291,7 +292,8 @@ def _shared(curves: Sequence[Curve]) -> list[int]:
 
 
 def _cell_name(algorithm: str, wrapper: str, label: str) -> str:
-    return _plain(" ".join(filter(None, (algorithm, "" if wrapper == "-" else wrapper, label))))
+    parts = (algorithm_name(algorithm), "" if wrapper == "-" else wrapper, label)
+    return _plain(" ".join(filter(None, parts)), 64)
 
 
 def draw_curves(group: Tables, against: str) -> Any:
