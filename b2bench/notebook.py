@@ -196,11 +196,12 @@ def _request(
     name = run_name(name)
     if resume is not None and not again:
         return to_resume(resume, store)
-    chosen = resolved(with_file(choices, None if config is None else Path(config), ()))
+    wanted = with_file(choices, None if config is None else Path(config), ())
+    chosen = resolved(wanted)
     if vram is not None:
         from b2bench.estimate.fit import within
 
-        chosen = within(chosen, vram)
+        chosen = within(chosen, vram, wanted.values)
     return to_start(chosen, store, name) if resume is None else to_resume(resume, store, chosen)
 
 

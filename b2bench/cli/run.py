@@ -118,7 +118,7 @@ def run(
                 if vram is not None:
                     from b2bench.estimate.fit import within
 
-                    chosen = within(chosen, vram)
+                    chosen = within(chosen, vram, wanted.values)
             if resume is not None:
                 request = to_resume(resume, store, chosen)
                 run_id = request.run_id

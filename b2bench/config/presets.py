@@ -119,8 +119,10 @@ def load_preset(text: str) -> Preset:
     path, choice = Path(text), ""
     if not path.is_file():
         given, _, choice = text.rpartition(":") if ":" in text else (text, "", "")
-        path = Path(given) if Path(given).is_file() else FOLDER / f"{given}.toml"
-        if "/" in given or "\\" in given or not path.is_file():
+        path = Path(given)
+        if not path.is_file() and not ("/" in given or "\\" in given):  # the name of one that is built in
+            path = FOLDER / f"{given}.toml"
+        if not path.is_file():
             raise UserError(
                 f"unknown preset {given!r}.{suggestion(given, preset_names())} Presets: {', '.join(preset_names())}; "
                 "or try a TOML file by its path"
@@ -134,6 +136,10 @@ def load_preset(text: str) -> Preset:
     except OSError as error:
         raise UserError(f"preset {path} cannot be read: {error.strerror}") from None
     choices = _table(content, "choices", path)
+    for one in choices:
+        for key in _table(choices, one, path):
+            if key not in (of_choice := {"options", "set", *PARTS}):
+                raise UserError(f"preset {path}: unknown key {key!r} in choice {one}.{suggestion(key, of_choice)}")
     if choice and choice not in choices:
         known = f"Choices: {', '.join(choices)}" if choices else "It has no choices"
         raise UserError(f"preset {path.stem} has no choice {choice!r}.{suggestion(choice, choices)} {known}")

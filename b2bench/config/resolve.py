@@ -42,9 +42,11 @@ def resolve(
     seed: int,
     values: Mapping[str, Any],
     plugins: tuple[Path, ...] = (),
+    under: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Check every choice and every hyperparameter of ``values`` (``name`` or ``part.name``).
 
+    ``under`` are values that these overrule, by whatever name: those of a preset.
     ``prompts`` None stands for the backbone's default. A plain name is looked up in the harness settings, the
     algorithm, the wrapper and the reward; where two of them have it, the part must be named: ``--set dpo.eps=0.2``.
 
@@ -64,7 +66,8 @@ def resolve(
             "try renaming the class of the one that is yours"
         )
     code = {kind: found for kind, cls in classes.items() if (found := code_hash(cls))}
-    parts = split_values(values, owners)
+    parts, given = split_values(under or {}, owners), split_values(values, owners)
+    parts = {owner: found | given[owner] for owner, found in parts.items()}
     spec = find_backbone(backbone)
     prompts = spec.prompts if prompts is None else prompts
     spec = drawn_by(spec, prompt_set := load_prompts(prompts))
@@ -301,6 +304,7 @@ def resolve_preset(
         registries["wrapper"].get(cell["wrapper"])
         name = str(tuned_path(cell["algo"], cell["wrapper"]))
     preset = load_preset(name)
+    _check_owners(preset, plugins)
     merged = {**defaults, **preset.options, **given}
 
     def run(options: Mapping[str, Any], own: Mapping[str, Any]) -> RunConfig:
@@ -311,8 +315,9 @@ def resolve_preset(
             prompts=options.get("prompts"),
             queries=options["queries"],
             seed=options.get("seed", 0),
-            values={**preset.hyperparameters(chosen), **own},
+            values=own,
             plugins=plugins,
+            under=preset.hyperparameters(chosen),
         )
 
     if merged.get("algo") is None:
@@ -335,6 +340,19 @@ def resolve_preset(
     return replace(config, preset=recorded)
 
 
+def _check_owners(preset: Preset, plugins: tuple[Path, ...]) -> None:
+    """Refuse settings of an algorithm, wrapper or reward that there is not: nothing would take them.
+
+    Raises:
+        UserError: which, and what it may have been meant to be.
+    """
+    registries = load_registries(plugins)
+    for value in preset.values:
+        kind, _, owner = value.section.partition(".")
+        if owner and owner not in (known := registries[kind].names()):  # type: ignore[index]
+            raise UserError(f"preset {preset.name}: [{value.section}] is of no {kind}.{suggestion(owner, known)}")
+
+
 def _given_otherwise(preset: Preset, options: Mapping[str, Any], values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what was given in place of what a preset says, as :func:`b2bench.config.presets.deviations` has it."""
     found = [
@@ -354,7 +372,11 @@ _OPTION_OF: dict[Kind, str] = {"algorithm": "algo", "wrapper": "wrapper", "rewar
 
 
 def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type]]) -> dict[str, dict[str, Any]]:
-    """Give every ``name`` or ``owner.name`` to the part that has it; {owner: {name: value}}."""
+    """Give every ``name`` or ``owner.name`` to the part that has it; {owner: {name: value}}.
+
+    Raises:
+        UserError: no part has it, several have, or it is given twice.
+    """
     known: dict[str, list[tuple[str, Hyperparameter]]] = {}
     for owner, (_, cls) in owners.items():
         for parameter in hyperparameters(cls):
@@ -371,5 +393,9 @@ def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type
         if len(found) > 1:
             options = " or ".join(f"{owner}.{name}" for owner in found)
             raise UserError(f"hyperparameter {name!r} is ambiguous here; try {options}")
+        if name in parts[found[0]]:
+            raise UserError(
+                f"hyperparameter {name} is given twice, by itself and as {found[0]}.{name}; try one of them"
+            )
         parts[found[0]][name] = value
     return parts

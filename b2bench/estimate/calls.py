@@ -129,9 +129,8 @@ def kept_rows(config: RunConfig, round: int) -> tuple[int, int]:
         return 0, groups if settings.samples > 1 else 0
     if isinstance(config.wrapper, Extremes) and config.wrapper.keep == "extremes":
         return 0, min(2, settings.samples) * groups
-    if isinstance(config.wrapper, Independent | Extremes):
-        return n, n
-    return 0, n
+    known = {Independent.select, Extremes.select}  # of one that keeps all; a plugin's own may keep less
+    return (n if type(config.wrapper).select in known else 0), n
 
 
 def part_of(items: int, share: float) -> int:
@@ -139,9 +138,14 @@ def part_of(items: int, share: float) -> int:
     return round(items * share)
 
 
+def follows_reward(config: RunConfig) -> bool:
+    """Tell whether the algorithm follows the reward's gradient, through the decoder."""
+    return bool(getattr(config.algorithm, "reward_gradient", False))
+
+
 def row_steps(config: RunConfig, interval: Interval) -> int:
     """Return how many steps a row is trained on; one that is followed by the reward's gradient, the last alone."""
-    seen = 1 if getattr(config.algorithm, "reward_gradient", False) else len(interval)
+    seen = 1 if follows_reward(config) else len(interval)
     return trained_steps(seen, config.settings.timestep_fraction)
 
 
@@ -234,13 +238,17 @@ def assumed_throughput(config: RunConfig, footprint: Footprint) -> float:
     return ASSUMED_FLOPS["cpu" if config.backbone.is_pocket else "gpu"] / footprint.call_flops
 
 
-def hours(calls: Calls, footprint: Footprint, throughput: float, *, checkpointing: bool = False) -> tuple[float, float]:
+def hours(
+    calls: Calls, footprint: Footprint, throughput: float, *, checkpointing: bool = False, reward_gradient: bool = False
+) -> tuple[float, float]:
     """Return the least and the most hours of a run at ``throughput`` denoiser calls a second, in sampling.
 
     A call with a backward pass, and an image that is decoded, count as many calls as their floating-point operations
-    are. The reward, the optimizer and the store are left out.
+    are; ``reward_gradient``: each trained row is decoded, with its backward pass. The reward, the optimizer and the
+    store are left out.
     """
     backward = footprint.backward_calls(checkpointing)
+    backward += footprint.decoding_kept_flops / footprint.call_flops if reward_gradient else 0
     decoding = calls.decoded * footprint.decoding_flops / footprint.call_flops
 
     def total(training: int) -> float:

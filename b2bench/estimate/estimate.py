@@ -21,6 +21,7 @@ from b2bench.estimate.calls import (
     assumed_throughput,
     check_throughput,
     count_calls,
+    follows_reward,
     hours,
     loss_cost,
     network_parameters,
@@ -34,6 +35,7 @@ from b2bench.estimate.fit import (
     own_micro_batches,
     phase_bytes,
     resident_bytes,
+    smallest_training,
 )
 from b2bench.estimate.footprint import GIB, WIDTH, Footprint, judges, measure
 from b2bench.guard import guarded
@@ -152,11 +154,11 @@ def _fit(members: Sequence[RunConfig], footprint: Footprint, vram: float, precis
         return Fit(precision, names, None, str(error))
 
 
-def _warnings(configs: Sequence[RunConfig], footprint: Footprint, own: MicroBatches, space: float) -> list[str]:
+def _warnings(configs: Sequence[RunConfig], footprint: Footprint, space: float) -> list[str]:
     """Return what the runs would need beyond ``space`` bytes, as they are configured."""
     found = []
     for config in configs:
-        precision = config.settings.precision
+        precision, own = config.settings.precision, own_micro_batches(config)
         resident = resident_bytes(config, footprint, precision)
         phases = phase_bytes(config, footprint, own, precision)
         short = [
@@ -195,16 +197,24 @@ def estimate(
     footprint = measure(config)
     own = own_micro_batches(config)
     found, uncounted = judges(config)
-    alike: dict[tuple[int, int], list[RunConfig]] = {}
+    uncounted += [
+        f"{one.algorithm_name}'s backward pass through {one.reward_name}" for one in configs if follows_reward(one)
+    ]
+    alike: dict[tuple[int, int, int, bool], list[RunConfig]] = {}
     for one in {config.algorithm_name: config for config in configs}.values():
-        key = loss_cost(one.algorithm).with_gradient, network_parameters(one, footprint)
+        key = (
+            loss_cost(one.algorithm).with_gradient,
+            network_parameters(one, footprint),
+            smallest_training(one),
+            follows_reward(one),
+        )
         alike.setdefault(key, []).append(one)
     fits: list[Fit] = []
     warnings: list[str] = []
     if vram is not None:
         for precision in ("fp32", "bf16"):
             fits += [_fit(members, footprint, vram, precision, margin) for members in alike.values()]
-        warnings = _warnings([members[0] for members in alike.values()], footprint, own, vram * (1 - margin))
+        warnings = _warnings([members[0] for members in alike.values()], footprint, vram * (1 - margin))
     warnings += dict.fromkeys(text for one in configs for text in one.notices)
     precision = config.settings.precision
     needed = [fit.batches.checkpointing for fit in fits if fit.batches and fit.precision == precision]
@@ -213,7 +223,8 @@ def estimate(
     cells = []
     for one in configs:
         calls = count_calls(one)
-        taken, later = (hours(each, footprint, speed, checkpointing=checkpointing) for each in (calls, calls.later))
+        how = {"checkpointing": checkpointing, "reward_gradient": follows_reward(one)}
+        taken, later = (hours(each, footprint, speed, **how) for each in (calls, calls.later))
         cells.append(Cell(one.algorithm_name, one.wrapper_name, calls, taken, later))
     largest = max(configs, key=lambda one: sum(host_bytes(one, footprint).values()))
     return Estimate(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from b2bench.backbones.stable_diffusion import DECODED_AT_ONCE
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.calls import kept_rows, loss_cost, network_parameters, round_steps, row_steps
+from b2bench.estimate.calls import follows_reward, kept_rows, loss_cost, network_parameters, round_steps, row_steps
 from b2bench.estimate.footprint import GIB, WIDTH, Footprint, Line, judges, measure
 from b2bench.evaluation import samples
 from b2bench.training.checkpoint import KEPT
@@ -36,19 +37,36 @@ class MicroBatches:
 
 def resident_bytes(config: RunConfig, footprint: Footprint, precision: str) -> int:
     """Return what stays on the device all the time: weights, adapter with its optimizer, networks of
-    the loss, judges.
+    the loss, and judges, if they are not on another device.
     """
     trained = footprint.adapter_bytes() + 4 * 4 * network_parameters(config, footprint)
-    return footprint.weights(precision) + trained + sum(judge.bytes or 0 for judge in judges(config)[0])
+    judged = sum(judge.bytes or 0 for judge in judges(config)[0]) if judged_here(config) else 0
+    return footprint.weights(precision) + trained + judged
+
+
+def judged_here(config: RunConfig) -> bool:
+    """Tell whether the reward and the judges share the device of training, the first GPU (``reward_device``)."""
+    return config.settings.reward_device in ("auto", "cuda", "cuda:0")
+
+
+def training_line(config: RunConfig, footprint: Footprint, checkpointing: bool) -> Line:
+    """Return the bytes of training rows: of their graphs, and where the reward's gradient is followed the decoder's."""
+    line, graphs = footprint.checkpointed if checkpointing else footprint.training, loss_cost(config.algorithm)
+    kept = footprint.decoding_kept if follows_reward(config) else Line(0, 0)
+    return Line(line.fixed + kept.fixed, graphs.with_gradient * line.each + kept.each)
+
+
+def smallest_training(config: RunConfig) -> int:
+    """Return the fewest rows of a training call: an algorithm on whole groups takes all samples of one."""
+    return config.settings.samples if getattr(config.algorithm, "whole_groups", False) else 1
 
 
 def phase_bytes(config: RunConfig, footprint: Footprint, batches: MicroBatches, precision: str) -> dict[str, float]:
     """Return bytes of each phase at its micro-batch, beyond :func:`resident_bytes`. Phases do not overlap."""
-    narrow = WIDTH[precision] / 4
-    line = footprint.checkpointed if batches.checkpointing else footprint.training
+    narrow, line = WIDTH[precision] / 4, training_line(config, footprint, batches.checkpointing)
     return {
         "sampling": narrow * footprint.sampling.at(batches.sampling),
-        "training": narrow * line.at(loss_cost(config.algorithm).with_gradient * batches.training),
+        "training": narrow * line.at(max(batches.training, smallest_training(config))),
         "decoding": narrow * footprint.decoding.at(batches.decoding),
     }
 
@@ -79,29 +97,25 @@ def fitting(
     precision = precision or config.settings.precision
     resident = resident_bytes(config, footprint, precision)
     space = vram_bytes * (1 - margin) - resident
-    narrow, graphs = WIDTH[precision] / 4, loss_cost(config.algorithm).with_gradient
-    rollouts = config.draws(0) * config.settings.samples
-    rows, every = kept_rows(config, 0)[1], Interval(0, config.settings.steps)
-    items = rows * row_steps(config, every)
+    narrow, useful, group = WIDTH[precision] / 4, useful_micro_batches(config), smallest_training(config)
 
-    def most(line: Line, left: float, useful: int, graphs: int = 1) -> int:
-        return min(useful, line.largest(left / narrow) // graphs)
+    def most(line: Line, useful: int) -> int:
+        return min(useful, line.largest(space / narrow))
 
-    steps = round_steps(config, pace_of(config), config.draws(0), every, rows) // config.settings.passes
-    minibatch = max(1, -(-items // max(1, steps)))
+    def trained(checkpointing: bool) -> int:
+        return most(training_line(config, footprint, checkpointing), useful.training) // group * group
+
     if checkpointing is None:
-        plain = most(footprint.training, space, minibatch, graphs)
-        checkpointing = plain < min(ENOUGH_ROWS, minibatch)
-    images = most_images(config)
+        checkpointing = trained(False) < min(ENOUGH_ROWS, useful.training)
     found = MicroBatches(
-        sampling=most(footprint.sampling, space, max(rollouts, images)),
-        training=most(footprint.checkpointed if checkpointing else footprint.training, space, minibatch, graphs),
-        decoding=most(footprint.decoding, space, images),
+        sampling=most(footprint.sampling, useful.sampling),
+        training=trained(checkpointing),
+        decoding=most(footprint.decoding, useful.decoding),
         checkpointing=checkpointing,
     )
     short = [name for name in ("sampling", "training", "decoding") if getattr(found, name) < 1]
     if short:
-        one = MicroBatches(1, 1, 1, checkpointing)
+        one = MicroBatches(1, group, 1, checkpointing)
         phases = phase_bytes(config, footprint, one, precision)
         needed = (resident + max(phases[name] for name in short)) / (1 - margin)
         raise UserError(
@@ -112,25 +126,49 @@ def fitting(
     return found
 
 
-def own_micro_batches(config: RunConfig) -> MicroBatches:
-    """Return those of the run as it is configured."""
-    settings = config.settings
+def useful_micro_batches(config: RunConfig) -> MicroBatches:
+    """Return the largest that a run has rows for: those of a round, of a minibatch, and of an evaluation."""
+    rows, every = kept_rows(config, 0)[1], Interval(0, config.settings.steps)
+    steps = round_steps(config, pace_of(config), config.draws(0), every, rows) // config.settings.passes
+    minibatch = max(1, -(-rows * row_steps(config, every) // max(1, steps)))
+    images, group = most_images(config), smallest_training(config)
     return MicroBatches(
-        sampling=settings.micro_batch,
-        training=settings.train_micro_batch or settings.micro_batch,
-        decoding=settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE),
+        sampling=max(config.draws(0) * config.settings.samples, images),
+        training=-(-minibatch // group) * group,
+        decoding=images,
+        checkpointing=False,
+    )
+
+
+def own_micro_batches(config: RunConfig) -> MicroBatches:
+    """Return those of the run as it is configured, as far as it has rows for them."""
+    settings, useful = config.settings, useful_micro_batches(config)
+    return MicroBatches(
+        sampling=min(settings.micro_batch, useful.sampling),
+        training=min(settings.train_micro_batch or settings.micro_batch, useful.training),
+        decoding=min(settings.decode_micro_batch or min(settings.micro_batch, DECODED_AT_ONCE), useful.decoding),
         checkpointing=settings.gradient_checkpointing,
     )
 
 
-def within(config: RunConfig, vram: float) -> RunConfig:
+OF_MEMORY = ("micro_batch", "train_micro_batch", "decode_micro_batch", "gradient_checkpointing")
+"""Settings that ``--vram`` chooses"""
+
+
+def within(config: RunConfig, vram: float, given: Iterable[str] = ()) -> RunConfig:
     """Return the run with the micro-batches, and gradient checkpointing where it must be, that fit into ``vram`` GiB.
+
+    ``given`` are the hyperparameters that somebody set: one of those that are chosen here would be set twice.
 
     Raises:
         UserError: as :func:`fitting` does.
     """
     if not 0 < vram < math.inf:
         raise UserError(f"--vram {vram:g} is not a number of GiB above 0; try 24")
+    if twice := [name for name in OF_MEMORY if name in {full.rpartition(".")[2] for full in given}]:
+        raise UserError(
+            f"--vram chooses {', '.join(OF_MEMORY)}, and {' and '.join(twice)} is set, too; try one or the other"
+        )
     found = fitting(vram * GIB, config, measure(config))
     settings = replace(
         config.settings,

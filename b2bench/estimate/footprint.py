@@ -58,8 +58,9 @@ class Footprint:
 
     ``parameters`` maps UNet, text encoder and autoencoder to numbers of parameters. ``training`` is of one graph, alive
     until backward; ``checkpointed`` with gradient checkpointing. ``decoding`` is of the autoencoder; finished
-    images leave the device at once. ``call_flops`` are of one denoiser call, ``training_flops``
-    and ``checkpointed_flops`` of one with its backward pass, ``decoding_flops`` of one image.
+    images leave the device at once; ``decoding_kept`` is of one whose gradient follows. ``call_flops`` are of one
+    denoiser call, ``training_flops`` and ``checkpointed_flops`` of one with its backward pass; ``decoding_flops`` are
+    of one image, ``decoding_kept_flops`` of one with its backward pass.
     """
 
     source: str
@@ -72,10 +73,12 @@ class Footprint:
     training: Line
     checkpointed: Line
     decoding: Line
+    decoding_kept: Line
     call_flops: float
     training_flops: float
     checkpointed_flops: float
     decoding_flops: float
+    decoding_kept_flops: float
 
     @property
     def latent_size(self) -> int:
@@ -174,6 +177,8 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
 
     call, two = sample(1), sample(2)
     decoded = [shapes.decoding(images) for images in (1, 2)]
+    shapes.autoencoder.requires_grad_(False)
+    kept = shapes.decoding(1, gradient=True)
     policy.add_lora(rank, 0)
     adapter = sum(p.numel() for p in policy.parameters())
     policy.unet.train()
@@ -193,10 +198,12 @@ def _measure(backbone: Backbone, rank: int, guidance: float, steps: int) -> Foot
         training=Line(0, plain.bytes),
         checkpointed=Line(0, checkpointed.bytes),
         decoding=Line.through(decoded[0].bytes, decoded[1].bytes),
+        decoding_kept=Line(0, kept.bytes),
         call_flops=call.flops,
         training_flops=plain.flops,
         checkpointed_flops=checkpointed.flops,
         decoding_flops=decoded[0].flops,
+        decoding_kept_flops=kept.flops,
     )
 
 

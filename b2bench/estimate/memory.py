@@ -146,10 +146,12 @@ class Shapes:
                 UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(autoencoder), CLIPTextModel(text)
             )
 
-    def decoding(self, images: int) -> Cost:
-        """Return bytes and operations of decoding ``images`` latents."""
+    def decoding(self, images: int, *, gradient: bool = False) -> Cost:
+        """Return bytes and operations of decoding ``images`` latents; ``gradient``: with the backward pass to them."""
         config = self.autoencoder.config
         size = config.sample_size // 2 ** (len(config.block_out_channels) - 1)
+        latents = torch.empty(images, config.latent_channels, size, size, device="meta", requires_grad=gradient)
+        if gradient:
+            return cost(lambda: self.autoencoder.decode(latents).sample.sum().backward())
         with torch.no_grad():
-            latents = torch.empty(images, config.latent_channels, size, size, device="meta")
             return cost(lambda: self.autoencoder.decode(latents))

@@ -257,8 +257,10 @@ def check_algorithm(cls: type, checker: Checker) -> None:
         except UserError as error:
             raise Failed(str(error)) from None
         for name, value in own.items():
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-            expect(fits or value is None, f"defaults has {name} = {value!r}; it must be a number above 0")
+            whole = name == "updates_per_round"  # None is its default: all steps of a round on the same rollouts
+            fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value > 0
+            what = "a whole number above 0, or None" if whole else "a number above 0"
+            expect(fits or (whole and value is None), f"defaults has {name} = {value!r}; it must be {what}")
 
     checker.run("has pairs and loss, and can be set up", shape, needed=True)
     checker.run("declares defaults of settings that are its to declare", own_settings)

@@ -19,6 +19,7 @@ from b2bench.plugins.contract import (
     global_seed,
 )
 from b2bench.plugins.toy import PROMPTS
+from b2bench.registry import Registry
 from b2bench.seeding import generator
 from b2bench.types import Conditioning, Interval, Trajectories
 from b2bench.wrappers import edges_of, selected
@@ -63,6 +64,27 @@ def _check_edges(wrapper: Any) -> None:
             parted = (found[:, None] != found[None]).float()  # [samples, samples, S]
             expect(bool((parted.diff(dim=2) >= 0).all()), f"{where}: rollouts that had parted share a step again")
             expect(wrapper.leaves(samples) == samples, "a tree has all samples of a draw as leaves; see leaves")
+
+
+def _check_words(wrapper: Any) -> None:
+    for name in ("ddpo", "dpo"):  # on single transitions, and on pairs
+        if hasattr(wrapper, "refuses"):
+            found = wrapper.refuses(Registry("algorithm").get(name)())
+            expect(found is None or isinstance(found, str), f"refuses answers {found!r}; return a reason, or None")
+    if hasattr(wrapper, "notice"):
+        for rounds, steps in LENGTHS:
+            found = wrapper.notice(rounds, steps)
+            fits = found is None or isinstance(found, str)
+            expect(fits, f"notice({rounds}, {steps}) answers {found!r}; return a text, or None")
+
+
+def _check_step_weights(wrapper: Any) -> None:
+    for steps in (1, 4, 20):
+        found = wrapper.step_weights(torch.linspace(1.0, 0.1, steps))
+        where = f"step_weights of {steps} steps"
+        expect(isinstance(found, Tensor), f"{where} is a {type(found).__name__}; return a tensor")
+        expect(tuple(found.shape) == (steps,), f"{where} has shape {tuple(found.shape)}; expected ({steps},)")
+        expect(bool(found.isfinite().all()), f"{where} are not finite: {found.tolist()}")
 
 
 def check_wrapper(cls: type, checker: Checker) -> None:
@@ -125,10 +147,13 @@ def check_wrapper(cls: type, checker: Checker) -> None:
             "two calls gave two answers; a wrapper keeps no state, and draws from the generator that its select takes",
         )
 
+    checker.run("what it says is text", lambda: _check_words(wrapper))
     sound = checker.run("interval lies within the steps", intervals)
     checker.run("leaves divide the samples", leaves, needed=True)
     if hasattr(cls, "edges"):
         checker.run("edges make a tree", lambda: _check_edges(wrapper), needed=True)
+    if hasattr(cls, "step_weights"):
+        checker.run("step weights are a number a step", lambda: _check_step_weights(wrapper))
     checker.run("select gives one bool per rollout", select, needed=True)
     checker.run("select keeps rollouts", keeps)
     checker.run("trajectories are not mutated", mutation)

@@ -147,6 +147,12 @@ def check_hyperparameters(cls: type) -> None:
                 f"{parameter.name}: {parameter.type_name} = {parameter.default!r} cannot be set from the command "
                 "line; a hyperparameter is a bool, int, float, str or Literal (or None), and its default is one"
             ) from None
+        whole = isinstance(parameter.default, int) and not isinstance(parameter.default, bool)
+        expect(
+            not (whole and parameter.type_name.startswith("float")),
+            f"{parameter.name}: {parameter.type_name} = {parameter.default!r} is a whole number, and the same value "
+            f"given on the command line would be another cell; write {parameter.default!r}.0",
+        )
         problem = parameter.out_of_range(parameter.default)
         expect(problem is None, f"the default is out of range: {problem}")
         expect(bool(parameter.doc), f'{parameter.name} has no doc; put """One line.""" below the field')

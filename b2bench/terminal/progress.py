@@ -224,7 +224,7 @@ def summary_table(summary: Summary) -> Table:
         if is_style_share(name):
             continue
         before = summary.before[name]
-        after = summary.after[name]
+        after = summary.after.get(name, math.nan)  # a run that goes on may have been told to measure less
         numbers = (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
         # nan: too few images for this metric, such as one per prompt for the distance within a prompt
         trained = " (trained)" if name == summary.reward else ""

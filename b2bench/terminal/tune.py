@@ -21,7 +21,7 @@ def cost_rows(plans: Sequence[Plan], throughput: float | None) -> list[dict[str,
 
     Hours are those of ``b2bench estimate``, at ``throughput`` denoiser calls a second or the one that it assumes.
     """
-    from b2bench.estimate.calls import assumed_throughput, check_throughput, count_calls, hours
+    from b2bench.estimate.calls import assumed_throughput, check_throughput, count_calls, follows_reward, hours
     from b2bench.estimate.footprint import measure
 
     check_throughput(throughput)
@@ -31,7 +31,8 @@ def cost_rows(plans: Sequence[Plan], throughput: float | None) -> list[dict[str,
         footprint = measure(config)
         speed = assumed_throughput(config, footprint) if throughput is None else throughput
         calls = count_calls(config).later
-        least, most = hours(calls, footprint, speed, checkpointing=config.settings.gradient_checkpointing)
+        how = {"checkpointing": config.settings.gradient_checkpointing, "reward_gradient": follows_reward(config)}
+        least, most = hours(calls, footprint, speed, **how)
         first, second = cell.count, cell.second_runs
         found.append(
             {

@@ -175,6 +175,52 @@ def test_a_wrong_preset_is_refused(text: str, reason: str, tmp_path: Path) -> No
         run(str(path), algo="ddpo")
 
 
+MINE = """
+[set]
+lr = { value = 1e-3, source = "x" }
+[choices.big.set]
+draws = { value = 2, source = "x" }
+"""
+
+
+def test_a_preset_file_has_choices_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(MINE)
+    for path in (tmp_path / "mine.toml", "./mine.toml", "mine.toml"):
+        assert load_preset(f"{path}:big").name == "mine:big"
+        assert run(f"{path}:big", algo="ddpo").settings.draws == 2
+    with pytest.raises(UserError, match=r"no choice 'bigg'.*Did you mean big"):
+        load_preset(f"{tmp_path}/mine.toml:bigg")
+
+
+def test_what_overrules_a_preset_may_be_named_in_two_ways(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE + "[algorithm.ddpo]\nclip_nats = { value = 3.0, source = 'x' }\n")
+    found = run(str(path), {"run.lr": 2e-3, "clip_nats": 2.0}, algo="ddpo")
+    assert (found.settings.lr, found.algorithm.clip_nats) == (2e-3, 2.0)  # type: ignore[attr-defined]
+    assert {each["name"] for each in found.preset["deviations"]} == {"run.lr", "algorithm.clip_nats"}
+    with pytest.raises(UserError, match=r"lr is given twice, by itself and as run.lr"):
+        run(str(path), {"run.lr": 2e-3, "lr": 2e-3}, algo="ddpo")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "[algorithm.ddop]\neps = { value = 0.1, source = 'x' }",
+            r"\[algorithm.ddop\] is of no algorithm. Did you mean ddpo",
+        ),
+        ("[wrapper.bpd]\nx = { value = 1, source = 'x' }", r"\[wrapper.bpd\] is of no wrapper. Did you mean bpt"),
+        ("[choices.big.sets]\nx = { value = 1, source = 'x' }", r"unknown key 'sets' in choice big. Did you mean set"),
+    ],
+)
+def test_a_mistyped_section_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=reason):
+        run(str(path), algo="ddpo")
+
+
 def test_unknown_presets_and_choices_are_refused_with_the_closest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown preset 'papr'.*paper"):
         load_preset("papr")

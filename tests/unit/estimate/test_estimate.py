@@ -13,14 +13,24 @@ from b2bench.config.choices import DEFAULTS
 from b2bench.config.resolve import resolve, resolve_preset
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
-from b2bench.estimate.calls import LossCost, count_calls, kept_rows, loss_cost, network_parameters
+from b2bench.estimate.calls import LossCost, count_calls, hours, kept_rows, loss_cost, network_parameters
 from b2bench.estimate.counting import counted_cost
 from b2bench.estimate.estimate import Estimate, estimate
-from b2bench.estimate.fit import disk_bytes, fitting, phase_bytes, resident_bytes
+from b2bench.estimate.fit import (
+    MicroBatches,
+    disk_bytes,
+    fitting,
+    own_micro_batches,
+    phase_bytes,
+    resident_bytes,
+    training_line,
+    within,
+)
 from b2bench.estimate.footprint import GIB, Line, judges, measure
 from b2bench.registry import Registry
 from b2bench.store.store import Store
 from b2bench.training.trainer import Trainer
+from b2bench.wrappers import Vanilla
 
 TINY = {
     "draws": 2,
@@ -220,6 +230,67 @@ def kept_images(config: RunConfig) -> int:
     count = int(found[0].split()[2])
     assert found[1] == count * 3 * 64 * 64  # pocket's
     return count
+
+
+def test_the_rewards_gradient_keeps_the_decoders_activations() -> None:
+    """The slope is that of two graphs: a peak of two images is twice that of one."""
+    from b2bench.estimate.memory import Shapes
+
+    shapes = Shapes.stable_diffusion()
+    shapes.autoencoder.requires_grad_(False)
+    one, two = (shapes.decoding(images, gradient=True) for images in (1, 2))
+    assert two.bytes == pytest.approx(2 * one.bytes, rel=0.02)
+    assert one.bytes > 5 * shapes.decoding(1).bytes
+    config = pocket("draft1")
+    footprint = measure(config)
+    kept, usual = (training_line(each, footprint, checkpointing=False) for each in (config, pocket()))
+    assert kept.each == usual.each + footprint.decoding_kept.each
+    [cell] = estimate([config]).cells
+    calls = count_calls(config)
+    seconds = calls.training[0] * footprint.decoding_kept_flops / footprint.call_flops / estimate([config]).throughput
+    assert cell.hours[0] - hours(calls, footprint, estimate([config]).throughput)[0] == pytest.approx(seconds / 3600)
+    assert "draft1's backward pass through clipscore" in estimate([config]).uncounted
+
+
+def test_a_reward_elsewhere_takes_no_memory_of_training() -> None:
+    here, footprint = pocket(), measure(pocket())
+    taken = sum(judge.bytes or 0 for judge in judges(here)[0])
+    for device, freed in (("auto", 0), ("cuda:0", 0), ("cpu", taken), ("cuda:1", taken)):
+        away = replace(here, settings=replace(here.settings, reward_device=device))
+        assert resident_bytes(here, footprint, "fp32") - resident_bytes(away, footprint, "fp32") == freed > -1
+
+
+def test_whole_groups_are_trained_on_in_whole() -> None:
+    config = pocket("dgpo", samples=2, draws=4)
+    footprint = measure(config)
+    resident, row = resident_bytes(config, footprint, "fp32"), training_line(config, footprint, True).each
+    assert fitting(resident + 3.5 * row, config, footprint, checkpointing=True, margin=0.0).training == 2
+    with pytest.raises(UserError, match=r"training.* needs"):
+        fitting(resident + 1.5 * row, config, footprint, checkpointing=True, margin=0.0)
+    one, two = (MicroBatches(1, rows, 1, checkpointing=True) for rows in (1, 2))
+    assert phase_bytes(config, footprint, one, "fp32") == phase_bytes(config, footprint, two, "fp32")
+
+
+def test_no_more_rows_are_counted_than_a_run_has() -> None:
+    own = own_micro_batches(pocket("dpo", micro_batch=96, transitions_per_step=6, draws=2, samples=2))
+    assert (own.sampling, own.training, own.decoding) == (4, 3, 4)
+
+
+def test_what_vram_chooses_is_not_set_beside_it() -> None:
+    for name in ("micro_batch", "run.gradient_checkpointing"):
+        with pytest.raises(UserError, match=f"and {name.rpartition('.')[2]} is set, too"):
+            within(pocket(), 24.0, [name])
+    assert within(pocket(), 24.0, ["lr"]).settings.micro_batch >= 1
+
+
+def test_a_plugin_wrapper_may_keep_less() -> None:
+    class Mine(Vanilla):
+        def select(self, trajectories: Any) -> Any:
+            return trajectories.advantage > 0
+
+    config = pocket()
+    assert kept_rows(config, 0) == (4, 4)
+    assert kept_rows(replace(config, wrapper=Mine()), 0) == (0, 4)
 
 
 def test_sample_images_are_files() -> None:

@@ -327,6 +327,47 @@ def test_wrappers(change: dict[str, str], check: str, message: str, tmp_path: Pa
     assert (list(found) == [check] and message in found[check]) if change else found == {}
 
 
+@pytest.mark.parametrize(
+    ("method", "check", "message"),
+    [
+        ("step_weights(self, std):\n        return std", "", ""),
+        ("step_weights(self, std):\n        return std[:-1]", "step weights are a number a step", "has shape (0,)"),
+        ("step_weights(self, std):\n        return std / 0", "step weights are a number a step", "are not finite"),
+        ("refuses(self, algorithm):\n        return 'no' if algorithm.pairs else None", "", ""),
+        ("refuses(self, algorithm):\n        return 3", "what it says is text", "refuses answers 3"),
+        ("notice(self, rounds, num_steps):\n        return 1 / 0", "what it says is text", "ZeroDivisionError"),
+        ("notice(self, rounds, num_steps):\n        return True", "what it says is text", "notice(1, 1) answers True"),
+    ],
+)
+def test_what_a_wrapper_may_have(method: str, check: str, message: str, tmp_path: Path) -> None:
+    found = failures(check_source(tmp_path, f"{WRAPPER.format(**GOOD_WRAPPER)}\n    def {method}\n"))
+    assert (list(found) == [check] and message in found[check]) if check else found == {}
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ('{"lr": 1e-3, "updates_per_round": None}', ""),
+        ('{"updates_per_round": 1.5}', "updates_per_round = 1.5; it must be a whole number above 0, or None"),
+        ('{"lr": None}', "lr = None; it must be a number above 0"),
+    ],
+)
+def test_defaults_that_no_run_takes(declared: str, message: str, tmp_path: Path) -> None:
+    source = ALGORITHM.format(body=f"        {GOOD}", pairs=False)
+    source = source.replace("    weight: float", f"    defaults: ClassVar = {declared}\n    weight: float")
+    found = failures(check_source(tmp_path, source))
+    if message:
+        assert message in found["declares defaults of settings that are its to declare"]
+    else:
+        assert found == {}
+
+
+def test_a_whole_number_as_a_floats_default_would_be_two_cells(tmp_path: Path) -> None:
+    source = ALGORITHM.format(body=f"        {GOOD}", pairs=False).replace("= 1.0", "= 1")
+    [reason] = failures(check_source(tmp_path, source)).values()
+    assert "write 1.0" in reason
+
+
 REWARD = """
 import torch
 from b2bench.registry import reward

@@ -52,3 +52,11 @@ def test_the_verdict_goes_by_the_interval(gain: float, error: float, images: int
     assert "warning  over-optimised" in str(verdict_text(replace(found, findings=("over-optimised: so",))))
     first = next(summary_table(found).columns[0].cells)
     assert str(first) == "CLIPScore (trained)"
+
+
+def test_a_metric_that_the_last_evaluation_lacks_is_a_line() -> None:
+    """A run may be resumed with kl_images=0."""
+    table = summary_table(
+        Summary("r", 10, 1.0, 10.0, {"clipscore": 0.5, "kl_pretrained": 0.0}, {"clipscore": 0.6}, "w", "db")
+    )
+    assert [list(column.cells)[1] for column in table.columns[1:]] == ["-"] * 3
