@@ -50,6 +50,8 @@ def main() -> None:
     if options.out is not None:
         write(options.out, found)
     found = [spread for spread in found if options.only in spread.cell]
+    if not found:
+        parser.error(f"no cell of several seeds has {options.only!r} in its line")
     print("| cell | seeds | area of gain: mean, sd | gain at the end: mean, sd |\n|---|---:|---:|---:|")
     for spread in found:
         numbers = [f"{sum(v) / len(v):+.4f}, {pooled([v])[0]:.4f}" for v in (spread.areas, spread.ends)]

@@ -8,6 +8,8 @@ in seconds of the CPU on one thread, which hold on a busy machine; bare calls ar
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
 import resource
 import subprocess
@@ -21,7 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from speed import config, cpu_seconds, denoiser
 
+from b2bench.config.choices import name_sets
+from b2bench.errors import Refused, UserError
 from b2bench.estimate.calls import count_calls
+from b2bench.registry import Kind, Registry
 from b2bench.store.store import Store
 from b2bench.sweep.plan import parse_list, parse_seeds
 from b2bench.training.setup import pretrained_policy
@@ -55,6 +60,17 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=2400)
     parser.add_argument("--into", type=Path, help="new folder that keeps the runs and their store")
     options = parser.parse_args()
+    counted = []
+    try:  # before hours are measured
+        names = named("algo", "algorithm", options.algo), named("wrapper", "wrapper", options.wrapper)
+        for algorithm, wrapper in itertools.product(*names):
+            with contextlib.suppress(Refused):  # which the sweep leaves out, too
+                calls = count_calls(config(algorithm, wrapper, **own(options.queries)))
+                counted += [calls for _ in parse_seeds(options.seeds)]
+    except UserError as error:
+        parser.error(str(error))
+    if not counted:
+        parser.error("no run is left of this grid")
     if options.into is not None:
         options.into.mkdir(parents=True)
     torch.set_num_threads(1)
@@ -73,8 +89,6 @@ def main() -> None:
     gradient = sum(row["denoiser_calls_gradient"] for row in rows)
     plain = sum(row["denoiser_calls_sampling"] + row["denoiser_calls_training"] for row in rows) - gradient
     rounds = plain * seconds[False] + gradient * seconds[True]
-    cells = [(a, w) for a in parse_list("algo", options.algo) for w in parse_list("wrapper", options.wrapper)]
-    counted = [count_calls(config(*cell, **own(options.queries))) for cell in cells for _ in parse_seeds(options.seeds)]
     evaluations = counted[0].evaluation + sum(calls.later.evaluation for calls in counted[1:])
     whole = rounds + evaluations * seconds[False]
     table = Table("", "CPU s", "times the rounds' bare calls", box=box.SIMPLE)
@@ -84,6 +98,11 @@ def main() -> None:
     console = Console(width=100)
     console.print(table)
     console.print(f"outside of denoiser calls: {1 - whole / spent:.1%} of the grid")
+
+
+def named(option: str, kind: Kind, text: str) -> list[str]:
+    """Return the names of a list as ``b2bench sweep`` takes it: all, paper, or some."""
+    return parse_list(option, text, name_sets(kind, Registry(kind)))
 
 
 def own(queries: int) -> dict[str, int | None]:

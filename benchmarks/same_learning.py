@@ -39,8 +39,12 @@ def main() -> None:
     store = Store(options.db)
     cells: dict[str, dict[str, dict[int, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
     for run in store.runs(status="done"):
+        if run["algorithm"] in ("baseline", "external"):
+            continue
         config = {name: part for name, part in run["config"].items() if name not in ("seed", "found")}
         settings = dict(config.pop("settings"))
+        if options.setting not in settings:  # a baseline, or a run from before there was this setting
+            continue
         value = str(settings.pop(options.setting))
         key = json.dumps([config, settings, run["benchmark_version"]], sort_keys=True)
         cells[key][value][run["seed"]] = _last(store, run["run_id"])

@@ -228,7 +228,9 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
         text += "; no cell is above it with its interval"
     else:
         text += "; every cell is below it" if len(ranked) == len(cells) else "; every cell with an interval is below it"
-    return Answer("Against what is free", text, "gain" if above else "loss" if ranked else "untested")
+    if above or not ranked:
+        return Answer("Against what is free", text, "gain" if above else "untested")
+    return Answer("Against what is free", text, "loss" if len(below) == len(ranked) else "inconclusive")
 
 
 def _baseline(row: HeadroomRow) -> str:

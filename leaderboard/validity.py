@@ -65,10 +65,10 @@ class Part:
             return self.known
         if self.mean is None or self.p_adjusted is None:
             return "undecided"
+        if self.margin is not None and self.margin > 0 and self.low is not None and self.low > -self.margin:
+            return "pass"  # a loss that is shown may be smaller than what counts as one
         if self.p_adjusted < alpha:
             return "pass" if self.mean > 0 else "fail"
-        if self.margin is not None and self.margin > 0 and self.low is not None and self.low > -self.margin:
-            return "pass"
         return "undecided"
 
 
@@ -113,6 +113,15 @@ def _points(curve: Curve, metric: str) -> tuple[tuple[int, ...], tuple[float, ..
     return tuple(queries for queries, _ in points), tuple(value for _, value in points)
 
 
+def _rows(curve: Curve, *metrics: str) -> list[tuple[float, ...]]:
+    """Return queries, denoiser calls and the metrics at each evaluation; of a failed run those where all are finite."""
+    columns = [curve.values.get(metric, ()) for metric in metrics]
+    if not all(columns):
+        return []
+    rows = list(zip(curve.queries, curve.calls, *columns, strict=True))
+    return [row for row in rows if not curve.failed or all(map(math.isfinite, row[2:]))]
+
+
 class _Cells:
     """The cells of a context, and their values by seed."""
 
@@ -136,12 +145,15 @@ class _Cells:
         return max(found, key=lambda cell: (len(cell.curves), sorted(cell.settings.items())), default=None)
 
     def area(self, cell: _Cell) -> Values:
-        """Return the area of gain; nan where a value of a run that is done is missing."""
+        """Return the area of gain; 0 of a failed run without evaluation, nan where one that is done lacks a value."""
         found = {}
         for seed, curve in cell.curves.items():
             queries, values = _points(curve, self.reward)
-            start = values[0] if queries and queries[0] == 0 else math.nan
-            found[seed] = area_under_curve(queries, values, self.budget) - start if queries else math.nan
+            if not queries:
+                found[seed] = 0.0 if curve.failed else math.nan  # it counts with the pretrained model's score
+                continue
+            start = values[0] if queries[0] == 0 else math.nan
+            found[seed] = area_under_curve(queries, values, self.budget) - start
         return found
 
     def change(self, cell: _Cell, metric: str) -> Values:
@@ -210,9 +222,10 @@ def _rwr(cells: _Cells) -> list[Part]:
         return [*parts, _lacking(what, "raft")]
     late = {}
     for seed, curve in raft.curves.items():
-        values = curve.values.get(cells.reward, ())
-        if len(values) > 2:
-            late[seed] = float(np.interp(cells.budget / 2, curve.queries, values)) - values[-1]
+        rows = _rows(curve, cells.reward)
+        if rows and len(curve.queries) > 2:
+            queries, _, values = zip(*rows, strict=True)
+            late[seed] = float(np.interp(cells.budget / 2, queries, values)) - values[-1]
     if not late:
         return [*parts, Part(what, missing="no evaluation between the first and the last (eval_points)")]
     return [*parts, _test(what, late)]
@@ -258,11 +271,11 @@ def _kl(cells: _Cells) -> list[Part]:
 def _at_gain(cells: _Cells, cell: _Cell, level: float) -> Values:
     found = {}
     for seed, curve in cell.curves.items():
-        trained, held = curve.values.get(cells.reward, ()), curve.values.get(HELDOUT, ())
-        if not trained or len(held) != len(trained):
+        if not (rows := _rows(curve, cells.reward, HELDOUT)):
             continue
-        at = queries_to_target(curve.queries, trained, trained[0] + level)
-        found[seed] = float(np.interp(curve.queries[-1] if at is None else at, curve.queries, held)) - held[0]
+        queries, _, trained, held = zip(*rows, strict=True)
+        at = queries_to_target(queries, trained, trained[0] + level)
+        found[seed] = float(np.interp(queries[-1] if at is None else at, queries, held)) - held[0]
     return found
 
 
@@ -289,14 +302,12 @@ def _likelihood(cells: _Cells) -> list[Part]:
     if not spent or not all(map(math.isfinite, spent)):
         return [Part(what, missing="denoiser calls of a run are not known")]
     at = min(spent)
-    values = [
-        {
-            seed: float(np.interp(at, curve.calls, curve.values[cells.reward])) - curve.values[cells.reward][0]
-            for seed, curve in cell.curves.items()
-            if curve.values.get(cells.reward) and all(map(math.isfinite, curve.calls))
-        }
-        for cell in (awm, ddpo)
-    ]
+    values: list[dict[int, float]] = [{}, {}]
+    for cell, found in zip((awm, ddpo), values, strict=True):
+        for seed, curve in cell.curves.items():
+            if (rows := _rows(curve, cells.reward)) and all(map(math.isfinite, curve.calls)):
+                _, calls, scores = zip(*rows, strict=True)
+                found[seed] = float(np.interp(at, calls, scores)) - scores[0]
     margin = SHARE * float(np.mean(list(values[1].values()))) if values[1] else None
     return [_test(what, values[0], values[1], margin)]
 

@@ -40,7 +40,8 @@ def run(
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="Prompt set (b2bench ls prompts) or text file  [the backbone's: template1]", autocompletion=prompt_sets
+            help="Prompt set (b2bench ls prompts), text file or folder  [the backbone's: template1]",
+            autocompletion=prompt_sets,
         ),
     ] = None,
     queries: Queries = None,

@@ -27,7 +27,7 @@ def sweep(
     algo: Annotated[str | None, typer.Option(help="Algorithms: ddpo,dpok, paper or all")] = None,
     wrapper: Annotated[str | None, typer.Option(help="Wrappers: vanilla,b2, or all  [vanilla]")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4, or 0,1,7  [0]")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt sets or text files  [the backbone's]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt sets, text files or folders  [the backbone's]")] = None,
     reward: Annotated[str | None, typer.Option(help="Rewards  [clipscore]")] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbones  [pocket]")] = None,
     queries: Annotated[str | None, typer.Option(help="Budgets in reward queries  [2400]")] = None,

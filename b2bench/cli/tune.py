@@ -45,7 +45,7 @@ def tune(
     wrapper: Annotated[str | None, typer.Option(help="Wrappers: vanilla,b2, or all  [vanilla]")] = None,
     backbone: Backbone = None,
     reward: Reward = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt set or text file  [the backbone's]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt set, text file or folder  [the backbone's]")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help=f"{QUICK} configurations, half of the queries each  [the default]")
     ] = False,

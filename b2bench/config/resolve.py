@@ -44,9 +44,8 @@ def resolve(
     plugins: tuple[Path, ...] = (),
     under: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Check every choice and every hyperparameter of ``values`` (``name`` or ``part.name``).
+    """Check every choice and every hyperparameter of ``values`` (``name`` or ``part.name``), which overrule ``under``.
 
-    ``under`` are values that these overrule, by whatever name: those of a preset.
     ``prompts`` None stands for the backbone's default. A plain name is looked up in the harness settings, the
     algorithm, the wrapper and the reward; where two of them have it, the part must be named: ``--set dpo.eps=0.2``.
 
@@ -66,14 +65,12 @@ def resolve(
             "try renaming the class of the one that is yours"
         )
     code = {kind: found for kind, cls in classes.items() if (found := code_hash(cls))}
-    parts, given = split_values(under or {}, owners), split_values(values, owners)
-    parts = {owner: found | given[owner] for owner, found in parts.items()}
+    parts = split_values(values, owners, under)
     spec = find_backbone(backbone)
     prompts = spec.prompts if prompts is None else prompts
     spec = drawn_by(spec, prompt_set := load_prompts(prompts))
     settings: Settings = build(Settings, declared(classes["algorithm"]) | parts["run"])
-    if settings.guidance is None:
-        settings = replace(settings, guidance=spec.guidance)
+    settings = replace(settings, guidance=spec.guidance if settings.guidance is None else settings.guidance)
     _check_budget(queries, seed, settings.samples)
     for kind, name in chosen.items():
         check_name(kind, name)
@@ -371,8 +368,12 @@ PROTOCOL = ("sampler", "configurations", "queries_a_run")
 _OPTION_OF: dict[Kind, str] = {"algorithm": "algo", "wrapper": "wrapper", "reward": "reward"}
 
 
-def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type]]) -> dict[str, dict[str, Any]]:
-    """Give every ``name`` or ``owner.name`` to the part that has it; {owner: {name: value}}.
+def split_values(
+    values: Mapping[str, Any], owners: Mapping[str, tuple[str, type]], under: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Give every ``name`` or ``owner.name`` to the part that has it, and what ``under`` has where ``values`` do not.
+
+    Returns: {owner: {name: value}}.
 
     Raises:
         UserError: no part has it, several have, or it is given twice.
@@ -398,4 +399,6 @@ def split_values(values: Mapping[str, Any], owners: Mapping[str, tuple[str, type
                 f"hyperparameter {name} is given twice, by itself and as {found[0]}.{name}; try one of them"
             )
         parts[found[0]][name] = value
+    if under:
+        return {owner: own | parts[owner] for owner, own in split_values(under, owners).items()}
     return parts

@@ -177,6 +177,7 @@ class RaySweep(Sweep):
             if result["code"] == 0:
                 problem = self._take(progress, result, "done")
                 if problem is None:
+                    progress.note = ""  # that of an attempt before
                     self._set(progress, "done")
                     return False
                 progress.note = problem

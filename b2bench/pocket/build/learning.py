@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from b2bench.backbones.specs import find_backbone
+from b2bench.config.resolve import resolve
 from b2bench.config.settings import Settings
+from b2bench.errors import UserError
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.pocket.build.bars import Bar
 from b2bench.store.store import Store
+from b2bench.version import benchmark_version
 
 PROMPTS = {1: "template1", 2: "pocket-template2", 3: "pocket-template3"}
 QUERIES = 2_400
@@ -62,14 +64,33 @@ def learned(store: Store, row: Mapping[str, Any]) -> Learned:
     return Learned(row["seed"], row["algorithm"], row["wrapper"], pairs, float("nan") if errors is None else errors)
 
 
+def not_default(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the values of a run of table ``runs`` that are not its cell's defaults, also those that its algorithm
+    declares; None of what is no training run, or of a plugin that is not here.
+    """
+    if row["algorithm"] in ("baseline", "external"):
+        return None
+    given = {part: row[part] for part in ("algorithm", "wrapper", "reward", "backbone", "prompts", "seed")}
+    try:
+        usual = resolve(**given, queries=row["budget"], values={}).as_dict()
+    except UserError:
+        return None
+    return {
+        name: value
+        for part in ("settings", "algorithm", "wrapper")
+        for name, value in row["config"].get(part, {}).items()
+        if value != usual[part].get(name)
+    }
+
+
 def find_runs(store: Store, prompts: str, changed: Callable[[Mapping[str, Any], int], bool]) -> list[Learned]:
     """Finished runs on pocket, rewarded by CLIPScore, of which ``changed`` takes what is not at default, and budget."""
-    usual = asdict(Settings(guidance=find_backbone("pocket").guidance))
     found = []
-    for row in store.runs(backbone="pocket", reward="clipscore", prompts=prompts, status="done"):
-        settings = row["config"].get("settings", {})
-        different = {name: value for name, value in settings.items() if value != usual.get(name)}
-        if row["algorithm"] not in ("baseline", "external") and changed(different, row["budget"]):
+    for row in store.runs(
+        backbone="pocket", reward="clipscore", prompts=prompts, status="done", benchmark_version=benchmark_version()
+    ):
+        different = not_default(row)
+        if different is not None and changed(different, row["budget"]):
             found.append(learned(store, row))
     return sorted(found, key=lambda run: (run.algorithm, run.wrapper, run.seed))
 
@@ -149,10 +170,11 @@ def learning_bars(store: Store) -> dict[str, list[Bar]]:
 def time_bars(store: Store) -> list[Bar]:
     """Return what a default run of ``ddpo`` ``vanilla`` took by the clock, and the share of it that was evaluation."""
     bars = []
-    usual = asdict(Settings(guidance=find_backbone("pocket").guidance))
-    for row in store.runs(algorithm="ddpo", wrapper="vanilla", backbone="pocket", status="done"):
-        changed = any(value != usual.get(name) for name, value in row["config"]["settings"].items())
-        if changed or row["budget"] != QUERIES:  # more images cost more
+    version = benchmark_version()
+    for row in store.runs(
+        algorithm="ddpo", wrapper="vanilla", backbone="pocket", status="done", benchmark_version=version
+    ):
+        if not_default(row) != {} or row["budget"] != QUERIES:  # more images cost more
             continue
         minutes = (row["finished"] - row["started"]).total_seconds() / 60
         training = sum(r["seconds"] for r in store.rounds(row["run_id"])) / 60

@@ -64,6 +64,11 @@ def test_an_upper_reference_that_learned_is_called_one(known: Rows) -> None:
     assert "draft1 (upper reference) (vanilla)" in said(known)["Learned"]
 
 
+def free(rows: Rows) -> str:
+    (answer,) = [answer for answer in answers(rows.one()) if answer.about == "Against what is free"]
+    return answer.kind
+
+
 def test_what_is_free_is_the_best_baseline_and_never_the_oracle(known: Rows) -> None:
     baseline(known, "guidance", "guidance-3", 0.63, 1)
     baseline(known, "best-of", "best-of-4", 0.66, 4)
@@ -71,9 +76,14 @@ def test_what_is_free_is_the_best_baseline_and_never_the_oracle(known: Rows) -> 
     text = said(known)["Against what is free"]
     assert text.startswith("best-of-4 at 4 queries an image has 0.660 without training")
     assert text.endswith("above it with their interval: ddpo (bpt)")
+    assert free(known) == "gain"
+    baseline(known, "best-of", "best-of-8", 0.69, 8)
+    assert said(known)["Against what is free"].endswith("; no cell is above it with its interval")
+    assert free(known) == "inconclusive"
     baseline(known, "best-of", "best-of-16", 0.72, 16)
     assert said(known)["Against what is free"].startswith("best-of-16")
     assert said(known)["Against what is free"].endswith("every cell is below it")
+    assert free(known) == "loss"
 
 
 def test_few_seeds_and_no_runs_are_no_verdict() -> None:

@@ -181,6 +181,30 @@ def test_a_value_that_is_missing_leaves_no_test_and_no_traceback() -> None:
     assert verdicts(rows)[8] == "undecided"
 
 
+def test_a_failed_run_takes_no_sign_away() -> None:
+    """Without an evaluation it counts with the pretrained model's score, and with its last one if that is missing."""
+    rows = Rows()
+    for name, gain in (("ddpo", 0.05), ("rwr", 0.01), ("raft", 0.02), ("dpok", 0.06)):
+        add(rows, name, gain)
+    ddpo_rwr, raft = parts(rows, 2)
+    (kl,) = parts(rows, 4)
+    failed = {"status": "failed", "config": {"settings": {"eval_seed": 0}}}
+    rows.add("rwr", "vanilla", 5, {}, **failed)
+    rows.add("ddpo", "vanilla", 5, {0: 0.6, 500: 0.63, 1000: 0.65}, config=failed["config"])
+    for name in ("raft", "dpok"):
+        rows.add(name, "vanilla", 5, {0: 0.6, 500: 0.61, 1000: None}, **failed)
+    later = [*parts(rows, 2), *parts(rows, 4)]
+    for before, after in zip((ddpo_rwr, raft, kl), later, strict=True):
+        assert after.mean is not None, after
+        assert (after.n, after.missing) == (before.n + 1, "")
+
+
+def test_no_worse_by_a_margin_is_asked_before_worse() -> None:
+    """A loss that is shown, and is smaller than what counts as one."""
+    assert Part("", -0.010, -0.015, -0.005, 5, p_adjusted=0.01, margin=0.02).verdict(0.05) == "pass"
+    assert Part("", -0.010, -0.025, -0.005, 5, p_adjusted=0.01, margin=0.02).verdict(0.05) == "fail"
+
+
 def test_no_worse_takes_a_margin_above_zero() -> None:
     assert Part("", 0.01, 0.001, 0.02, p_adjusted=0.3, margin=0.0).verdict(0.05) == "undecided"
 

@@ -1,13 +1,13 @@
 """The bars that ``pocket.build.verify`` reads from a store and from a build's records."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from store_rows import run_row
 
+from b2bench.config.resolve import resolve
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
 from b2bench.pocket.build.command import STAGES
@@ -15,16 +15,23 @@ from b2bench.pocket.build.learning import learning_bars, time_bars
 from b2bench.pocket.build.verify import Swept, build_bars, guidance_bar
 from b2bench.store.store import Store
 
-USUAL = asdict(Settings(guidance=3.0))
-
 
 def add_run(
-    store: Store, seed: int, gain: float, *, queries: int = 2_400, nats: float = 4.0, **settings: object
+    store: Store,
+    seed: int,
+    gain: float,
+    *,
+    queries: int = 2_400,
+    nats: float = 4.0,
+    version: str | None = None,
+    **settings: object,
 ) -> None:
     """A finished run of ddpo vanilla whose every score rises by about ``gain``, and whose style entropy is halved."""
     run = f"{seed}-{queries}-{len(settings)}"
-    config = {"settings": {**USUAL, **settings}}
-    store.start_run(run_row(run, wrapper="vanilla", seed=seed, budget=queries, config=config, threads=2))
+    more = {} if version is None else {"benchmark_version": version}
+    own = {"algorithm": "ddpo", "wrapper": "vanilla", "reward": "clipscore", "backbone": "pocket"}
+    config = resolve(**own, prompts="template1", queries=queries, seed=seed, values=settings).as_dict()
+    store.start_run(run_row(run, wrapper="vanilla", seed=seed, budget=queries, config=config, threads=2, **more))
     store.record_round(run, {"round": 0, "queries": queries, "kept": 1, "seconds": 0.0}, [])
     for point, more, entropy, kl in ((0, 0.0, 1.2, 0.0), (queries, gain, 0.6, nats)):
         values = {
@@ -53,6 +60,8 @@ def test_learning_is_the_least_gain_of_all_seeds(tmp_path: Path) -> None:
     add_run(store, 1, 0.1)
     add_run(store, 2, 0.9, queries=240)  # another budget is another setting
     add_run(store, 3, 0.9, lora_rank=2)
+    add_run(store, 4, 0.01, clip_nats=10.0)  # of the algorithm
+    add_run(store, 5, 0.01, version="2")
     found = {bar.name: bar for bar in learning_bars(store)["template 1"]}
     assert learning_bars(store)["template 2"] == []
     least = found["ddpo vanilla: success gained, least of all seeds"]

@@ -151,6 +151,8 @@ def test_a_lost_node_costs_no_attempt(
     assert sweep.progress[1].losses == losses
     rows = sweep.store.runs(seed=1)
     assert [row["status"] for row in rows] == (["done"] if ends == "done" else ["failed"] if "failed" in how else [])
+    if ends == "done":
+        assert sweep.progress[1].note == ""
     if ends == "failed" and "failed" in how:
         assert sweep.progress[1].note == "node n1, exit code 1: error: the loss is nan"
         assert sweep.progress[1].log is not None
