@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -221,15 +221,35 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.algorithm, cell.wrapper].append(cell)
+    most = usual(cells)
     return [
         replace(cell, label=label)
         for name in sorted(groups, key=lambda name: (name[0], wrapper_order(name[1])))
         for cell, label in zip(
             groups[name],
-            labels([cell.config for cell in groups[name]], [cell.config_hash for cell in groups[name]]),
+            labels(
+                [cell.config for cell in groups[name]],
+                [cell.config_hash for cell in groups[name]],
+                most.get(name[0], {}),
+            ),
             strict=True,
         )
     ]
+
+
+def usual(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
+    """Return, per algorithm, the values that more than half of its runs have: names need not tell them.
+
+    By number of runs, so that the name of a cell is no choice by result; with as many runs each, all are named.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for algorithm, members in _by_algorithm(cells).items():
+        runs: Counter[tuple[str, str]] = Counter()
+        for cell in members:
+            runs.update(dict.fromkeys(cell.config.items(), len(cell.runs)))
+        total = sum(len(cell.runs) for cell in members)
+        found[algorithm] = {key: value for (key, value), count in runs.items() if 2 * count > total}
+    return found
 
 
 def wrapper_order(wrapper: str) -> tuple[int, str]:
@@ -252,15 +272,62 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def labels(configs: Sequence[Mapping[str, str]], fallback: Sequence[str]) -> list[str]:
-    """Return what tells each configuration from the others, "lr=0.001 steps=48"; nothing for a single one."""
+def untold(cells: Iterable[Cell]) -> dict[str, str]:
+    """Return, per algorithm some of whose cells have settings beside their names, what the others have there."""
+    found = {}
+    for algorithm, members in _by_algorithm(cells).items():
+        most = usual(members)[algorithm]
+        told = [key for key in sorted(most) if _tells_apart(key, members)]
+        if told:
+            found[algorithm] = " ".join(f"{_last_name(key)}={most[key]}" for key in told)
+    return found
+
+
+def _by_algorithm(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    algorithms: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        algorithms[cell.algorithm].append(cell)
+    return algorithms
+
+
+def _tells_apart(key: str, cells: Iterable[Cell]) -> bool:
+    """Whether two cells that have it differ in it; the wrapper and what it alone has are told by its own name."""
+    values = {cell.config[key] for cell in cells if key in cell.config}
+    return not of_wrapper(key) and len(values) > 1
+
+
+def of_wrapper(key: str) -> bool:
+    return key == "wrapper" or key.startswith(("wrapper.", "wrapper_"))
+
+
+def labels(
+    configs: Sequence[Mapping[str, str]], fallback: Sequence[str], most: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return what tells each configuration from the others, "lr=0.001 steps=48"; nothing for a single one.
+
+    A setting goes by its last name, as ``--set`` takes it, unless two that are told have the same. ``most`` are values
+    (:func:`usual`) that are not told.
+    """
     if len(configs) < 2:
         return [""] * len(configs)
     keys = sorted({key for config in configs for key in config})
     differing = [key for key in keys if len({config.get(key) for config in configs}) > 1]
     if not differing:  # the hash knows a difference that the configuration doesn't tell
         return [text[:8] for text in fallback]
-    return [" ".join(f"{key}={config.get(key, 'unset')}" for key in differing) for config in configs]
+    shared = Counter(_last_name(key) for key in differing)
+    names = {key: _last_name(key) if shared[_last_name(key)] == 1 else key for key in differing}
+    return [
+        " ".join(
+            f"{names[key]}={config.get(key, 'unset')}"
+            for key in differing
+            if key not in config or config[key] != (most or {}).get(key)
+        )
+        for config in configs
+    ]
+
+
+def _last_name(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 _OTHER_QUANTITY = {

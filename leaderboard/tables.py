@@ -30,7 +30,18 @@ from b2bench.leaderboard.board import (
     ranks_of,
     reference_row,
 )
-from b2bench.leaderboard.cells import Cell, Drawn, Row, Run, cells_of, cumulative, flat, names_of, reward_settings
+from b2bench.leaderboard.cells import (
+    Cell,
+    Drawn,
+    Row,
+    Run,
+    cells_of,
+    cumulative,
+    flat,
+    names_of,
+    reward_settings,
+    untold,
+)
 from b2bench.leaderboard.claims import Rules, Scores, claims_of, contrast_rows
 from b2bench.leaderboard.collapse import limit_of
 from b2bench.leaderboard.compute import common_compute, compute_rows
@@ -436,7 +447,9 @@ def _head(
     for variant in variants:
         for wrapper in variant.several:
             cell = variant.cells[wrapper]
-            notes.append(f"{cell.algorithm} {wrapper} stands for several in the lower tables: {cell.label}")
+            label = cell.label or "the settings of most runs"
+            notes.append(f"{cell.algorithm} {wrapper} stands for several in the lower tables: {label}")
+    notes += [f"{algorithm} without settings beside its name has {text}" for algorithm, text in untold(cells).items()]
     return Head(
         context,
         seeds,

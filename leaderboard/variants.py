@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from b2bench.leaderboard.cells import Cell, labels
+from b2bench.leaderboard.cells import Cell, labels, of_wrapper, usual
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,16 @@ def variants_of(cells: Sequence[Cell]) -> list[Variant]:
     for cell in cells:
         algorithms[cell.algorithm].append(cell)
     found = []
+    most = usual(cells)
     for algorithm, members in algorithms.items():
-        keys = {key for cell in members for key in cell.config if not _of_wrapper(key)}
+        keys = {key for cell in members for key in cell.config if not of_wrapper(key)}
         known = {key: [cell.config[key] for cell in members if key in cell.config] for key in keys}
         telling = {key for key, values in known.items() if len(values) == len(members) or len({*values}) > 1}
         groups: dict[tuple[tuple[str, str], ...], list[Cell]] = defaultdict(list)
         for cell in members:
             groups[tuple(sorted((key, cell.config.get(key, "unset")) for key in telling))].append(cell)
-        for settings, label in zip(groups, labels([dict(key) for key in groups], [""] * len(groups)), strict=True):
+        named = labels([dict(key) for key in groups], [""] * len(groups), most[algorithm])
+        for settings, label in zip(groups, named, strict=True):
             by_seeds = sorted(
                 groups[settings],
                 key=lambda cell: (
@@ -49,10 +51,6 @@ def variants_of(cells: Sequence[Cell]) -> list[Variant]:
             several = tuple(sorted({name for name in wrappers if wrappers.count(name) > 1}))
             found.append(Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several))
     return found
-
-
-def _of_wrapper(key: str) -> bool:
-    return key == "wrapper" or key.startswith(("wrapper.", "wrapper_"))
 
 
 def vanilla_of(variants: Sequence[Variant]) -> dict[int, Cell]:

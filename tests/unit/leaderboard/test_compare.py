@@ -135,7 +135,7 @@ def test_what_cannot_be_compared_says_why(store: Store, tmp_path: Path) -> None:
         ("ddpo/spread", "ddpo/bpt"): "has seeds 0, 1 and ddpo/bpt has 5, 6",
         ("ddpo/vanilla", "pg/bpt"): "no finished run of cell pg/bpt",
         ("ddpo/vanilla", "ddpo/vanilla"): "with itself",
-        ("ddpo/vanilla", "ddpo/random2"): "2 settings.*settings.lr=0.5",
+        ("ddpo/vanilla", "ddpo/random2"): "2 settings.*: lr=0.5",
         ("ddpo/vanilla", "nothing"): "no run 'nothing'",
     }
     for names, words in cases.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from b2bench.leaderboard.cells import PAIRED
+from b2bench.leaderboard.cells import PAIRED, labels
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.grid import count
 from b2bench.leaderboard.headroom import headroom
@@ -123,7 +123,43 @@ def test_settings_that_differ_are_rows_labelled_by_the_difference(rows: Rows) ->
         rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.8}, config={"lr": 3e-3, "loss": {"clip": 0.2}})
     found = rows.one()
     assert row_of(found, "ddpo", "b2", "lr=0.001").alignment.mean == pytest.approx(0.7)
-    assert row_of(found, "ddpo", "b2", "loss.clip=0.2 lr=0.003").alignment.mean == pytest.approx(0.8)
+    assert row_of(found, "ddpo", "b2", "clip=0.2 lr=0.003").alignment.mean == pytest.approx(0.8)
+
+
+def test_settings_of_most_runs_of_an_algorithm_are_not_told_in_its_names(rows: Rows) -> None:
+    def add(wrapper: str, seeds: int, final: float, **settings: float | str) -> None:
+        config = {"settings": {"lr": 1e-3, "advantage": "history"} | settings, "algorithm": {"name": "ddpo", "lr": 1}}
+        for seed in range(seeds):
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: final + 0.001 * seed}, config=config)
+
+    add("vanilla", 3, 0.7)
+    add("b2", 3, 0.72)
+    add("vanilla", 3, 0.75, advantage="group")
+    add("vanilla", 2, 0.65, lr=1e-2)
+    found = rows.one()
+    assert [(row.label, [c.name for c in row.contrasts]) for row in found.contrasts] == [
+        ("", ["b2"]),
+        ("advantage=group", []),
+        ("lr=0.01", []),
+    ]
+    assert {row.label for row in found.leaderboard if row.wrapper == "vanilla"} == {"", "lr=0.01", "advantage=group"}
+    assert "ddpo without settings beside its name has advantage=history lr=0.001" in found.head.notes
+    add("tree", 8, 0.7, advantage="loo")  # no half has one value of the advantage: it is told of all
+    found = rows.one()
+    assert {row.label for row in found.leaderboard if row.wrapper == "vanilla"} == {
+        "advantage=history",
+        "advantage=history lr=0.01",
+        "advantage=group",
+    }
+    assert not any("without settings" in note and "advantage" in note for note in found.head.notes)
+
+
+def test_settings_of_one_last_name_are_told_in_full() -> None:
+    configs = [{"algorithm.lr": "1", "settings.lr": "2", "settings.eta": "1.0"}, {"settings.lr": "3"}]
+    assert labels(configs, ["", ""]) == [
+        "algorithm.lr=1 eta=1.0 settings.lr=2",
+        "algorithm.lr=unset eta=unset settings.lr=3",
+    ]
 
 
 def test_identical_reruns_count_once_and_the_latest_done(rows: Rows) -> None:
@@ -247,7 +283,7 @@ def test_wrapper_settings_with_most_seeds_stand_for_several_and_a_note_says_so(r
         rows.add("ddpo", "bs", seed, {0: 0.6, 1000: 0.99}, config={"wrapper.best": 0.1})
     found = rows.one()
     assert found.contrasts[0].seeds == (0, 1, 2, 3)
-    assert "ddpo bs stands for several in the lower tables: wrapper.best=unset" in found.head.notes
+    assert "ddpo bs stands for several in the lower tables: best=unset" in found.head.notes
     assert len(found.leaderboard) == 6
 
 
@@ -642,9 +678,9 @@ def test_what_was_evaluated_otherwise_is_never_put_beside(rows: Rows) -> None:
     assert command in " ".join(text_of([trained]).split())
     assert (apart.head.context.budget, len(apart.headroom)) == (None, 4)
     assert {row.label for row in apart.headroom if row.name == "guidance-2"} == {
-        "settings.eval_images=270 settings.guidance=3.0 settings.steps=50",
-        "settings.eval_images=270 settings.guidance=5.0 settings.steps=20",
-        "settings.eval_images=540 settings.guidance=3.0 settings.steps=20",
+        "eval_images=270 guidance=3.0 steps=50",
+        "eval_images=270 guidance=5.0 steps=20",
+        "eval_images=540 guidance=3.0 steps=20",
     }
 
 
@@ -737,8 +773,8 @@ def test_a_run_from_before_a_setting_mixes_no_others(rows: Rows) -> None:
     for seed in range(6):
         rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.72}, config={"settings": {"advantage": "loo"}})
     found = {row.label: [c.name for c in row.contrasts] for row in rows.one().contrasts}
-    assert found == {"settings.advantage=history": ["b2"], "settings.advantage=loo": [], "settings.advantage=unset": []}
-    (b2,) = [row.of("b2") for row in rows.one().contrasts if row.label == "settings.advantage=history"]
+    assert found == {"advantage=history": ["b2"], "advantage=loo": [], "advantage=unset": []}
+    (b2,) = [row.of("b2") for row in rows.one().contrasts if row.label == "advantage=history"]
     assert b2 is not None
     assert b2.delta.mean == pytest.approx(0.02)
 
