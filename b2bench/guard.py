@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any
 
@@ -43,20 +43,31 @@ def _torch() -> Any:
     return torch if torch is not None and "compile" in vars(torch) else None
 
 
-def _states() -> Iterator[_State]:
+def _states() -> tuple[_State, ...]:
+    main = threading.current_thread() is threading.main_thread()
+    return _states_of(_torch(), sys.modules.get("numpy"), sys.modules.get("numpy.random"), main)
+
+
+@cache
+def _states_of(torch: Any, numpy: Any, numpy_random: Any, main: bool) -> tuple[_State, ...]:
+    """Return what there is to put back where these modules are imported: made once, as each loss is guarded."""
+    return tuple(_listed(torch, numpy, numpy_random, main))
+
+
+def _listed(torch: Any, numpy: Any, numpy_random: Any, main: bool) -> Iterator[_State]:
     yield _State("the working folder", os.getcwd, os.chdir)
     yield _State("sys.stderr", partial(getattr, sys, "stderr"), partial(setattr, sys, "stderr"))
     yield _State("logging.disable", partial(getattr, logging.root.manager, "disable"), logging.disable)
     yield _State('warnings.simplefilter("error")', _fatal_warnings, _set_fatal_warnings)
     yield _State("the seed of Python's random", random.getstate, random.setstate)
-    if threading.current_thread() is threading.main_thread():  # no other may set them
+    if main:  # no other thread may set them
         for number in SIGNALS:
             yield _State(f"the handler of {number.name}", partial(signal.getsignal, number), partial(_handle, number))
-    if (numpy := sys.modules.get("numpy.random")) is not None:
-        yield _State("NumPy's seed", numpy.get_state, numpy.set_state)
-    if (numpy := sys.modules.get("numpy")) is not None:
+    if numpy_random is not None:
+        yield _State("NumPy's seed", numpy_random.get_state, numpy_random.set_state)
+    if numpy is not None:
         yield _State("numpy.seterr", numpy.geterr, lambda errors: numpy.seterr(**errors))
-    if (torch := _torch()) is None:
+    if torch is None:
         return
     yield _State("torch's seed", torch.get_rng_state, torch.set_rng_state)
     yield _State("torch.set_grad_enabled", torch.is_grad_enabled, torch.set_grad_enabled)
@@ -126,10 +137,19 @@ def _set_default_device(device: Any) -> None:
     torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, those of arrays too."""
+    if one is other:
+        return True
+    if isinstance(one, tuple):
+        try:  # Python's own has 625 whole numbers, and a loss is called for every micro-batch
+            return bool(one == other)
+        except ValueError:  # NumPy's has an array, which is not equal as a whole
+            return len(one) == len(other) and all(map(_same, one, other))
+    return bool(_plain(one) == _plain(other))
+
+
 def _plain(value: Any) -> Any:
-    """Return a state as something that ``==`` compares."""
-    if isinstance(value, tuple):  # Python's own has 625 whole numbers, and a loss is called for every micro-batch
-        return value if set(map(type, value)) == {int} else tuple(map(_plain, value))
     value = value.numpy() if hasattr(value, "numpy") else value
     return value.tobytes() if hasattr(value, "tobytes") else value
 
@@ -161,7 +181,7 @@ def guarded(output: int = 2) -> Iterator[list[str]]:
             before += [(state, started_with[state.name]) for state in _states() if state.name in started_with]
         for state, value in before:
             try:
-                same = _plain(state.get()) == _plain(value)
+                same = _same(state.get(), value)
             except UNREADABLE:
                 same = False
             if not same:
