@@ -80,7 +80,7 @@ class Algorithm(Protocol):
     ``refuses(wrapper) -> str | None``: why it cannot be trained under a wrapper, or None if it can; and a class
     attribute ``defaults``, its own defaults of the settings ``lr`` and ``updates_per_round``, as ``{"lr": 3e-4}``;
     ``row_calls``, how many denoiser calls the loss makes for a row, with a gradient and without: what counts them then
-    needs not run it.
+    needs not run it (``b2bench check`` compares).
     """
 
     pairs: ClassVar[bool]

@@ -85,7 +85,7 @@ def resolve(
         code["reward"] = found_parts
     if reason := _refusal(reward, judging, spec):
         raise UserError(f"reward {reward} does not go with the backbone {spec.name}: {reason}")
-    if reason := _refusal(algorithm, trained, wrapping) or _refusal(wrapper, wrapping, trained):
+    if reason := _misfit((algorithm, trained), (wrapper, wrapping)):
         raise Refused(_refused_row(algorithm, wrapper, reward, spec, prompt_set, queries, reason))
     if getattr(trained, "reward_gradient", False):
         if not hasattr(judging, "with_gradient"):
@@ -165,6 +165,17 @@ def _check_budget(queries: int, seed: int, samples: int) -> None:
         raise UserError(
             f"queries = {queries} is not a multiple of samples = {samples}; try {queries - queries % samples}"
         )
+
+
+def _misfit(algorithm: tuple[str, Algorithm], wrapper: tuple[str, Wrapper]) -> str | None:
+    """Why an algorithm cannot be trained under a wrapper: one of them says so, or it would be trained as another."""
+    (_, trained), (_, wrapping) = algorithm, wrapper
+    if reason := _refusal(*algorithm, wrapping) or _refusal(*wrapper, trained):
+        return reason
+    changes = next((name for name in ("edges", "step_weights") if hasattr(wrapping, name)), None)
+    if trained.pairs and changes:  # nothing of it would reach the loss
+        return f"its {changes} are about advantages, and an algorithm on pairs has none"
+    return None
 
 
 def _refusal(name: str, part: Any, other: Any) -> str | None:

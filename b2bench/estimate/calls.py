@@ -6,7 +6,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -17,6 +17,7 @@ from b2bench.guard import guarded
 from b2bench.metrics import forward_equivalents
 from b2bench.minibatches import minibatch_count, trained_steps, tree_share
 from b2bench.protocols import Algorithm, Policy
+from b2bench.registry import key_of
 from b2bench.seeding import generator
 from b2bench.text import described
 from b2bench.training.pace import Pace, pace_of, steps_of
@@ -47,11 +48,17 @@ def loss_cost(algorithm: Algorithm) -> LossCost:
     """Return the calls of an algorithm's loss: those that its class declares, or else by running it once, with torch.
 
     Raises:
-        UserError: the loss does not run; ``b2bench check`` says more.
+        UserError: the loss does not run, or declares no two whole numbers; ``b2bench check`` says more.
     """
     if "row_calls" in vars(type(algorithm)):  # not inherited: the loss of another class may be another
-        return LossCost(*algorithm.row_calls)  # type: ignore[attr-defined]
-    from b2bench.estimate.counting import counted_cost
+        told: Any = algorithm.row_calls  # type: ignore[attr-defined]
+        if not (isinstance(told, tuple) and len(told) == 2 and all(isinstance(calls, int) for calls in told)):
+            raise UserError(
+                f"row_calls of {key_of(type(algorithm))} is {told!r}; try two whole numbers, the denoiser calls of a "
+                "row with a gradient and without, as (1, 0), or leave it out, and they are counted"
+            )
+        return LossCost(*told)
+    from b2bench.plugins.counting import counted_cost
 
     return LossCost(*counted_cost(algorithm))
 

@@ -23,6 +23,7 @@ from b2bench.plugins.contract import (
     expect,
     global_seed,
 )
+from b2bench.plugins.counting import counted_cost
 from b2bench.plugins.toy import PROMPTS, SAMPLES, ToyPolicy, toy_batch, toy_noise, toy_reward, toy_rollout
 from b2bench.protocols import Batch
 from b2bench.rollout import round_noise, sample
@@ -205,6 +206,15 @@ class _LossChecks:
         subject = self.behaving()
         check_process(lambda: subject.loss(self.batch))
 
+    def cost(self) -> None:
+        """What it declares of its denoiser calls is what it makes, with its defaults: estimates are made of it."""
+        told, counted = self.cls().row_calls, counted_cost(self.cls())
+        expect(
+            isinstance(told, tuple) and all(isinstance(calls, int) for calls in told) and told == counted,
+            f"row_calls is {told!r}, but the loss makes {counted[0]} denoiser calls for a row with a gradient and "
+            f"{counted[1]} without: make it {counted}, or leave it out, and they are counted",
+        )
+
     def metrics_finite(self) -> None:
         """Metrics are finite tensors: a scalar, or one value a row."""
         batch, rows = self.batch, len(self.batch)
@@ -278,6 +288,8 @@ def check_algorithm(cls: type, checker: Checker) -> None:
     checker.run("loss is a mean over rows", loss.mean_over_rows)
     if pairs:
         checker.run("works on pairs", loss.on_pairs)
+    if "row_calls" in vars(cls):
+        checker.run("row_calls are those of the loss", loss.cost)
     if all(result.passed for result in checker.results):  # what a faulty loss learns means nothing
         checker.run("improves a toy task", lambda: _check_toy_task(cls))
 

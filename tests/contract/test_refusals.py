@@ -1,5 +1,6 @@
 """Combinations that refuse each other say why, wherever they are looked for: no new line for a new plugin."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +52,22 @@ def test_the_compatibility_table_says_why_of_every_refused_combination() -> None
     cells = {(row.algorithm, cell.wrapper): cell.verdict for row in group.compatibility for cell in row.cells}
     assert all(cells[pair] == "refused" for pair in pairs)
     assert cells["ddpo", "tree"] == "not run"
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["def edges(self, samples, interval): return torch.zeros(samples, len(interval), dtype=torch.long)",
+     "def step_weights(self, std): return std"],
+)  # fmt: skip
+def test_a_wrapper_of_advantages_that_says_nothing_is_refused_on_pairs_all_the_same(
+    method: str, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "plain.py"
+    plugin.write_text(
+        "import torch\nfrom b2bench import wrapper\nfrom b2bench.wrappers import FullInterval, Independent\n"
+        f"@wrapper\nclass Plain(FullInterval, Independent):\n    {method}\n"
+    )
+    resolve(algorithm="ddpo", wrapper="plain", plugins=[plugin], **SHARED)
+    for algorithm in ("dpo", "raft", "diffusion_dpo"):
+        with pytest.raises(Refused, match=f"its {method[4:].partition('(')[0]} are about advantages"):
+            resolve(algorithm=algorithm, wrapper="plain", plugins=[plugin], **SHARED)

@@ -14,7 +14,6 @@ from b2bench.config.resolve import resolve, resolve_preset
 from b2bench.config.run import RunConfig
 from b2bench.errors import UserError
 from b2bench.estimate.calls import LossCost, count_calls, hours, kept_rows, loss_cost, network_parameters
-from b2bench.estimate.counting import counted_cost
 from b2bench.estimate.estimate import Estimate, estimate
 from b2bench.estimate.fit import (
     MicroBatches,
@@ -27,6 +26,7 @@ from b2bench.estimate.fit import (
     within,
 )
 from b2bench.estimate.footprint import GIB, Line, judges, measure
+from b2bench.plugins.counting import counted_cost
 from b2bench.registry import Registry
 from b2bench.store.store import Store
 from b2bench.training.trainer import Trainer
@@ -394,6 +394,15 @@ def test_the_calls_that_an_algorithm_declares_are_those_that_it_makes(name: str)
     if name == "ddpo":
         priced = Registry("algorithm").get(name)(kl_weight=0.1)
         assert loss_cost(priced) == LossCost(*counted_cost(priced)) == LossCost(1, 1)
+
+
+@pytest.mark.parametrize("told", [3, (1,), ("1", "0"), None])
+def test_calls_that_are_declared_as_something_else_are_one_line(told: object) -> None:
+    class Told(Registry("algorithm").get("ddpo")):  # type: ignore[misc]
+        row_calls = told
+
+    with pytest.raises(UserError, match=r"row_calls of told is .*; try two whole numbers"):
+        loss_cost(Told())
 
 
 def test_calls_are_not_taken_from_the_class_that_an_algorithm_inherits() -> None:

@@ -234,6 +234,24 @@ def test_a_loss_on_pairs_must_tell_winner_from_loser(tmp_path: Path) -> None:
     assert failures(broken(tmp_path, sighted, pairs=True)) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("(1, 0)", None),
+        ("(1, 1)", "makes 1 denoiser calls for a row with a gradient and 0 without"),
+        ("3", "row_calls is 3"),
+    ],
+)
+def test_the_calls_that_a_loss_declares_are_those_that_it_makes(told: str, reason: str | None, tmp_path: Path) -> None:
+    source = ALGORITHM.format(body=f"        {GOOD}", pairs=False).replace(
+        "    weight: float", f"    row_calls: ClassVar[object] = {told}\n    weight: float"
+    )
+    found = failures(check_source(tmp_path, source))
+    assert list(found) == (["row_calls are those of the loss"] if reason else [])
+    assert reason is None or reason in found["row_calls are those of the loss"]
+
+
 @pytest.mark.parametrize(
     ("field", "message"),
     [
