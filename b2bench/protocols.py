@@ -102,7 +102,8 @@ class Wrapper(Protocol):
     the advantages of each of the T steps count, given the steps' noise; ``edges(samples, interval) -> Tensor``, where
     a prompt draw is a tree: for each rollout of it and each of the S trained steps the first rollout that shares the
     step, [samples, S], and those that have parted stay apart; and a class attribute ``control``, a text, which says
-    what the wrapper is a control of: ``b2bench show`` prints it, and ``--wrapper all`` leaves it out.
+    what the wrapper is a control of: ``b2bench show`` prints it, and ``--wrapper all`` leaves it out. With
+    ``step_weights`` or ``edges`` an algorithm on pairs is refused: it has no advantages.
     """
 
     def interval(self, round: int, rounds: int, num_steps: int) -> Interval:
