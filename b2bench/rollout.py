@@ -63,17 +63,20 @@ def _denoise(
 def _segments(
     steps: range, interval: Interval, rows: Sequence[int], edge: Tensor | None
 ) -> list[tuple[range, list[int]]]:
-    """Cut ``steps`` where rollouts part: (steps, the rows that are sampled there), of which others are copies."""
+    """Cut ``steps`` where rollouts part, and after ``interval``: (steps, the rows that are sampled there), of which
+    others are copies.
+    """
+    after = [(range(interval.stop, steps.stop), [*rows])] if interval.stop < steps.stop else []
     if edge is None:
-        return [(steps, [*rows])]
+        return [(range(steps.start, interval.stop), [*rows]), *after]
     found: list[tuple[range, list[int]]] = []
-    for k in steps:
-        own = [*rows] if k >= interval.stop else [i for i in rows if int(edge[i, k - interval.start]) == i]
+    for k in range(steps.start, interval.stop):
+        own = [i for i in rows if int(edge[i, k - interval.start]) == i]
         if found and found[-1][1] == own:
             found[-1] = range(found[-1][0].start, k + 1), own
         else:
             found.append((range(k, k + 1), own))
-    return found
+    return found + after
 
 
 @torch.no_grad()
@@ -123,17 +126,18 @@ def rollout(
             found = _denoise(policy, cond[torch.tensor(own)], final[own], own, part, noise, micro_batch, record=True)
             final, states, log_prob = (values[place.to(values.device)] for values in found)
         else:
-            final, states, log_prob = _denoise(policy, cond, final, rows, part, noise, micro_batch, record=True)
-        visited.append(states if part.stop == steps.stop else states[:, :-1])
-        densities.append(log_prob)
+            record = part.stop <= interval.stop
+            final, states, log_prob = _denoise(policy, cond, final, rows, part, noise, micro_batch, record)
         sampled += len(own) * len(part)
+        if part.stop <= interval.stop:
+            visited.append(states if part.stop == interval.stop else states[:, :-1])
+            densities.append(log_prob)
     states, log_prob = (concatenate(parts, 1) for parts in (visited, densities))
-    trained = len(interval)
     return Trajectories(
         prompts=names,
         cond=cond,
-        latents=states[:, : trained + 1],
-        log_prob=log_prob[:, :trained],
+        latents=states,
+        log_prob=log_prob,
         group=torch.arange(len(names)) // (leaves if leaves > 1 else samples),
         leaf=torch.arange(len(names)) % (leaves if leaves > 1 else samples),
         interval=interval,

@@ -53,14 +53,14 @@ class BackwardProgressive:
 
     tau = tau_start T + floor(rises i / rounds) (1 - tau_start) T / (rises - 1), in round i: the published
     code's 14 + floor(7 i / 100) of T = 20, written as a fraction of training. It reaches T in the last
-    of the ``rises`` equal parts. With ``schedule_rounds`` it is the schedule of a run of so many rounds, of which
-    this run does the first: the public code's is 100 rounds long.
+    of the ``rises`` equal parts, if they are two or more. With ``schedule_rounds`` it is the schedule of a run of so
+    many rounds, of which this run does the first: the public code's is 100 rounds long.
     """
 
     tau_start: Annotated[float, Gt(0), Le(1)] = 0.7
     """Share of the T steps that is trained in the first round (0 < tau_start <= 1)"""
     rises: Annotated[int, Ge(1)] = 7
-    """Number of equal parts of training; the trained share grows from one to the next"""
+    """Number of equal parts of training; the trained share grows from one to the next (1: it stays as it starts)"""
     schedule_rounds: Annotated[int | None, Ge(1)] = None
     """Rounds that the whole schedule takes, of which a shorter run does the first; none: the rounds of the run"""
 
@@ -74,7 +74,7 @@ class BackwardProgressive:
     def notice(self, rounds: int, num_steps: int) -> str | None:
         """Say that a run of so many rounds ends before tau reaches T, unless a longer schedule was asked for."""
         trained = len(self.interval(rounds - 1, rounds, num_steps))
-        if trained == num_steps or self.schedule_rounds is not None:
+        if trained == num_steps or self.rises == 1 or self.schedule_rounds is not None:
             return None
         return (
             f"tau never reaches T: the last of {rounds} rounds trains {trained} of {num_steps} steps; "
@@ -103,8 +103,9 @@ class Extremes:
     independently: a group gives 0, 1 or 2 rollouts. Differs from the paper: its equation 5 has the
     threshold 0, its public code +-0.5; the code's is the default here.
     A threshold says little in the first round that draws a prompt: there an advantage rests on the K rewards of
-    one group, and of five the best is never below +0.5 nor the worst above -0.5, so all extremes are kept. The
-    public code has some 28 rewards of a prompt there (1,280 images of 45 prompts).
+    one group, and of five the best is above +0.5 and the worst below -0.5, so all extremes are kept; unless four are
+    equal, as with one success in five: then the other side is at 0.5 up to rounding, which decides. The public code
+    has some 28 rewards of a prompt there (1,280 images of 45 prompts).
     """
 
     best: float = 0.5
@@ -202,8 +203,8 @@ class BS(FullInterval, Branching):
 class B2(BackwardProgressive, Branching):
     """BPT + BS: the paper's B2-DiffuRL.
 
-    In the first round that draws a prompt, its extremes are kept whatever the thresholds: with one branch of five
-    leaves the best is never below +0.5. From the second on, earlier rounds count.
+    In the first round that draws a prompt, the extremes of five leaves of unequal rewards are kept whatever the
+    thresholds (see :class:`Extremes`). From the second on, earlier rounds count.
     """
 
     properties: ClassVar[Mapping[str, str]] = {

@@ -87,11 +87,10 @@ def resolve(
         raise UserError(f"reward {reward} does not go with the backbone {spec.name}: {reason}")
     if reason := _misfit((algorithm, trained), (wrapper, wrapping)):
         raise Refused(_refused_row(algorithm, wrapper, reward, spec, prompt_set, queries, reason))
-    if getattr(trained, "reward_gradient", False):
-        if not hasattr(judging, "with_gradient"):
-            reason = f"it follows the reward's gradient, and {reward} has none; try clipscore"
-            raise Refused(_refused_row(algorithm, wrapper, reward, spec, prompt_set, queries, reason), "reward")
-        _check_on_policy(algorithm, settings)
+    if getattr(trained, "reward_gradient", False) and not hasattr(judging, "with_gradient"):
+        reason = f"it follows the reward's gradient, and {reward} has none; try clipscore"
+        raise Refused(_refused_row(algorithm, wrapper, reward, spec, prompt_set, queries, reason), "reward")
+    _check_learns(algorithm, trained, settings)
     found = prompts if prompts in prompt_set_names() else os.path.abspath(os.path.expanduser(prompts))
     for what, text in (("prompts", found), ("backbone", spec.source), *(("plugin", str(path)) for path in plugins)):
         check_text(what, text)
@@ -113,16 +112,28 @@ def resolve(
     )
 
 
-def _check_on_policy(algorithm: str, settings: Settings) -> None:
-    """Refuse settings under which the gradient of a reward cannot be followed, or asks for more than is counted.
+def _check_learns(algorithm: str, trained: Algorithm, settings: Settings) -> None:
+    """Refuse settings under which nothing can be learned, or the gradient of a reward is not what is counted.
 
     Raises:
         UserError: which.
     """
+    if settings.samples == 1 and (trained.pairs or settings.advantage != "history"):
+        what = f"{algorithm} learns from pairs" if trained.pairs else f"advantage={settings.advantage} compares"
+        raise UserError(f"samples = 1: {what} within a prompt draw, and one rollout has no other; try 2 or more")
+    if not getattr(trained, "reward_gradient", False):
+        return
     if settings.updates_per_round != 1:
+        asked = settings.updates_per_round
         raise UserError(
-            f"updates_per_round = {settings.updates_per_round}: {algorithm} takes one optimizer step on a sample, "
-            "because the reward of the image after it would be another query; try without it"
+            f"updates_per_round = {'none' if asked is None else asked}: {algorithm} takes one optimizer step on a "
+            "sample, because the reward of the image after it would be another query; try updates_per_round=1, or "
+            "declare it: defaults = {'updates_per_round': 1} in the algorithm's class"
+        )
+    if settings.timestep_fraction != 1:
+        raise UserError(
+            f"timestep_fraction = {settings.timestep_fraction:g}: {algorithm} trains the last step of each rollout "
+            "alone, of which there is no share; try without it"
         )
     if settings.reward_process:
         raise UserError(
@@ -175,7 +186,34 @@ def _misfit(algorithm: tuple[str, Algorithm], wrapper: tuple[str, Wrapper]) -> s
     changes = next((name for name in ("edges", "step_weights") if hasattr(wrapping, name)), None)
     if trained.pairs and changes:  # nothing of it would reach the loss
         return f"its {changes} are about advantages, and an algorithm on pairs has none"
+    if getattr(trained, "reward_gradient", False):
+        if changes:
+            return f"its {changes} are about advantages, and the reward's gradient needs none"
+        if any(_last_step(*wrapper, round) < _PROBE[1] for round in range(_PROBE[0])):
+            return "it leaves the last step out, which is the one that the reward's gradient is followed through"
+    if changes == "edges" and getattr(trained, "whole_groups", False) and not getattr(trained, "finals", False):
+        return "its groups share steps, and an algorithm on whole groups would be given the same step many times"
     return None
+
+
+_PROBE = (20, 20)
+"""Rounds and steps of the run for which a wrapper is asked which steps it trains"""
+
+
+def _last_step(name: str, wrapper: Wrapper, round: int) -> int:
+    """Return where the steps end that a wrapper trains in a round of :data:`_PROBE`.
+
+    Raises:
+        UserError: it does not say.
+    """
+    try:
+        with guarded():
+            found = wrapper.interval(round, *_PROBE).stop
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"{name}.interval raised {described(error)}; try b2bench check") from None
+    if not isinstance(found, int):
+        raise UserError(f"{name}.interval ends at {found!r}; try b2bench check")
+    return found
 
 
 def _refusal(name: str, part: Any, other: Any) -> str | None:

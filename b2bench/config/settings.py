@@ -126,6 +126,11 @@ class Settings:
                 f"optimizer_steps = {self.optimizer_steps} counts with equal=steps alone, and steps follow from "
                 "transitions_per_step here; set one or the other"
             )
+        if self.equal == "steps" and self.optimizer_steps % (self.updates_per_round or 1):
+            raise ValueError(
+                f"optimizer_steps = {self.optimizer_steps} a round are no whole number of updates of "
+                f"{self.updates_per_round} steps (updates_per_round), so equal=steps could not hold; try a multiple"
+            )
 
     @property
     def fixed_steps(self) -> int | None:

@@ -171,7 +171,7 @@ def round_steps(config: RunConfig, pace: Pace, draws: int, interval: Interval, r
             transitions_per_step=settings.transitions_per_step,
             optimizer_steps=settings.updates_per_round or settings.fixed_steps,
         )
-        pace.took(size, kept * (2 if config.algorithm.pairs else 1), steps)
+        pace.took(size, kept * (2 if config.algorithm.pairs else 1))
         taken += steps
     return taken
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
 from b2bench.errors import UserError
+from b2bench.guard import guarded
 from b2bench.hyperparameters import declared
 from b2bench.metrics import OF_LOG_RATIO
 from b2bench.plugins.contract import (
@@ -271,11 +272,18 @@ def check_algorithm(cls: type, checker: Checker) -> None:
             fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value > 0
             what = "a whole number above 0, or None" if whole else "a number above 0"
             expect(fits or (whole and value is None), f"defaults has {name} = {value!r}; it must be {what}")
+        if getattr(cls, "reward_gradient", False):
+            expect(
+                own.get("updates_per_round") == 1,
+                "it follows the reward's gradient, which allows one optimizer step on a sample (the reward of the "
+                "image after it would be another query): defaults = {'updates_per_round': 1}",
+            )
 
     checker.run("has pairs and loss, and can be set up", shape, needed=True)
     checker.run("declares defaults of settings that are its to declare", own_settings)
 
-    loss = _LossChecks(cls)
+    with guarded():
+        loss = _LossChecks(cls)
     checker.run("loss is a finite scalar", loss.finite, needed=True)
     checker.run("loss requires grad", loss.requires_grad, needed=True)
     checker.run("gradient reaches the adapter", loss.reaches)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
+from b2bench.guard import guarded
 from b2bench.plugins.contract import (
     Checker,
     changes,
@@ -90,7 +91,8 @@ def _check_step_weights(wrapper: Any) -> None:
 def check_wrapper(cls: type, checker: Checker) -> None:
     checker.run("hyperparameters have defaults and docs", lambda: check_hyperparameters(cls), needed=True)
     checker.run("can be made with its defaults", lambda: cls() and None, needed=True)
-    wrapper: Any = cls()
+    with guarded():
+        wrapper: Any = cls()
 
     def choose(found: Trajectories) -> Any:
         return selected(wrapper, found, generator(0, "selection"))

@@ -47,13 +47,16 @@ class Pace:
         size = max(self.processes, size)
         return self.left if self.left - size < max(self.processes, size / 2) else size
 
-    def took(self, draws: int, kept: int, optimizer_steps: int) -> None:
-        """Count an update: the draws sampled for it, the rollouts of them that were kept, and the steps it took."""
+    def took(self, draws: int, kept: int) -> None:
+        """Count an update: the draws sampled for it, and the rollouts of them that were kept.
+
+        One whose step fp16 skipped counts: the next one has a sample of its own.
+        """
         self.left -= draws
         self._sampled += draws
         self._kept += kept
         self._parts += 1
-        self._updated += optimizer_steps > 0
+        self._updated += kept > 0
         self.kept = self._kept / self._sampled
 
 

@@ -385,7 +385,7 @@ class Trainer:
         while size := self.pace.next():
             start = draws - self.pace.left
             part = self._part(prompts[start : start + size], start, () if size == draws else (len(parts),))
-            self.pace.took(size, int(part.report.kept.sum()), part.report.optimizer_steps)
+            self.pace.took(size, int(part.report.kept.sum()))
             parts.append(part)
         report = merged([part.report for part in parts])
         calls = (sum(kind) for kind in zip(*(part.calls for part in parts), strict=True))

@@ -111,7 +111,7 @@ def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
                 generator=generator(0, "minibatches", round, start),
             )
             assert config.algorithm_name != "pg" or report.optimizer_steps <= 1  # on-policy
-            pace.took(size, int(report.kept.sum()), report.optimizer_steps)
+            pace.took(size, int(report.kept.sum()))
             steps, queries = steps + report.optimizer_steps, queries + len(found)
     assert queries == config.queries
     return counting.seen / steps, steps

@@ -11,7 +11,7 @@ from b2bench.leaderboard.written import markdown
 from synthetic import Rows
 
 from b2bench.config.resolve import resolve
-from b2bench.errors import Refused
+from b2bench.errors import Refused, UserError
 from b2bench.registry import Registry
 from b2bench.text import visible
 
@@ -67,7 +67,79 @@ def test_a_wrapper_of_advantages_that_says_nothing_is_refused_on_pairs_all_the_s
         "import torch\nfrom b2bench import wrapper\nfrom b2bench.wrappers import FullInterval, Independent\n"
         f"@wrapper\nclass Plain(FullInterval, Independent):\n    {method}\n"
     )
-    resolve(algorithm="ddpo", wrapper="plain", plugins=[plugin], **SHARED)
+    resolve(algorithm="ddpo", wrapper="plain", plugins=(plugin,), **SHARED)
     for algorithm in ("dpo", "raft", "diffusion_dpo"):
         with pytest.raises(Refused, match=f"its {method[4:].partition('(')[0]} are about advantages"):
-            resolve(algorithm=algorithm, wrapper="plain", plugins=[plugin], **SHARED)
+            resolve(algorithm=algorithm, wrapper="plain", plugins=(plugin,), **SHARED)
+
+
+PLAIN = """
+from typing import ClassVar
+import torch
+from b2bench import algorithm
+@algorithm
+class Plain:
+    pairs: ClassVar[bool] = False
+    {marks}
+    def loss(self, policy, batch):
+        return policy.transition(batch.cond, batch.latents, batch.step).mean.mean(), {{}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("marks", "refused", "accepted"),
+    [
+        (
+            "reward_gradient: ClassVar[bool] = True\n    defaults: ClassVar[dict] = {'updates_per_round': 1}",
+            {"forward": "leaves the last step out", "window": "leaves the last step out", "tree": "edges are about",
+             "noise_weighted": "step_weights are about"},
+            {"vanilla", "b2", "bpt"},
+        ),
+        ("whole_groups: ClassVar[bool] = True", {"tree": "the same step many times"}, {"vanilla", "noise_weighted"}),
+        (
+            "whole_groups: ClassVar[bool] = True\n    finals: ClassVar[bool] = True", {}, {"tree", "vanilla"},
+        ),
+    ],
+)  # fmt: skip
+def test_an_algorithm_that_says_nothing_is_refused_where_it_would_be_trained_as_another(
+    marks: str, refused: dict[str, str], accepted: set[str], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "plain.py"
+    plugin.write_text(PLAIN.format(marks=marks))
+    for wrapper in accepted:
+        resolve(algorithm="plain", wrapper=wrapper, plugins=(plugin,), **SHARED)
+    for wrapper, reason in refused.items():
+        with pytest.raises(Refused, match=reason):
+            resolve(algorithm="plain", wrapper=wrapper, plugins=(plugin,), **SHARED)
+
+
+def test_a_wrapper_whose_interval_cannot_be_asked_is_one_line(tmp_path: Path) -> None:
+    plugin = tmp_path / "odd.py"
+    for body, words in (("raise KeyError(3)", "odd.interval raised"), ("return slice(None)", "odd.interval ends at")):
+        plugin.write_text(
+            "from b2bench import wrapper\nfrom b2bench.wrappers import FullInterval, Independent\n"
+            f"@wrapper\nclass Odd(FullInterval, Independent):\n    def interval(self, *_): {body}\n"
+        )
+        marks = "reward_gradient: ClassVar[bool] = True\n    defaults: ClassVar[dict] = {'updates_per_round': 1}"
+        (tmp_path / "plain.py").write_text(PLAIN.format(marks=marks))
+        with pytest.raises(UserError, match=words):
+            resolve(algorithm="plain", wrapper="odd", plugins=(plugin, tmp_path / "plain.py"), **SHARED)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "values", "words"),
+    [
+        ("dpo", {"samples": 1}, "dpo learns from pairs"),
+        ("raft", {"samples": 1}, "raft learns from pairs"),
+        ("ddpo", {"samples": 1, "advantage": "group"}, "advantage=group compares"),
+        ("ddpo", {"samples": 1, "advantage": "loo"}, "advantage=loo compares"),
+        ("draft1", {"updates_per_round": "none"}, "updates_per_round = none: .*declare it"),
+        ("draft1", {"timestep_fraction": 0.5}, "timestep_fraction = 0.5"),
+    ],
+)
+def test_settings_under_which_nothing_is_learned_are_refused(
+    algorithm: str, values: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve(algorithm=algorithm, wrapper="vanilla", **{**SHARED, "values": values})
+    resolve(algorithm="ddpo", wrapper="vanilla", **{**SHARED, "values": {"samples": 1}})

@@ -213,6 +213,9 @@ def test_an_interval_that_ends_early_is_cut_there(make_policy: Any) -> None:
     assert torch.equal(part.latents, whole.latents[:, 1:4])
     assert torch.equal(part.log_prob, whole.log_prob[:, 1:3])
     assert torch.equal(part.images, whole.images)
+    assert part.calls == whole.calls
+    for values in (part.latents, part.log_prob):  # no view of all steps, which would keep them through the update
+        assert values.untyped_storage().nbytes() == values.nbytes
 
 
 def test_sampling_for_an_evaluation_gives_the_images_of_a_rollout(make_policy: Any) -> None:

@@ -51,6 +51,13 @@ def test_without_bpt_all_steps_are_trained(wrapper: Any) -> None:
     assert {wrapper.interval(i, 9, 20) for i in range(9)} == {Interval(0, 20)}
 
 
+def test_a_schedule_of_one_part_stays_as_it_starts_and_says_nothing() -> None:
+    once = BPT(rises=1)
+    assert {once.interval(i, 10, 20) for i in range(10)} == {Interval(6, 20)}
+    assert once.notice(10, 20) is None
+    assert "tau never reaches T" in str(BPT(rises=7).notice(5, 20))
+
+
 def test_leaves() -> None:
     assert [wrapper().leaves(5) for wrapper in (Vanilla, BPT, BS, B2)] == [1, 1, 5, 5]
 

@@ -287,6 +287,26 @@ def test_setup_is_called_and_networks_may_be_trained(tmp_path: Path) -> None:
     assert failures(check_source(tmp_path, source)) == {}
 
 
+@pytest.mark.slow
+def test_what_a_plugin_prints_while_it_is_made_is_no_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    talks = "\n    def setup(self, policy, generator):\n        print('made')\n        torch.set_grad_enabled(False)\n"
+    check_source(tmp_path, ALGORITHM.format(body=f"        {GOOD}", pairs=False) + talks)
+    assert torch.is_grad_enabled()
+    check_source(tmp_path, WRAPPER.format(**GOOD_WRAPPER) + "\n    def __post_init__(self):\n        print('made')\n")
+    out, err = capfd.readouterr()
+    assert "made" not in out
+    assert err.count("made") > 2
+
+
+@pytest.mark.slow
+def test_a_loss_that_follows_the_rewards_gradient_declares_its_pace(tmp_path: Path) -> None:
+    source = ALGORITHM.format(body=f"        {GOOD}", pairs=False).replace(
+        "    weight: float", "    reward_gradient: ClassVar[bool] = True\n    weight: float"
+    )
+    found = failures(check_source(tmp_path, source))
+    assert "{'updates_per_round': 1}" in found["declares defaults of settings that are its to declare"]
+
+
 def test_an_interrupt_is_not_a_failed_check(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         broken(tmp_path, "raise KeyboardInterrupt")

@@ -25,7 +25,7 @@ def cut(pace: Pace, draws: int, steps: int, kept_of: int) -> list[int]:
     sizes = []
     while size := pace.next():
         sizes.append(size)
-        pace.took(size, size * kept_of, 1 if kept_of else 0)
+        pace.took(size, size * kept_of)
     assert sum(sizes) == draws
     return sizes
 
@@ -65,6 +65,25 @@ def test_a_round_ends_whatever_is_kept() -> None:
         assert sizes
     sizes = cut(pace_of(config("pg", transitions_per_step=60)), 10, 20, 1)
     assert all(last >= size / 2 for size, last in pairwise(sizes))  # no update of a remainder
+
+
+def test_an_update_that_fp16_skipped_has_had_its_sample() -> None:
+    """The next one begins with a sample of its own, and not with what is missing to two of them."""
+    pace = Pace(1, 2560, None, 5)
+    pace.begin(256, 20)
+    sizes = []
+    while size := pace.next():
+        sizes.append(size)
+        pace.took(size, size * 5)  # whether a step followed is the loss scale's affair
+    assert min(sizes) >= 24
+
+
+def test_steps_of_a_round_that_are_equal_are_so_in_its_updates_too() -> None:
+    for updates in (1, 2, 48):
+        config("ddpo", equal="steps", updates_per_round=updates)
+    for updates in (5, 64, 96):
+        with pytest.raises(UserError, match="no whole number of updates"):
+            config("ddpo", equal="steps", updates_per_round=updates)
 
 
 def test_each_process_has_a_draw_of_every_update() -> None:
