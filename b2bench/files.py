@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -40,7 +41,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder does not exist, or cannot be written.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # resolve() raises no OSError for a link to itself
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return

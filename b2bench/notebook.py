@@ -77,7 +77,7 @@ def run(
         try:  # from here on an interrupt says what it left
             choices = _choices(options, set or {}, paths, _text(preset))
             others = {"--set": set, "--config": config, "--preset": preset, "--plugin": paths, "--vram": vram}
-            if resume is not None and (name is not None or not (algo or config)):
+            if resume is not None and (name is not None or not (algo or config or preset)):
                 from b2bench.config.choices import refuse_beside_resume
 
                 refuse_beside_resume(choices, others | {"--name": name})

@@ -120,7 +120,13 @@ def check_held(tables: Sequence[Tables], where: dict[str, set[str]]) -> None:
         return
     values = _values(tables)
     for name, wanted in where.items():
-        if strange := sorted(wanted - set(values[name])):
+        known_here = set(values[name])
+        lists = {whole: {part.strip() for part in whole.split(",")} for whole in wanted if "," in whole}
+        # a text with commas is one name or a list of them: the other reading needs not be held
+        held_lists = {whole for whole, parts in lists.items() if parts <= known_here}
+        of_names = {part for whole, parts in lists.items() if whole in known_here for part in parts}
+        if strange := sorted(wanted - known_here - held_lists - of_names, key=lambda value: (value in lists, value)):
+            strange = [value for value in strange if value not in lists] or strange
             known = ", ".join(values[name]) or "none"
             raise UserError(
                 f"--where {name}={','.join(strange)}: no run in the store has this {name}."

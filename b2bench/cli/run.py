@@ -99,7 +99,7 @@ def run(
     choices = Choices(**options, plugins=tuple(plugin or ()), preset=preset, tuning=purpose is Purpose.tuning)
     others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
     others |= {"--purpose": choices.tuning, "--quick": quick}
-    if resume is not None and (name is not None or not (algo or config)):
+    if resume is not None and (name is not None or not (algo or config or preset)):
         refuse_beside_resume(choices, others | {"--name": name})
     again = bool(choices.options or any(others.values()))
     console, run_id = stderr(), resume

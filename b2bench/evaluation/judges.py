@@ -158,13 +158,17 @@ class Judges:
     def statistics(
         self, features: Mapping[str, Tensor], groups: Sequence[int]
     ) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Return statistics of a whole set of images: {metric: (value, settings)}. Diversity lives here."""
+        """Return statistics of a whole set of images: {metric: (value, settings)}. Diversity lives here.
+
+        An inception score needs an image for each of its splits: of fewer there is none.
+        """
         found: dict[str, tuple[float, dict[str, Any]]] = {
             extractor.metric: (
                 inception_score(features[extractor.metric], self.splits),
                 {"splits": self.splits, "extractor": extractor.name},
             )
             for extractor in self.inception
+            if len(features[extractor.metric]) >= self.splits
         }
         if not self.pocket:
             return found

@@ -239,7 +239,9 @@ class Database:
 
     @property
     def _lock_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.lock")
+        """Beside the file itself: of two links to one store each must find the other's turn."""
+        there = Path(os.path.realpath(self.path))
+        return there.with_name(f"{there.name}.lock")
 
     def _check_kind(self) -> None:
         """Refuse a file that is not a DuckDB file before a lock is put beside it."""

@@ -20,8 +20,8 @@ import duckdb
 
 from b2bench.errors import UserError
 from b2bench.files import replaced
-from b2bench.store.rows import DamagedRow, Row, check_ids, check_seeds, insert_rows, select_rows
-from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, create_table
+from b2bench.store.rows import DamagedRow, Row, check_ids, check_seeds, disarmed, insert_rows, select_rows
+from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, column_type, create_table
 from b2bench.store.store import Store
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
@@ -67,12 +67,20 @@ def export_results(
                 order = ", ".join(KEYS.get(table, ("run_id",)))
                 # the folder's name is ours and holds no quote
                 written = Path(name) / f"{table}.{form}"
-                con.execute(f"COPY (SELECT * FROM {table} ORDER BY {order}) TO '{written}' ({FORMS[form]})")
+                columns = "*" if form == "parquet" else ", ".join(_as_csv(table, name) for name in TABLES[table])
+                con.execute(f"COPY (SELECT {columns} FROM {table} ORDER BY {order}) TO '{written}' ({FORMS[form]})")
                 with replaced(folder / f"{table}.{form}") as temporary:
                     shutil.copyfile(written, temporary)
     except OSError as error:
         raise UserError(f"results folder {folder} cannot be written: {error.strerror}") from None
     return chosen
+
+
+def _as_csv(table: str, column: str) -> str:
+    """Return the SQL of a column as no spreadsheet takes it for a formula: with an apostrophe before, as reports."""
+    if column_type(table, column) != "VARCHAR":
+        return column
+    return f"regexp_replace({column}, '^([=+@\\t\\r]|-.)', '''\\1') AS {column}"
 
 
 def _fits(row: Row, where: Mapping[str, Collection[str]]) -> bool:
@@ -135,18 +143,9 @@ def import_results(store: Store, folder: Path) -> list[str]:
             if row["run_id"] in of_run:
                 of_run[row["run_id"]][table].append(row)
     for run_id in new:
-        store.insert_run({**of_run[run_id], "runs": [_disarmed(row) for row in of_run[run_id]["runs"]]})
+        store.insert_run({**of_run[run_id], "runs": [disarmed(row) for row in of_run[run_id]["runs"]]})
     store.take(beside)
     return new
-
-
-def _disarmed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of ``runs`` that names no plugin files: whoever goes on with a run would import them."""
-    config = row["config"] if isinstance(row["config"], Mapping) else {}
-    found = config.get("found")
-    if not isinstance(found, Mapping) or not found.get("plugins"):
-        return dict(row)
-    return {**row, "config": {**config, "found": {**found, "plugins": []}}}
 
 
 def _read(file: Path, table: str) -> list[dict[str, Any]]:

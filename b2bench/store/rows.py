@@ -56,6 +56,10 @@ def select_rows(
         if column_type(table, name) == "JSON":
             for row in rows:
                 row[name] = _document(row, table, name)
+        if column_type(table, name) == "TIMESTAMP":
+            for row in rows:
+                if not isinstance(row[name], datetime | None):  # DuckDB's reach further than Python's
+                    raise DamagedRow(f"{name} of table {table} is {str(row[name])[:40]!r}, which is no time of a run")
     return rows
 
 
@@ -94,6 +98,15 @@ def check_ids(ids: Iterable[str], source: str) -> None:
     for run_id in ids:
         if run_id in ("", ".", "..", SWEEP_FOLDER) or re.search(r"[/\\\0]", run_id):
             raise UserError(f"{source} has a run {run_id[:80]!r}, which is not a name of a run; nothing was copied")
+
+
+def disarmed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of ``runs`` that names no plugin files: whoever goes on with a run would import them."""
+    config = row["config"] if isinstance(row["config"], Mapping) else {}
+    found = config.get("found")
+    if not isinstance(found, Mapping) or not found.get("plugins"):
+        return dict(row)
+    return {**row, "config": {**config, "found": {**found, "plugins": []}}}
 
 
 def check_seeds(runs: Iterable[Mapping[str, Any]], source: str = "") -> None:

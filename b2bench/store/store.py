@@ -39,6 +39,7 @@ from b2bench.store.rows import (
     Row,
     check_ids,
     check_seeds,
+    disarmed,
     fetched,
     insert_rows,
     of_runs,
@@ -145,7 +146,9 @@ class Store(Database):
         """Set how a run ended: ``status`` is done, failed or interrupted, ``error`` why."""
         if status not in ("done", "failed", "interrupted"):
             raise ValueError(f"a run ends done, failed or interrupted, not {status!r}")
-        self._write(lambda con: update_run(con, run_id, {"status": status, "error": error, "finished": utc_now()}))
+        # a plugin's error may quote a file's name that is no text
+        why = None if error is None else error.encode("utf-8", "backslashreplace").decode()
+        self._write(lambda con: update_run(con, run_id, {"status": status, "error": why, "finished": utc_now()}))
 
     def rewind(self, run_id: str, round: int, queries: int) -> None:
         """Forget what a run wrote after its checkpoint, so that the resumed run writes no row twice.
@@ -213,12 +216,13 @@ class Store(Database):
 
         return self._read(work)
 
-    def merge(self, other: str | Path) -> list[str]:
+    def merge(self, other: str | Path, *, own: bool = False) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
         One transaction per run: a merge that is cut short is finished by the next. A run that this store has stays as
         it is, unless it was done there and not here, or was written to later there and is done in neither: then all
-        its rows are those of the other store. Profiles, preference tests and votes come along.
+        its rows are those of the other store. Profiles, preference tests and votes come along. The files of plugins
+        that a run names do not, unless the store is the user's ``own``: whoever goes on with a run imports them.
 
         Raises:
             UserError: the other store has a run whose id is not a name of a folder, or whose seed is for tuning while
@@ -230,7 +234,8 @@ class Store(Database):
         check_seeds(runs, str(source.path))
         new = self.wanting(runs)
         for run_id in new:
-            self.insert_run(source.whole_run(run_id))
+            rows = source.whole_run(run_id)
+            self.insert_run(rows if own else {**rows, "runs": [disarmed(row) for row in rows["runs"]]})
         polls, votes = source.ballots()
         self.take({"profiles": source.profiles(), "refusals": source.refusals(), "polls": polls, "votes": votes})
         return new

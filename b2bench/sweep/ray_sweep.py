@@ -224,6 +224,6 @@ class RaySweep(Sweep):
                     (draft / file).write_bytes(content)
                 (draft / run_id).rename(folder)
                 draft.rmdir()
-            self.store.merge(source.path)
+            self.store.merge(source.path, own=True)
             progress.run_id = run_id
         return None

@@ -47,7 +47,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda text: Non
             state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:120]
-            warn(f"checkpoint {path} is damaged ({reason}); the one before it is taken")
+            warn(f"checkpoint {path} is damaged ({reason}), and left out")
             continue
         return state
     return None

@@ -14,6 +14,8 @@ from b2bench.pocket.paths import POCKET_WEIGHTS
 
 MOST_FILES = 10_000
 """Of a folder that a setting names: a reward may be told any"""
+NO_FILES = ("auto", "paper", "pocket", "pocket-heldout", "published")
+"""Names of checkpoints, which say what is meant whatever lies beside them under the same name"""
 UNREADABLE = (OSError, RuntimeError, ValueError)
 """What a text raises that is no path: too long, ``~`` of a user that does not exist, with a null character"""
 
@@ -25,7 +27,7 @@ def named(config: RunConfig) -> list[str]:
     texts = [value for value in values if isinstance(value, str)]
     backbone = config.backbone
     found = (str(POCKET_WEIGHTS), backbone.source, backbone.scorer, config.settings.inception_weights, *texts)
-    return [name for name in found if name]
+    return [name for name in found if name and name not in NO_FILES]
 
 
 def stamps(name: str) -> list[Any]:

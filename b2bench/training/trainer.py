@@ -184,7 +184,7 @@ class Trainer:
         reason = f"{described(error)} ({where.filename}, line {where.lineno})"
         self._finish("failed", reason)
         trace = self.folder / ("traceback.txt" if self.engine.first else f"traceback-{self.engine.rank}.txt")
-        trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
 
     def _finish(self, status: str, reason: str | None = None) -> None:
@@ -217,6 +217,7 @@ class Trainer:
         with self.engine.together():  # nobody goes on, and replaces it, before everybody has read it
             state = load_checkpoint(self.folder, self.listener.warned)
         if state is None:
+            self.engine.on_main_process(self._nothing_is_lost)
             self._rewind(0, -1)
             return
         try:
@@ -229,6 +230,19 @@ class Trainer:
                 "to continue from the one before it, or a new run"
             ) from None
         self._rewind(self.round, self.queries)
+
+    def _nothing_is_lost(self) -> None:
+        """Refuse to begin anew over rounds that were followed by a checkpoint, as each is before the next.
+
+        Raises:
+            UserError: there are some, so the checkpoints were removed or are damaged.
+        """
+        rounds = len(self.store.rounds(self.run_id))
+        if rounds > 1:
+            raise UserError(
+                f"run {self.run_id} has {rounds} rounds in the store and no readable checkpoint in {self.folder}: it "
+                "would begin anew, and the rows would be lost; try restoring a checkpoint, or a new run"
+            )
 
     def _take_up(self, state: dict[str, Any]) -> None:
         round, queries = state["round"], state["queries"]

@@ -39,7 +39,7 @@ def file_of(cell: Plan, folder: Path) -> Path:
     try:
         tuning = tomllib.loads(path.read_text(encoding="utf-8")).get("tuning", {})
         had, by = tuning.get("on"), tuning.get("sampler")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is there and is not a tuned preset ({error}); try another --out") from None
     if had != _tuned_on(cell):
         was = "something else" if not isinstance(had, Mapping) else ", ".join(f"{k} {v}" for k, v in had.items())

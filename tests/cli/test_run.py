@@ -24,10 +24,12 @@ from rich.console import Console
 from store_rows import run_row
 
 from b2bench import both_versions
+from b2bench.config.choices import Choices, resolved
 from b2bench.config.settings import Settings
 from b2bench.errors import Busy
 from b2bench.store.store import Store
 from b2bench.terminal.progress import RunProgress
+from b2bench.version import benchmark_version
 
 ROOT = Path(__file__).parents[2]
 PYTHON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
@@ -598,3 +600,22 @@ def test_what_a_round_shows_is_said_while_the_run_runs(
     rounds = Store(tmp_path / "b2bench.duckdb").rounds()
     assert all(0 <= row["off_policy"] < 0.05 for row in rounds)
     assert "log-prob had changed" not in text
+
+
+@pytest.mark.slow
+def test_a_preset_that_names_the_algorithm_is_the_whole_command_again(
+    b2bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep of a preset resumes its runs by it."""
+    monkeypatch.chdir(tmp_path)
+    config = resolved(Choices(preset="grpo", seed=3))
+    store = Store("b2bench.duckdb")
+    store.start_run(
+        run_row("a1", seed=3, config_hash=config.cell_hash(), config=config.as_dict(), budget=config.queries)
+        | {"benchmark_version": benchmark_version()}
+    )
+    found = b2bench("run", "--resume", "a1", "--preset", "grpo", "--seed", "3")
+    assert found.code == 2
+    assert "run a1 has no folder" in " ".join(found.stderr.split())
+    other = b2bench("run", "--resume", "a1", "--preset", "loop", "--seed", "3")
+    assert "has other settings" in " ".join(other.stderr.split())

@@ -46,6 +46,9 @@ def test_a_written_file_follows_links_and_replaces_no_device(tmp_path: Path) -> 
     assert Path("/dev/null").is_char_device()
     with pytest.raises(OSError, match="directory"):
         write_whole(tmp_path, b"text")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_whole(tmp_path / "loop", b"text")
 
 
 @dataclass

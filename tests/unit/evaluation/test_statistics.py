@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from b2bench.rewards.bertscore import greedy_recall
 from torch_fidelity.metric_isc import isc_features_to_metric
 
+from b2bench.config.settings import Settings
 from b2bench.evaluation.evaluate import eval_noise, eval_prompts
+from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.scorers import ClipScorer
 from b2bench.evaluation.statistics import entropy, inception_score, pairwise_distance
 from b2bench.pocket.paths import POCKET_WEIGHTS
@@ -125,3 +128,14 @@ def test_evaluation_noise_depends_on_seed_split_prompt_and_number_alone(make_pol
     others = [eval_noise(policy, 1, "test", few), eval_noise(policy, 0, "train", few)]
     draws = [one([0], -1), one([1], -1), one([2], -1), one([0], 0), *(other([0], -1) for other in others)]
     assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
+
+
+def test_of_fewer_images_than_splits_there_is_no_inception_score() -> None:
+    judges = object.__new__(Judges)
+    judges.pocket, judges.splits = False, 10
+    judges.inception = [SimpleNamespace(metric="is_clip", name="x")]  # type: ignore[list-item]
+    for n, found in ((10, ["is_clip"]), (5, [])):
+        assert list(judges.statistics({"is_clip": torch.full((n, 3), 1 / 3)}, [0] * n)) == found
+    with pytest.raises(ValueError, match="inception_splits = 5: 2 test images"):
+        Settings(inception="clip", inception_splits=5, eval_images=2)
+    Settings(inception="clip", inception_splits=5, eval_images=5)

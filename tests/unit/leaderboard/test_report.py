@@ -20,7 +20,7 @@ from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.html import html
 from b2bench.leaderboard.paper import paper_grids
 from b2bench.leaderboard.rows import Context
-from b2bench.leaderboard.selection import parse_where, problems, select
+from b2bench.leaderboard.selection import check_held, parse_where, problems, select
 from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.terminal import render, to_json
 from b2bench.leaderboard.written import (
@@ -581,6 +581,20 @@ def test_a_filter_leaves_out_rows_and_changes_no_number(known: Rows) -> None:
     assert select(whole, parse_where(["prompts=other"])) == []
     assert select(whole, parse_where(["budget=1000"])) == whole
     assert "a,b-c0ffee" in parse_where(["wrapper=a,b-c0ffee"])["wrapper"]  # a LoRA's
+
+
+def test_a_condition_is_on_one_value_or_on_a_list_and_each_is_looked_for(known: Rows) -> None:
+    known.add("external", "a,b-c0ffee", 0, {1000: 0.9})
+    groups = known.tables()
+    for condition in ("wrapper=b2,bs", "wrapper=b2", "wrapper=a,b-c0ffee"):
+        check_held(groups, parse_where([condition]))
+    for condition, words in (
+        ("wrapper=b2,b3", "--where wrapper=b3: no run"),
+        ("wrapper=nope", "--where wrapper=nope: no run"),
+        ("algorithm=dpo2,ddpo", "--where algorithm=dpo2: no run"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_held(groups, parse_where([condition]))
 
 
 @pytest.mark.parametrize("condition", ["algorithm", "color=red", "wrapper="])

@@ -1,5 +1,6 @@
 """Runs as Parquet files: out and in again, and what is refused."""
 
+import csv
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -156,3 +157,28 @@ def test_files_that_are_missing_or_damaged(store: Store, tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         export_results(store, tmp_path / "file")
+
+
+@pytest.mark.slow
+def test_times_beyond_pythons_are_damage(store: Store, tmp_path: Path) -> None:
+    export_results(store, tmp_path / "results")
+    other = Store(tmp_path / "other.duckdb")
+    change(tmp_path / "results", "runs", "SELECT * REPLACE (TIMESTAMP '290000-01-01' AS heartbeat) FROM {file}")
+    with pytest.raises(UserError, match="heartbeat of table runs is '290000-01-01 00:00:00', which is no time"):
+        import_results(other, tmp_path / "results")
+    assert not other.path.exists()
+
+
+@pytest.mark.slow
+def test_no_spreadsheet_takes_a_text_for_a_formula(store: Store, tmp_path: Path) -> None:
+    store.start_run(run_row("d4", name="=1+1"))
+    store.finish_run("d4", "failed", "-2+3")
+    export_results(store, tmp_path / "csv", form="csv")
+    export_results(store, tmp_path / "results")
+    with (tmp_path / "csv" / "runs.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["run_id"] == "d4"]
+    assert (row["name"], row["error"]) == ("'=1+1", "'-2+3")
+    assert row["seed"] == str(store.runs(run_id="d4")[0]["seed"])
+    other = Store(tmp_path / "other.duckdb")
+    import_results(other, tmp_path / "results")
+    assert other.runs(run_id="d4")[0]["name"] == "=1+1"

@@ -948,3 +948,29 @@ def test_the_store_and_the_tables_import_no_torch() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert found.stdout.strip() == "False"
+
+
+def test_links_to_one_store_take_turns(started: Store, tmp_path: Path) -> None:
+    """Each with a lock of its own, transactions of others were overwritten unnoticed."""
+    (tmp_path / "here").mkdir()
+    link = tmp_path / "here" / "link.duckdb"
+    link.symlink_to(started.path)
+    Store(link).record_round("a1", *round_rows(0))
+    assert len(started.rounds("a1")) == 1
+    assert [path.name for path in link.parent.iterdir()] == ["link.duckdb"]
+    with Store(link)._turn(), pytest.raises(UserError, match="in use by other"):
+        Store(started.path, 0.2).record_round("a1", *round_rows(1))
+
+
+def test_a_reason_that_is_no_text_ends_a_run_all_the_same(started: Store) -> None:
+    started.finish_run("a1", "failed", "ValueError: caf\udce9.png")
+    assert started.runs()[0]["error"] == "ValueError: caf\\udce9.png"
+
+
+def test_merge_names_no_file_to_import_unless_the_store_is_the_users_own(started: Store, tmp_path: Path) -> None:
+    found = {"prompts": "template1", "plugins": ["evil.py"]}
+    started.start_run(run_row("d4", config={"lr": 1e-3, "found": found}))
+    for own, plugins in ((False, []), (True, ["evil.py"])):
+        other = Store(tmp_path / f"{own}.duckdb")
+        other.merge(started.path, own=own)
+        assert other.runs(run_id="d4")[0]["config"] == {"lr": 1e-3, "found": found | {"plugins": plugins}}

@@ -1,11 +1,17 @@
 """Checkpoints: two are kept, each is checked when it is read, and a damaged one gives way to the one before."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from store_rows import run_row
 
+from b2bench.errors import UserError
+from b2bench.store.store import Store
 from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
+from b2bench.training.trainer import Trainer
 
 
 def save(folder: Path, round: int) -> Path:
@@ -73,3 +79,19 @@ def test_what_a_kill_leaves_half_written_is_no_checkpoint(tmp_path: Path) -> Non
     assert state["round"] == 1
     save(tmp_path, 2)
     assert not (tmp_path / "checkpoint-00002.tmp").exists()
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 5])
+def test_a_run_without_checkpoints_begins_anew_only_where_none_was_written(rounds: int, tmp_path: Path) -> None:
+    """A kill before the first one leaves a round at most; more of them had one, which is gone or damaged."""
+    store = Store(tmp_path / "b.duckdb")
+    store.start_run(run_row("a1"))
+    for round in range(rounds):
+        store.record_round("a1", {"round": round, "queries": 10 * (round + 1)}, [])
+    run: Any = SimpleNamespace(store=store, run_id="a1", folder=tmp_path)
+    if rounds > 1:
+        with pytest.raises(UserError, match=f"{rounds} rounds in the store and no readable checkpoint"):
+            Trainer._nothing_is_lost(run)
+    else:
+        Trainer._nothing_is_lost(run)
+    assert len(store.rounds("a1")) == rounds

@@ -15,6 +15,7 @@ from b2bench.config.run import RunConfig
 from b2bench.evaluation.evaluate import Evaluation, Metric, eval_prompts
 from b2bench.store.store import Store
 from b2bench.training import inputs
+from b2bench.training.inputs import digests, named
 from b2bench.training.start import known_start, marked, start_key
 
 CPU = torch.device("cpu")
@@ -195,3 +196,17 @@ def test_an_evaluation_that_is_not_whole_is_not_taken(store: Store, damage: str)
     found = known_start(store, key(plain), plain)
     assert found is not None
     assert {metric.settings["reused_from"] for metric in found.metrics} == {"z"}
+
+
+def test_a_checkpoints_name_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies in the working folder under the same name."""
+    config = resolve(
+        algorithm="ddpo", wrapper="b2", reward="clipscore", backbone="pocket", queries=2400, seed=0, values={}
+    )
+    monkeypatch.chdir(tmp_path)
+    before = digests(config)
+    for name in ("pocket", "pocket-heldout", "auto"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("x")
+    assert digests(config) == before == {}
+    assert "pocket" not in named(config)

@@ -154,6 +154,9 @@ def test_what_was_tuned_on_something_else_is_not_overwritten(world: World, capsy
     Path("two/ddpo-vanilla.toml").write_text(re.sub(r'benchmark_version = "\d+"', 'benchmark_version = "1"', text))
     assert world.tune("--algo", "ddpo", "--configurations", "2", "--prompts", "pocket-template2", "--out", "two") == 2
     assert "is of benchmark version 1" in " ".join(capsys.readouterr().err.split())
+    Path("two/ddpo-vanilla.toml").write_text("a = " + "[" * 5000)
+    assert world.tune("--algo", "ddpo", "--configurations", "2", "--prompts", "pocket-template2", "--out", "two") == 2
+    assert "is not a tuned preset" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow
