@@ -77,9 +77,9 @@ def run(
         try:  # from here on an interrupt says what it left
             choices = _choices(options, set or {}, paths, _text(preset))
             others = {"--set": set, "--config": config, "--preset": preset, "--plugin": paths, "--vram": vram}
-            if resume is not None and (name is not None or not (algo or config or preset)):
-                from b2bench.config.choices import refuse_beside_resume
+            from b2bench.config.choices import is_whole, refuse_beside_resume
 
+            if resume is not None and (name is not None or not is_whole(choices, config)):
                 refuse_beside_resume(choices, others | {"--name": name})
             again = bool(choices.options or any(others.values()))
             request = _request(choices, config, store, name, resume, vram, again=again)

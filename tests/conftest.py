@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.cli.interrupts import ANNOUNCED, SIGNALS
 from b2bench.config.settings import Settings
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
@@ -39,6 +42,17 @@ PROMPTS = [
 def one_thread() -> None:
     """More threads than cores make small networks slower, and would let the machine choose the kernels."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_found() -> Iterator[None]:
+    """A command that ends in this process ignores signals from then on, and processes that it starts inherit that."""
+    found = {number: signal.getsignal(number) for number in (*SIGNALS, *ANNOUNCED)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in found.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 @pytest.fixture

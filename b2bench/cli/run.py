@@ -16,7 +16,7 @@ from b2bench.cli.garbage import unsearched
 from b2bench.cli.interrupts import INTERRUPTS
 from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Purpose, Queries, Reward, Set, Threads
 from b2bench.cli.output import print_json, stderr, stdout
-from b2bench.config.choices import Choices, quickened, refuse_beside_resume, resolved, with_file
+from b2bench.config.choices import Choices, is_whole, quickened, refuse_beside_resume, resolved, with_file
 
 if TYPE_CHECKING:  # --help does without it
     from b2bench.training.listener import Listener
@@ -99,7 +99,7 @@ def run(
     choices = Choices(**options, plugins=tuple(plugin or ()), preset=preset, tuning=purpose is Purpose.tuning)
     others = {"--set": set_, "--config": config, "--preset": preset, "--plugin": plugin, "--vram": vram}
     others |= {"--purpose": choices.tuning, "--quick": quick}
-    if resume is not None and (name is not None or not (algo or config or preset)):
+    if resume is not None and (name is not None or not is_whole(choices, config)):
         refuse_beside_resume(choices, others | {"--name": name})
     again = bool(choices.options or any(others.values()))
     console, run_id = stderr(), resume

@@ -92,6 +92,20 @@ def refuse_beside_resume(choices: Choices, others: Mapping[str, Any]) -> None:
         )
 
 
+def is_whole(choices: Choices, config: object) -> bool:
+    """Whether what is given beside ``--resume`` may be the whole command of a run: it names the algorithm, itself or
+    by its file or preset.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if choices.algo or config:
+        return True
+    from b2bench.config.presets import TUNED, load_preset
+
+    return choices.preset not in (None, "", TUNED) and "algo" in load_preset(str(choices.preset)).options
+
+
 def resolved(choices: Choices) -> RunConfig:
     """Resolve choices into the configuration of a run: by their preset, or else by the defaults.
 

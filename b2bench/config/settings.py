@@ -131,7 +131,7 @@ class Settings:
                 f"optimizer_steps = {self.optimizer_steps} a round are no whole number of updates of "
                 f"{self.updates_per_round} steps (updates_per_round), so equal=steps could not hold; try a multiple"
             )
-        if self.eval_images is not None and self.inception_splits > self.eval_images and self.inception != "none":
+        if self.eval_images and self.inception_splits > self.eval_images and self.inception != "none":
             raise ValueError(
                 f"inception_splits = {self.inception_splits}: {self.eval_images} test images (eval_images) do not fill "
                 "them; try fewer splits, or more images"
