@@ -78,7 +78,8 @@ class Comparison:
     ``settings`` that differ are (name, first, second). ``delta`` is over seeds, without an interval below three.
     ``images`` pairs of images have the mean difference ``mean`` with the standard error ``error`` over images, and in
     the share ``better`` of them the second has the higher score. ``prompts`` fall by their difference. ``beside`` are
-    other metrics: (name, first, second, difference). ``pairs`` are the runs that were paired.
+    other metrics: (name, first, second, difference). ``pairs`` are the runs that were paired,
+    and ``shared`` the scored images that both of a pair have.
     """
 
     first: str
@@ -93,6 +94,7 @@ class Comparison:
     prompts: tuple[PromptDelta, ...]
     beside: tuple[tuple[str, Paired, Paired, Paired], ...]
     pairs: tuple[tuple[Taken, Taken], ...]
+    shared: tuple[tuple[Place, ...], ...]
     notes: tuple[str, ...] = ()
 
 
@@ -146,6 +148,7 @@ def compare(first: Side, second: Side) -> Comparison:
         _prompts(images),
         beside,
         tuple(pairs),
+        tuple(map(tuple, differences)),
         tuple(_notes(first, second, pairs)),
     )
 
@@ -300,9 +303,11 @@ def verdict(found: Comparison) -> Answer:
 
 
 def _metrics(found: Comparison) -> Grid:
-    shared = [list(_differences(a, b)) for a, b in found.pairs]
     scores = [
-        [float(np.mean([taken.images[place]["score"] for place in of])) for taken, of in zip(side, shared, strict=True)]
+        [
+            float(np.mean([taken.images[place]["score"] for place in of]))
+            for taken, of in zip(side, found.shared, strict=True)
+        ]
         for side in zip(*found.pairs, strict=True)
     ]
     nothing = [0.0] * len(found.pairs)

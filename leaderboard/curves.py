@@ -105,7 +105,7 @@ def _panel(
     handles, names = axes.get_legend_handles_labels()
     if len(handles) <= 6:
         columns = 2 if max(map(len, names), default=0) <= 14 else 1
-        axes.legend(frameon=False, fontsize=7, ncols=columns, loc="upper left", handlelength=1.2, columnspacing=0.9)
+        axes.legend(frameon=False, fontsize=7, ncols=columns, loc="upper left", handlelength=3.4, columnspacing=0.9)
     return figure
 
 

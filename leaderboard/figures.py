@@ -107,6 +107,8 @@ OF_ALGORITHMS = {
     "rwr": "#999933",
 }
 LINES = {"vanilla": "-", "bpt": "--", "bs": ":", "b2": "-."}
+DASHED = 3.2
+"""Length of a line in a legend, in letters: two dashes and dots of a dash-dotted one"""
 WRAPPER_MARKERS = {"vanilla": "o", "bpt": "s", "bs": "^", "b2": "D"}
 MORE_MARKERS = ("v", "P", "X", "*", "<", ">", "p", "h")
 
@@ -263,7 +265,7 @@ def _legend(figure: Any) -> None:
     """Beside the axes: with sixteen cells no place within them is free, and looking for one takes seconds."""
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.065 * max(map(len, names)))
-    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8, handlelength=DASHED)
 
 
 def _plain(text: str, longest: int = 48) -> str:

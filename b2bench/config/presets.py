@@ -136,6 +136,9 @@ def load_preset(text: str) -> Preset:
     except OSError as error:
         raise UserError(f"preset {path} cannot be read: {error.strerror}") from None
     choices = _table(content, "choices", path)
+    if not choice and text.endswith(":") and not Path(text).is_file():
+        known = f"one of {', '.join(choices)}, or " if choices else ""
+        raise UserError(f"preset {text!r} names no choice after its colon; try {known}{path.stem} alone")
     for one in choices:
         for key in _table(choices, one, path):
             if key not in (of_choice := {"options", "set", *PARTS}):

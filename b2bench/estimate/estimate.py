@@ -219,11 +219,18 @@ def estimate(
     precision = config.settings.precision
     needed = [fit.batches.checkpointing for fit in fits if fit.batches and fit.precision == precision]
     checkpointing = any(needed) or own.checkpointing
+    spared = {  # an algorithm that fits without it pays nothing for one that does not
+        name
+        for fit in fits
+        if fit.precision == precision and not own.checkpointing and not (fit.batches and fit.batches.checkpointing)
+        for name in fit.algorithms
+    }
     speed = assumed_throughput(config, footprint) if throughput is None else throughput
     cells = []
     for one in configs:
         calls = count_calls(one)
-        how = {"checkpointing": checkpointing, "reward_gradient": follows_reward(one)}
+        recomputed = checkpointing and one.algorithm_name not in spared
+        how = {"checkpointing": recomputed, "reward_gradient": follows_reward(one)}
         taken, later = (hours(each, footprint, speed, **how) for each in (calls, calls.later))
         cells.append(Cell(one.algorithm_name, one.wrapper_name, calls, taken, later))
     largest = max(configs, key=lambda one: sum(host_bytes(one, footprint).values()))

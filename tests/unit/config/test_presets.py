@@ -226,5 +226,7 @@ def test_unknown_presets_and_choices_are_refused_with_the_closest(tmp_path: Path
         load_preset("papr")
     with pytest.raises(UserError, match=r"no choice '100x25'.*100x256"):
         load_preset("paper:100x25")
+    with pytest.raises(UserError, match=r"'paper:' names no choice.*100x256.*paper alone"):
+        load_preset("paper:")
     with pytest.raises(UserError, match="leaves the algorithm open"):
         run("paper")

@@ -325,6 +325,27 @@ def test_the_papers_figures() -> None:
 
 
 @pytest.mark.slow
+def test_checkpointing_that_one_algorithm_needs_costs_another_nothing() -> None:
+    alone, beside = (pocket(name, queries=64, draws=16, samples=4, transitions_per_step=64) for name in ("ddpo", "dpo"))
+    for vram in (GIB * 2 ** (step / 8) for step in range(-40, 8)):
+        found = estimate([alone, beside], vram=vram, margin=0.0)
+        needs = {
+            name: fit.batches.checkpointing
+            for fit in found.fits
+            if fit.batches and fit.precision == "fp32"
+            for name in fit.algorithms
+        }
+        if needs.get("dpo") and needs.get("ddpo") is False:  # pairs have two graphs
+            break
+    else:
+        pytest.fail("no memory of these fits one of them alone")
+    without, dpo = estimate([alone]), estimate([beside])
+    assert found.checkpointing
+    assert found.cells[0].hours == without.cells[0].hours
+    assert found.cells[1].hours[1] > dpo.cells[0].hours[1]
+
+
+@pytest.mark.slow
 def test_too_few_rounds_are_said() -> None:
     def of(queries: int) -> Estimate:
         return estimate([pocket("ddpo", wrapper, queries, draws=1) for wrapper in ("vanilla", "bpt", "bs", "b2")])
