@@ -83,7 +83,9 @@ def _learned(group: Tables, judged: Sequence[_Judged], cells: Sequence[Leaderboa
         return row.area is not None and (row.algorithm, row.wrapper, row.area.values) in known
 
     best = max(
-        (row for row in cells if row.alignment.mean is not None and not row.control), key=_alignment, default=None
+        (row for row in cells if row.alignment.mean is not None and not row.control and row.usual),
+        key=_alignment,
+        default=None,
     )
     if best is not None and is_known(best) and best.gain is not None:
         name = " ".join(filter(None, (best.algorithm, wrapper_name(best.wrapper), best.label)))
@@ -159,21 +161,18 @@ def _lost(group: Tables, judged: Sequence[_Judged]) -> Answer:
 
 
 def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
-    found = [row for row in cells if row.over_optimised]
-    if not found:
-        return None
-    text = f"the trained reward rose and the held-out score fell: {listed(found)}"
-    return Answer("Over-optimised", text, "loss")
+    shown = [row for row in cells if row.over_optimised and row.gain is not None and row.gain.low is not None]
+    signs = [row for row in cells if row.over_optimised and row not in shown]
+    parts = [f"the trained reward rose and the held-out score fell: {listed(shown)}"] if shown else []
+    if signs:
+        parts.append(f"so by the signs alone, of fewer than {MIN_SEEDS} seeds: {listed(signs)}")
+    return Answer("Over-optimised", "; ".join(parts), "loss" if shown else "inconclusive") if parts else None
 
 
 def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
     few = [row for row in judged if row.cell.verdict == "untested"]
     flat = [row for row in judged if row.cell.learned == "inconclusive"]
-    unclear = [
-        row
-        for row in judged
-        if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla" and row not in flat
-    ]
+    unclear = [row for row in judged if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla"]
     parts = []
     if few:
         parts.append(f"fewer than {MIN_SEEDS} shared seeds, or a value is missing: {listed(few)}")
@@ -189,7 +188,7 @@ def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
     ]
     if crossed:
         parts.append(f"whether BPT and BS do together what they do apart: {_and(crossed)}")
-    known = [row.cell.gain_detectable for row in flat] + [row.cell.detectable for row in unclear]
+    known = [row.cell.gain_detectable for row in flat] + [row.cell.detectable for row in unclear if row not in flat]
     least = [value for value in known if value is not None]
     if least:
         low, high = number(min(least)), number(max(least))
@@ -207,7 +206,11 @@ def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
 
 def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
     """Return the cells beside the best guidance and best-of-N: above it or below it with their whole interval."""
-    rows = [row for row in group.headroom if row.kind in FREE and not row.reference and row.alignment.mean is not None]
+    rows = [
+        row
+        for row in group.headroom
+        if row.kind in FREE and row.usual and not row.reference and row.alignment.mean is not None
+    ]
     if not rows:
         return Answer(
             "Against what is free",
@@ -216,7 +219,7 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
         )
     best = max(rows, key=lambda row: row.alignment.mean or 0.0)
     level = best.alignment.mean or 0.0
-    ranked = [row for row in cells if row.alignment.low is not None and row.alignment.high is not None]
+    ranked = [row for row in cells if row.usual and row.alignment.low is not None and row.alignment.high is not None]
     above = [row for row in ranked if row.alignment.low is not None and row.alignment.low > level]
     below = [row for row in ranked if row.alignment.high is not None and row.alignment.high < level]
     text = f"{_baseline(best)} has {number(level)} without training ({_with_half(best.gain)})"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from b2bench.leaderboard.cells import Cell
+from b2bench.leaderboard.cells import Cell, usual_ways
 from b2bench.leaderboard.claims import gain as area_of_gain
 from b2bench.leaderboard.contrasts import rank_ranges
 from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.rows import DIVERSITY, INCEPTION, Context, DiversityRow, GeneralisationRow, LeaderboardRow
 from b2bench.leaderboard.stats import (
+    MIN_SEEDS,
     Estimate,
     Paired,
     estimate,
@@ -61,23 +62,34 @@ def first_with(context: Context, cell: Cell, seed: int, gain: float) -> float | 
 
 
 def ranks_of(context: Context, cells: Sequence[Cell], alpha: float) -> dict[int, tuple[int, int] | None]:
-    """Return the rank range of each cell by its id, where several cells all share three seeds or more; else none has
-    one.
+    """Return the rank range by the cell's id, of the cells with three seeds or more that were evaluated as most were.
+
+    Over the seeds that all of these share; none has one where those are fewer than three, or one cell alone has values.
     """
-    if len(cells) < 2:
+    ways = usual_ways(cells)
+    ranked = [cell for cell in cells if cell.ways == ways and len(cell.runs) >= MIN_SEEDS]
+    if len(ranked) < 2:
         return {}
-    shared = sorted(set.intersection(*(set(cell.runs) for cell in cells)))
-    ranges = rank_ranges([cell.final(context.reward, shared) for cell in cells], alpha)
-    return {id(cell): ranks for cell, ranks in zip(cells, ranges, strict=True)}
+    shared = sorted(set.intersection(*(set(cell.runs) for cell in ranked)))
+    ranges = rank_ranges([cell.final(context.reward, shared) for cell in ranked], alpha)
+    if sum(ranks is not None for ranks in ranges) < 2:
+        return {}
+    return {id(cell): ranks for cell, ranks in zip(ranked, ranges, strict=True)}
 
 
 def generalisation_row(context: Context, cell: Cell) -> GeneralisationRow:
     seeds, metric = cell.seeds, context.reward
     unseen = gained(cell.final(metric, seeds), cell.start(metric, seeds))
-    seen = gained(
-        [cell.runs[seed].final(metric, seen=True) for seed in seeds],
-        [cell.runs[seed].seen.get(0, {}).get(metric, math.nan) for seed in seeds],
-    )
+    starts = {seed: cell.runs[seed].seen.get(0, {}).get(metric, math.nan) for seed in seeds}
+    known = {cell.runs[seed].drawn: start for seed, start in starts.items() if math.isfinite(start)}
+    ends = []
+    for seed in seeds:
+        run = cell.runs[seed]
+        end = run.final(metric, seen=True)
+        if run.failed and not math.isfinite(end):  # it counts with the pretrained model's score
+            starts[seed] = end = known.get(run.drawn, math.nan)
+        ends.append(end)
+    seen = gained(ends, list(starts.values()))
     gap = paired(unseen.values, seen.values)
     return GeneralisationRow(cell.algorithm, cell.wrapper, cell.label, seen, unseen, gap)
 
@@ -96,7 +108,7 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
             run = cell.runs[seed]
             queries = None if matched is None else first_with(context, cell, seed, matched)
             # a run that ends below it: where it came nearest, which is its end
-            found.append(run.final(metric) if queries is None else run.where(metric, queries))
+            found.append(cell.final(metric, [seed])[0] if queries is None else run.where(metric, queries))
         return estimate(found)
 
     return DiversityRow(
@@ -110,7 +122,12 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
 
 
 def leaderboard_row(
-    context: Context, cell: Cell, oracle: float | None, target: float | None, ranks: tuple[int, int] | None
+    context: Context,
+    cell: Cell,
+    oracle: float | None,
+    target: float | None,
+    ranks: tuple[int, int] | None,
+    usual: bool = True,
 ) -> LeaderboardRow:
     seeds = cell.seeds
     alignment = cell.final(context.reward, seeds)
@@ -141,6 +158,7 @@ def leaderboard_row(
         sum(run.last for run in cell.runs.values()) / len(cell.runs),
         sum(calls) / len(calls) if len(calls) == len(cell.runs) else None,
         ranks=ranks,
+        usual=usual,
         area=area_of_gain(context, cell),
         to_target=None if target is None else estimate([(context.budget or 0) if q is None else q for q in reached]),
         reached=sum(queries is not None for queries in reached),

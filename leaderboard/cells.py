@@ -40,6 +40,19 @@ NO_SETTING = (
     "settings.inception_weights",
 )
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""
+ABSENT = {
+    "settings.advantage": "history",
+    "settings.timestep_fraction": "1.0",
+    "settings.reward_noise": "0.0",
+    "settings.updates_per_round": "null",
+    "wrapper.schedule_rounds": "null",
+    "algorithm.clip_nats": "null",
+    "algorithm.kl_weight": "0.0",
+}
+"""What a setting was before there was one, as text: the hash of a run that lacks it is that of one that says so.
+
+``kl_weight`` of ``ddpo`` alone.
+"""
 SAMPLING = ("steps", "guidance", "eta")
 """Settings that change every image, and with it every number of an evaluation"""
 Row = Mapping[str, Any]
@@ -79,6 +92,12 @@ class Run:
         return self.noise, json.dumps(how, sort_keys=True, default=str)
 
     @property
+    def way(self) -> tuple[str, str]:
+        """As :attr:`drawn`, where noise that was the run's own is the same way for every seed."""
+        given = isinstance(((self.row["config"] or {}).get("settings") or {}).get("eval_seed"), int)
+        return str(self.noise) if given else "own", self.drawn[1]
+
+    @property
     def last(self) -> int:
         return max(self.values, default=0)
 
@@ -101,10 +120,12 @@ class Run:
         return list(self.values), [at.get(metric, math.nan) for at in self.values.values()]
 
     def where(self, metric: str, queries: float) -> float:
-        """Return the value at so many queries, straight between evaluations."""
-        x, y = self.curve(metric)
-        order = np.argsort(x)
-        return float(np.interp(queries, np.array(x)[order], np.array(y)[order])) if x else math.nan
+        """Return the value at so many queries, straight between evaluations; of a failed run, between finite ones."""
+        points = sorted(zip(*self.curve(metric), strict=True))
+        if self.failed:
+            points = [point for point in points if math.isfinite(point[1])]
+        at, values = [queries for queries, _ in points], [value for _, value in points]
+        return float(np.interp(queries, at, values)) if points else math.nan
 
 
 @dataclass(frozen=True)
@@ -123,6 +144,11 @@ class Cell:
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(sorted(self.runs))
+
+    @property
+    def ways(self) -> frozenset[tuple[str, str]]:
+        """In which ways its runs were evaluated."""
+        return frozenset(run.way for run in self.runs.values())
 
     @property
     def control(self) -> bool:
@@ -214,10 +240,12 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
     # identical reruns count once: the latest that was done, or else the latest that failed
     for run in sorted(runs, key=lambda run: (not run.failed, str(run.row["finished"] or ""))):
         chosen[(*names_of(run.row), run.row["config_hash"])][run.row["seed"]] = run
-    cells = [
-        Cell(*key, flat(next(iter(members.values())).row["config"] or {}), members, "", pretrained)
-        for key, members in chosen.items()
-    ]
+    cells = _completed(
+        [
+            Cell(*key, flat(next(iter(members.values())).row["config"] or {}), members, "", pretrained)
+            for key, members in chosen.items()
+        ]
+    )
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.algorithm, cell.wrapper].append(cell)
@@ -234,6 +262,32 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
             ),
             strict=True,
         )
+    ]
+
+
+def usual_ways(cells: Iterable[Cell]) -> frozenset[tuple[str, str]]:
+    """Return the ways of evaluation that most runs have: scores of another test set are no neighbours of theirs."""
+    runs: Counter[frozenset[tuple[str, str]]] = Counter()
+    for cell in cells:
+        runs[cell.ways] += len(cell.runs)
+    return max(runs, key=lambda ways: (runs[ways], sorted(ways)), default=frozenset())
+
+
+def _completed(cells: Sequence[Cell]) -> list[Cell]:
+    """Give cells of older runs the settings that others of their algorithm (and wrapper) have and they lack."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for cell in cells:
+        for key in cell.config:
+            known[f"{cell.algorithm} {cell.wrapper}" if of_wrapper(key) else cell.algorithm].add(key)
+
+    def lacks(cell: Cell, key: str) -> bool:
+        if key in cell.config or (key == "algorithm.kl_weight" and cell.algorithm != "ddpo"):
+            return False
+        return key in known[f"{cell.algorithm} {cell.wrapper}" if of_wrapper(key) else cell.algorithm]
+
+    return [
+        replace(cell, config={**cell.config, **{key: value for key, value in ABSENT.items() if lacks(cell, key)}})
+        for cell in cells
     ]
 
 

@@ -127,8 +127,9 @@ def _leaderboard(group: Tables) -> Grid:
         legend.append("upper reference: it follows the reward's gradient; it has no rank, and no say in targets")
     if any(row.ranks for row in rows):
         legend.append(
-            "rank: of the scores at the end, by comparison with the best; a range from 1 has the cells that may be "
-            f"best ({100 * (1 - head.alpha):.3g}% confidence)"
+            f"rank: of the scores at the end, among the cells with {MIN_SEEDS} seeds or more that were evaluated as most "
+            "were, by comparison with the best; a range from 1 has the cells that may be best "
+            f"({100 * (1 - head.alpha):.3g}% confidence)"
         )
     if head.target is not None:
         legend.append(

@@ -75,11 +75,16 @@ def oracle_of(config: Mapping[str, str], baselines: Iterable[Cell], metric: str)
 
 
 def rows(
-    context: Context, baselines: Sequence[Cell], cells: Sequence[Cell], measures: tuple[Sequence[str], Sequence[str]]
+    context: Context,
+    baselines: Sequence[Cell],
+    cells: Sequence[Cell],
+    usual: Sequence[Cell],
+    measures: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[HeadroomRow, ...]:
     """Return the rows of a context: the pretrained model, then guidance, best-of and oracle.
 
-    The pretrained model is the baseline at the guidance of runs, or else a cell's evaluation at 0 queries.
+    The pretrained model is the baseline at the guidance of runs, or else a cell's evaluation at 0 queries. ``usual``
+    are the cells that were evaluated as most were.
     """
     references = [cell for cell in baselines if _is_reference(cell.config)]
     found = []
@@ -108,6 +113,7 @@ def rows(
                 seeds=cell.seeds,
                 queries_per_image=int(cell.config.get("baseline.queries_per_image", 0)),
                 reference=cell in references,
+                usual=not usual or any(fits(cell.config, other.config) for other in usual),
             )
         )
     order = {cell.config_hash: _order(cell.config) for cell in baselines}
@@ -121,7 +127,8 @@ def _is_reference(config: Mapping[str, str]) -> bool:
 
 def _order(config: Mapping[str, str]) -> tuple[int, float]:
     kind = config.get("baseline.kind", "")
-    value = config.get("baseline.guidance") or config.get("baseline.candidates") or "0"
+    given = (config.get(f"baseline.{name}", "null") for name in ("guidance", "candidates"))
+    value = next((value for value in given if value != "null"), "0")
     return (KINDS.index(kind) if kind in KINDS else len(KINDS), float(value))
 
 

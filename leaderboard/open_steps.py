@@ -16,7 +16,7 @@ from b2bench.leaderboard.rows import Context, OpenStep, Tables
 from b2bench.text import visible
 
 START = 0.7
-"""The share of the steps with which bpt and b2 begin (``tau_start``)."""
+"""The share of the steps with which bpt and b2 begin (``tau_start``) unless their settings say another."""
 MUCH, LITTLE = 0.5, 0.2
 """Shares of the variance above which most is open, and below which little is."""
 MEASURES = ("open_share", "within_sd", "total_sd", "range")
@@ -75,13 +75,19 @@ def _finite(value: Any) -> bool:
 
 
 def room(group: Tables) -> Answer | None:
-    """Say how much is open where b2 begins, and how the verdicts on it stand to that; None without a profile."""
+    """Say how much is open where b2 begins, and how the verdicts on it stand to that.
+
+    None without a profile, and where bpt and b2 of several cells begin at several steps.
+    """
     if not group.openness:
         return None
-    begin = min(group.openness, key=lambda step: (abs(step.tau - START * step.steps), step.tau))
+    share = _start(group)
+    if share is None:
+        return None
+    begin = min(group.openness, key=lambda step: (abs(step.tau - share * step.steps), step.tau))
     words = "most" if begin.low > MUCH else "little" if begin.high < LITTLE else "part"
-    there = abs(begin.tau - START * begin.steps) < 1
-    where = "" if there else f" (bpt and b2 begin with {START * begin.steps:.0f}, which the profile lacks)"
+    there = abs(begin.tau - share * begin.steps) < 1
+    where = "" if there else f" (bpt and b2 begin with {share * begin.steps:.0f}, which the profile lacks)"
     text = (
         f"with {begin.tau} of {begin.steps} steps to go{', where bpt and b2 begin' * there}, {words} of the reward is "
         f"open: {_share(begin)} of its variance{where}"
@@ -93,6 +99,16 @@ def room(group: Tables) -> Answer | None:
         text += ". What these steps cannot change they cannot learn at first, so b2 has little to gain from them here"
     kinds = {"most": "gain", "part": "inconclusive", "little": "loss"}
     return Answer("Room for B2", text, kinds[words] if there else "inconclusive")
+
+
+def _start(group: Tables) -> float | None:
+    """Return the share of the steps with which the context's bpt and b2 begin; None where they differ in it."""
+    found = set()
+    for detail in group.details:
+        if detail.wrapper in ("bpt", "b2"):
+            text = (group.settings | detail.settings).get("wrapper.tau_start", "")
+            found.add(float(text) if text.replace(".", "", 1).isdecimal() else START)
+    return found.pop() if len(found) == 1 else None if found else START
 
 
 def _share(step: OpenStep) -> str:

@@ -212,10 +212,11 @@ class _Tally:
 
     def cell(self, place: int, draws: Floats | None) -> Preference:
         point, drawn = self.scores(draws)
+        n = int((self.shown[:, place] > 0).sum())
         return Preference(
             visible(self.names[place]),
             _ratio(self.chosen[:, place], self.shown[:, place], draws),
-            _estimate(float(point[place]), None if drawn is None else drawn[:, place], len(self.answered)),
+            _estimate(float(point[place]), None if drawn is None or n < MIN_RATERS else drawn[:, place], n),
             int(self.chosen[:, place].sum()),
             int(self.shown[:, place].sum()),
         )
@@ -240,15 +241,15 @@ class _Tally:
 
 
 def _ratio(part: Floats, whole: Floats, draws: Floats | None, alpha: float = 0.05) -> Estimate:
-    """Sum of ``part`` over that of ``whole``, per rater [R], with its interval."""
-    total = float(whole.sum())
+    """Sum of ``part`` over that of ``whole``, per rater [R], with its interval; none of fewer than three raters."""
+    total, n = float(whole.sum()), int((whole > 0).sum())
     if total == 0:
-        return Estimate(None, None, None, len(whole))
+        return Estimate(None, None, None, n)
     drawn = None
-    if draws is not None:
+    if draws is not None and n >= MIN_RATERS:
         below = draws @ whole
         drawn = (draws @ part)[below > 0] / below[below > 0]  # a resample may lack everybody who saw the cell
-    return _estimate(float(part.sum()) / total, drawn, len(whole), alpha)
+    return _estimate(float(part.sum()) / total, drawn, n, alpha)
 
 
 def _estimate(mean: float, drawn: Floats | None, n: int, alpha: float = 0.05) -> Estimate:

@@ -91,6 +91,8 @@ class LeaderboardRow:
     then it is a lower bound. A cell is
     ``over_optimised`` where the trained reward rose and the held-out score fell, as ``stats.over_optimised`` says. A
     ``control`` is of a wrapper that stands in for a part of another, or of an upper reference; it has no rank.
+    ``usual``: evaluated as most are, without which it has no rank either. ``wanting`` says what keeps it from being
+    compared.
     """
 
     algorithm: str
@@ -118,6 +120,8 @@ class LeaderboardRow:
     lacking: tuple[int, ...] = ()
     control: bool = False
     forward_equivalents: float | None = None
+    usual: bool = True
+    wanting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -320,7 +324,8 @@ class HeadroomRow:
     """A baseline's test-split numbers. The reference row is the pretrained model as runs sample it.
 
     ``gain`` is against the pretrained model on the same noise; ``headroom`` is :func:`headroom` of the alignment;
-    ``queries_per_image`` says how many reward queries choosing an image took.
+    ``queries_per_image`` says how many reward queries choosing an image took; ``usual``: evaluated as
+    most cells were.
     """
 
     name: str
@@ -338,6 +343,7 @@ class HeadroomRow:
     seeds: tuple[int, ...]
     queries_per_image: int
     reference: bool = False
+    usual: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ CONTEXT_KEYS = {
     "prompts": "prompts",
     "budget": "budget",
 }
-_MARKS = ("lacks seed", "no evaluation", "no finite")
 CELL_KEYS = ("algorithm", "wrapper")
 
 
@@ -145,7 +144,7 @@ def problems(tables: Sequence[Tables]) -> list[str]:
     for group in tables:
         context = group.head.context
         name = f"{context.backbone} {context.reward} {context.prompts} {context.budget}"
-        found += [f"{name}: {note}" for note in group.head.notes if any(mark in note for mark in _MARKS)]
+        found += [f"{name}: {text}" for row in group.leaderboard for text in row.wanting]
         found += [
             f"{name}: run {run.run_id} is {run.status}{f', last written {run.written} UTC' if run.written else ''}"
             for run in group.incomplete

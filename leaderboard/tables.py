@@ -41,6 +41,7 @@ from b2bench.leaderboard.cells import (
     names_of,
     reward_settings,
     untold,
+    usual_ways,
 )
 from b2bench.leaderboard.claims import Rules, Scores, claims_of, contrast_rows
 from b2bench.leaderboard.collapse import limit_of
@@ -135,7 +136,7 @@ def tables(
         beside = [
             run
             for run in baselines[replace(context, budget=None)]
-            if any(fits(flat(run.row["config"]), config) for config in finished)
+            if any(fits(flat(run.row["config"] or {}), config) for config in finished)
         ]
         placed |= {run.row["run_id"] for run in beside}
         here = refused[tuple(getattr(context, name) for name in _REFUSED_IN)]
@@ -330,11 +331,13 @@ def _tables(
     compared = [cell for cell in cells if not cell.control]
     target, matched = levels(context, compared)
     ranks = ranks_of(context, compared, asked.alpha)
-    wanted = asked.planned.union(*(cell.seeds for cell in cells))
+    wanted = asked.planned or frozenset(seed for cell in cells or beside for seed in cell.seeds)
+    ways = usual_ways(compared or cells)
     rows = [
         replace(
-            leaderboard_row(context, cell, oracle, target, ranks.get(id(cell))),
+            leaderboard_row(context, cell, oracle, target, ranks.get(id(cell)), cell.ways == ways),
             lacking=tuple(sorted(wanted.difference(cell.seeds))),
+            wanting=tuple(_wanting(context, cell, wanted)),
         )
         for cell, oracle in zip(cells, oracles, strict=True)
     ]
@@ -364,7 +367,7 @@ def _tables(
     return Tables(
         head,
         tuple(rows),
-        headroom_rows(context, beside, cells, measures_of(present)),
+        headroom_rows(context, beside, cells, [cell for cell in cells if cell.ways == ways], measures_of(present)),
         missing_oracle(context, cells or beside, beside),
         contrast_rows(context, variants, claims, measured.scores),
         compatibility(context, variants, claims, incomplete, refused),
@@ -387,6 +390,27 @@ def _tables(
         compute_rows(context, cells, variants, compute),
         shared,
     )
+
+
+def _wanting(context: Context, cell: Cell, wanted: frozenset[int]) -> list[str]:
+    """Return what a cell lacks that comparing it would need."""
+    name, found = " ".join(filter(None, (cell.algorithm, cell.wrapper, cell.label))), []
+    if absent := wanted - set(cell.seeds):
+        found.append(f"{name} lacks seed {', '.join(map(str, sorted(absent)))}")
+    short = [seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)]
+    if short:
+        found.append(f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}")
+    finals = zip(cell.seeds, cell.final(context.reward, cell.seeds), strict=True)
+    unstarted = [seed for seed in cell.seeds if not math.isfinite(*cell.start(context.reward, [seed]))]
+    if unstarted and any(math.isfinite(at.get(context.reward, math.nan)) for at in cell.pretrained.values()):
+        found.append(
+            f"{name} has no pretrained model to be compared with, evaluated as it was (eval_seed, steps, guidance, "
+            "eta and the reward's settings); b2bench evaluate without a LoRA, with the same --set and --queries, "
+            "measures it"
+        )
+    if unknown := [seed for seed, value in finals if not math.isfinite(value)]:
+        found.append(f"{name} has no finite {context.reward} for seed {', '.join(map(str, unknown))}, so no mean")
+    return found
 
 
 def _minute(moment: Any) -> str:
@@ -428,22 +452,7 @@ def _head(
     if len({text.partition(" ")[0] for text in inception}) < len(inception):
         notes.append("inception scores with different N, splits or extractors cannot be compared")
     for cell in cells:
-        name = " ".join(filter(None, (cell.algorithm, cell.wrapper, cell.label)))
-        if absent := wanted.union(seeds) - set(cell.seeds):
-            notes.append(f"{name} lacks seed {', '.join(map(str, sorted(absent)))}")
-        short = [seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)]
-        if short:
-            notes.append(f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}")
-        finals = zip(cell.seeds, cell.final(context.reward, cell.seeds), strict=True)
-        unstarted = [seed for seed in cell.seeds if not math.isfinite(*cell.start(context.reward, [seed]))]
-        if unstarted and any(math.isfinite(at.get(context.reward, math.nan)) for at in cell.pretrained.values()):
-            notes.append(
-                f"{name} has no pretrained model to be compared with, evaluated as it was (eval_seed, steps, guidance, "
-                "eta and the reward's settings); b2bench evaluate without a LoRA, with the same --set and --queries, "
-                "measures it"
-            )
-        if unknown := [seed for seed, value in finals if not math.isfinite(value)]:
-            notes.append(f"{name} has no finite {context.reward} for seed {', '.join(map(str, unknown))}, so no mean")
+        notes += _wanting(context, cell, wanted)
     for variant in variants:
         for wrapper in variant.several:
             cell = variant.cells[wrapper]

@@ -157,9 +157,15 @@ class _Cells:
         return found
 
     def change(self, cell: _Cell, metric: str) -> Values:
-        """Return the value at the end minus that at the start: of a failed run the last that it had, which may be 0."""
+        """Return the value at the end minus that at the start: of a failed run the last that it had, which may be 0.
+
+        And 0 of one without a value, where any run of the cell has one.
+        """
         known = {seed: _points(curve, metric)[1] for seed, curve in cell.curves.items()}
-        return {seed: values[-1] - values[0] for seed, values in known.items() if values}
+        if not any(known.values()):
+            return {}
+        failed = {seed: 0.0 for seed, values in known.items() if not values and cell.curves[seed].failed}
+        return failed | {seed: values[-1] - values[0] for seed, values in known.items() if values}
 
     def learned(self) -> list[_Cell]:
         """Cells that are claimed to have learned, with the settings that the claim is of."""
@@ -228,6 +234,8 @@ def _rwr(cells: _Cells) -> list[Part]:
             late[seed] = float(np.interp(cells.budget / 2, queries, values)) - values[-1]
     if not late:
         return [*parts, Part(what, missing="no evaluation between the first and the last (eval_points)")]
+    # a failed run that did not come so far has ended with what it had at half of the budget
+    late = {seed: 0.0 for seed, curve in raft.curves.items() if curve.failed} | late
     return [*parts, _test(what, late)]
 
 
@@ -272,6 +280,8 @@ def _at_gain(cells: _Cells, cell: _Cell, level: float) -> Values:
     found = {}
     for seed, curve in cell.curves.items():
         if not (rows := _rows(curve, cells.reward, HELDOUT)):
+            if curve.failed:
+                found[seed] = 0.0  # it counts with the pretrained model's score
             continue
         queries, _, trained, held = zip(*rows, strict=True)
         at = queries_to_target(queries, trained, trained[0] + level)
@@ -308,6 +318,8 @@ def _likelihood(cells: _Cells) -> list[Part]:
             if (rows := _rows(curve, cells.reward)) and all(map(math.isfinite, curve.calls)):
                 _, calls, scores = zip(*rows, strict=True)
                 found[seed] = float(np.interp(at, calls, scores)) - scores[0]
+            elif curve.failed:
+                found[seed] = rows[-1][2] - rows[0][2] if rows else 0.0
     margin = SHARE * float(np.mean(list(values[1].values()))) if values[1] else None
     return [_test(what, values[0], values[1], margin)]
 

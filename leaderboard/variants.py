@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from b2bench.leaderboard.cells import Cell, labels, of_wrapper, usual
+from b2bench.leaderboard.cells import ABSENT, Cell, labels, of_wrapper, usual
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An algorithm with one choice of settings, under several wrappers."""
+    """An algorithm with one choice of settings, under several wrappers.
+
+    ``settings`` are those that tell it from the algorithm's other variants.
+    """
 
     algorithm: str
     label: str
     cells: dict[str, Cell]
     several: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def is_of(self, config: Mapping[str, str]) -> bool:
+        """Whether a run with this flat configuration is one of the variant's."""
+        return all(config.get(key, ABSENT.get(key, "unset")) == value for key, value in self.settings.items())
 
 
 def variants_of(cells: Sequence[Cell]) -> list[Variant]:
@@ -49,7 +57,7 @@ def variants_of(cells: Sequence[Cell]) -> list[Variant]:
             )
             wrappers = [cell.wrapper for cell in by_seeds]
             several = tuple(sorted({name for name in wrappers if wrappers.count(name) > 1}))
-            found.append(Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several))
+            found.append(Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several, dict(settings)))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, names_of, wrapper_order
+from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, flat, names_of, wrapper_order
 from b2bench.leaderboard.claims import GAIN, TRAINED, Claims, direction
 from b2bench.leaderboard.collapse import Collapses, collapses, fisher
 from b2bench.leaderboard.rows import (
@@ -107,7 +107,10 @@ def compatibility(
 
     If vanilla was not run, all are against the pretrained model.
     """
-    started = {names for run in incomplete if (names := names_of(run.row))[0] != OUTSIDE}
+    running = [
+        (names, flat(run.row["config"] or {})) for run in incomplete if (names := names_of(run.row))[0] != OUTSIDE
+    ]
+    started = {names for names, _ in running}
     shown = [
         (place, variant)
         for place, variant in enumerate(variants)
@@ -125,7 +128,8 @@ def compatibility(
             return _judged(context, claims, place, variant, wrapper, cell)
         pair = (variant.algorithm, wrapper)
         reason = refused.get(pair, "")
-        without: Verdict = "incomplete" if pair in started else "refused" if reason else "not run"
+        here = any(names == pair and variant.is_of(config) for names, config in running)
+        without: Verdict = "incomplete" if here else "refused" if reason else "not run"
         return CompatibilityCell(wrapper, without, None, "", 0, reason=reason)
 
     return tuple(

@@ -232,3 +232,40 @@ def test_an_interaction_without_an_answer_is_named() -> None:
     for wrapper, gain in {"vanilla": 0.05, "b2": 0.09}.items():
         add(rows, "ddpo", wrapper, gain)
     assert said(rows)["Cannot be said"] == "nothing: every comparison of what was run has an answer"
+
+
+def test_over_optimised_is_said_of_one_seed_with_reserve(known: Rows) -> None:
+    known.add("dpo", "vanilla", 0, {0: 0.6, 1000: 0.62}, heldout={0: 0.5, 1000: 0.499})
+    assert said(known)["Over-optimised"] == "so by the signs alone, of fewer than 3 seeds: dpo (vanilla)"
+    for seed, noise in enumerate(NOISE):
+        after = {0: 0.5, 1000: 0.45 + noise}
+        known.add("dpok", "vanilla", seed, {0: 0.6, 1000: 0.65 + noise}, heldout=after)
+    assert said(known)["Over-optimised"] == (
+        "the trained reward rose and the held-out score fell: dpok (vanilla); so by the signs alone, of fewer than 3 "
+        "seeds: dpo (vanilla)"
+    )
+
+
+def test_a_cell_may_be_open_beside_vanilla_and_beside_the_pretrained_model(known: Rows) -> None:
+    add(known, "ddpo", "b2", (0.2, -0.1, 0.15, -0.05, 0.05))
+    text = said(known)["Cannot be said"]
+    assert re.search(r"whether these learned: ddpo \(b2\)", text)
+    assert re.search(r"whether these differ from vanilla: ddpo \(b2\)", text)
+
+
+def test_what_is_free_and_the_highest_are_of_one_test_set(known: Rows) -> None:
+    baseline(known, "best-of", "best-of-4", 0.72, 4)
+    known.runs[-1]["config"]["settings"] = {"eval_seed": 0}
+    for run in known.runs[:-1]:
+        run["config"]["settings"] = {"eval_seed": 0}
+    before = said(known)
+    assert "ddpo bpt, clipscore 0.690" in before["Learned"]
+    for seed, noise in enumerate(NOISE):  # an easier one
+        scores = {0: 0.9, 1000: 0.98 + noise}
+        known.add("dpok", "vanilla", seed, scores, config={"settings": {"eval_seed": 1}})
+    baseline(known, "best-of", "best-of-16", 0.99, 16)
+    known.runs[-1]["config"]["settings"] = {"eval_seed": 1}
+    after = said(known)
+    assert "Highest at the end: ddpo bpt, clipscore 0.690" in after["Learned"]
+    assert after["Against what is free"].startswith("best-of-4 at 4 queries an image has 0.720")
+    assert "dpok" not in after["Against what is free"]

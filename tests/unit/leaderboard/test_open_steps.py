@@ -78,3 +78,15 @@ def test_a_profile_that_lacks_the_step_where_b2_begins_says_so(rows: Rows) -> No
         "(bpt and b2 begin with 14, which the profile lacks)"
     )
     assert kind == "inconclusive"
+
+
+def test_b2_begins_where_its_cells_say(rows: Rows) -> None:
+    shares = {14: (0.6, 0.7, 0.8), 10: (0.05, 0.1, 0.15)}
+    for run in rows.runs:
+        run["config"]["wrapper"] = {"name": "b2", "tau_start": 0.5}
+    text, kind = said(rows, profile(rows, shares))
+    assert text.startswith("with 10 of 20 steps to go, where bpt and b2 begin, little of the reward is open: 10%")
+    assert kind == "loss"
+    for seed in range(3):
+        rows.add("pg", "b2", seed, {0: 0.6, 1000: 0.6}, config={"wrapper": {"name": "b2", "tau_start": 0.7}})
+    assert said(rows, profile(rows, shares)) == ("", "")  # two places, and no one answer

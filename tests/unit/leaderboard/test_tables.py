@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from b2bench.leaderboard.cells import PAIRED, labels
+from b2bench.leaderboard.cells import ABSENT, PAIRED, Run, flat, labels
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.grid import count
 from b2bench.leaderboard.headroom import headroom
@@ -21,6 +21,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 from synthetic import Rows
 
+from b2bench.config.run import cell_hash
 from b2bench.registry import Registry
 from b2bench.store.store import Store
 
@@ -765,18 +766,131 @@ def test_a_run_from_before_a_setting_mixes_no_others(rows: Rows) -> None:
     """One cell without the setting is a variant of its own where the others differ in it, and else none."""
     for seed in range(5):
         noise = 0.001 * (seed % 3)
-        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.65 + noise}, config={"settings": {"advantage": "history"}})
-        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.69 + noise}, config={"settings": {"advantage": "history"}})
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.65 + noise}, config={"settings": {"samples": 4}})
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.69 + noise}, config={"settings": {"samples": 4}})
         rows.add("ddpo", "bpt", seed, {0: 0.6, 1000: 0.70 + noise})
     (row,) = rows.one().contrasts
     assert [contrast.name for contrast in row.contrasts] == ["bpt", "b2"]
     for seed in range(6):
-        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.72}, config={"settings": {"advantage": "loo"}})
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.72}, config={"settings": {"samples": 8}})
     found = {row.label: [c.name for c in row.contrasts] for row in rows.one().contrasts}
-    assert found == {"advantage=history": ["b2"], "advantage=loo": [], "advantage=unset": []}
-    (b2,) = [row.of("b2") for row in rows.one().contrasts if row.label == "advantage=history"]
+    assert found == {"samples=4": ["b2"], "samples=8": [], "samples=unset": []}
+    (b2,) = [row.of("b2") for row in rows.one().contrasts if row.label == "samples=4"]
     assert b2 is not None
     assert b2.delta.mean == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "was", "is_now"),
+    [
+        ("settings", "advantage", "history", "loo"),
+        ("settings", "timestep_fraction", 1.0, 0.5),
+        ("settings", "reward_noise", 0.0, 0.1),
+        ("settings", "updates_per_round", None, 1),
+        ("algorithm", "kl_weight", 0.0, 0.04),
+        ("algorithm", "clip_nats", None, 1.64),
+        ("wrapper", "schedule_rounds", None, 100),
+    ],
+)
+@pytest.mark.parametrize("lacking", [0, 3])
+def test_a_run_from_before_a_setting_is_of_the_cell_that_says_what_it_was(
+    part: str, name: str, was: Any, is_now: Any, lacking: int, rows: Rows
+) -> None:
+    def add(wrapper: str, seed: int, end: float, value: Any, lacks: bool = False) -> None:
+        config: dict[str, Any] = {"algorithm": {"name": "ddpo"}, "wrapper": {"name": wrapper}, "settings": {"lr": 0.1}}
+        hashed = cell_hash({**config, part: {**config[part], name: value}})
+        if not lacks:
+            config[part] = {**config[part], name: value}
+        assert cell_hash(config) == hashed or not lacks
+        rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: end}, config=config, config_hash=hashed)
+
+    for seed in range(4):
+        noise = 0.001 * (seed % 3)
+        add("vanilla", seed, 0.66 + noise, was, lacks=seed == lacking)
+        add("b2", seed, 0.69 - noise, was)
+        if seed < 3:
+            add("b2" if part == "wrapper" else "vanilla", 10 + seed, 0.7 + noise, is_now)
+    found = rows.one()
+    assert {ABSENT[f"{part}.{name}"]} == set(flat({part: {name: was}}).values())
+    assert ["b2"] in [[contrast.name for contrast in row.contrasts] for row in found.contrasts]
+    assert "unset" not in text_of([found], 200)
+
+
+def test_ranks_are_of_cells_with_three_seeds_that_were_evaluated_as_most_were(rows: Rows) -> None:
+    factorial_rows(rows)
+    alone = {row.wrapper: row.ranks for row in rows.one().leaderboard}
+    assert None not in [alone[wrapper] for wrapper in ("vanilla", "bpt", "bs", "b2")]
+    rows.add("dpo", "vanilla", 0, {0: 0.6, 1000: 0.95})  # one seed: it takes nobody's rank away
+    for seed in range(4):  # the scores of another test set
+        rows.add("pg", "vanilla", seed, {0: 0.9, 1000: 0.91 + 0.001 * seed}, config={"settings": {"eval_seed": 1}})
+    found = rows.one()
+    assert {row.wrapper: row.ranks for row in found.leaderboard if row.algorithm == "ddpo"} | {"-": None} == alone
+    assert {row.algorithm: row.ranks for row in found.leaderboard if row.algorithm in ("dpo", "pg")} == {
+        "dpo": None,
+        "pg": None,
+    }
+    assert not row_of(found, "pg", "vanilla").usual
+
+
+def test_one_cell_with_values_has_no_rank(rows: Rows) -> None:
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.7, 1000: 0.72 + 0.001 * seed})
+        rows.add("pg", "vanilla", seed, {0: 0.7, 1000: None if seed == 2 else 0.8})
+    assert [row.ranks for row in rows.one().leaderboard] == [None, None, None]
+
+
+def test_a_failed_run_takes_its_cell_out_of_no_table(rows: Rows) -> None:
+    for seed in range(4):
+        for wrapper, gain in (("vanilla", 0.02), ("b2", 0.04)):
+            broken = wrapper == "b2" and seed == 3
+            at = {0: 0.7, 500: 0.7 + gain / 2, 1000: 0.7 + gain + 0.001 * seed}
+            rows.add(
+                "ddpo", wrapper, seed, {} if broken else at, "failed" if broken else "done", seen=at,
+                config={"settings": {"eval_seed": 0}},
+            )  # fmt: skip
+    found = rows.one()
+    (row,) = [row for row in found.generalisation if row.wrapper == "b2"]
+    assert row.seen.mean == pytest.approx(0.75 * 0.041)
+    assert row.seen.values[3] == pytest.approx(0)
+    (row,) = [row for row in found.diversity if row.wrapper == "b2"]
+    assert row.matched["style_entropy"].mean is not None
+
+
+def test_a_failed_run_is_read_between_its_finite_values() -> None:
+    values = {1000: {"clipscore": math.nan}, 0: {"clipscore": 0.7}, 500: {"clipscore": 0.71}}
+    done, failed = (Run({"status": status}, values, None, 1000) for status in ("done", "failed"))
+    assert failed.where("clipscore", 250) == done.where("clipscore", 250) == pytest.approx(0.705)
+    assert failed.where("clipscore", 800) == pytest.approx(0.71)
+    assert math.isnan(done.where("clipscore", 800))
+
+
+def test_what_a_part_of_a_report_lacks_is_not_what_the_rest_lacks(rows: Rows) -> None:
+    factorial_rows(rows)
+    rows.add("pg", "vanilla", 0, {0: 0.6, 1000: 0.7})
+    whole = rows.one()
+    assert problems([whole]) == ["pocket clipscore template1 1000: pg vanilla lacks seed 1, 2, 3"]
+    assert problems(select([whole], {"algorithm": {"ddpo"}})) == []
+    planned = tables(rows.runs, rows.evals, rows.rounds, planned=[0])
+    assert problems(planned) == []
+    assert problems(tables(rows.runs, rows.evals, rows.rounds, planned=[0, 4]))[0].endswith("lacks seed 4")
+
+
+def test_a_running_run_is_of_the_settings_that_it_has(rows: Rows) -> None:
+    for seed in range(3):
+        for weight in (0.0, 1.0, 3.0):
+            rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7}, config={"settings": {"kl": weight}})
+    rows.add("ddpo", "b2", 0, {0: 0.6}, "running", config={"settings": {"kl": 3.0}})
+    found = {row.label: row.cells[3].verdict for row in rows.one().compatibility}
+    assert sorted(found.values()) == ["incomplete", "not run", "not run"]
+    assert next(verdict for label, verdict in found.items() if "3.0" in label) == "incomplete"
+
+
+def test_a_baseline_without_a_configuration_is_read(rows: Rows) -> None:
+    factorial_rows(rows)
+    rows.add("baseline", "guidance-2", 0, {0: 0.7}, config={"baseline": {"kind": "guidance", "guidance": None}})
+    rows.add("baseline", "oracle", 0, {0: 0.9})
+    rows.runs[-1]["config"] = None
+    assert rows.tables()
 
 
 def test_a_cell_without_a_value_takes_no_target_from_the_others(rows: Rows) -> None:

@@ -199,6 +199,25 @@ def test_a_failed_run_takes_no_sign_away() -> None:
         assert (after.n, after.missing) == (before.n + 1, "")
 
 
+def test_a_failed_run_without_an_evaluation_counts_in_every_sign() -> None:
+    """As one that stayed where the pretrained model is."""
+    rows = Rows()
+    for name, gain in (("ddpo", 0.05), ("rwr", 0.01), ("raft", 0.02), ("dpok", 0.06), ("awm", 0.07)):
+        add(rows, name, gain)
+    numbers = (2, 4, 5, 6)
+    before = [part for number in numbers for part in parts(rows, number)]
+    for name in ("raft", "dpok", "awm"):
+        rows.add(name, "vanilla", 5, {}, status="failed", config={"settings": {"eval_seed": 0}})
+    for name in ("ddpo", "rwr"):
+        at = {0: 0.6, 500: 0.63, 1000: 0.65}
+        rows.add(name, "vanilla", 5, at, config={"settings": {"eval_seed": 0}}, entropy={0: 1.3, 500: 1.2, 1000: 1.1})
+    after = [part for number in numbers for part in parts(rows, number)]
+    assert len(before) == len(after) == 5
+    for one, other in zip(before, after, strict=True):
+        assert other.missing == ""
+        assert other.n == one.n + 1
+
+
 def test_no_worse_by_a_margin_is_asked_before_worse() -> None:
     """A loss that is shown, and is smaller than what counts as one."""
     assert Part("", -0.010, -0.015, -0.005, 5, p_adjusted=0.01, margin=0.02).verdict(0.05) == "pass"

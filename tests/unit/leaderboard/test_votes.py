@@ -207,6 +207,19 @@ def test_without_three_raters_there_is_no_interval_and_without_votes_no_section(
     assert section.grids[0].legend == ("no answers are left",)
 
 
+def test_what_one_rater_saw_has_no_interval_however_many_there_are() -> None:
+    votes = votes_of(12)
+    votes.append(vote(votes[0]["rater"], "third", ("pretrained", "ddpo vanilla"), "ddpo vanilla"))
+    found = preferences(POLL, votes)
+    (third,) = [cell for cell in found.cells if cell.cell == "ddpo vanilla"]
+    assert (third.rate.mean, third.rate.low, third.rate.n) == (1.0, None, 1)
+    assert (third.score.low, third.score.n) == (None, 1)
+    (pair,) = [pair for pair in found.pairs if "ddpo vanilla" in (pair.first, pair.second)]
+    assert (pair.share.low, pair.differs) == (None, None)
+    (known,) = [other for other in found.pairs if other is not pair]
+    assert (known.share.n, known.share.low is None, known.differs is None) == (12, False, False)
+
+
 def test_the_bootstrap_is_the_same_every_time() -> None:
     assert preferences(POLL, votes_of(5)) == preferences(POLL, votes_of(5))
 
