@@ -27,7 +27,7 @@ def replaced(path: Path, temporary: Path | None = None, *, durable: bool = False
     try:
         yield temporary
         if durable:
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:  # Windows syncs nothing that is open for reading alone
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:

@@ -39,7 +39,7 @@ def run(
     set: Mapping[str, Any] | None = None,
     preset: AnyPath | None = None,
     config: AnyPath | None = None,
-    plugin: AnyPath | Iterable[AnyPath] = (),
+    plugin: AnyPath | Iterable[AnyPath] | None = (),
     db: AnyPath = "b2bench.duckdb",
     out: AnyPath = "runs",
     name: str | None = None,
@@ -70,8 +70,21 @@ def run(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = {"algo": algo, "wrapper": wrapper, "reward": reward, "queries": queries, "seed": seed}
     options |= {"backbone": _text(backbone), "prompts": _text(prompts)}
-    plugins = (plugin,) if isinstance(plugin, str | os.PathLike) else tuple(plugin)
-    paths, store, folder = tuple(map(Path, plugins)), Path(db), Path(out).expanduser()
+    _check_types(
+        {
+            "set": (set, Mapping, "a mapping of hyperparameters to values"),
+            "preset": (preset, str | os.PathLike, "a name or a path"),
+            "config": (config, str | os.PathLike, "a path"),
+            "db": (db, str | os.PathLike, "a path"),
+            "out": (out, str | os.PathLike, "a path"),
+            "name": (name, str, "a text"),
+            "resume": (resume, str, "a text"),
+            "threads": (threads, int, "a whole number"),
+            "vram": (vram, int | float, "a number"),
+        },
+        needed=("db", "out"),
+    )
+    paths, store, folder = _paths(plugin), Path(db), Path(out).expanduser()
     known = resume
     with _one_line(), ExitStack() as stack:
         try:  # from here on an interrupt says what it left
@@ -157,6 +170,31 @@ def report(
         return select(tables_of(Store(Path(db)), margin, planned, looks), conditions)
 
 
+def _check_types(given: Mapping[str, tuple[Any, Any, str]], needed: Iterable[str]) -> None:
+    """Refuse keywords of another type than theirs: (value, type, what it is) by name. None will do if not ``needed``.
+
+    Raises:
+        UserError: which, and what it should be.
+    """
+    for keyword, (value, kind, what) in given.items():
+        missing = value is None and keyword not in needed
+        if not missing and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise UserError(f"{keyword} = {value!r} is not {what}")
+
+
+def _paths(plugin: Any) -> tuple[Path, ...]:
+    """Return the plugin's file, or several.
+
+    Raises:
+        UserError: it is no path, and no list of them.
+    """
+    several = () if plugin is None else (plugin,) if isinstance(plugin, str | os.PathLike) else plugin
+    given = tuple(several) if isinstance(several, Iterable) else (plugin,)
+    if not all(isinstance(path, str | os.PathLike) for path in given):
+        raise UserError(f"plugin = {plugin!r} is not a path, or a list of paths")
+    return tuple(map(Path, given))
+
+
 def _choices(options: Mapping[str, Any], values: Mapping[str, Any], plugins: tuple[Path, ...], preset: Any) -> Choices:
     """Return what was given, each option of its type.
 
@@ -211,13 +249,12 @@ def _listener(request: Request, stack: ExitStack, progress: bool) -> Listener:
         from b2bench.training.listener import Silent
 
         return Silent()
-    from rich.console import Console
-
+    from b2bench.terminal.console import SafeConsole
     from b2bench.terminal.progress import RunProgress, work_of
     from b2bench.training.launch import is_first, world
 
     # not as Jupyter's own output, which would come between the cell's results and could not be sent elsewhere
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False, force_jupyter=False)
+    console = SafeConsole(stderr=True, force_jupyter=False)
     work = lambda: None if request.config is None else work_of(request.config)  # noqa: E731
     bar = RunProgress(console, request.budget, request.reward, quiet=not is_first(), work=work, processes=world())
     return stack.enter_context(bar)

@@ -127,8 +127,8 @@ def _leaderboard(group: Tables) -> Grid:
         legend.append("upper reference: it follows the reward's gradient; it has no rank, and no say in targets")
     if any(row.ranks for row in rows):
         legend.append(
-            f"rank: of the scores at the end, among the cells with {MIN_SEEDS} seeds or more that were evaluated as most "
-            "were, by comparison with the best; a range from 1 has the cells that may be best "
+            f"rank: of the scores at the end, among the cells with {MIN_SEEDS} seeds or more that were evaluated as "
+            "most were, by comparison with the best; a range from 1 has the cells that may be best "
             f"({100 * (1 - head.alpha):.3g}% confidence)"
         )
     if head.target is not None:

@@ -32,7 +32,7 @@ def leaderboard(
 
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; try creating it")
-    there = out.read_text(encoding="utf-8") if check and out.is_file() else ""
+    there = out.read_text(encoding="utf-8", errors="replace") if check and out.is_file() else ""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "results.duckdb")
         if (results / "runs.parquet").exists():

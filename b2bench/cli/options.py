@@ -28,6 +28,13 @@ class Purpose(Enum):
 Db = Annotated[Path, typer.Option("--db", help="DuckDB file of the runs")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 DEFAULT_DB = Path("b2bench.duckdb")
+
+
+def beside(db: str | Path) -> list[str]:
+    """Return ``--db`` for a command that is printed, unless it would find the store without."""
+    return [] if Path(db) == DEFAULT_DB else ["--db", str(db)]
+
+
 Backbone = Annotated[
     str | None, typer.Option(help="pocket, sd14, a pipeline folder, a .safetensors file or a hub id  [pocket]")
 ]

@@ -9,15 +9,16 @@ import typer
 from rich.console import Console
 
 from b2bench.files import finite
+from b2bench.terminal.console import SafeConsole
 
 
 def stdout() -> Console:
-    """Make a console for the user's paths and names: no bracket or colon in them is markup."""
-    return Console(highlight=False, markup=False, emoji=False)
+    """Make a console for the user's paths and names: nothing in them is markup, and nothing is obeyed."""
+    return SafeConsole()
 
 
 def stderr() -> Console:
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return SafeConsole(stderr=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,9 @@ def check(
     if not as_json and file.is_file() and results:
         option = {"algorithm": "--algo", "wrapper": "--algo ddpo --wrapper", "reward": "--algo ddpo --reward"}
         for cls in import_plugin(file):
-            command = f"b2bench run {option[kind_of(cls)]} {key_of(cls)} --plugin {file} --queries 240"
+            command = (
+                f"b2bench run {option[kind_of(cls)]} {key_of(cls)} --plugin {shlex.quote(str(file))} --queries 240"
+            )
             stdout().print(f"run it    {command}", soft_wrap=True)
 
 

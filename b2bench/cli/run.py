@@ -14,7 +14,7 @@ import typer
 from b2bench.cli.completion import algorithms, presets, prompt_sets, wrappers
 from b2bench.cli.garbage import unsearched
 from b2bench.cli.interrupts import INTERRUPTS
-from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Purpose, Queries, Reward, Set, Threads
+from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, Plugin, Purpose, Queries, Reward, Set, Threads, beside
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, is_whole, quickened, refuse_beside_resume, resolved, with_file
 
@@ -203,7 +203,8 @@ def _show_again(request: Request, out: Path, as_json: bool) -> None:
 
     assert request.done is not None
     store = request.store
-    _say(f"run {request.name} is done already, in {store.path}; b2bench show {request.done['run_id']} prints it")
+    show = shlex.join(["b2bench", "show", request.done["run_id"], *beside(store.path)])
+    _say(f"run {request.name} is done already, in {store.path}; {show} prints it")
     if as_json and is_first():
         _show(summary_again(store, request.done, out), as_json)
 
@@ -223,6 +224,7 @@ def _show(summary: Summary, as_json: bool) -> None:
         f"{summary.queries_per_second:.1f} queries a second, {summary.seconds:.0f} s\n"
         f"rows     {summary.db} (run {summary.run_id})\nweights  {summary.weights}\n"
         f"{picture}"
-        f"next     b2bench show {summary.run_id}\n         b2bench report",
+        f"next     {shlex.join(['b2bench', 'show', summary.run_id, *beside(summary.db)])}\n"
+        f"         {shlex.join(['b2bench', 'report', *beside(summary.db)])}",
         soft_wrap=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, EvalSeed, Plugin, Reward, Split, Threads
+from b2bench.cli.options import DEFAULT_DB, AsJson, Backbone, Db, EvalSeed, Plugin, Reward, Split, Threads, beside
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, resolved, with_file
 from b2bench.errors import UserError
@@ -265,4 +266,4 @@ def baseline(
         return
     console = stdout()
     console.print(baseline_table(results, evals, config.reward_name))
-    console.print(f"rows     {db}\nnext     b2bench report", soft_wrap=True)
+    console.print(f"rows     {db}\nnext     {shlex.join(['b2bench', 'report', *beside(db)])}", soft_wrap=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from b2bench.cli.interrupts import INTERRUPTS
-from b2bench.cli.options import DEFAULT_DB, AsJson, CpusPerRun, Db, GpusPerRun, Jobs, Plugin, Ray
+from b2bench.cli.options import DEFAULT_DB, AsJson, CpusPerRun, Db, GpusPerRun, Jobs, Plugin, Ray, beside
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.config.choices import Choices, name_sets, resolved
 from b2bench.errors import Refused, UserError
@@ -89,7 +89,7 @@ def sweep(
     if as_json:
         print_json([{"run": p.job.label, "state": p.state, "run_id": p.run_id, "note": p.note} for p in found.progress])
     else:
-        report = f"b2bench report --db {db}{' --looks 2' if looks == 2 else ''}"
+        report = shlex.join(["b2bench", "report", *beside(db), *(["--looks", "2"] if looks == 2 else [])])
         stdout().print(f"{counted(found.progress)}; rows in {db}; next: {report}", soft_wrap=True)
         if looks > look:
             stdout().print(f"look {look} of {looks}; the same command runs the other seeds", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from b2bench.cli.options import DEFAULT_DB, AsJson, Db
+from b2bench.cli.options import DEFAULT_DB, AsJson, Db, beside
 from b2bench.cli.output import print_json, stderr, stdout
 from b2bench.errors import UserError
 
@@ -136,7 +137,8 @@ def add(
         stderr().print(f"{changed} answers differ from those in {db}, which stay", soft_wrap=True)
     raters = {(row["poll_id"], row["rater"]) for row in new}
     stdout().print(
-        f"{len(new)} new votes of {len(raters)} raters in {db}\nnext     b2bench report, or b2bench vote show",
+        f"{len(new)} new votes of {len(raters)} raters in {db}\nnext     "
+        f"{shlex.join(['b2bench', 'report', *beside(db)])}, or {shlex.join(['b2bench', 'vote', 'show', *beside(db)])}",
         soft_wrap=True,
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from b2bench.backbones.specs import Backbone, backbones, find_backbone, own_checkpoint
 from b2bench.config.given import check_text
+from b2bench.config.paths import absolute
 from b2bench.config.presets import TUNED, Preset, deviations, load_preset, tuned_path
 from b2bench.config.prompt_sets import PromptSet, load_prompts, prompt_set_names
 from b2bench.config.run import RunConfig, code_hash, parts_hash, source_name
@@ -70,13 +71,12 @@ def resolve(
     prompts = spec.prompts if prompts is None else prompts
     spec = drawn_by(spec, prompt_set := load_prompts(prompts))
     settings: Settings = build(Settings, declared(classes["algorithm"]) | parts["run"])
-    settings = replace(settings, guidance=spec.guidance if settings.guidance is None else settings.guidance)
+    guidance = spec.guidance if settings.guidance is None else settings.guidance
+    settings = replace(settings, guidance=guidance, inception_weights=absolute(settings.inception_weights))
     _check_budget(queries, seed, settings.samples)
     for kind, name in chosen.items():
         check_name(kind, name)
-    defaults = {p.name: p.default for p in hyperparameters(classes["reward"])}
-    if (defaults | parts[reward]).get("checkpoint") == "auto":
-        parts[reward]["checkpoint"] = own_checkpoint(spec, classes["reward"])
+    _find_checkpoint(spec, classes["reward"], parts[reward])
     trained: Algorithm = build(classes["algorithm"], parts[algorithm])
     wrapping: Wrapper = build(classes["wrapper"], parts[wrapper])
     judging: Reward = build(classes["reward"], parts[reward])
@@ -110,6 +110,16 @@ def resolve(
         plugins=tuple(str(path.resolve()) for path in plugins),
         code=code,
     )
+
+
+def _find_checkpoint(spec: Backbone, reward: type, values: dict[str, Any]) -> None:
+    """Name the checkpoint of the backbone's own reward where ``auto`` asks for it, and a file by its absolute path."""
+    defaults = {p.name: p.default for p in hyperparameters(reward)}
+    checkpoint = (defaults | values).get("checkpoint")
+    if checkpoint == "auto":
+        values["checkpoint"] = own_checkpoint(spec, reward)
+    elif isinstance(checkpoint, str) and (found := absolute(checkpoint)) != checkpoint:
+        values["checkpoint"] = found
 
 
 def _check_learns(algorithm: str, trained: Algorithm, settings: Settings) -> None:

@@ -11,7 +11,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from b2bench.errors import UserError
@@ -81,8 +81,18 @@ def _samples(store: Store, run_id: str, folder: Path) -> list[str]:
 
 
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out where the files of one machine lay."""
-    return {name: value for name, value in config.items() if name != "found"}
+    """Leave out where the files of one machine lay; of a path its last part stays."""
+    return {name: _nameless(value) for name, value in config.items() if name != "found"}
+
+
+def _nameless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _nameless(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_nameless(part) for part in value]
+    if isinstance(value, str) and any(kind(value).is_absolute() for kind in (PurePosixPath, PureWindowsPath)):
+        return PureWindowsPath(value).name
+    return value
 
 
 def front_matter(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -133,7 +143,7 @@ def _is_number(value: Any) -> bool:
 
 def body(run: Mapping[str, Any], found: Summary, rows: Sequence[Mapping[str, Any]], samples: bool) -> str:
     """Return the text of the card, as Markdown. Whatever the store holds arrives as text."""
-    config = run["config"] or {}
+    config = _portable(run["config"] or {})
     name, cell = markdown_text(str(run["name"] or run["run_id"])), f"{run['algorithm']} under {run['wrapper']}"
     settings = {
         "backbone": run["backbone"],

@@ -100,7 +100,7 @@ class InceptionV3:
         found = []
         for part in images.split(self.batch):
             pixels = (part.to(self.device) * 255).round().clamp(0, 255).to(torch.uint8)
-            found.append(self.network(pixels)[0].double().softmax(1).cpu())
+            found.append(self.network(pixels)[0].cpu().double().softmax(1))  # a Mac's GPU has no doubles
         return torch.cat(found)
 
 

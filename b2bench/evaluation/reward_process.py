@@ -23,6 +23,9 @@ from torch import Tensor
 from b2bench.environment import python
 from b2bench.errors import RunFailed, UserError
 
+ENDING = 10.0
+"""Seconds that the process has to end in when it is told to"""
+
 
 class RewardProcess:
     """A reward, by its name and hyperparameters, that runs elsewhere and is called as if it ran here.
@@ -75,7 +78,11 @@ class RewardProcess:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     pipe.close()
-            self._process.wait()
+            try:
+                self._process.wait(timeout=ENDING)
+            except subprocess.TimeoutExpired:  # it is at work on images that nobody waits for
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
     def _answered(self, request: dict[str, Any], images: Tensor) -> Tensor:

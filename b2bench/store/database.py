@@ -201,10 +201,15 @@ class Database:
             raise UserError(f"database {self.path} does not exist; `b2bench run` makes one, or try another --db")
         return self._transaction(work, read_only=True)
 
-    def _write(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    def _write(self, work: Callable[[duckdb.DuckDBPyConnection], T], new: bool = True) -> T:
+        """Do ``work`` in a transaction. ``new``: in a store that is made for it, if there is none."""
         if get_ident() in self._shared:
             raise RuntimeError(f"database {self.path}: what reads several things together cannot write")
         if not self.path.exists():
+            if not new:
+                raise UserError(
+                    f"database {self.path} is gone: it was moved or removed since the run began; try putting it back"
+                )
             self.check()
             _create(self.path)
         return self._transaction(work, read_only=False)
@@ -339,7 +344,7 @@ class Database:
         try:
             try:
                 shutil.copy2(self.path, draft)
-                with draft.open("rb") as file:
+                with draft.open("r+b") as file:  # Windows syncs nothing that is open for reading alone
                     os.fsync(file.fileno())
                 number = 1
                 while copy.exists() and not filecmp.cmp(copy, draft, shallow=False):

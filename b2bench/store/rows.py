@@ -153,7 +153,7 @@ def update_run(con: duckdb.DuckDBPyConnection, run_id: str, values: Mapping[str,
     values = {**values, "heartbeat": utc_now()}
     sets = ", ".join(f"{name} = ?" for name in values)
     if not con.execute(f"UPDATE runs SET {sets} WHERE run_id = ? RETURNING 1", [*values.values(), run_id]).fetchall():
-        raise ValueError(f"run {run_id!r} was never started in this store")
+        raise UserError(f"run {run_id} is not in this store, which is another than the one it began in; try that one")
 
 
 def _known(table: str, *rows: Mapping[str, Any]) -> None:

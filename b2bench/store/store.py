@@ -108,13 +108,15 @@ class Store(Database):
         """
         usual, self.patience = self.patience, 0.0
         try:
-            self._write(lambda con: update_run(con, run_id, {}))
+            self._write(lambda con: update_run(con, run_id, {}), new=False)
         finally:
             self.patience = usual
 
     def restart_run(self, run_id: str) -> None:
         """Set a run that is resumed to running again, and clear its error."""
-        self._write(lambda con: update_run(con, run_id, {"status": "running", "error": None, "finished": None}))
+        self._write(
+            lambda con: update_run(con, run_id, {"status": "running", "error": None, "finished": None}), new=False
+        )
 
     def record_round(self, run_id: str, round_row: Mapping[str, Any], query_rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert a row into ``rounds`` and its rows into ``queries``, all or none. ``run_id`` is added."""
@@ -124,7 +126,7 @@ class Store(Database):
             insert_rows(con, "rounds", [{**round_row, "run_id": run_id}])
             insert_rows(con, "queries", [{**row, "run_id": run_id} for row in query_rows])
 
-        self._write(work)
+        self._write(work, new=False)
 
     def record_evals(
         self, run_id: str, rows: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]] = ()
@@ -140,7 +142,7 @@ class Store(Database):
             insert_rows(con, "evals", [{**row, "run_id": run_id} for row in rows], replace=True)
             insert_rows(con, "images", [{**row, "run_id": run_id} for row in images], replace=True)
 
-        self._write(work)
+        self._write(work, new=False)
 
     def finish_run(self, run_id: str, status: str, error: str | None = None) -> None:
         """Set how a run ended: ``status`` is done, failed or interrupted, ``error`` why."""
@@ -148,7 +150,9 @@ class Store(Database):
             raise ValueError(f"a run ends done, failed or interrupted, not {status!r}")
         # a plugin's error may quote a file's name that is no text
         why = None if error is None else error.encode("utf-8", "backslashreplace").decode()
-        self._write(lambda con: update_run(con, run_id, {"status": status, "error": why, "finished": utc_now()}))
+        self._write(
+            lambda con: update_run(con, run_id, {"status": status, "error": why, "finished": utc_now()}), new=False
+        )
 
     def rewind(self, run_id: str, round: int, queries: int) -> None:
         """Forget what a run wrote after its checkpoint, so that the resumed run writes no row twice.
@@ -175,7 +179,7 @@ class Store(Database):
             for table in ("evals", "images"):
                 con.execute(f"DELETE FROM {table} WHERE run_id = ? AND queries > ?", [run_id, queries])
 
-        self._write(work)
+        self._write(work, new=False)
 
     def record_profile(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the rows of one profile into ``profiles``, all or none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def draw_gallery(
         raise UserError(f"--out {out}: the gallery is a PNG file; try a name that ends in .png")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; try creating it")
-    if guidance is not None and guidance <= 0:
+    if guidance is not None and not (math.isfinite(guidance) and guidance > 0):
         raise UserError(
             f"--guidance {guidance:g} is not above 0; try 1, which is no guidance, or 3, the default of runs"
         )

@@ -8,14 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from b2bench.config.paths import NO_FILES
 from b2bench.config.run import RunConfig
 from b2bench.hyperparameters import hyperparameters
 from b2bench.pocket.paths import POCKET_WEIGHTS
 
 MOST_FILES = 10_000
 """Of a folder that a setting names: a reward may be told any"""
-NO_FILES = ("auto", "paper", "pocket", "pocket-heldout", "published")
-"""Names of checkpoints, which say what is meant whatever lies beside them under the same name"""
 UNREADABLE = (OSError, RuntimeError, ValueError)
 """What a text raises that is no path: too long, ``~`` of a user that does not exist, with a null character"""
 

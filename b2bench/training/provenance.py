@@ -13,6 +13,7 @@ from typing import Any
 import b2bench.version
 from b2bench.backbones.stable_diffusion import StableDiffusion
 from b2bench.config.run import RunConfig
+from b2bench.training.inputs import digests
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "duckdb", "numpy")
 
@@ -50,7 +51,10 @@ def commit() -> str | None:
 def run_row(
     config: RunConfig, run_id: str, name: str | None, policy: StableDiffusion, processes: int = 1
 ) -> dict[str, Any]:
-    """Return the row of table ``runs``."""
+    """Return the row of table ``runs``; its configuration says what lay where weights were found."""
+    content, weights = config.as_dict(), digests(config)
+    if weights:
+        content["found"] = content["found"] | {"weights": weights}
     return {
         "run_id": run_id,
         "name": name or run_id,
@@ -63,7 +67,7 @@ def run_row(
         "prompts_hash": config.prompts.content_hash,
         "seed": config.seed,
         "budget": config.queries,
-        "config": config.as_dict(),
+        "config": content,
         "config_hash": config.cell_hash(),
         "versions": versions(),
         "commit": commit(),

@@ -16,9 +16,11 @@ from b2bench.config.resolve import from_dict
 from b2bench.config.run import RunConfig
 from b2bench.engine import Engine
 from b2bench.errors import Busy, UserError
+from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.locks import lockable, process_lock
 from b2bench.store.database import SHORT
 from b2bench.store.store import Store
+from b2bench.training.inputs import digests
 from b2bench.training.listener import Listener
 from b2bench.training.provenance import run_row
 from b2bench.training.summary import Summary
@@ -72,7 +74,7 @@ def start(config: RunConfig, store: Store, out: Path, name: str | None, listener
             stack.enter_context(_entered(config, store, out, row))
 
         listener.begins(run_id)
-        with _found_in_store(trainer):
+        with _judged(trainer), _found_in_store(trainer, new=True):
             engine.on_main_process(enter)
             return trainer.run()
 
@@ -96,7 +98,7 @@ def _entered(config: RunConfig, store: Store, out: Path, row: Mapping[str, Any])
             store.start_run(row, unique=True)
         except _Taken:
             raise
-        except UserError:
+        except (UserError, OSError):
             shutil.rmtree(folder, ignore_errors=True)
             raise
         yield
@@ -126,6 +128,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener, wanted: RunCo
 
     row = engine.on_main_process(find)
     run_id, config = row["run_id"], wanted or from_dict(row["config"])
+    engine.on_main_process(lambda: _refuse_changed(row["config"], config))
     if config.settings.precision == "fp16":
         engine.scale_losses()
     folder = out / run_id
@@ -138,7 +141,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener, wanted: RunCo
         )  # the process that had it may have ended it
         trainer = Trainer(config, run_id, store, folder, listener, engine)
         listener.begins(run_id)
-        with _found_in_store(trainer):
+        with _judged(trainer), _found_in_store(trainer):
             trainer.resume()
             if trainer.queries:
                 listener.resumed(trainer.queries)
@@ -149,6 +152,15 @@ def resume(text: str, store: Store, out: Path, listener: Listener, wanted: RunCo
 def _refuse_done(row: Mapping[str, Any]) -> None:
     if row["status"] == "done":
         raise UserError(f"run {row['run_id']} is finished; try b2bench show {row['run_id']}")
+
+
+def _refuse_changed(stored: Mapping[str, Any], config: RunConfig) -> None:
+    """Refuse weights that are others than those that the run began with, under the same name."""
+    began, now = (stored.get("found") or {}).get("weights") or {}, digests(config)
+    if changed := [name for name, digest in began.items() if now.get(name, digest) != digest]:
+        raise UserError(
+            f"{', '.join(changed)}: the weights have changed since the run started; try restoring them, or a new run"
+        )
 
 
 @contextlib.contextmanager
@@ -171,10 +183,20 @@ def _only_process(folder: Path, run_id: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _found_in_store(trainer: Trainer) -> Iterator[None]:
+def _judged(trainer: Trainer) -> Iterator[None]:
+    """End what the reward runs in, if that is a process of its own, however the block ends."""
+    try:
+        yield
+    finally:
+        if isinstance(process := trainer.judges.reward, RewardProcess):
+            process.close()
+
+
+@contextlib.contextmanager
+def _found_in_store(trainer: Trainer, new: bool = False) -> Iterator[None]:
     """Let an interrupt carry the run's id, which whoever wants to resume must know, if the store has the run.
 
-    If it came before that, nothing stays of the run; and a run that it left as running is interrupted.
+    If it came before that, nothing stays of a ``new`` run; and a run that it left as running is interrupted.
     """
     store, run_id = trainer.store, trainer.run_id
     try:
@@ -184,9 +206,9 @@ def _found_in_store(trainer: Trainer) -> Iterator[None]:
             store.patience = min(store.patience, SHORT)
             with contextlib.suppress(Busy):  # then it is found stale
                 rows = store.runs(run_id=run_id) if store.path.exists() else []
-                if not rows:
+                if not rows and new:
                     shutil.rmtree(trainer.folder, ignore_errors=True)
                     raise
-                if rows[0]["status"] == "running":
+                if rows and rows[0]["status"] == "running":
                     store.finish_run(run_id, "interrupted", "interrupted by the user")
         raise KeyboardInterrupt(run_id) from None

@@ -166,7 +166,7 @@ class Trainer:
             self._leave(reason)
             raise RunFailed(f"round {self.round}: {reason}; {self._again('making room')}") from error
         except (RunFailed, UserError) as error:
-            self._finish("failed", str(error))
+            self._finish_anyway(str(error))
             raise RunFailed(f"round {self.round}: {error}") from error
         except BaseException as error:  # a plugin may raise anything, SystemExit too
             self._fail(error)
@@ -182,7 +182,7 @@ class Trainer:
         """End a run by an unforeseen error: its place goes into the reason, and its traceback into the folder."""
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{described(error)} ({where.filename}, line {where.lineno})"
-        self._finish("failed", reason)
+        self._finish_anyway(reason)
         trace = self.folder / ("traceback.txt" if self.engine.first else f"traceback-{self.engine.rank}.txt")
         trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         raise RunFailed(f"round {self.round}: {reason}; the traceback is in {trace}") from error
@@ -190,6 +190,11 @@ class Trainer:
     def _finish(self, status: str, reason: str | None = None) -> None:
         if self.engine.first:
             self.store.finish_run(self.run_id, status, reason)
+
+    def _finish_anyway(self, reason: str) -> None:
+        """Say in the store that the run failed, if that can be said: what is raised is why it failed."""
+        with contextlib.suppress(UserError):
+            self._finish("failed", reason)
 
     def _leave(self, reason: str) -> None:
         """Say in the store that the run was interrupted, if the store can be had at once; else it is found stale."""

@@ -22,7 +22,9 @@ def store(tmp_path: Path) -> Store:
     """A finished run whose folder holds weights and two samples, one of them gone, and one that is running."""
     found = Store(tmp_path / "a.duckdb")
     config = {"settings": {"lr": 1e-3}, "backbone": {"name": "sd14", "source": "CompVis/stable-diffusion-v1-4"}}
-    found.start_run(run_row("r1", name="mine", prompts=HOSTILE, config={**config, "found": {"plugins": ["/home/me"]}}))
+    own = {"reward": {"name": "clipscore", "checkpoint": "/home/me/clip"}, "found": {"plugins": ["/home/me"]}}
+    own["settings"] = {"lr": 1e-3, "inception_weights": "C:\\Users\\me\\inception.pth"}
+    found.start_run(run_row("r1", name="mine", prompts=HOSTILE, config={**config, **own}))
     folder = tmp_path / "runs" / "r1"
     (folder / "samples").mkdir(parents=True)
     for queries, value in ((0, 0.6), (1000, 0.7)):
@@ -62,7 +64,11 @@ def test_a_card_holds_what_a_hub_reads_and_what_a_person_asks(store: Store, tmp_
     assert "## Limits" in card.text
     assert "<b>" not in card.text
     assert r"\[a\](javascript:b)" in card.text
-    assert "/home/me" not in card.text + (out / "config.json").read_text()
+    for text in (card.text, (out / "config.json").read_text()):
+        assert "/home/me" not in text
+        assert "Users" not in text
+    assert "| reward.checkpoint | clip |" in card.text
+    assert "inception.pth" in card.text
 
 
 @pytest.mark.slow

@@ -143,7 +143,7 @@ def test_a_store_that_is_behind_its_checkpoint_is_refused_and_stays(started: Sto
 def test_mistakes_of_the_caller_are_named(started: Store) -> None:
     with pytest.raises(ValueError, match="no column lss"):
         started.record_round("a1", {"round": 0, "queries": 0, "lss": 1}, [])
-    with pytest.raises(ValueError, match="never started"):
+    with pytest.raises(UserError, match="run zz is not in this store"):
         started.record_round("zz", *round_rows(0))
     with pytest.raises(ValueError, match="ends done"):
         started.finish_run("a1", "finished")
@@ -974,3 +974,25 @@ def test_merge_names_no_file_to_import_unless_the_store_is_the_users_own(started
         other = Store(tmp_path / f"{own}.duckdb")
         other.merge(started.path, own=own)
         assert other.runs(run_id="d4")[0]["config"] == {"lr": 1e-3, "found": found | {"plugins": plugins}}
+
+
+def test_a_store_that_was_moved_is_not_begun_anew(tmp_path: Path) -> None:
+    """What a run writes goes to the store that it began in, or nowhere."""
+    store = Store(tmp_path / "runs.duckdb")
+    store.start_run(run_row("r1"))
+    store.path.rename(tmp_path / "moved.duckdb")
+    for write in (
+        lambda: store.record_round("r1", {"round": 0, "queries": 2}, []),
+        lambda: store.record_evals("r1", []),
+        lambda: store.finish_run("r1", "done"),
+        lambda: store.restart_run("r1"),
+        lambda: store.beat("r1"),
+        lambda: store.rewind("r1", 0, 0),
+    ):
+        with pytest.raises(UserError, match="is gone: it was moved or removed since the run began"):
+            write()
+    assert not store.path.exists()
+    store.start_run(run_row("r2"))
+    with pytest.raises(UserError, match="run r1 is not in this store"):
+        store.finish_run("r1", "done")
+    assert [row["status"] for row in Store(tmp_path / "moved.duckdb").runs()] == ["running"]

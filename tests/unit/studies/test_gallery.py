@@ -25,6 +25,7 @@ def test_images_stand_in_rows_of_their_prompt():
 def test_what_no_run_could_draw_is_refused(tmp_path: Path) -> None:
     for prompts, guidance, lora, reason in (
         (["template1"], 0.0, None, "--guidance 0 is not above 0"),
+        (["template1"], float("nan"), None, "--guidance nan is not above 0"),
         (["template1", "pocket-template2"], None, tmp_path, "a LoRA is of one"),
     ):
         with pytest.raises(UserError, match=reason):
