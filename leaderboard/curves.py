@@ -21,6 +21,10 @@ WRAPPER_COLOURS = {"vanilla": "#555555", "bpt": "#e69f00", "bs": "#009e73", "b2"
 OTHERS = ("#cc79a7", "#56b4e9", "#d55e00", "#8c564b", "#bcbd22", "#17becf")
 STYLES = ("-", "--", ":", "-.")
 
+WITHIN = 6
+"""Lines whose names have room within the axes"""
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 7, "handlelength": 3.4, "columnspacing": 0.9}
+
 LEARNING = "learning of "
 """How the names of these figures begin."""
 
@@ -103,10 +107,22 @@ def _panel(
     axes.set_ylabel(_plain(metric), fontsize=8)
     axes.tick_params(labelsize=8)
     handles, names = axes.get_legend_handles_labels()
-    if len(handles) <= 6:
+    if len(handles) <= WITHIN:
         columns = 2 if max(map(len, names), default=0) <= 14 else 1
-        axes.legend(frameon=False, fontsize=7, ncols=columns, loc="upper left", handlelength=3.4, columnspacing=0.9)
+        axes.legend(ncols=columns, loc="upper left", **LEGEND)
+    else:
+        _legend_below(figure, handles, names)
     return figure
+
+
+def _legend_below(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Name the lines below the axes, which keep their size."""
+    columns = 2 if max(map(len, names)) <= 24 else 1
+    (width, height), more = figure.get_size_inches(), 0.15 * math.ceil(len(names) / columns) + 0.1
+    bottom, top = figure.subplotpars.bottom * height + more, figure.subplotpars.top * height + more
+    figure.set_size_inches(width, height + more)
+    figure.subplots_adjust(bottom=bottom / (height + more), top=top / (height + more))
+    figure.legend(handles, names, ncols=columns, loc="lower left", bbox_to_anchor=(0.02, 0.0), **LEGEND)
 
 
 def _draw(axes: Any, name: str, curves: Sequence[Curve], metric: str, colour: str, style: str) -> None:

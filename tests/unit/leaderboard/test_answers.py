@@ -134,6 +134,23 @@ def test_curves_are_training_rewards_as_lines_and_evaluations_as_dots_with_their
     assert (row[0].text, row[2].text, row[3].text, row[4].text) == ("ddpo vanilla", "0.600", "0.690", "10")
 
 
+def test_more_lines_than_have_room_are_named_below_axes_of_the_same_size(known: Rows) -> None:
+    few = draw_learning(with_rewards(known))["ddpo"]
+    for wrapper in ("b2", "spread", "random2", "forward"):
+        add(known, "ddpo", wrapper, 0.02)
+    many = draw_learning(with_rewards(known))["ddpo"]
+    assert many.axes[0].get_legend() is None
+    (legend,) = many.legends
+    names = ["vanilla", "bpt", "bs", "b2", "spread", "random2", "forward"]
+    assert [text.get_text() for text in legend.get_texts()] == names
+    sizes = [figure.axes[0].get_window_extent().size / figure.dpi for figure in (few, many)]
+    assert sizes[0] == pytest.approx(sizes[1])
+    many.draw_without_rendering()
+    axes, box = many.axes[0].get_tightbbox(), legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= many.bbox.x1
+    assert 0 <= box.y0 < box.y1 <= axes.y0
+
+
 @pytest.mark.parametrize("error", [0.004, 0.01, 0.015, 0.02, 0.1])
 def test_no_error_bar_is_cut_off(known: Rows, error: float) -> None:
     axes = draw_learning(with_rewards(known, error))["ddpo"].axes[0]
