@@ -195,6 +195,23 @@ def hyperparameters(cls: type) -> list[Hyperparameter]:
     return found
 
 
+RESERVED = ("name", "code")
+"""What stands beside a plugin's hyperparameters in the configuration of a run, and can be none of them"""
+
+
+def check_names(cls: type) -> None:
+    """Refuse a hyperparameter that the configuration of a run has no place for.
+
+    Raises:
+        UserError: which.
+    """
+    if taken := [field.name for field in fields(cls) if field.init and field.name in RESERVED]:
+        raise UserError(
+            f"{key_of(cls)}: {taken[0]} is no name for a hyperparameter, because the configuration of a run has the "
+            f"plugin's own {taken[0]} there; try another name for the field"
+        )
+
+
 def _settable(wanted: Any) -> bool:
     """Whether :func:`parse_value` makes a plain value of this type from text: one of PLAIN or a Literal, or None."""
     if get_origin(wanted) in (Union, UnionType):
@@ -233,7 +250,7 @@ def parse_value(parameter: Hyperparameter, value: Any) -> Any:
         if isinstance(value, str) and value.lower() in words:
             return words[value.lower()]
         raise wrong
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, bool) or not isinstance(value, str if wanted is str else (int, float, str)):
         raise wrong
     try:
         if wanted is int and isinstance(value, float):
@@ -281,6 +298,7 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
             or a hyperparameter that no command line can give or that no store can hold.
     """
     key = key_of(cls)
+    check_names(cls)
     known = {parameter.name: parameter for parameter in hyperparameters(cls)}
     rule = "a hyperparameter is a bool, int, float, str or Literal of str, or one of them | None"
     for name, parameter in known.items():

@@ -22,7 +22,7 @@ def beside(path: Path) -> dict[str, Path]:
     waiting = [path]
     while waiting:
         for name, relative in _imported(waiting.pop()):
-            near = path.parent / name if _is_package(path.parent / name) else path.parent / f"{name}.py"
+            near = _near(path, name)
             is_new = name not in found and near.exists() and near.resolve() != path.resolve()
             if is_new and (relative or _only_here(name, near)):
                 found[name] = near
@@ -42,6 +42,19 @@ def _imported(file: Path) -> Iterator[tuple[str, bool]]:
                 yield node.module.partition(".")[0], node.level > 0
             elif isinstance(node, ast.ImportFrom):
                 yield from ((item.name, True) for item in node.names)
+
+
+def _near(path: Path, name: str) -> Path:
+    """Return where a module of this name would lie: a file or folder beside a plugin, or the package it is a part of.
+
+    A folder without ``__init__.py`` is a package, too, if no file of that name comes before it.
+    """
+    folder, file = path.parent / name, path.parent / f"{name}.py"
+    if name == path.parent.name and _is_package(path.parent):
+        return path.parent
+    if _is_package(folder) or (not file.exists() and folder.is_dir() and any(folder.rglob("*.py"))):
+        return folder
+    return file
 
 
 def _is_package(folder: Path) -> bool:
@@ -110,7 +123,8 @@ def _forget_changed(near: dict[str, Path]) -> None:
 
 def sources(path: Path) -> list[Path]:
     """Return every file of a plugin, itself first."""
-    return [path, *(source for _, near in sorted(beside(path).items()) for source in _sources(near))]
+    found = [source for _, near in sorted(beside(path).items()) for source in _sources(near)]
+    return [path, *(source for source in dict.fromkeys(found) if source.resolve() != path.resolve())]
 
 
 def content_hash(path: Path) -> str:

@@ -172,6 +172,8 @@ def _of_reward(node: ast.expr, weight: float) -> Term:
             for keyword in keywords:
                 if keyword.arg is None:
                     break
+                if keyword.arg in settings:
+                    raise ValueError(f"{ast.unparse(node)} says {keyword.arg} twice")
                 settings[keyword.arg] = _value(keyword.value)
             else:
                 return Term(weight, name, settings)

@@ -22,6 +22,7 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Write the leaderboard's page from published results. The same files give the same page, byte for byte."""
+    from b2bench.config.run import stored_hash
     from b2bench.describe.tables import tables_of
     from b2bench.files import write_whole
     from b2bench.leaderboard.files import write_figures
@@ -36,7 +37,7 @@ def leaderboard(
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "results.duckdb")
         if (results / "runs.parquet").exists():
-            import_results(store, results)
+            import_results(store, results, stored_hash)
         found = [] if not store.path.exists() else tables_of(store)
         found = [group for group in found if group.head.context.benchmark_version == benchmark_version()]
         pictures = []

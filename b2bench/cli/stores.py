@@ -19,12 +19,13 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Copy the runs of other stores into one. Runs that have ended there stay as they are."""
+    from b2bench.config.run import stored_hash
     from b2bench.store.store import Store
 
     for path in stores:
         Store(path).check_exists()
     target = Store(into)
-    found = {str(path): target.merge(path) for path in stores}
+    found = {str(path): target.merge(path, hash_of=stored_hash) for path in stores}
     for path in stores:
         if others := target.differing(path):
             names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
@@ -95,10 +96,11 @@ def _export_card(card: str, db: Path, runs: Path, out: Path | None, as_json: boo
 
 def import_(folder: Folder = RESULTS, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     """Read exported runs into the store. Runs that have ended there stay as they are."""
+    from b2bench.config.run import stored_hash
     from b2bench.store.parquet import import_results
     from b2bench.store.store import Store
 
-    ids = import_results(Store(db), folder)
+    ids = import_results(Store(db), folder, stored_hash)
     if as_json:
         print_json({"db": str(db), "new": ids})
     else:

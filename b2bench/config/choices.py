@@ -74,8 +74,18 @@ def with_file(choices: Choices, config_file: Path | None, assignments: Sequence[
             )
         if wrong := wrong_type(name, value):
             raise UserError(f"config file {config_file}: {wrong}")
-    values = {**values, **choices.values, **parse_assignments([*assignments])}
+    values = overruled(overruled(values, choices.values), parse_assignments([*assignments]))
     return replace(choices, **(content | choices.options), values=values)
+
+
+def overruled(values: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters of which others overrule some, by their names alone or by ``part.name``."""
+
+    def same(one: str, other: str) -> bool:
+        (part, _, name), (of, _, its) = one.rpartition("."), other.rpartition(".")
+        return name == its and (part == of or not part or not of)
+
+    return {name: value for name, value in values.items() if not any(same(name, other) for other in by)} | dict(by)
 
 
 def refuse_beside_resume(choices: Choices, others: Mapping[str, Any]) -> None:
@@ -149,7 +159,8 @@ def quickened(choices: Choices) -> Choices:
     """
     if choices.preset is not None:
         raise UserError(f"--quick has settings of its own, and so has --preset {choices.preset}; try one of them")
-    return replace(choices, queries=choices.queries or QUICK_QUERIES, values={**QUICK, **choices.values})
+    queries = QUICK_QUERIES if choices.queries is None else choices.queries
+    return replace(choices, queries=queries, values=overruled(QUICK, choices.values))
 
 
 PAPER = ("ddpo", "pg", "dpo", "dpok")

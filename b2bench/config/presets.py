@@ -150,8 +150,9 @@ def load_preset(text: str) -> Preset:
     if choice:
         found |= {(value.section, value.name): value for value in _values(_table(choices, choice, path), path)}
     about, notes, seeds = content.get("about", ""), content.get("notes", []), content.get("seeds")
-    if not isinstance(about, str) or not isinstance(notes, list) or not isinstance(seeds, int | None):
-        raise UserError(f"preset {path}: about must be a text, notes a list of texts, and seeds a number")
+    texts = isinstance(about, str) and isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    if not texts or not (seeds is None or (type(seeds) is int and seeds > 0)):
+        raise UserError(f"preset {path}: about must be a text, notes a list of texts, and seeds a whole number above 0")
     known_keys = {"about", "notes", "seeds", "choices", "options", "set", "tuning", *PARTS}
     for key in content:
         if key not in known_keys:

@@ -14,7 +14,7 @@ import json
 import os.path
 import tomllib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint
@@ -146,6 +146,7 @@ def _load_entry_point(entry: EntryPoint) -> PromptSet:
     except Exception as error:  # a plugin may raise anything
         raise UserError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
     if isinstance(loaded, PromptSet):
+        _check_prompts(where, loaded.train, loaded.test)
         return replace(loaded, name=entry.name)
     folder = next(iter(getattr(loaded, "__path__", [])), loaded)
     if not isinstance(folder, str | Path):
@@ -160,16 +161,33 @@ def _load_folder(folder: Path, name: str | None = None) -> PromptSet:
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{folder} has no {missing[0]}; a folder of prompts needs train.txt and test.txt.")
     train, test = map(_read, files)
-    known = {_as_read(prompt) for prompt in train}
-    if both := [prompt for prompt in test if _as_read(prompt) in known]:
-        raise UserError(
-            f"{folder}: '{both[0]}' is in train.txt and in test.txt, and a test prompt must be unseen;"
-            " try removing it from one of them."
-        )
+    _check_unseen(str(folder), train, test, ("train.txt", "test.txt"))
     card = _read_card(folder / "card.toml")
     name = name or card.pop("name", folder.resolve().name)
     content = {"name": name, "train": train, "test": test, "files": tuple(files)}
     return _prompt_set(folder, **{"source": str(folder), **card, **content})
+
+
+def _check_unseen(where: str, train: Sequence[str], test: Sequence[str], names: tuple[str, str]) -> None:
+    known = {_as_read(prompt) for prompt in train}
+    if both := [prompt for prompt in test if _as_read(prompt) in known]:
+        raise UserError(
+            f"{where}: '{both[0]}' is in {names[0]} and in {names[1]}, and a test prompt must be unseen;"
+            " try removing it from one of them."
+        )
+
+
+def _check_prompts(where: str, train: Sequence[str], test: Sequence[str]) -> None:
+    """Ask of a set that code made what is asked of a file: texts, each once, and no test prompt that is trained on."""
+    for split, prompts in (("train", train), ("test", test)):
+        if strange := [prompt for prompt in prompts if not isinstance(prompt, str) or not prompt.strip()]:
+            raise UserError(f"{where}: {strange[0]!r} in {split} is not a prompt; try a text.")
+        seen: set[str] = set()
+        for prompt in prompts:
+            if _as_read(prompt) in seen:
+                raise UserError(f"{where}: '{prompt}' is in {split} twice (case and spaces aside); try removing one.")
+            seen.add(_as_read(prompt))
+    _check_unseen(where, train, test, ("train", "test"))
 
 
 def _prompt_set(where: Path, **content: Any) -> PromptSet:

@@ -19,6 +19,7 @@ from b2bench.hyperparameters import hyperparameters
 from b2bench.plugin_files import content_hash
 from b2bench.registry import Kind
 from b2bench.search import FIRST_TUNING_SEED
+from b2bench.version import benchmark_version
 
 if TYPE_CHECKING:  # they are written in torch's types, and a configuration can be read without torch
     from b2bench.protocols import Algorithm, Reward, Wrapper
@@ -144,6 +145,17 @@ def cell_hash(content: Mapping[str, Any]) -> str:
         if kept["settings"].get("equal", equal) != equal:  # runs before benchmark version 3 do not say
             kept["settings"] = {name: value for name, value in kept["settings"].items() if name not in names}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stored_hash(row: Mapping[str, Any]) -> str | None:
+    """Return the hash of the cell that a row of table ``runs`` describes.
+
+    None where it cannot be known: of another benchmark version, whose rule was another, or without a configuration.
+    """
+    content = row["config"]
+    if row["benchmark_version"] != benchmark_version() or not isinstance(content, Mapping):
+        return None
+    return cell_hash(content) if isinstance(content.get("settings"), Mapping) else None
 
 
 ADDED = {"wrapper": ("schedule_rounds",), "algorithm": ("clip_nats",)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from b2bench.config.prompt_sets import load_prompts, prompt_set_names
 from b2bench.errors import UserError
 from b2bench.files import finite
 from b2bench.hyperparameters import declared, hyperparameters
-from b2bench.registry import KINDS, Registry, load_registries
+from b2bench.registry import KINDS, Registry, key_of, load_registries
 from b2bench.store.store import Store
 from b2bench.text import suggestion
 from b2bench.training.health import is_stale
@@ -46,11 +47,11 @@ def _plugin_row(registry: Registry, name: str) -> Row:
     origin = registry.origins[name]
     try:
         cls = registry.get(name)
+        settings = {p.name: p.default for p in hyperparameters(cls)}
+        row = {"name": name, "summary": _summary(cls), **properties_of(cls)}
+        own = {"settings": declared(cls)} if registry.kind == "algorithm" else {}
     except Exception as error:  # one broken plugin hides no other
         return {"name": name, "summary": f"does not load: {_one_line(error)}", "from": origin.where}
-    settings = {p.name: p.default for p in hyperparameters(cls)}
-    row = {"name": name, "summary": _summary(cls), **properties_of(cls)}
-    own = {"settings": declared(cls)} if registry.kind == "algorithm" else {}
     return {**row, "hyperparameters": settings, **own, "from": origin.where}
 
 
@@ -70,7 +71,10 @@ def properties_of(cls: type) -> dict[str, str]:
         if getattr(cls, "whole_groups", False):
             found["batch"] += ", by group"
         found["queries an image"] = getattr(cls, "queries", "K / 2" if pairs else "1")
-    found |= dict(getattr(cls, "properties", {}))
+    own = getattr(cls, "properties", {})
+    if not isinstance(own, Mapping) or not all(isinstance(text, str) for pair in own.items() for text in pair):
+        raise UserError(f"{key_of(cls)}: properties = {own!r} is not a mapping of texts to texts; try correcting it")
+    found |= own
     if reference := getattr(cls, "upper_reference", ""):
         found["outside the ranking"] = f"upper reference: {reference}"
     if control := getattr(cls, "control", ""):

@@ -103,6 +103,9 @@ def check_wrapper(cls: type, checker: Checker) -> None:
                 found = wrapper.interval(number, rounds, steps)
                 where = f"interval({number}, {rounds}, {steps})"
                 expect(isinstance(found, Interval), f"{where} is a {type(found).__name__}; return types.Interval")
+                ends = (found.start, found.stop)
+                whole = all(isinstance(end, int) and not isinstance(end, bool) for end in ends)
+                expect(whole, f"{where} is {ends!r}; both ends are whole numbers: try int(...)")
                 inside = 0 <= found.start < found.stop <= steps
                 expect(inside, f"{where} is [{found.start}, {found.stop}); it must lie within [0, {steps})")
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from b2bench.errors import UserError
 from b2bench.guard import guarded
-from b2bench.hyperparameters import hyperparameters, parse_value
+from b2bench.hyperparameters import check_names, hyperparameters, parse_value
 from b2bench.registry import key_of
 from b2bench.text import described
 from b2bench.types import Interval
@@ -136,6 +136,10 @@ def changes(before: Any, after: Any, name: str = "") -> list[str]:
 
 
 def check_hyperparameters(cls: type) -> None:
+    try:
+        check_names(cls)
+    except UserError as error:
+        raise Failed(str(error)) from None
     for field in (field for field in fields(cls) if field.init):
         expect(field.default_factory is MISSING, f"{field.name} has a default_factory; give it a plain value")
         expect(field.default is not MISSING, f"{field.name} has no default; write {field.name}: TYPE = VALUE")
@@ -149,9 +153,14 @@ def check_hyperparameters(cls: type) -> None:
             ) from None
         whole = isinstance(parameter.default, int) and not isinstance(parameter.default, bool)
         expect(
-            not (whole and parameter.type_name.startswith("float")),
+            not (whole and float in (parameter.type, *get_args(parameter.type))),
             f"{parameter.name}: {parameter.type_name} = {parameter.default!r} is a whole number, and the same value "
             f"given on the command line would be another cell; write {parameter.default!r}.0",
+        )
+        given = get_args(parameter.type) if get_origin(parameter.type) is Literal else ()
+        expect(
+            all(isinstance(choice, str) for choice in given),
+            f"{parameter.name} is of type {parameter.type_name}; the choices of a Literal are texts",
         )
         problem = parameter.out_of_range(parameter.default)
         expect(problem is None, f"the default is out of range: {problem}")

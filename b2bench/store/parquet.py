@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,16 @@ import duckdb
 
 from b2bench.errors import UserError
 from b2bench.files import replaced
-from b2bench.store.rows import DamagedRow, Row, check_ids, check_seeds, disarmed, insert_rows, select_rows
+from b2bench.store.rows import (
+    DamagedRow,
+    Row,
+    check_identity,
+    check_ids,
+    check_seeds,
+    disarmed,
+    insert_rows,
+    select_rows,
+)
 from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, column_type, create_table
 from b2bench.store.store import Store
 
@@ -118,12 +127,16 @@ def runs_of(poll: Row) -> set[str]:
     return {run for run in found if isinstance(run, str)}
 
 
-def import_results(store: Store, folder: Path) -> list[str]:
+def import_results(
+    store: Store, folder: Path, hash_of: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+) -> list[str]:
     """Take the runs of an exported ``folder`` that the store does not have, or not to their end; return their ids.
+
+    ``hash_of`` is that of :func:`b2bench.store.rows.check_identity`.
 
     Raises:
         UserError: a file is missing, is not Parquet or has other columns, or has a run with a seed that is for tuning,
-            which is not a tuning run; nothing was read then.
+            which is not a tuning run, or one whose row and configuration differ; nothing was read then.
     """
     rows = {table: _read(folder / f"{table}.parquet", table) for table in RUN_TABLES}
     files = {table: folder / f"{table}.parquet" for table in BESIDE}
@@ -131,6 +144,7 @@ def import_results(store: Store, folder: Path) -> list[str]:
     ids = [row["run_id"] for row in rows["runs"]]
     check_ids(ids, f"results folder {folder}")
     check_seeds(rows["runs"], f"results folder {folder}")
+    check_identity(rows["runs"], f"results folder {folder}", hash_of)
     new = list(dict.fromkeys(store.wanting(rows["runs"])))
     if strange := {row["run_id"] for table in RUN_TABLES for row in rows[table]} - set(ids):
         names = ", ".join(sorted(strange)[:3])

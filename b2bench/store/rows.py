@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from b2bench.errors import UserError
 from b2bench.files import finite
 from b2bench.search import FIRST_TUNING_SEED
 from b2bench.store.schema import TABLES, column_type
+from b2bench.text import visible
 
 Row = dict[str, Any]
 CONFIG_PARTS = ("algorithm", "wrapper", "reward", "backbone", "prompts", "settings", "found", "preset")
@@ -125,6 +126,35 @@ def check_seeds(runs: Iterable[Mapping[str, Any]], source: str = "") -> None:
                 f"{said}seed = {run['seed']}: seeds from {FIRST_TUNING_SEED} on are for tuning (b2bench tune), and "
                 f"this is not a tuning run; {end}"
             )
+
+
+def check_identity(
+    runs: Iterable[Mapping[str, Any]], source: str, hash_of: Callable[[Mapping[str, Any]], str | None]
+) -> None:
+    """See that what a run's row says of it is what its configuration says, of which reports take its cell's settings.
+
+    ``hash_of`` gives the hash of the cell that a row's configuration describes, or None where it cannot be known.
+
+    Raises:
+        UserError: something differs; ``source`` is the file that it would come from.
+    """
+    for run in runs:
+        config = run.get("config")
+        if run["algorithm"] in UNTRAINED or not isinstance(config, Mapping):
+            continue
+        said: dict[str, Any] = {"seed": config.get("seed"), "budget": config.get("queries")}
+        for column in ("algorithm", "wrapper", "reward", "backbone"):
+            part = config.get(column)
+            said[column] = part.get("name") if isinstance(part, Mapping) else None
+        prompts = config.get("prompts")
+        said["prompts_hash"] = prompts.get("hash") if isinstance(prompts, Mapping) else None
+        said["config_hash"] = hash_of(run)
+        for column, value in said.items():
+            if value is not None and run.get(column) != value:
+                raise UserError(
+                    f"{source}: run {run['run_id']} has {column} {visible(str(run.get(column)))}, and its "
+                    f"configuration {visible(str(value))}; nothing was copied"
+                )
 
 
 def insert_rows(

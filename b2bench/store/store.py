@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from b2bench.store.frames import Library, check_library, fetch
 from b2bench.store.rows import (
     DamagedRow,
     Row,
+    check_identity,
     check_ids,
     check_seeds,
     disarmed,
@@ -220,22 +221,30 @@ class Store(Database):
 
         return self._read(work)
 
-    def merge(self, other: str | Path, *, own: bool = False) -> list[str]:
+    def merge(
+        self,
+        other: str | Path,
+        *,
+        own: bool = False,
+        hash_of: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
+    ) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
         One transaction per run: a merge that is cut short is finished by the next. A run that this store has stays as
         it is, unless it was done there and not here, or was written to later there and is done in neither: then all
         its rows are those of the other store. Profiles, preference tests and votes come along. The files of plugins
         that a run names do not, unless the store is the user's ``own``: whoever goes on with a run imports them.
+        ``hash_of`` is that of :func:`b2bench.store.rows.check_identity`.
 
         Raises:
             UserError: the other store has a run whose id is not a name of a folder, or whose seed is for tuning while
-                it is not a tuning run; nothing was copied then.
+                it is not a tuning run, or whose row and configuration differ; nothing was copied then.
         """
         source = Store(other, self.patience)
         runs = source.runs()
         check_ids((row["run_id"] for row in runs), str(source.path))
         check_seeds(runs, str(source.path))
+        check_identity(runs, str(source.path), hash_of)
         new = self.wanting(runs)
         for run_id in new:
             rows = source.whole_run(run_id)

@@ -7,7 +7,7 @@ import pytest
 
 from b2bench.config.run import code_hash
 from b2bench.errors import UserError
-from b2bench.plugin_files import beside, content_hash
+from b2bench.plugin_files import beside, content_hash, sources
 from b2bench.registry import import_plugin
 
 PLUGIN = """
@@ -102,3 +102,30 @@ def test_two_plugins_with_different_parts_of_one_name(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not import: ModuleNotFoundError: No module named 'not_there'"):
         plugin(tmp_path, "import not_there")
+
+
+def test_a_folder_without_an_init_is_a_part(tmp_path: Path) -> None:
+    folder = tmp_path / "folder_part"
+    folder.mkdir()
+    (folder / "core.py").write_text("def value(): return 1\n")
+    plugin(tmp_path, "from folder_part.core import value")
+    path = tmp_path / "my.plugin.py"
+    first = content_hash(path)
+    assert [source.name for source in sources(path)] == ["my.plugin.py", "core.py"]
+    (folder / "core.py").write_text("def value(): return 2\n")
+    assert content_hash(path) != first
+    (tmp_path / "folder_part.py").touch()  # comes first, as for Python
+    assert [source.name for source in sources(path)] == ["my.plugin.py", "folder_part.py"]
+
+
+def test_a_package_that_names_itself_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "losses.py").write_text("SCALE = 1.0\n")
+    (package / "mine.py").write_text("from own_package.losses import SCALE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))  # as if it were installed
+    first = content_hash(package / "mine.py")
+    assert sorted(source.name for source in sources(package / "mine.py")) == ["__init__.py", "losses.py", "mine.py"]
+    (package / "losses.py").write_text("SCALE = 7.0\n")
+    assert content_hash(package / "mine.py") != first

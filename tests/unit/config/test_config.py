@@ -3,18 +3,20 @@
 import copy
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from b2bench.backbones.specs import find_backbone
-from b2bench.config.choices import DEFAULTS
+from b2bench.config.choices import DEFAULTS, Choices, overruled, quickened, resolved, with_file
+from b2bench.config.presets import load_preset
 from b2bench.config.resolve import from_dict, resolve, resolve_preset
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
+from b2bench.hyperparameters import build
 from b2bench.metrics import METRICS, style_share
 from b2bench.pocket.paths import NETWORKS
 from b2bench.pocket.world import WORLD
@@ -325,3 +327,44 @@ def test_a_default_checkpoint_that_is_not_auto_stays(tmp_path: Path) -> None:
     assert was.reward.checkpoint == "weights-of-mine"
     own = config(reward="rated", plugins=(plugin,), values={"checkpoint": "other"})
     assert own.reward.checkpoint == "other"
+
+
+@pytest.mark.parametrize(("lower", "upper"), [("lr", "run.lr"), ("run.lr", "lr"), ("lr", "lr"), ("run.lr", "run.lr")])
+def test_an_assignment_overrules_the_file_however_it_names_the_part(lower: str, upper: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f'algo = "ddpo"\n[set]\n"{lower}" = 1e-4\ndraws = 12\n')
+    chosen = with_file(Choices(), file, (f"{upper}=1e-3",))
+    assert resolved(chosen).settings.lr == 1e-3
+    assert resolved(chosen).settings.draws == 12
+    quick = quickened(Choices(algo="ddpo", values={"run.draws": 13}))
+    assert resolved(quick).settings.draws == 13
+
+
+def test_no_queries_are_not_the_usual_number_of_a_quick_run() -> None:
+    assert quickened(Choices(algo="ddpo")).queries == 240
+    with pytest.raises(UserError, match="queries = 0"):
+        resolved(quickened(Choices(algo="ddpo", queries=0)))
+
+
+def test_two_of_a_part_each_are_no_overruling() -> None:
+    assert overruled({"dpo.eps": 1, "run.lr": 2}, {"dpok.eps": 3}) == {"dpo.eps": 1, "run.lr": 2, "dpok.eps": 3}
+
+
+@pytest.mark.parametrize("value", [1, 3.5])
+def test_a_text_is_no_number(value: Any) -> None:
+    with pytest.raises(UserError, match=r"reward_device = .* is not of type str"):
+        resolved(Choices(algo="ddpo", values={"reward_device": value}))
+
+
+@pytest.mark.parametrize("line", ["seeds = true", "seeds = 0", "seeds = 2.5", "notes = [1, {a = 2}]", "about = 3"])
+def test_a_preset_with_values_of_another_type_is_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(line + "\n")
+    with pytest.raises(UserError, match="notes a list of texts, and seeds a whole number above 0"):
+        load_preset(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize("name", ["name", "code"])
+def test_a_hyperparameter_that_the_configuration_has_no_place_for_is_refused(name: str) -> None:
+    made = make_dataclass("Mine", [(name, str, "a")])
+    with pytest.raises(UserError, match=f"{name} is no name for a hyperparameter"):
+        build(made, {})

@@ -291,6 +291,9 @@ def register(tmp_path, monkeypatch):
         "number = 7\n"
         "def made(): return PromptSet('other', '2', ('a cat',), ('a dog',))\n"
         "def broken(): raise RuntimeError('no such planet')\n"
+        "def seen(): return PromptSet('other', '2', ('a cat', 'a dog'), ('A  Dog ',))\n"
+        "def double(): return PromptSet('other', '2', ('a cat', 'A cat'), ('a dog',))\n"
+        "def empty(): return PromptSet('other', '2', ('a cat', ' '), ('a dog',))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "plugin_of_prompts", raising=False)
@@ -320,6 +323,13 @@ def test_a_plugin_that_cannot_be_used(register):
     register(pets="plugin_of_prompts:broken", seven="plugin_of_prompts:number")
     refuse("pets", "'plugin_of_prompts:broken'", "RuntimeError: no such planet")
     refuse("seven", "gives a int", "a callable that returns a PromptSet")
+
+
+def test_a_set_that_code_makes_is_asked_what_a_file_is(register):
+    register(seen="plugin_of_prompts:seen", double="plugin_of_prompts:double", empty="plugin_of_prompts:empty")
+    refuse("seen", "'A  Dog ' is in train and in test, and a test prompt must be unseen")
+    refuse("double", "'A cat' is in train twice")
+    refuse("empty", "' ' in train is not a prompt")
 
 
 def test_a_name_that_is_registered_twice_names_both_origins(register):

@@ -349,3 +349,18 @@ def test_listing_runs_imports_no_torch(db: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(db)], cwd=ROOT, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("properties", ["[1, 3]", "['a', 3]", "{'a': 3}", "7"])
+def test_a_plugin_with_broken_properties_hides_no_other(
+    properties: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "props.py"
+    path.write_text(
+        "from b2bench.registry import algorithm\n\n\n@algorithm\nclass Props:\n    pairs = False\n"
+        f"    properties = {properties}\n\n    def loss(self, policy, batch): ...\n"
+    )
+    rows = {row["name"]: row for row in listing("algorithms", NOWHERE, [path])}
+    assert "ddpo" in rows
+    assert "properties = " in rows["props"]["summary"]

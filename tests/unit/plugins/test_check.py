@@ -345,6 +345,7 @@ GOOD_WRAPPER = {
         ({"interval": "Interval(0, num_steps + 1)"}, "interval lies within the steps", "must lie within [0, 1)"),
         ({"interval": "Interval(round, num_steps)"}, "interval lies within the steps", "ValueError"),
         ({"interval": "(0, num_steps)"}, "interval lies within the steps", "is a tuple"),
+        ({"interval": "Interval(0.0, num_steps)"}, "interval lies within the steps", "both ends are whole numbers"),
         ({"leaves": "4"}, "leaves divide the samples", "divides 1"),
         ({"select": "trajectories.reward"}, "select gives one bool per rollout", "torch.float32"),
         ({"select": "trajectories.reward > 1e9"}, "select keeps rollouts", "nothing would be trained on"),

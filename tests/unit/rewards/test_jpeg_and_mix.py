@@ -111,6 +111,7 @@ def test_weights_of_a_formula(formula: str, weights: list[float]) -> None:
         ("jpeg / 2", "jpeg / 2 is not a reward"),
         ("jpeg(95)", "is not a reward"),
         ("jpeg(**{})", "is not a reward"),
+        ("jpeg(goal='x', goal='incompressibility')", "says goal twice"),
         ("__import__('os').getcwd()", "is not a reward"),
         ("jpeg(goal=open('x'))", "is not a number, a text in quotes"),
         ("jpeg(goal='small')", "is not one of compressibility"),

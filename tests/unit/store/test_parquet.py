@@ -1,14 +1,17 @@
 """Runs as Parquet files: out and in again, and what is refused."""
 
 import csv
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 from store_rows import run_row
 
+from b2bench.config.run import cell_hash, stored_hash
 from b2bench.errors import UserError
 from b2bench.store.parquet import export_results, import_results
 from b2bench.store.schema import RUN_TABLES
@@ -182,3 +185,51 @@ def test_no_spreadsheet_takes_a_text_for_a_formula(store: Store, tmp_path: Path)
     other = Store(tmp_path / "other.duckdb")
     import_results(other, tmp_path / "results")
     assert other.runs(run_id="d4")[0]["name"] == "=1+1"
+
+
+CONFIG = {
+    "algorithm": {"name": "ddpo"},
+    "wrapper": {"name": "b2"},
+    "reward": {"name": "clipscore"},
+    "backbone": {"name": "pocket"},
+    "prompts": {"name": "template1", "hash": "ab"},
+    "queries": 1000,
+    "seed": 0,
+    "settings": {"lr": 1e-3},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"algorithm": "dpok"}, "algorithm dpok, and its configuration ddpo"),
+        ({"wrapper": "bs"}, "wrapper bs, and its configuration b2"),
+        ({"seed": 500}, "seed 500, and its configuration 0"),
+        ({"budget": 2400}, "budget 2400, and its configuration 1000"),
+        ({"prompts_hash": "cd"}, "prompts_hash cd, and its configuration ab"),
+        ({"config": {**CONFIG, "settings": {"lr": 0.5}}}, "and its configuration"),
+        ({"config_hash": "a\x1b[2J"}, r"config_hash a\x1b[2J, and its"),
+        ({"config": None}, ""),
+        ({"benchmark_version": "2", "config_hash": "by another rule"}, ""),
+        ({"algorithm": "external", "config_hash": "of no cell"}, ""),
+    ],
+)
+def test_a_row_that_says_another_cell_than_its_configuration_is_refused(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    theirs = Store(tmp_path / "theirs.duckdb")
+    theirs.start_run(run_row("r1", **{"config": CONFIG, "config_hash": cell_hash(CONFIG), **change}))
+    theirs.finish_run("r1", "done")
+    export_results(theirs, tmp_path / "results")
+    for name, take in {
+        "import": lambda store: import_results(store, tmp_path / "results", stored_hash),
+        "merge": lambda store: store.merge(theirs.path, hash_of=stored_hash),
+    }.items():
+        ours = Store(tmp_path / f"{name}.duckdb")
+        if said:
+            with pytest.raises(UserError, match=re.escape(said)):
+                take(ours)
+            assert not ours.path.exists()
+        else:
+            assert take(ours) == ["r1"]
