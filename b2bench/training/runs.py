@@ -128,7 +128,7 @@ def resume(text: str, store: Store, out: Path, listener: Listener, wanted: RunCo
 
     row = engine.on_main_process(find)
     run_id, config = row["run_id"], wanted or from_dict(row["config"])
-    engine.on_main_process(lambda: _refuse_changed(row["config"], config))
+    engine.on_main_process(lambda: _refuse_changed(row["config"] or {}, config))
     if config.settings.precision == "fp16":
         engine.scale_losses()
     folder = out / run_id
