@@ -156,7 +156,9 @@ def _refuse_done(row: Mapping[str, Any]) -> None:
 
 def _refuse_changed(stored: Mapping[str, Any], config: RunConfig) -> None:
     """Refuse weights that are others than those that the run began with, under the same name."""
-    began, now = (stored.get("found") or {}).get("weights") or {}, digests(config)
+    if not (began := (stored.get("found") or {}).get("weights")):
+        return
+    now = digests(config)
     if changed := [name for name, digest in began.items() if now.get(name, digest) != digest]:
         raise UserError(
             f"{', '.join(changed)}: the weights have changed since the run started; try restoring them, or a new run"

@@ -12,6 +12,7 @@ from typing import Any
 
 import b2bench
 from b2bench.config.resolve import resolve
+from b2bench.config.run import cell_hash
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.parquet import export_results
 from b2bench.store.store import Store
@@ -91,7 +92,7 @@ def _stored_run(store: Store, run_id: str, wrapper: str, status: str, seed: int,
         "run_id": run_id, "name": run_id, "benchmark_version": b2bench.benchmark_version(), "algorithm": algorithm,
         "wrapper": wrapper, "backbone": "pocket", "reward": "clipscore", "prompts": "template1",
         "prompts_hash": config.prompts.content_hash, "seed": seed, "budget": 10, "config": content,
-        "config_hash": f"hash-{wrapper}", "versions": {"torch": "2"}, "commit": "abc", "device": "cpu", "threads": 1,
+        "config_hash": cell_hash(content), "versions": {"torch": "2"}, "commit": "abc", "device": "cpu", "threads": 1,
     }  # fmt: skip
     store.start_run(row)
     for number in range(2):

@@ -11,6 +11,7 @@ from store_rows import run_row
 from synthetic import Rows
 
 from b2bench.cli.leaderboard import leaderboard
+from b2bench.config.run import cell_hash
 from b2bench.store.parquet import export_results
 from b2bench.store.store import Store
 
@@ -25,10 +26,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, noise in enumerate(NOISE[:3]):
         for wrapper, gain in (("vanilla", 0.05), ("b2", 0.09)):
             run_id = f"{wrapper}-{seed}"
-            config = {"seed": seed, "settings": {"eval_seed": 0, "note": "<script>"}}
-            store.start_run(
-                run_row(run_id, name=run_id, wrapper=wrapper, seed=seed, config=config, config_hash=wrapper)
-            )
+            config = {"seed": seed, "wrapper": {"name": wrapper}, "settings": {"eval_seed": 0, "note": "<script>"}}
+            hashed = cell_hash(config)
+            store.start_run(run_row(run_id, name=run_id, wrapper=wrapper, seed=seed, config=config, config_hash=hashed))
             for queries in (0, 1000):
                 value = 0.6 + (gain + noise) * (queries > 0)
                 row = {"queries": queries, "split": "test", "metric": "clipscore", "value": value, "n": 6}

@@ -128,6 +128,7 @@ def test_a_name_that_another_process_takes_meanwhile_leaves_nothing(
 
         def __init__(self, *_: Any) -> None:
             self.policy, self.store, self.run_id = None, store, "b1"
+            self.judges = SimpleNamespace(reward=None)
             store.start_run({**row("a1"), "name": "weekend"})
 
     monkeypatch.setattr(runs, "Trainer", Other)
