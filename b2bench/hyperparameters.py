@@ -79,6 +79,19 @@ def searched_settings(cls: type, lr: float) -> dict[str, Search]:
     return {"lr": Search(lr / 10, lr * 10), **found}
 
 
+def check_search(name: str, parameter: Hyperparameter, search: Search) -> None:
+    """Refuse a search of what is no number, or that leaves the values that there are; ``name`` is for the message.
+
+    Raises:
+        UserError: why.
+    """
+    if not {int, float} & set(parameter.types):
+        raise UserError(f"{name} is of type {parameter.type_name}, and a Search is of numbers; try leaving it out")
+    for value in (search.low, search.high, search.published):
+        if value is not None and (problem := parameter.out_of_range(value)):
+            raise UserError(f"the Search of {name} leaves its range: {problem}; try another Search")
+
+
 @dataclass(frozen=True)
 class Hyperparameter:
     """One field of a plugin or of the run: its default and its one-line docstring, written once."""
@@ -89,6 +102,11 @@ class Hyperparameter:
     doc: str
     bounds: tuple[Bound, ...] = ()
     search: Search | None = None
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """Its types: those of a union one by one."""
+        return get_args(self.type) if get_origin(self.type) in (Union, UnionType) else (self.type,)
 
     @property
     def type_name(self) -> str:

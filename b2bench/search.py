@@ -10,6 +10,8 @@ FIRST_TUNING_SEED = 1000
 """Training seeds from here on are for tuning. Seeds below are for the runs that a report compares."""
 QUICK, FULL = 8, 32
 """Configurations of ``b2bench tune --quick``, each with half of the queries, and of ``--full``."""
+DIMENSIONS = 3
+"""The most that a cell may have searched: few runs say nothing about more."""
 GENERATION = 4
 """Configurations that a sampler which looks at scores proposes at a time, however many processes there are."""
 

@@ -7,6 +7,7 @@ adapter; wrappers meet made-up rollouts; rewards meet random images. Every check
 from __future__ import annotations
 
 import contextlib
+import inspect
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from b2bench.plugins.check_algorithm import check_algorithm
 from b2bench.plugins.check_reward import check_reward
 from b2bench.plugins.check_wrapper import check_wrapper
 from b2bench.plugins.contract import Checker, CheckResult, Failed, Stop
-from b2bench.registry import check_name, import_plugin, key_of, kind_of, load_registries
+from b2bench.registry import Registry, check_name, import_plugin, key_of, kind_of, load_registries
 from b2bench.text import suggestion
 
 
@@ -30,21 +31,31 @@ def check_file(file: Path) -> list[CheckResult]:
     """
     classes = import_plugin(file) if file.is_file() else _registered(file)
     checks = {"algorithm": check_algorithm, "wrapper": check_wrapper, "reward": check_reward}
+    registries = load_registries()
     results = []
     for cls in classes:
         checker = Checker(cls)
-        checker.run("its name is free", partial(_has_free_name, cls))
+        checker.run("its name is free", partial(_has_free_name, cls, file, registries[kind_of(cls)]))
         with contextlib.suppress(Stop):
             checks[kind_of(cls)](cls, checker)
         results += checker.results
     return results
 
 
-def _has_free_name(cls: type) -> None:
+def _has_free_name(cls: type, file: Path, known: Registry) -> None:
+    name = key_of(cls)
     try:
-        check_name(kind_of(cls), key_of(cls))
+        check_name(known.kind, name)
+        registered = name in known.origins and known.origins[name].where != str(file)
+        if not (registered and _same_file(cls, known.get(name))):
+            known.add(cls, str(file))
     except UserError as error:
         raise Failed(str(error)) from None
+
+
+def _same_file(cls: type, other: type) -> bool:
+    """Whether a class is a registered one, or the same file that was imported once more by its path."""
+    return cls is other or Path(inspect.getfile(cls)).samefile(inspect.getfile(other))
 
 
 def _registered(file: Path) -> list[type]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from b2bench.advantage import PromptAdvantage
 from b2bench.errors import UserError
 from b2bench.guard import guarded
-from b2bench.hyperparameters import declared
+from b2bench.hyperparameters import declared, searched_settings
 from b2bench.metrics import OF_LOG_RATIO
 from b2bench.plugins.contract import (
     Checker,
@@ -20,6 +20,8 @@ from b2bench.plugins.contract import (
     changes,
     check_hyperparameters,
     check_process,
+    check_refusal,
+    check_searches,
     copy_of,
     expect,
     global_seed,
@@ -27,6 +29,7 @@ from b2bench.plugins.contract import (
 from b2bench.plugins.counting import counted_cost
 from b2bench.plugins.toy import PROMPTS, SAMPLES, ToyPolicy, toy_batch, toy_noise, toy_reward, toy_rollout
 from b2bench.protocols import Batch
+from b2bench.registry import Registry
 from b2bench.rollout import round_noise, sample
 from b2bench.seeding import generator
 from b2bench.types import FinalPair, Pair
@@ -279,8 +282,22 @@ def check_algorithm(cls: type, checker: Checker) -> None:
                 "image after it would be another query): defaults = {'updates_per_round': 1}",
             )
 
+    def searches() -> None:
+        try:
+            settings = searched_settings(cls, LR)
+        except UserError as error:
+            raise Failed(str(error)) from None
+        check_searches(cls, settings)
+
+    def refusals() -> None:
+        known = Registry("wrapper")
+        check_refusal(cls(), {name: known.get(name)() for name in known.names()})
+
     checker.run("has pairs and loss, and can be set up", shape, needed=True)
     checker.run("declares defaults of settings that are its to declare", own_settings)
+    checker.run("what it has searched can be", searches)
+    if hasattr(cls, "refuses"):
+        checker.run("refuses with a reason, or not at all", refusals)
 
     with guarded():
         loss = _LossChecks(cls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from b2bench.plugins.contract import (
     changes,
     check_hyperparameters,
     check_process,
+    check_refusal,
+    check_searches,
     copy_of,
     expect,
     global_seed,
@@ -68,10 +71,8 @@ def _check_edges(wrapper: Any) -> None:
 
 
 def _check_words(wrapper: Any) -> None:
-    for name in ("ddpo", "dpo"):  # on single transitions, and on pairs
-        if hasattr(wrapper, "refuses"):
-            found = wrapper.refuses(Registry("algorithm").get(name)())
-            expect(found is None or isinstance(found, str), f"refuses answers {found!r}; return a reason, or None")
+    known = Registry("algorithm")  # on single transitions, and on pairs
+    check_refusal(wrapper, {name: known.get(name)() for name in ("ddpo", "dpo")})
     if hasattr(wrapper, "notice"):
         for rounds, steps in LENGTHS:
             found = wrapper.notice(rounds, steps)
@@ -153,6 +154,7 @@ def check_wrapper(cls: type, checker: Checker) -> None:
         )
 
     checker.run("what it says is text", lambda: _check_words(wrapper))
+    checker.run("what it has searched can be", partial(check_searches, cls))
     sound = checker.run("interval lies within the steps", intervals)
     checker.run("leaves divide the samples", leaves, needed=True)
     if hasattr(cls, "edges"):

@@ -8,7 +8,7 @@ import os
 import random
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from b2bench.errors import UserError
 from b2bench.guard import guarded
-from b2bench.hyperparameters import check_names, hyperparameters, parse_value
+from b2bench.hyperparameters import check_names, check_search, hyperparameters, parse_value
 from b2bench.registry import key_of
+from b2bench.search import DIMENSIONS
 from b2bench.text import described
 from b2bench.types import Interval
 
@@ -106,6 +107,29 @@ def check_process(call: Callable[[], object]) -> None:
         printed = os.fstat(file.fileno()).st_size
     expect(not changed, f"it changed {', '.join(changed)}, of the whole process; put it back, or keep to what is yours")
     expect(not printed, "it printed to stdout, where the result of a command stands; try sys.stderr, or logging")
+
+
+def check_searches(cls: type, settings: Collection[str] = ("lr",)) -> None:
+    """What ``b2bench tune`` refuses; ``settings`` of the run are searched beside fields of the class."""
+    own = [parameter for parameter in hyperparameters(cls) if parameter.search is not None]
+    for parameter in own:
+        assert parameter.search is not None
+        try:
+            check_search(parameter.name, parameter, parameter.search)
+        except UserError as error:
+            raise Failed(str(error)) from None
+    names = [*settings, *(parameter.name for parameter in own)]
+    expect(
+        len(names) <= DIMENSIONS,
+        f"{', '.join(names)} are searched, and few runs say nothing about more than {DIMENSIONS}; leave out a Search",
+    )
+
+
+def check_refusal(plugin: Any, others: Mapping[str, Any]) -> None:
+    """``refuses`` answers with a reason or with None, whatever it is asked about."""
+    for name, other in others.items() if hasattr(plugin, "refuses") else ():
+        said = plugin.refuses(other)
+        expect(said is None or isinstance(said, str), f"refuses({name}) answers {said!r}; return a reason, or None")
 
 
 def copy_of(value: Any) -> Any:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import Settings
 from b2bench.errors import UserError
-from b2bench.hyperparameters import Hyperparameter, declared, hyperparameters, searched_settings
-from b2bench.search import Search
+from b2bench.hyperparameters import Hyperparameter, check_search, declared, hyperparameters, searched_settings
+from b2bench.search import DIMENSIONS, Search
 
-DIMENSIONS = 3
-"""The most that a cell may have: few runs say nothing about more."""
 POINTS_SEED = 0
 """Seed of the scrambling of the Sobol points, the same for every cell."""
 
@@ -90,14 +87,9 @@ def _of_plugin(part: str, plugin: Any) -> Iterator[Dimension]:
 
 
 def _dimension(part: str, parameter: Hyperparameter, search: Search, owner: Any) -> Dimension:
-    kinds = get_args(parameter.type) if get_origin(parameter.type) in (Union, UnionType) else (parameter.type,)
     name = f"{part}.{parameter.name}"
-    if not {int, float} & set(kinds):
-        raise UserError(f"{name} is of type {parameter.type_name}, and a Search is of numbers; try leaving it out")
-    for value in (search.low, search.high, search.published):
-        if value is not None and (problem := parameter.out_of_range(value)):
-            raise UserError(f"the Search of {name} leaves its range: {problem}; try another Search")
-    return Dimension(name, search, getattr(owner, parameter.name), whole=float not in kinds)
+    check_search(name, parameter, search)
+    return Dimension(name, search, getattr(owner, parameter.name), whole=float not in parameter.types)
 
 
 def unit_points(count: int, seed: int = POINTS_SEED) -> list[tuple[float, ...]]:

@@ -41,6 +41,8 @@ class Broken:
 {body}
 '''
 
+SEARCHED = "what it has searched can be"
+REFUSES = "refuses with a reason, or not at all"
 GOOD = "return -(batch.advantage * log_prob(batch)).mean(), {}"
 
 
@@ -373,7 +375,8 @@ def test_wrappers(change: dict[str, str], check: str, message: str, tmp_path: Pa
         ("step_weights(self, std):\n        return std[:-1]", "step weights are a number a step", "has shape (0,)"),
         ("step_weights(self, std):\n        return std / 0", "step weights are a number a step", "are not finite"),
         ("refuses(self, algorithm):\n        return 'no' if algorithm.pairs else None", "", ""),
-        ("refuses(self, algorithm):\n        return 3", "what it says is text", "refuses answers 3"),
+        ("refuses(self, algorithm):\n        return 3", "what it says is text", "refuses(ddpo) answers 3"),
+        ("refuses(self, algorithm):\n        return False", "what it says is text", "refuses(ddpo) answers False"),
         ("notice(self, rounds, num_steps):\n        return 1 / 0", "what it says is text", "ZeroDivisionError"),
         ("notice(self, rounds, num_steps):\n        return True", "what it says is text", "notice(1, 1) answers True"),
     ],
@@ -399,6 +402,46 @@ def test_defaults_that_no_run_takes(declared: str, message: str, tmp_path: Path)
         assert message in found["declares defaults of settings that are its to declare"]
     else:
         assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("weight: Annotated[float, Search(0.1, 9.0)] = 1.0", ""),
+        ("weight: Annotated[float, Gt(0.5), Search(0.1, 9.0)] = 1.0", "leaves its range: weight = 0.1 is not above"),
+        ('weight: Annotated[str, Search(0.1, 9.0)] = "a"', "is of type str, and a Search is of numbers"),
+        ("search: ClassVar = {'eta': Search(0.1, 1.0)}\n    weight: float = 1.0", "search has 'eta'"),
+        (
+            "search: ClassVar = {'transitions_per_step': Search(8, 99)}\n"
+            "    weight: Annotated[float, Search(0.1, 9.0)] = 1.0\n"
+            '    """Doc."""\n'
+            "    other: Annotated[float, Search(0.1, 9.0)] = 1.0",
+            "lr, transitions_per_step, weight, other are searched",
+        ),
+    ],
+)
+def test_a_search_that_tune_refuses_is_found(line: str, message: str, tmp_path: Path) -> None:
+    source = ALGORITHM.format(body=f"        {GOOD}", pairs=False).replace("weight: float = 1.0", line)
+    imports = "from typing import Annotated\nfrom annotated_types import Gt\nfrom b2bench.search import Search\n"
+    source = imports + source
+    found = failures(check_source(tmp_path, source))
+    assert (list(found) == [SEARCHED] and message in found[SEARCHED]) if message else found == {}
+
+
+@pytest.mark.parametrize("said", ["False", "True", "'pairs'", "None"])
+def test_an_algorithm_refuses_with_a_text(said: str, tmp_path: Path) -> None:
+    source = ALGORITHM.format(body=f"        {GOOD}", pairs=False)
+    found = failures(check_source(tmp_path, f"{source}\n    def refuses(self, wrapper):\n        return {said}\n"))
+    wrong = said in ("False", "True")
+    assert found == ({REFUSES: f"refuses(vanilla) answers {said}; return a reason, or None"} if wrong else {})
+
+
+def test_a_name_that_another_plugin_has_is_found(tmp_path: Path) -> None:
+    source = ALGORITHM.format(body=f"        {GOOD}", pairs=False)
+    taken = failures(check_source(tmp_path, source.replace("class Broken", "class DDPO")))
+    assert "two algorithms are named 'ddpo': built in and" in taken["its name is free"]
+    twice = source + source[source.index("@algorithm") :].replace("class Broken", "class BROKEN")
+    assert "two algorithms are named 'broken'" in failures(check_source(tmp_path, twice))["its name is free"]
 
 
 def test_a_whole_number_as_a_floats_default_would_be_two_cells(tmp_path: Path) -> None:
