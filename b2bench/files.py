@@ -35,8 +35,10 @@ def replaced(path: Path, temporary: Path | None = None, *, durable: bool = False
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, ready: Callable[[], object] = bool) -> None:
     """Replace ``path`` by ``content`` in one step; a link stays one, and into a pipe or a device it is written.
+
+    ``ready`` is called when nothing but the last step is left, and may still prevent it by raising something.
 
     Raises:
         OSError: the folder does not exist, or cannot be written.
@@ -45,10 +47,12 @@ def write_whole(path: Path, content: bytes) -> None:
     if path.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     if path.exists() and not path.is_file():
+        ready()
         path.write_bytes(content)
         return
     with replaced(path) as temporary:
         temporary.write_bytes(content)
+        ready()
 
 
 def finite(value: Any, other: Callable[[Any], Any] = lambda value: value) -> Any:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,7 @@ def load_results(db: AnyPath = "b2bench.duckdb", frames: Library = "pandas") -> 
     """
     from b2bench.store.store import Store
 
+    _check_types({"db": (db, str | os.PathLike, "a path")}, needed=("db",))
     with _one_line():
         found = Store(Path(db)).frames(frames)
         return Results(runs=found["runs"], evaluations=found["evals"], queries=found["queries"])
@@ -164,9 +166,22 @@ def report(
     from b2bench.store.store import Store
     from b2bench.sweep.plan import parse_seeds
 
+    _check_types(
+        {
+            "db": (db, str | os.PathLike, "a path"),
+            "where": (where, Mapping, "a mapping of what to show to its values"),
+            "margin": (margin, int | float, "a number"),
+            "seeds": (seeds, str | Iterable, "a text as 0-4, or whole numbers"),
+            "looks": (looks, int, "1 or 2"),
+        },
+        needed=("db", "seeds", "looks"),
+    )
+    numbers = [] if isinstance(seeds, str) else list(seeds)
+    for seed in numbers:
+        _check_types({"seeds": (seed, Integral, "a text as 0-4, or whole numbers")}, needed=("seeds",))
     with _one_line():
         conditions = parse_where([f"{key}={_listed(value)}" for key, value in (where or {}).items()])
-        planned = (parse_seeds(seeds) if seeds else []) if isinstance(seeds, str) else list(seeds)
+        planned = parse_seeds(seeds) if isinstance(seeds, str) and seeds else numbers
         return select(tables_of(Store(Path(db)), margin, planned, looks), conditions)
 
 

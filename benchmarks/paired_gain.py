@@ -53,7 +53,8 @@ def main() -> None:
             in_errors = f"{gain / error:+.1f}" if error else "-"
             cell = f"{row['algorithm']} {row['wrapper']} {row['seed']}"
             table.add_row(cell, str(point), str(found["n"]), f"{gain:+.3f}", in_errors, *changes)
-    Console().print(table)
+    wide = Console()
+    Console(width=max(wide.width, 120)).print(table)  # of a cut number nobody has anything
 
 
 if __name__ == "__main__":

@@ -37,13 +37,14 @@ BESIDE = (HELDOUT, SUCCESS, IS_STYLE, STYLE_ENTROPY, DISTANCE)
 
 @dataclass(frozen=True)
 class Taken:
-    """A run with its last evaluation: rows of table ``images`` by place, values by metric, and the images before."""
+    """A run with its last evaluation, rows of table ``images`` by place and values by metric, and with its first."""
 
     row: Row
     queries: int
     images: Mapping[Place, Row]
     values: Mapping[str, float]
     before: Mapping[Place, Row] = field(default_factory=dict)
+    values_before: Mapping[str, float] = field(default_factory=dict)
     run_of_images: str = ""
 
     @property

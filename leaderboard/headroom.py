@@ -22,6 +22,17 @@ from b2bench.metrics import HELDOUT, SUCCESS
 BASELINE = "baseline"
 """What table ``runs`` calls the algorithm of a row that no training made."""
 KINDS = ("guidance", "best-of", "oracle")
+EVALUATED = ("settings.eval_images", "settings.inception", "settings.inception_splits")
+"""What an oracle's numbers depend on beside the noise and the reward"""
+OWN = ("reward.name", "reward.code")
+"""What a command says of a reward in other words"""
+USUAL = {
+    "settings.inception": "auto",
+    "settings.inception_splits": "1",
+    "reward.checkpoint": "pocket",
+    "reward.batch": "64",
+}
+"""Values that a command on pocket has without being told, of ``clipscore`` at least; to tell them changes nothing"""
 
 
 def is_baseline(row: Mapping[str, Any]) -> bool:
@@ -157,8 +168,12 @@ def missing_oracle(context: Context, cells: Iterable[Cell], baselines: Sequence[
 
 
 def _assignments(config: Mapping[str, str]) -> list[str]:
-    """Return what a baseline must be told to have the test set of a flat configuration."""
+    """Return what a baseline must be told to have the test set and the judges of a flat configuration."""
     config = _sized(config)
     found = [] if config.get("settings.eval_seed", "0") == "0" else ["--seed", config["settings.eval_seed"]]
-    images = config.get("settings.eval_images")
-    return found if images is None else [*found, "--set", f"eval_images={images}"]
+    told = {name: config[name] for name in EVALUATED if name in config}
+    told |= {name: value for name, value in config.items() if name.startswith("reward.") and name not in OWN}
+    for name, value in told.items():
+        if USUAL.get(name) != value and value != "null":
+            found += ["--set", f"{name.partition('.')[2]}={value}"]
+    return found

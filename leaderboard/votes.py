@@ -139,7 +139,7 @@ def _cells(found: Preferences) -> Grid:
     legend = (
         "preferred: share of the answers to comparisons that showed the cell",
         "score: Bradley-Terry, in log-odds with mean 0: of two cells one is preferred with 1 / (1 + exp(−difference)); "
-        "no preference counts as half a choice of each, and once more for each pair",
+        "no preference counts as an equal share for each image shown, and one such answer is added for each pair",
         "[ ]: 95% interval, bootstrap over raters, given these images",
     )
     return Grid("votes", "Preferences of raters", columns, tuple(rows), legend if rows else ("no answers are left",))
@@ -171,8 +171,9 @@ def _pairs(found: Preferences) -> Grid:
     legend = ["prefer the first: share of answers for one of the two; no preference counts as a half"]
     if any(pair.differs is not None for pair in found.pairs):
         unclear = [f"{pair.first} over {pair.second}" for pair in found.pairs if pair.differs is False]
+        of = f"5% / {len(found.pairs)} pairs" if len(found.pairs) > 1 else "5%"
         legend.append(
-            f"by intervals at 5% / {len(found.pairs)} pairs, "
+            f"by a sign-flip test over raters at {of}, "
             + (f"not told apart: {', '.join(unclear)}" if unclear else "every pair differs from a half")
         )
     return Grid("votes_pairs", "Pairs", columns, rows, tuple(legend) if rows else ())

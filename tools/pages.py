@@ -231,8 +231,28 @@ def _signature(name: str, thing: Any) -> str:
 
 
 def _plain(thing: Any) -> str:
-    """A signature without the quotes that postponed annotations have."""
-    return re.sub(r"'([^']*)'(?=[,)]| =|$)", r"\1", str(inspect.signature(thing)))
+    """A signature without the quotes that postponed annotations have, and without addresses of functions."""
+
+    class Shown:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __repr__(self) -> str:
+            return self.text
+
+    def shown(value: Any) -> Any:
+        empty = value is inspect.Parameter.empty
+        return value if empty or not isinstance(value, str) else Shown(value)
+
+    signature = inspect.signature(thing)
+    parameters = [
+        one.replace(
+            annotation=shown(one.annotation),
+            default=Shown("...") if inspect.isroutine(one.default) else one.default,
+        )
+        for one in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=parameters, return_annotation=shown(signature.return_annotation)))
 
 
 def _code(text: str) -> str:

@@ -66,6 +66,8 @@ def make(
     check_text("--question", question)
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; try creating it")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; try the name of a file in it, as {out / 'votes.html'}")
     conditions = parse_where([*(where or []), *([] if prompts is None else [f"prompts={prompts}"])])
     store = Store(db)
     store.check_exists()
@@ -102,13 +104,15 @@ def make(
 
 
 def _write_page(poll: Any, urls: Any, out: Path, store: Any) -> None:
-    """Store the key, then write the page: no page is without its key."""
+    """Write the page beside its place, store the key, then put it there: no page is without its key, no key without."""
     from b2bench.files import write_whole
     from b2bench.studies.poll_page import page
 
-    store.record_votes([poll.row()], [])
+    def key() -> None:
+        store.record_votes([poll.row()], [])
+
     try:
-        write_whole(out, page(poll, urls, "Comparing images").encode())
+        write_whole(out, page(poll, urls, "Comparing images").encode(), key)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
 

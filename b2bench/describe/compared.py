@@ -103,13 +103,14 @@ def _side(store: Store, name: str, runs: Sequence[Row]) -> Side:
         if not points:
             continue
         rows, images = store.evaluation(run["run_id"], max(points))
-        _, before = store.evaluation(run["run_id"], min(points))
+        rows_before, before = store.evaluation(run["run_id"], min(points))
         found[run["seed"]] = Taken(
             run,
             max(points),
             _by_place(images),
             _values(rows),
             _by_place(before) if min(points) < max(points) else {},
+            _values(rows_before),
             run["run_id"],
         )
     if not found:
@@ -128,7 +129,7 @@ def _values(rows: Sequence[Row]) -> dict[str, float]:
 def _before(side: Side) -> Side:
     """Return the pretrained model, on the images that the runs of ``side`` began with."""
     runs = {
-        seed: Taken(taken.row, 0, taken.before, {}, {}, taken.run_of_images)
+        seed: Taken(taken.row, 0, taken.before, taken.values_before, run_of_images=taken.run_of_images)
         for seed, taken in side.runs.items()
         if taken.before
     }

@@ -217,12 +217,13 @@ def estimate(
         warnings = _warnings([members[0] for members in alike.values()], footprint, vram * (1 - margin))
     warnings += dict.fromkeys(text for one in configs for text in one.notices)
     precision = config.settings.precision
-    needed = [fit.batches.checkpointing for fit in fits if fit.batches and fit.precision == precision]
+    # what does not even fit with checkpointing takes no less than with it, on the GPU that it fits
+    needed = [fit.batches is None or fit.batches.checkpointing for fit in fits if fit.precision == precision]
     checkpointing = any(needed) or own.checkpointing
     spared = {  # an algorithm that fits without it pays nothing for one that does not
         name
         for fit in fits
-        if fit.precision == precision and not own.checkpointing and not (fit.batches and fit.batches.checkpointing)
+        if fit.precision == precision and not own.checkpointing and fit.batches and not fit.batches.checkpointing
         for name in fit.algorithms
     }
     speed = assumed_throughput(config, footprint) if throughput is None else throughput

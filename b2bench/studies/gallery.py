@@ -81,7 +81,8 @@ def draw_gallery(
     drawn: dict[str, list[Tensor]] = {}
     for name in prompts:
         test = load_prompts(name).test
-        chosen = [test[i * len(test) // rows] for i in range(min(rows, len(test)))]
+        count = min(rows, len(test))
+        chosen = [test[i * len(test) // count] for i in range(count)]
         spec = backbone.drawing(chosen)
         policies = {
             heading: StableDiffusion(

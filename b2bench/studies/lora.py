@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import unicodedata
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from b2bench.backbones.lora_files import peft_config
 from b2bench.backbones.stable_diffusion import lora_file
+from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.run import RunConfig, cell_hash
 from b2bench.engine import accelerator
 from b2bench.errors import UserError
@@ -43,6 +45,8 @@ def evaluate_lora(
         raise UserError(
             f"the reward queries that {lora} cost are not known, and tables compare equal budgets; try --queries N"
         )
+    if file is not None:
+        check_network(file, config)
     store.check()
     settings, budget = config.settings, queries or config.queries
     images = replace(config, queries=budget).images_at(budget)
@@ -77,6 +81,31 @@ def evaluate_lora(
         store.record_evals(run_id, result.metric_rows(spent), result.image_rows(spent, config.reward_name))
         store.finish_run(run_id, "done")
     return run_id, result
+
+
+def check_network(file: Path, config: RunConfig) -> None:
+    """Refuse a LoRA of a run of pocket whose prompts another of pocket's networks draws.
+
+    A file does not say which network it is of, and fits all of them. Nothing is refused of a file that does not lie
+    beside the ``config.json`` of a run, or of a run whose prompts are not found here.
+
+    Raises:
+        UserError: the LoRA is of the network of another template.
+    """
+    if not config.backbone.is_pocket:
+        return
+    try:
+        named = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))["prompts"]
+        trained = load_prompts(named["name"])
+        network = config.backbone.drawing([*trained.train, *trained.test]).source
+    except (OSError, ValueError, LookupError, TypeError, UserError):
+        return
+    if network == config.backbone.source or trained.content_hash != named["hash"]:
+        return
+    raise UserError(
+        f"{file} was trained on {trained.name}, and pocket has a network for each template: it would change the one of "
+        f"{config.prompts.name}, for which it was not made; try --prompts {trained.name}"
+    )
 
 
 def lora_identity(given: Path, file: Path) -> tuple[str, str]:

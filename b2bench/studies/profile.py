@@ -21,6 +21,7 @@ from b2bench.backbones.stable_diffusion import StableDiffusion, lora_file
 from b2bench.config.run import RunConfig
 from b2bench.config.settings import UNTRAINED_SETTINGS
 from b2bench.engine import accelerator
+from b2bench.errors import UserError
 from b2bench.evaluation.judges import scored
 from b2bench.leaderboard.openness import CONFIDENCE, RESAMPLES, Point, Profile, openness
 from b2bench.leaderboard.openness import rows as profile_rows
@@ -30,7 +31,7 @@ from b2bench.rollout import Noise, rollout
 from b2bench.seeding import generator, normal
 from b2bench.store.database import FOR_HOURS
 from b2bench.store.store import Store
-from b2bench.studies.lora import lora_identity
+from b2bench.studies.lora import check_network, lora_identity
 from b2bench.training.provenance import commit, versions
 from b2bench.training.setup import check_prompts, load_policy, ready_reward
 from b2bench.types import Interval, micro_batches
@@ -173,6 +174,14 @@ def profile(
     """
     config, settings = configs[0], configs[0].settings
     file = None if lora is None else lora_file(lora)
+    if file is not None:
+        for each in configs:
+            check_network(file, each)
+        if len({each.backbone.source for each in configs}) > 1:
+            raise UserError(
+                f"--lora with --prompts {','.join(each.prompts.name for each in configs)}: pocket has a network for "
+                "each template, and a LoRA is of one; try the prompts that it was trained on"
+            )
     store.check()
     device = accelerator().device
     policies = _policies(configs, device, listener.stage, file)

@@ -70,6 +70,7 @@ def test_from_a_page_to_a_report(b2bench, store) -> None:
         (("make", "--cells", "pretrained,ddpo/b3", "--kept"), "no finished run of ddpo/b3"),
         (("make", "--cells", "pretrained,ddpo/b2"), "has no weights"),
         (("make", "--cells", "pretrained,ddpo/b2", "--kept", "--out", "no/v.html"), "the folder no does not exist"),
+        (("make", "--cells", "pretrained,ddpo/b2", "--kept", "--out", "."), "--out . is a folder"),
         (("make", "--cells", "pretrained,ddpo/b2", "--kept", "--show", "triples"), "try --show pairs"),
         (("make", "--cells", "pretrained,ddpo/b2", "--kept", "--prompts", "template9"), "no finished run of ddpo/b2"),
         (("make", "--cells", "pretrained,ddpo/b2", "--kept", "--seeds", "7"), "no finished run of seed 7"),
@@ -96,3 +97,15 @@ def test_one_damaged_file_adds_none(b2bench, store) -> None:
     bad.write_text(good.read_text()[:-30])
     assert b2bench("vote", "add", good, bad).code == 2
     assert store.ballots()[1] == []
+
+
+@pytest.mark.slow
+def test_a_page_that_cannot_be_written_leaves_no_test_without_votes(b2bench, store, monkeypatch) -> None:
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    refused = b2bench("vote", "make", "--cells", "pretrained,ddpo/b2", "--kept", "--out", "v.html")
+    assert (refused.code, "v.html cannot be written: No space left on device" in refused.stderr) == (2, True)
+    assert store.ballots()[0] == []
+    assert not Path("v.html").exists()

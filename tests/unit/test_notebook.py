@@ -290,6 +290,12 @@ def test_a_report_takes_the_commands_conditions(db: Path) -> None:
         (lambda: b2bench.report(margin=0), "--margin 0 is not a number above 0"),
         (lambda: b2bench.report(looks=3), "--looks 3 is not 1 or 2"),
         (lambda: b2bench.report(seeds="a-b"), "a-b"),
+        (lambda: b2bench.report(seeds=5), "seeds = 5 is not a text as 0-4"),
+        (lambda: b2bench.report(seeds=[0, "a"]), "seeds = 'a' is not a text as 0-4"),
+        (lambda: b2bench.report(where="prompts=x"), "where = 'prompts=x' is not a mapping"),
+        (lambda: b2bench.report(margin="0.01"), "margin = '0.01' is not a number"),
+        (lambda: b2bench.report(db=None), "db = None is not a path"),
+        (lambda: b2bench.load_results(db=None), "db = None is not a path"),
         (lambda: b2bench.load_results("gone.duckdb", frames="arow"), "arow"),  # type: ignore[arg-type]
     ],
 )
@@ -315,6 +321,6 @@ def test_the_example_notebook_runs_from_top_to_bottom(db: Path, monkeypatch: pyt
         exec("".join(cell["source"]), names)
     (axes,) = names["figure"].axes
     lines = [(line.get_label(), list(line.get_ydata())) for line in axes.lines]
-    assert lines == [("ddpo b2, seed 0", [0.5, 0.6]), ("ddpo b2, seed 1", [0.5, 0.7])]
+    assert lines == [("ddpo-b2-a0", [0.5, 0.6]), ("ddpo-b2-a1", [0.5, 0.7])]  # a line is a run
     assert names["by_round"].loc[0, "a0"] == 0.5
     names["plt"].close("all")

@@ -224,6 +224,17 @@ def test_what_cannot_fit_is_refused_with_what_it_needs() -> None:
         fitting(0.01 * GIB, config, measure(config))
 
 
+@pytest.mark.slow
+def test_what_fits_nowhere_takes_no_less_than_on_the_smallest_gpu_that_it_fits() -> None:
+    config = resolve(
+        algorithm="ddpo", wrapper="vanilla", reward="clipscore", backbone="sd14", queries=2400, seed=0, values={}
+    )
+    small, fits = (estimate([config], vram=gib * GIB) for gib in (8, 12))
+    (refused,) = (fit for fit in small.fits if fit.precision == "fp32")
+    assert (refused.batches, bool(refused.refused)) == (None, True)
+    assert small.cells[0].hours == fits.cells[0].hours
+
+
 def kept_images(config: RunConfig) -> int:
     """The number of image files that an estimate names; they have the room that they take uncompressed."""
     (found,) = (item for item in disk_bytes(config, measure(config)).items() if "image files" in item[0])

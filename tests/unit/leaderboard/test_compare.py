@@ -97,6 +97,8 @@ def test_two_runs_have_an_error_over_images_and_no_verdict(store: Store) -> None
 def test_the_pretrained_model_is_what_a_cell_began_with(store: Store) -> None:
     found = compare(*sides(store, ("pretrained", "ddpo/vanilla"), {}))
     assert found.mean == pytest.approx(sum(GAINS.values()) / 3 + 0.001 / 2)
+    (success,) = found.beside  # not the trained reward alone
+    assert [each.mean for each in success[1:]] == pytest.approx([0.1, 0.2, 0.1])
     back = compare(*sides(store, ("ddpo/vanilla", "pretrained"), {}))
     assert back.mean == pytest.approx(-found.mean)
     assert not any("different numbers" in note for note in (*found.notes, *back.notes))

@@ -615,6 +615,20 @@ def test_cells_of_other_noise_are_named_and_no_oracle_of_other_noise_counts(rows
     assert found.oracle.endswith("--prompts template1 --seed 3 --set eval_images=270")
 
 
+def test_the_command_for_an_oracle_says_what_its_judges_are(rows: Rows) -> None:
+    """Else it measured another inception score, or of the reward the opposite, and the note would stay."""
+    judged = {"eval_seed": 0, "inception": "none", "inception_splits": 2}
+    for number in range(3):
+        config = {
+            "settings": {**SETTINGS["settings"], **judged},
+            "reward": {"name": "jpeg", "goal": "incompressibility", "checkpoint": "pocket", "code": "ab"},
+        }
+        rows.add("ddpo", "b2", number, {0: 0.6, 1000: 0.7}, config=config)
+    (found,) = rows.tables()
+    told = "--set eval_images=270 --set inception=none --set inception_splits=2 --set goal=incompressibility"
+    assert found.oracle.endswith(f"--plugin FILE {told}")
+
+
 @pytest.mark.parametrize("start", [0.8, 0.9, math.nan])
 def test_no_way_to_go_is_no_share(start: float) -> None:
     assert headroom([0.85, 0.7], [start, 0.6], 0.8).mean is None  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from b2bench.leaderboard.html import html
-from b2bench.leaderboard.preferences import agreement, bradley_terry, checks_of, preferences
+from b2bench.leaderboard.preferences import agreement, bradley_terry, checks_of, preferences, sign_flip_p
 from b2bench.leaderboard.terminal import render_sections
 from b2bench.leaderboard.votes import fits, vote_sections
 from b2bench.leaderboard.written import csv_text, latex, markdown
@@ -218,6 +218,30 @@ def test_what_one_rater_saw_has_no_interval_however_many_there_are() -> None:
     assert (pair.share.low, pair.differs) == (None, None)
     (known,) = [other for other in found.pairs if other is not pair]
     assert (known.share.n, known.share.low is None, known.differs is None) == (12, False, False)
+
+
+def test_the_flips_of_a_few_raters_are_counted_one_by_one() -> None:
+    assert sign_flip_p(np.array([2.0, 1.0, -0.5])) == 4 / 8  # 3.5, 2.5 and their negatives reach 2.5
+    assert sign_flip_p(np.ones(5)) == 2 / 2**5
+    assert sign_flip_p(np.zeros(4)) == 1.0
+    assert sign_flip_p(np.ones(30)) == pytest.approx(1 / 20_000)  # the answers as they are, and none of those drawn
+
+
+@pytest.mark.parametrize(("raters", "answers"), [(3, 1), (4, 16), (8, 16), (14, 9)])
+def test_raters_who_prefer_nothing_are_seldom_said_to(raters: int, answers: int) -> None:
+    """Of answers a fifth are ties, the others a coin's: at most 5% of tests may call the pair different."""
+    draws = np.random.default_rng(1)
+    found = [
+        sign_flip_p(draws.choice([0.5, -0.5, 0.0], p=[0.4, 0.4, 0.2], size=(raters, answers)).sum(1)) <= 0.05
+        for _ in range(400)
+    ]
+    assert np.mean(found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+    assert any(found) or raters < 6  # of eight and fourteen some are
+
+
+def test_three_raters_who_agree_show_no_pair() -> None:
+    (pair,) = preferences(POLL, votes_of(3)).pairs
+    assert (pair.share.low is not None, pair.differs) == (True, False)
 
 
 def test_the_bootstrap_is_the_same_every_time() -> None:

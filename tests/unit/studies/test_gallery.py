@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from b2bench.config.prompt_sets import load_prompts
 from b2bench.errors import UserError
 from b2bench.studies.gallery import LABEL, MARGIN, draw_gallery, image_grid, side_by_side
 
@@ -40,3 +42,15 @@ def test_two_sheets_stand_side_by_side_under_their_headings():
     assert (both[-height:, :width] == np.asarray(sheets[0])).all()
     assert (both[-height:, -width:] == np.asarray(sheets[1])).all()
     assert (both[:-height] < 128).any()  # the headings are written
+
+
+def test_more_rows_than_prompts_show_each_prompt_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def sample(_: Any, prompts: list[str], noise: Any) -> torch.Tensor:
+        drawn.extend(prompts)
+        return torch.zeros(len(prompts), 3, 64, 64)
+
+    monkeypatch.setattr("b2bench.rollout.sample", sample)
+    draw_gallery(tmp_path / "g.png", ["template1"], 1, 100, None, None, 0)
+    assert sorted(drawn) == sorted(load_prompts("template1").test)

@@ -1,7 +1,9 @@
 """Branches of a profile: their noise, their cost, and shares that are known in advance."""
 
+import contextlib
 import io
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,12 +21,14 @@ from rich.console import Console
 from torch import Tensor
 
 from b2bench.backbones.stable_diffusion import StableDiffusion
+from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.resolve import check_profile_values, resolve
 from b2bench.config.run import RunConfig
 from b2bench.errors import RunFailed, UserError
 from b2bench.plugins.toy import PROMPTS, ToyPolicy
 from b2bench.store.store import Store
 from b2bench.studies import profile as study
+from b2bench.studies.lora import check_network
 from b2bench.studies.profile import Leaves, branch_noise, sample_leaves
 
 T = ToyPolicy.num_steps
@@ -267,3 +271,21 @@ def test_it_takes_the_settings_of_where_a_reward_runs() -> None:
     check_profile_values(config_of("template1"), {"reward_device": "cpu", "reward_process": True})
     with pytest.raises(UserError, match="does not use lr"):
         check_profile_values(config_of("template1"), {"lr": 1})
+
+
+@pytest.mark.parametrize(
+    ("trained", "content_hash", "wrong"),
+    [("template1", None, False), ("template2", None, True), ("template2", "ab", False), ("gone.txt", None, False)],
+)
+def test_a_lora_of_another_templates_network_is_refused(
+    trained: str, content_hash: str | None, wrong: bool, tmp_path: Path
+) -> None:
+    """Its file fits all three of them, and what it does to the others means nothing."""
+    named = {"template2": "pocket-template2"}.get(trained, trained)
+    known = content_hash or (load_prompts(named).content_hash if named != "gone.txt" else "")
+    (tmp_path / "config.json").write_text(json.dumps({"prompts": {"name": named, "hash": known}}))
+    config = resolve(
+        algorithm="ddpo", wrapper="vanilla", reward="clipscore", backbone="pocket", queries=60, seed=0, values={}
+    )
+    with pytest.raises(UserError, match="try --prompts pocket-template2") if wrong else contextlib.nullcontext():
+        check_network(tmp_path / "pytorch_lora_weights.safetensors", config)
