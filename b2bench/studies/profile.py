@@ -152,6 +152,23 @@ def _policies(
     return found
 
 
+def _lora_for(lora: Path, configs: Sequence[RunConfig]) -> Path:
+    """Return the file of a LoRA that all configs are drawn with.
+
+    Raises:
+        UserError: there is none, or it cannot be of the networks that draw them.
+    """
+    file = lora_file(lora)
+    for config in configs:
+        check_network(file, config)
+    if len({config.backbone.source for config in configs}) > 1:
+        raise UserError(
+            f"--lora with --prompts {','.join(config.prompts.name for config in configs)}: pocket has a network for each "
+            "template, and a LoRA is of one; try the prompts that it was trained on"
+        )
+    return file
+
+
 def profile(
     configs: Sequence[RunConfig],
     lora: Path | None,
@@ -173,15 +190,7 @@ def profile(
         RunFailed: the reward answers with something else than finite numbers.
     """
     config, settings = configs[0], configs[0].settings
-    file = None if lora is None else lora_file(lora)
-    if file is not None:
-        for each in configs:
-            check_network(file, each)
-        if len({each.backbone.source for each in configs}) > 1:
-            raise UserError(
-                f"--lora with --prompts {','.join(each.prompts.name for each in configs)}: pocket has a network for "
-                "each template, and a LoRA is of one; try the prompts that it was trained on"
-            )
+    file = None if lora is None else _lora_for(lora, configs)
     store.check()
     device = accelerator().device
     policies = _policies(configs, device, listener.stage, file)
