@@ -163,8 +163,8 @@ def _lora_for(lora: Path, configs: Sequence[RunConfig]) -> Path:
         check_network(file, config)
     if len({config.backbone.source for config in configs}) > 1:
         raise UserError(
-            f"--lora with --prompts {','.join(config.prompts.name for config in configs)}: pocket has a network for each "
-            "template, and a LoRA is of one; try the prompts that it was trained on"
+            f"--lora with --prompts {','.join(config.prompts.name for config in configs)}: pocket has a network for "
+            "each template, and a LoRA is of one; try the prompts that it was trained on"
         )
     return file
 
