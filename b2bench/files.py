@@ -35,7 +35,7 @@ def replaced(path: Path, temporary: Path | None = None, *, durable: bool = False
         raise
 
 
-def write_whole(path: Path, content: bytes, ready: Callable[[], object] = bool) -> None:
+def write_whole(path: Path, content: bytes, ready: Callable[[], None] = lambda: None) -> None:
     """Replace ``path`` by ``content`` in one step; a link stays one, and into a pipe or a device it is written.
 
     ``ready`` is called when nothing but the last step is left, and may still prevent it by raising something.
