@@ -243,7 +243,7 @@ class _Tally:
 
 
 def sign_flip_p(excess: Floats) -> float:
-    """Two-sided p of a mean of 0, from each rater's ``excess`` [R], here answers for the first beyond a half of them.
+    """Two-sided p of Fisher's randomisation test (1935): each rater's ``excess`` [R] is answers beyond a half of them.
 
     The hypothesis is that each rater might as well have preferred the other as often, so that the sign of any excess
     could be the other one. It is exact for any number of answers a rater, where the percentiles of a bootstrap over
