@@ -333,7 +333,7 @@ def untold(cells: Iterable[Cell]) -> dict[str, str]:
         most = usual(members)[algorithm]
         told = [key for key in sorted(most) if _tells_apart(key, members)]
         if told:
-            found[algorithm] = " ".join(f"{_last_name(key)}={most[key]}" for key in told)
+            found[algorithm] = " ".join(f"{last_name(key)}={most[key]}" for key in told)
     return found
 
 
@@ -368,8 +368,8 @@ def labels(
     differing = [key for key in keys if len({config.get(key) for config in configs}) > 1]
     if not differing:  # the hash knows a difference that the configuration doesn't tell
         return [text[:8] for text in fallback]
-    shared = Counter(_last_name(key) for key in differing)
-    names = {key: _last_name(key) if shared[_last_name(key)] == 1 else key for key in differing}
+    shared = Counter(last_name(key) for key in differing)
+    names = {key: last_name(key) if shared[last_name(key)] == 1 else key for key in differing}
     return [
         " ".join(
             f"{names[key]}={config.get(key, 'unset')}"
@@ -380,7 +380,8 @@ def labels(
     ]
 
 
-def _last_name(key: str) -> str:
+def last_name(key: str) -> str:
+    """Return the name by which ``--set`` takes a setting."""
     return key.rpartition(".")[2]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from b2bench.errors import UserError
@@ -95,18 +96,46 @@ _BUILT_IN = (
 )
 
 
-def backbones() -> dict[str, Backbone]:
-    """Return the built-in backbones, then the ones of the entry-point group ``b2bench.backbones``."""
-    found = {backbone.name: backbone for backbone in _BUILT_IN}
-    for entry in entry_points(group="b2bench.backbones"):
-        if entry.name in found:
-            raise UserError(f"two backbones are named {entry.name!r}: built in, and entry point {entry.value}")
+class _Backbones(Mapping[str, Backbone]):
+    """Backbones by name; one of another package is imported when it is looked up, and nothing before."""
+
+    def __init__(self, entries: Iterable[EntryPoint]) -> None:
+        self._found: dict[str, Backbone | EntryPoint] = {backbone.name: backbone for backbone in _BUILT_IN}
+        for entry in entries:
+            if entry.name in self._found:
+                raise UserError(f"two backbones are named {entry.name!r}: built in, and entry point {entry.value}")
+            self._found[entry.name] = entry
+
+    def __getitem__(self, name: str) -> Backbone:
+        found = self._found[name]
+        if isinstance(found, Backbone):
+            return found
+        broken = f"entry point {found.value} is not a Backbone"
         try:
-            found[entry.name] = entry.load()
-        except Exception as error:  # somebody else's package may raise anything
-            broken = f"entry point {entry.value} cannot be loaded: {type(error).__name__}: {error}"
-            found[entry.name] = Backbone(entry.name, "", broken, guidance=1.0, broken=broken)
-    return found
+            loaded = found.load()
+        except (Exception, SystemExit) as error:  # somebody else's package may raise anything
+            loaded, broken = None, f"entry point {found.value} cannot be loaded: {type(error).__name__}: {error}"
+        if not isinstance(loaded, Backbone):
+            loaded = Backbone(name, "", broken, guidance=1.0, broken=broken)
+        self._found[name] = loaded
+        return loaded
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found  # Mapping's own would look it up
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+def backbones() -> Mapping[str, Backbone]:
+    """Return the built-in backbones, then the ones of the entry-point group ``b2bench.backbones``, by name.
+
+    Those of other packages are imported when they are looked up. One that cannot be has ``broken``.
+    """
+    return _Backbones(entry_points(group="b2bench.backbones"))
 
 
 def own_checkpoint(backbone: Backbone, reward: type) -> str:

@@ -13,7 +13,9 @@ from b2bench.errors import UserError
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A run, a cell as ALGORITHM/WRAPPER, or pretrained")],
+    first: Annotated[
+        str, typer.Argument(help="A run, pretrained, or a cell: ddpo/b2, of several settings ddpo/b2:lr=0.001")
+    ],
     second: Annotated[str, typer.Argument(help="What is compared with it: the second minus the first")],
     out: Annotated[Path | None, typer.Option(help="HTML file to write, with images side by side")] = None,
     where: Annotated[

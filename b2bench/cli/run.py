@@ -82,7 +82,7 @@ def run(
     ] = 1,
     track: Annotated[
         list[str] | None,
-        typer.Option(help="Tell a tracker, too: wandb, trackio or tensorboard (extras); several: a,b or repeat it"),
+        typer.Option(help="Tell a tracker, too: wandb, tensorboard (extras) or trackio; several: a,b or repeat it"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

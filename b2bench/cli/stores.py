@@ -18,7 +18,7 @@ def merge(
     into: Annotated[Path, typer.Option("--into", help="DuckDB file to copy them into; made if it does not exist")],
     as_json: AsJson = False,
 ) -> None:
-    """Copy the runs of other stores into one. Runs that have ended there stay as they are."""
+    """Copy the runs of other stores into one. Runs that are done there stay as they are."""
     from b2bench.config.run import stored_hash
     from b2bench.store.store import Store
 
@@ -95,7 +95,7 @@ def _export_card(card: str, db: Path, runs: Path, out: Path | None, as_json: boo
 
 
 def import_(folder: Folder = RESULTS, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
-    """Read exported runs into the store. Runs that have ended there stay as they are."""
+    """Read exported runs into the store. Runs that are done there stay as they are."""
     from b2bench.config.run import stored_hash
     from b2bench.store.parquet import import_results
     from b2bench.store.store import Store

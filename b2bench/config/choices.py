@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,11 +173,13 @@ def uncontrolled(registry: Registry) -> list[str]:
     return [name for name in registry.names() if not any(getattr(registry.get(name), kind, "") for kind in aside)]
 
 
-def name_sets(kind: Kind, registry: Registry) -> dict[str, list[str]]:
-    """Return what *all* and *paper* stand for in a list of algorithms or wrappers."""
-    if kind == "algorithm":
-        return {"all": uncontrolled(registry), "paper": [*PAPER]}
-    return {"all": uncontrolled(registry), "paper": ["vanilla", "bpt", "bs", "b2"]}
+def name_sets(kind: Kind, registry: Registry) -> dict[str, Callable[[], list[str]]]:
+    """Return what *all* and *paper* stand for in a list of algorithms or wrappers.
+
+    ``all`` imports every plugin of the kind, of other packages too, which only whoever says it asks for.
+    """
+    paper = [*PAPER] if kind == "algorithm" else ["vanilla", "bpt", "bs", "b2"]
+    return {"all": lambda: uncontrolled(registry), "paper": lambda: paper}
 
 
 def grid(choices: Choices) -> tuple[list[RunConfig], int | None]:

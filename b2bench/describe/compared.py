@@ -8,21 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from b2bench.errors import UserError
-from b2bench.leaderboard.cells import flat, labels
+from b2bench.leaderboard.cells import flat, labels, last_name
 from b2bench.leaderboard.compare import SAME, Side, Taken
 from b2bench.leaderboard.selection import CONTEXT_KEYS, final_runs
 from b2bench.store.store import Store
-from b2bench.text import visible
+from b2bench.text import suggestion, visible
 
 PRETRAINED = "pretrained"
 ENDED = ("done", "failed")
+UNSET = "unset"
+"""What a setting is called that a run has not got, as reports do."""
 Row = Mapping[str, Any]
 
 
 def sides(store: Store, names: tuple[str, str], where: Mapping[str, set[str]]) -> tuple[Side, Side]:
     """Read two sides, each a run, a cell as ALGORITHM/WRAPPER, or ``pretrained``: the other side before training.
 
-    ``where`` narrows what cells may be of, as in a report.
+    ``where`` narrows what cells may be of, as in a report. A cell of several settings is ``ddpo/vanilla:lr=0.001``, or
+    ``...:lr=0.001,epochs=2``: of its runs those with these values.
 
     Raises:
         UserError: there is no such run or cell, a name stands for several, or a run has no evaluation.
@@ -58,6 +61,8 @@ def _runs(store: Store, name: str, where: Mapping[str, set[str]]) -> list[Row]:
     algorithm, slash, wrapper = name.partition("/")
     if not slash:
         return [store.find_run(name)]
+    wrapper, _, told = wrapper.partition(":")
+    cell = f"{algorithm}/{wrapper}"
     runs = [
         run
         for run in final_runs(store.runs())
@@ -68,9 +73,41 @@ def _runs(store: Store, name: str, where: Mapping[str, set[str]]) -> list[Row]:
     if not runs:
         cells = sorted({f"{run['algorithm']}/{run['wrapper']}" for run in store.runs() if run["status"] in ENDED})
         raise UserError(
-            f"no finished run of cell {name} in {store.path}; it holds {visible(', '.join(cells)) or 'none'}"
+            f"no finished run of cell {cell} in {store.path}; it holds {visible(', '.join(cells)) or 'none'}"
         )
+    for setting in filter(None, told.split(",")):
+        runs = _with_setting(cell, runs, setting.strip())
     return runs
+
+
+def _with_setting(cell: str, runs: Sequence[Row], setting: str) -> list[Row]:
+    """Return the runs that have a setting, such as ``lr=0.001``; one that a run has not got is ``unset``.
+
+    Raises:
+        UserError: no run has a setting of this name, or none this value.
+    """
+    name, equals, value = setting.partition("=")
+    by_run = [(run, flat(run["config"] or {})) for run in runs]
+    keys = {key for _, config in by_run for key in config if name in (key, last_name(key))}
+    if not equals or not keys:
+        known = {last_name(key) for _, config in by_run for key in config}
+        raise UserError(
+            f"{cell}:{visible(setting)} names no setting of its runs.{suggestion(name, sorted(known))} Try "
+            f"{cell}:NAME=VALUE with one that `b2bench show settings` or `b2bench show {cell.partition('/')[0]}` lists."
+        )
+    found = [run for run, config in by_run if any(_equal(config.get(key, UNSET), value) for key in keys)]
+    if not found:
+        values = sorted({config.get(key, UNSET) for _, config in by_run for key in keys})
+        raise UserError(f"no run of {cell} has {visible(setting)}; try {visible(', '.join(values))}")
+    return found
+
+
+def _equal(value: str, asked: str) -> bool:
+    """Tell whether two values are one, as text or as numbers."""
+    try:
+        return value == asked or float(value) == float(asked)
+    except ValueError:
+        return False
 
 
 def _one_setting(names: tuple[str, str], runs: Sequence[Row], others: Sequence[Row] | None) -> list[Row]:
@@ -89,8 +126,12 @@ def _one_setting(names: tuple[str, str], runs: Sequence[Row], others: Sequence[R
         by_hash = [next(run for run in chosen if run["config_hash"] == key) for key in hashes]
         told = labels([flat(run["config"] or {}) for run in by_hash], hashes)
         shown = "; ".join(f"{visible(str(run['name']))}: {text}" for run, text in zip(by_hash, told, strict=True))
+        several = [name for name, key in CONTEXT_KEYS.items() if len({str(run[key]) for run in by_hash}) > 1]
+        narrower = "".join(f" --where {name}=..." for name in several)
+        narrower = f"{narrower}, or" if narrower else ""
         raise UserError(
-            f"{names[0]} stands for {len(hashes)} settings; try --where prompts=... budget=..., or name runs ({shown})"
+            f"{names[0]} stands for {len(hashes)} settings; try{narrower} {names[0]}:NAME=VALUE with what tells them "
+            f"apart, or name runs ({shown})"
         )
     return chosen
 

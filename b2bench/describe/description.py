@@ -57,11 +57,11 @@ def description(name: str, db: Path, plugins: list[Path]) -> Row:
         known += registry.names()
     if name in (names := prompt_set_names()):
         return _describe_prompts(load_prompts(name))
-    if name in (found := backbones()):
-        return _describe_backbone(found[name])
+    if name in (pipelines := backbones()):
+        return _describe_backbone(pipelines[name])
     if name.startswith(PRESET) or name.partition(":")[0] in preset_names():
         return _describe_preset(load_preset(name.removeprefix(PRESET)))
-    known += [*names, *found, *(f"{PRESET}{preset}" for preset in preset_names())]
+    known += [*names, *pipelines, *(f"{PRESET}{preset}" for preset in preset_names())]
     if db.exists():
         store = Store(db)
         own = {text for run in store.runs() for text in (run["run_id"], run["name"]) if text}
@@ -274,8 +274,8 @@ def _differences(config: Mapping[str, Any], registries: Mapping[Kind, Registry])
     backbone = config.get("backbone")
     name = backbone.get("name") if isinstance(backbone, Mapping) else None
     harness = asdict(Settings())
-    if name in backbones():
-        harness["guidance"] = backbones()[name].guidance
+    if found := backbones().get(str(name)):
+        harness["guidance"] = found.guidance
     parts: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
     trained = config.get("algorithm")
     if isinstance(trained, Mapping) and trained.get("name") in registries["algorithm"].origins:

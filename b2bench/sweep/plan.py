@@ -16,8 +16,10 @@ from b2bench.text import suggestion
 OPTIONS = ("algo", "wrapper", "prompts", "reward", "backbone", "queries", "seed")
 
 
-def parse_list(option: str, text: str | Sequence[str], sets: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """``"ddpo,dpok"`` to its parts in order, each once; ``all``, and what else ``sets`` names, stands for its names.
+def parse_list(
+    option: str, text: str | Sequence[str], sets: Mapping[str, Callable[[], Sequence[str]]] | None = None
+) -> list[str]:
+    """``"ddpo,dpok"`` to its parts in order, each once; what ``sets`` names, as ``all``, stands for what it gives.
 
     A file or folder that is there is one name, whatever commas it has; and a list has its parts already.
 
@@ -29,7 +31,7 @@ def parse_list(option: str, text: str | Sequence[str], sets: Mapping[str, Sequen
         text = [text] if is_file else text.split(",")
     parts = [part.strip() for part in text if part.strip()]
     sets = sets or {}
-    parts = [name for part in parts for name in sets.get(part, [part])]
+    parts = [name for part in parts for name in (sets[part]() if part in sets else [part])]
     if not parts:
         also = f", or {' or '.join(sets)}" if sets else ""
         raise UserError(f"--{option} {text!r} names nothing; try NAME or NAME,NAME{also}")

@@ -1,4 +1,5 @@
-"""Every registered algorithm under every registered wrapper, from the first query to the saved weights.
+"""Registered algorithms under registered wrappers, each of both at least twice, from the first query to the saved
+weights; test_toy.py has all cells.
 
 A new plugin is tested with no new line here.
 """

@@ -140,4 +140,4 @@ def test_it_stands_outside_of_rankings_and_of_all() -> None:
     registry = Registry("algorithm")
     outside = [name for name in registry.names() if getattr(registry.get(name), "upper_reference", "")]
     assert tuple(outside) == REFERENCES
-    assert "draft1" not in name_sets("algorithm", registry)["all"]
+    assert "draft1" not in name_sets("algorithm", registry)["all"]()

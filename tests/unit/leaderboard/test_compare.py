@@ -145,6 +145,43 @@ def test_what_cannot_be_compared_says_why(store: Store, tmp_path: Path) -> None:
             compare(*sides(other, names, {}))
 
 
+def test_a_cell_of_several_settings_is_told_by_one_of_them(tmp_path: Path) -> None:
+    other = Store(tmp_path / "other.duckdb")
+    for seed in (0, 1):
+        add(other, "b2", seed, 1.0)
+    add(other, "vanilla", 0, 1.0)
+    add(other, "vanilla", 1, 1.0)
+    add(other, "vanilla", 2, 2.0, lr=0.5)
+    add(other, "vanilla", 3, 2.0, eval_seed=7)
+    with pytest.raises(UserError, match=r"3 settings; try ddpo/vanilla:NAME=VALUE with .*eval_seed=7 lr=0.001"):
+        sides(other, ("ddpo/vanilla", "ddpo/b2"), {})
+
+    def seeds(*names: str) -> list[list[int]]:
+        return [sorted(side.runs) for side in sides(other, (names[0], names[1]), {})]
+
+    assert seeds("ddpo/vanilla:lr=1e-3,eval_seed=0", "ddpo/b2") == [[0, 1], [0, 1]]
+    assert seeds("ddpo/vanilla:settings.lr=0.001, eval_seed=0", "ddpo/vanilla:lr=0.5") == [[0, 1], [2]]
+    assert seeds("ddpo/vanilla:lr=.5", "pretrained") == [[2], [2]]
+    assert seeds("ddpo/b2:", "ddpo/vanilla:eval_seed=7") == [[0, 1], [3]]
+    for name, words in {
+        "ddpo/vanilla:lr=2": "no run of ddpo/vanilla has lr=2; try 0.001, 0.5",
+        "ddpo/vanilla:eval_sed=7": r"names no setting of its runs. Did you mean eval_seed\?",
+        "ddpo/vanilla:lr": "ddpo/vanilla:lr names no setting",
+        "ddpo/bpt:lr=2": "no finished run of cell ddpo/bpt in",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            sides(other, (name, "ddpo/b2"), {})
+
+
+def test_a_cell_of_several_contexts_is_told_by_one_of_them(tmp_path: Path) -> None:
+    other = Store(tmp_path / "other.duckdb")
+    for prompts in ("one", "two"):
+        add(other, "vanilla", 0, 1.0, prompts=prompts, prompts_hash=prompts, config_hash=prompts)
+    with pytest.raises(UserError, match=r"2 settings; try --where prompts=\.\.\., or ddpo/vanilla:NAME=VALUE"):
+        sides(other, ("ddpo/vanilla", "pretrained"), {})
+    assert sides(other, ("ddpo/vanilla", "pretrained"), {"prompts": {"two"}})
+
+
 def test_the_page_shows_images_of_equal_noise_side_by_side_as_text_and_pictures(store: Store, tmp_path: Path) -> None:
     for run in store.runs():
         folder = tmp_path / run["run_id"] / "samples"

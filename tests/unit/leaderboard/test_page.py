@@ -1,5 +1,6 @@
 """The leaderboard's page, from Parquet files to Markdown."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -78,14 +79,31 @@ def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
 
 
 @pytest.mark.slow
-def test_a_page_with_figures_is_checked_as_one_and_nothing_is_written(results: Path, tmp_path: Path) -> None:
-    page = tmp_path / "README.md"
+def test_a_page_with_figures_is_checked_as_one_and_nothing_is_written(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, figures = tmp_path / "README.md", tmp_path / "figures"
     leaderboard(results, out=page, figures=True)
     assert "](figures/learning-of-ddpo.svg)" in page.read_text()
-    for figure in (tmp_path / "figures").iterdir():
+    for figure in figures.glob("*.pdf"):  # which no page shows
         figure.unlink()
     leaderboard(results, out=page, check=True)
-    assert not list((tmp_path / "figures").iterdir())
+    assert not list(figures.glob("*.pdf"))
+
+    def stale(name: str, text: str) -> str:
+        (figures / name).write_text(text)
+        with pytest.raises(typer.Exit):
+            leaderboard(results, out=page, check=True)
+        return " ".join(capsys.readouterr().err.split())
+
+    drawn = (figures / "learning-of-ddpo.svg").read_text()
+    assert "(learning-of-ddpo.svg); try b2bench leaderboard --figures" in stale("learning-of-ddpo.svg", drawn + " ")
+    other_version = re.sub(r"Matplotlib v[\w.]+", "Matplotlib v3.0.0", drawn)
+    (figures / "learning-of-ddpo.svg").write_text(other_version)
+    leaderboard(results, out=page, check=True)
+    (figures / "learning-of-ddpo.svg").unlink()
+    assert "learning-of-ddpo.svg, planned-contrasts.svg" in stale("planned-contrasts.svg", "")
+    assert not (figures / "learning-of-ddpo.svg").exists()
 
 
 def test_a_page_says_which_cells_are_tuned() -> None:

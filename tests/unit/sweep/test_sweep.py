@@ -101,8 +101,8 @@ def states(sweep: Sweep) -> list[str]:
 
 def test_lists_and_seeds() -> None:
     assert parse_list("algo", "dpok, ddpo,dpok") == ["dpok", "ddpo"]
-    assert parse_list("algo", "c,all", {"all": ["a", "b"]}) == ["c", "a", "b"]
-    assert parse_list("algo", "paper", {"all": ["a", "b"], "paper": ["b"]}) == ["b"]
+    assert parse_list("algo", "c,all", {"all": lambda: ["a", "b"]}) == ["c", "a", "b"]
+    assert parse_list("algo", "paper", {"all": lambda: 1 / 0, "paper": lambda: ["b"]}) == ["b"]
     assert parse_seeds("0-3,7,2") == [0, 1, 2, 3, 7]
     for text in ("", "1-", "a", "-1", "3-1", "0-99999999", "1.5"):
         with pytest.raises(UserError, match="--seeds"):
