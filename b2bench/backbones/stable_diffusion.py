@@ -31,6 +31,7 @@ from b2bench.backbones.specs import Backbone
 from b2bench.backbones.variants import pickled, variant_of, what_is_there
 from b2bench.ddim import DDIM, check_process
 from b2bench.errors import UserError
+from b2bench.hub import download_command
 from b2bench.quiet import quiet_libraries
 from b2bench.seeding import derive, normal
 from b2bench.types import Conditioning, Gaussian, concatenate, exchanged, micro_batches
@@ -143,7 +144,7 @@ def load_pipeline(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Sta
             raise UserError(f"backbone folder {folder} cannot be read: {reason}{what_is_there(folder)}") from None
         raise UserError(
             f"checkpoint {backbone.source} ({backbone.download}) is not on this machine and could not be fetched. "
-            f"Try: hf download {backbone.source} --local-dir DIR, then --backbone DIR. ({reason})"
+            f"Try: {download_command(backbone.source)} --local-dir DIR, then --backbone DIR. ({reason})"
         ) from None
     try:
         _check_length(pipeline)

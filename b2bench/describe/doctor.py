@@ -17,6 +17,7 @@ from torch import nn
 
 from b2bench.backbones.specs import backbones
 from b2bench.errors import UserError
+from b2bench.hub import download_command
 from b2bench.layout import install_extra
 from b2bench.pocket.paths import NETWORKS, POCKET_WEIGHTS
 from b2bench.store.store import Store
@@ -32,16 +33,12 @@ OPTIONAL = {"pandas": "notebook", "optuna": "optuna", "resvg_py": "pocket", "ray
 
 @dataclass(frozen=True)
 class Hub:
-    """A checkpoint of the hub that something here can use: one of its files tells whether it is there.
-
-    ``only``: the file that is needed of a repository with more; "" for all of it.
-    """
+    """A checkpoint of the hub that something here can use: one of its files tells whether it is there."""
 
     repository: str
     files: tuple[str, ...]
     gigabytes: float
     serves: str
-    only: str = ""
 
 
 CHECKPOINTS = (
@@ -57,9 +54,9 @@ CHECKPOINTS = (
     Hub("openai/clip-vit-large-patch14", ("model.safetensors", "pytorch_model.bin"), 1.7, "aesthetic"),
     Hub("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), 0.004, "aesthetic"),
     Hub("yuvalkirstain/PickScore_v1", ("model.safetensors", "pytorch_model.bin"), 3.9, "pickscore"),
-    Hub("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), 2.0, "hpsv2", "HPS_v2.1_compressed.pt"),
-    Hub("THUDM/ImageReward", ("ImageReward.pt",), 1.8, "imagereward", "ImageReward.pt"),
-    Hub("google-bert/bert-base-uncased", ("vocab.txt",), 0.001, "imagereward", "vocab.txt"),
+    Hub("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), 2.0, "hpsv2"),
+    Hub("THUDM/ImageReward", ("ImageReward.pt",), 1.8, "imagereward"),
+    Hub("google-bert/bert-base-uncased", ("vocab.txt",), 0.001, "imagereward"),
 )
 
 
@@ -156,8 +153,7 @@ def _checkpoints() -> Iterator[Finding]:
         if folder:
             yield Finding("checkpoint", hub.repository, "ok", folder)
         else:
-            detail = f"{hub.gigabytes:g} GB, for {hub.serves}: hf download {hub.repository}"
-            detail += f" {hub.only}" if hub.only else ""
+            detail = f"{hub.gigabytes:g} GB, for {hub.serves}: {download_command(hub.repository)}"
             yield Finding("checkpoint", hub.repository, "absent", detail)
     try:
         weights = inception_file()

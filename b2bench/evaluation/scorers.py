@@ -15,6 +15,7 @@ from torch import Tensor
 
 from b2bench.errors import UserError
 from b2bench.files import stored_parameters
+from b2bench.hub import download_command
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.protocols import ModelSize
 from b2bench.quiet import quiet_root
@@ -22,7 +23,7 @@ from b2bench.quiet import quiet_root
 PAPER_MODEL, PAPER_WEIGHTS = "ViT-H-14", "laion2b_s32b_b79k"
 _PAPER_HELP = (
     f"the paper's CLIP scorer, open_clip {PAPER_MODEL} {PAPER_WEIGHTS} (3.9 GB), is not on this machine and could "
-    "not be fetched. Get it with: hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    f"not be fetched. Get it with: {download_command('laion/CLIP-ViT-H-14-laion2B-s32B-b79K')}"
 )
 # CLIP's own pixel statistics, for folders whose config does not give them.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

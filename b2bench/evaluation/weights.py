@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from b2bench.errors import UserError
+from b2bench.hub import download_command
 from b2bench.protocols import ModelSize
 
 PUBLISHED = "published"
@@ -50,7 +51,7 @@ def from_hub(loader: Any, who: str, source: str, size: str, **options: Any) -> A
         reason = " ".join(str(error).split())[:160]
         if Path(source).is_dir() or not size:
             raise UserError(f"{who} checkpoint {source} cannot be read: {reason}") from None
-        raise UserError(_missing(who, source, size, reason)) from None
+        raise UserError(_missing(who, source, size, download_command(source), reason)) from None
 
 
 def hub_file(who: str, repository: str, file: str, size: str) -> Path:
@@ -64,13 +65,14 @@ def hub_file(who: str, repository: str, file: str, size: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file))
     except Exception as error:  # the hub client raises many kinds
-        raise UserError(_missing(who, f"{repository} {file}", size, type(error).__name__)) from None
+        how = download_command(repository, file)
+        raise UserError(_missing(who, f"{repository} {file}", size, how, type(error).__name__)) from None
 
 
-def _missing(who: str, what: str, size: str, reason: str) -> str:
+def _missing(who: str, what: str, size: str, how: str, reason: str) -> str:
     return (
         f"{who} needs {what} ({size}), which is not on this machine and could not be fetched. Try: "
-        f"hf download {what}, on a machine with access, and set HF_HOME to that cache. ({reason})"
+        f"{how}, on a machine with access, and set HF_HOME to that cache. ({reason})"
     )
 
 
