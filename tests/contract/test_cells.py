@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from b2bench.backbones.stable_diffusion import StableDiffusion
+from b2bench.config.choices import PAPER
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.errors import Refused, RunFailed
@@ -31,6 +33,7 @@ from b2bench.training import runs, trainer
 from b2bench.training.listener import Silent
 from b2bench.training.summary import Summary
 from b2bench.training.trainer import query_noise
+from b2bench.version import BENCHMARK_VERSION
 from b2bench.wrappers import B2, Extremes, Independent, edges_of
 
 # Two draws of three samples in the first round, one in the second: the budget leaves no more.
@@ -54,6 +57,10 @@ CELLS = [
     for wrapper in Registry("wrapper").names()
     if wrapper in ("vanilla", "b2") or algorithm in ("ddpo", "dpo")
 ]
+
+
+NUMBERS = Path(__file__).with_name("numbers.json")
+"""What these cells gave when the benchmark version was raised last."""
 
 
 @dataclass
@@ -233,6 +240,8 @@ def test_cell(
     ):
         assert all(query["kept"] for query in queries)
 
+    same_numbers(f"{algorithm}/{wrapper}", numbers_of(found))
+
     # The weights are those of an adapter that has learned, if there was anything to learn from.
     assert found.weights.is_file()
     learned = any(row["kept"] for row in rounds)
@@ -247,6 +256,48 @@ def test_cell(
         adapted = other.noise(cond, x, step)
         with other.reference():
             assert torch.equal(other.noise(cond, x, step), adapted) != learned
+
+
+def numbers_of(found: Finished) -> dict[str, list[float]]:
+    """Return rewards and gradients of a run, and what it learned: the adapter's second factors, which begin at 0, as
+    their norm and four projections of fixed directions.
+    """
+    tensors = load_file(found.weights)
+    learned = torch.cat([tensors[name].double().flatten() for name in sorted(tensors) if "lora_B" in name])
+    directions = torch.randn(4, len(learned), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    adapter = [float(learned.norm()), *(directions @ learned).tolist()]
+    return {
+        "rewards": [row["reward"] for row in found.queries],
+        "gradients": [row["grad_norm"] or 0.0 for row in found.rounds],
+        "adapter": adapter,
+    }
+
+
+def same_numbers(cell: str, found: dict[str, list[float]]) -> None:
+    """Compare with what was written down for this benchmark version; a cell of a new plugin has nothing there yet.
+
+    Another order of sums, as another CPU has it, moves rewards by 1e-6, gradients by 1e-5 and the adapter by 1e-3 of
+    its size (measured with and without oneDNN). A learning rate that is 1% higher moves the adapter by 1%.
+    """
+    known = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    if os.environ.get("B2BENCH_GOLDEN"):  # with -n0: every cell writes the whole file
+        rounded = {name: [float(f"{value:.7g}") for value in values] for name, values in found.items()}
+        known = {"benchmark_version": BENCHMARK_VERSION, "cells": known["cells"] | {cell: rounded}}
+        lines = [f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in sorted(known["cells"].items())]
+        text = f'{{"benchmark_version": {BENCHMARK_VERSION}, "cells": {{\n' + ",\n".join(lines) + "\n}}\n"
+        NUMBERS.write_text(text, encoding="utf-8")
+    assert known["benchmark_version"] == BENCHMARK_VERSION, f"B2BENCH_GOLDEN=1 writes {NUMBERS.name} anew"
+    if (wanted := known["cells"].get(cell)) is None:
+        return
+    said = f"{cell} gives other numbers than benchmark version {BENCHMARK_VERSION} did: raise it, or find out why"
+    assert found["rewards"] == pytest.approx(wanted["rewards"], abs=1e-4), said
+    assert found["gradients"] == pytest.approx(wanted["gradients"], rel=1e-3, abs=1e-6), said
+    assert found["adapter"] == pytest.approx(wanted["adapter"], abs=4e-3 * wanted["adapter"][0]), said
+
+
+def test_the_papers_algorithms_have_their_numbers() -> None:
+    known = json.loads(NUMBERS.read_text(encoding="utf-8"))["cells"]
+    assert {f"{algorithm}/{wrapper}" for algorithm in PAPER for wrapper in ("vanilla", "b2")} <= known.keys()
 
 
 # -- the same again ---------------------------------------------------------------------------------------
