@@ -1,10 +1,10 @@
-"""Reward queries a second: beside trl's DDPO trainer, beside the bare denoiser, of all 16 cells, and as they grow.
+"""Reward queries a second: beside trl's DDPO trainer, beside the bare denoiser, of the 16 cells, and as they grow.
 
     uv run --group reference python benchmarks/speed.py peers    # trl 0.23.1 and b2bench on the same work
     uv run python benchmarks/speed.py floor                      # a round as a multiple of its denoiser calls
     uv run python benchmarks/speed.py cores --threads 2          # one core and two
     uv run python benchmarks/speed.py precision                  # the denoiser in fp32 and in bf16
-    uv run python benchmarks/speed.py cells                      # every algorithm under every wrapper
+    uv run python benchmarks/speed.py cells                      # the paper's algorithms under its wrappers
     uv run python benchmarks/speed.py growth                     # with queries, leaves, steps, prompts, stored rows
 
 All on pocket, one thread (``--threads``). Ways that are compared take turns within one process, forwards and backwards
@@ -46,6 +46,7 @@ from b2bench.backbones import stable_diffusion
 from b2bench.backbones.shards import Threads
 from b2bench.backbones.specs import find_backbone
 from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
+from b2bench.config.choices import name_sets
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
 from b2bench.estimate.footprint import measure
@@ -457,7 +458,9 @@ def _row(run: RunConfig, trainer: Trainer) -> dict[str, Any]:
 
 
 def cells() -> None:
-    names = [(a, w) for a in Registry("algorithm").origins for w in Registry("wrapper").origins]
+    # the paper's: not every other algorithm goes with every other wrapper
+    algorithms, wrappers = (name_sets(kind, Registry(kind))["paper"]() for kind in ("algorithm", "wrapper"))
+    names = list(itertools.product(algorithms, wrappers))
     table = Table(
         "algorithm", "wrapper", "queries a second", "times ddpo vanilla", "calls a query", "trained", box=box.SIMPLE
     )

@@ -22,8 +22,9 @@ from b2bench.ddim import stable_diffusion_schedule
 
 LATENT_CHANNELS = 16
 # Share of noise in the variance of a finished latent: the first beta. Stable Diffusion's is 0.00085, and then the last
-# but one of 20 steps takes the noise from 0.049 to 0.0017 with a deviation so small that a change of the network moves
-# its mean 5.3 deviations: in a policy gradient that step drowns the others (docs/pocket.md). With 0.02 it moves 1.5.
+# but one of 20 steps takes the noise from 0.049 to 0.0017 with a deviation so small that a change of the noise that the
+# network predicts moves its mean 5.4 deviations (5.3 where it predicts the velocity): in a policy gradient that step
+# drowns the others (docs/pocket.md). With 0.02 it moves 1.6 (1.5).
 FINAL_NOISE = 0.02
 MAX_TOKENS = 16
 

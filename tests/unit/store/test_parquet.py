@@ -17,6 +17,8 @@ from b2bench.store.parquet import export_results, import_results
 from b2bench.store.schema import RUN_TABLES
 from b2bench.store.store import Store
 
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -49,6 +51,18 @@ def test_out_and_in_again_is_the_same_to_the_bit(store: Store, tmp_path: Path) -
     again = tmp_path / "again"
     export_results(other, again)
     assert all((folder / f"{t}.parquet").read_bytes() == (again / f"{t}.parquet").read_bytes() for t in RUN_TABLES)
+
+
+@pytest.mark.slow
+def test_results_that_the_repository_ships_come_in(tmp_path: Path) -> None:
+    """A new column of the schema leaves them behind: write them again, with null where nothing was recorded."""
+    folders = sorted({file.parent for file in RESULTS.rglob("*.parquet")})
+    assert folders
+    for folder in folders:
+        found = Store(tmp_path / f"{folder.name}.duckdb")
+        runs = import_results(found, folder, stored_hash)
+        assert runs
+        assert sorted(runs) == sorted(run["run_id"] for run in found.runs())
 
 
 @pytest.mark.slow
