@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from b2bench.leaderboard.cells import CONTROLS, REFERENCES
 from b2bench.leaderboard.columns import algorithm_name, wrapper_name
 from b2bench.leaderboard.grid import Answer, number
 from b2bench.leaderboard.open_steps import room
-from b2bench.leaderboard.rows import CollapseRow, CompatibilityCell, HeadroomRow, LeaderboardRow, Tables
+from b2bench.leaderboard.rows import CollapseRow, CompatibilityCell, Head, HeadroomRow, LeaderboardRow, Tables
 from b2bench.leaderboard.stats import MIN_SEEDS
 
 FREE = ("guidance", "best-of")
@@ -24,6 +25,11 @@ class _Judged:
     @property
     def wrapper(self) -> str:
         return self.cell.wrapper
+
+    @property
+    def aside(self) -> bool:
+        """Whether its tests are no claims, but a family of their own."""
+        return self.wrapper in CONTROLS or self.algorithm in REFERENCES
 
 
 def answers(group: Tables) -> tuple[Answer, ...]:
@@ -69,13 +75,17 @@ def _cells(count: int) -> str:
 
 
 def _learned(group: Tables, judged: Sequence[_Judged], cells: Sequence[LeaderboardRow]) -> Answer:
-    tested = [row for row in judged if row.cell.learned != "untested"]
+    tested = [row for row in judged if row.cell.learned != "untested" and not row.aside]
     learned = [row for row in tested if row.cell.learned == "gain"]
+    apart = [row for row in judged if row.cell.learned == "gain" and row.aside]
+    beside = f"; beside them, tested apart: {listed(apart)}" if apart else ""
     if not tested:
-        return Answer("Learned", f"nothing can be said: no cell has {MIN_SEEDS} seeds with all values", "untested")
+        text = f"nothing can be said: no cell has {MIN_SEEDS} seeds with all values"
+        return Answer("Learned", text + beside, "untested")
     if not learned:
-        return Answer("Learned", f"none of {_cells(len(tested))} is shown to have learned", "inconclusive")
-    text = f"{len(learned)} of {_cells(len(tested))}: {listed(learned)}"
+        text = f"none of {_cells(len(tested))} is shown to have learned"
+        return Answer("Learned", text + beside, "inconclusive")
+    text = f"{len(learned)} of {_cells(len(tested))}: {listed(learned)}{beside}"
     known = {(row.algorithm, row.wrapper, row.cell.gain.values) for row in learned if row.cell.gain is not None}
 
     def is_known(row: LeaderboardRow) -> bool:
@@ -87,16 +97,20 @@ def _learned(group: Tables, judged: Sequence[_Judged], cells: Sequence[Leaderboa
         key=_alignment,
         default=None,
     )
-    if best is not None and is_known(best) and best.gain is not None:
-        name = " ".join(filter(None, (best.algorithm, wrapper_name(best.wrapper), best.label)))
+    if best is None or best.gain is None:
+        return Answer("Learned", text, "gain")
+    name = " ".join(filter(None, (best.algorithm, wrapper_name(best.wrapper), best.label)))
+    score = f"{group.head.context.reward} {number(best.alignment.mean)}"
+    if not is_known(best):
+        text += (
+            f". Which is best cannot be said: the highest at the end, {name} ({score}), is not shown to have learned"
+        )
+    else:
         alone = best.ranks is not None and best.ranks == (1, 1)
         rivals = [
             row for row in cells if row is not best and row.ranks is not None and row.ranks[0] == 1 and is_known(row)
         ]
-        text += (
-            f". Highest at the end: {name}, {group.head.context.reward} {number(best.alignment.mean)}, "
-            f"{_with_half(best.gain)} against pretrained"
-        )
+        text += f". Highest at the end: {name}, {score}, {_with_half(best.gain)} against pretrained"
         if alone:
             text += ", better than every other cell in the ranking"
         elif rivals:
@@ -128,10 +142,23 @@ def _wrappers(judged: Sequence[_Judged]) -> Answer | None:
     parts = [f"{words[verdict]}: {listed(rows)}" for verdict, rows in told.items() if rows]
     if not compared:
         return None
+    # a difference beside the trained reward is a claim of its own, whatever is said of that
+    for measure in dict.fromkeys(beside.name for row in compared for beside in row.cell.beside):
+        for direction in ("better", "worse"):
+            shown = [row for row in compared if (measure, direction) in _beside(row)]
+            if shown:
+                parts.append(f"{direction} in {_MEASURES.get(measure, measure)}: {listed(shown)}")
     kind = next((verdict for verdict in ("gain", "mixed", "loss", "equivalent") if told[verdict]), "inconclusive")
     if not parts:
         return Answer("Against vanilla", f"none of {_cells(len(compared))} is told apart from it", kind)
     return Answer("Against vanilla", "; ".join(parts), kind)
+
+
+_MEASURES = {"held-out": "the held-out score"}
+
+
+def _beside(row: _Judged) -> set[tuple[str, str]]:
+    return {(beside.name, beside.verdict) for beside in row.cell.beside}
 
 
 def _lost(group: Tables, judged: Sequence[_Judged]) -> Answer:
@@ -142,6 +169,8 @@ def _lost(group: Tables, judged: Sequence[_Judged]) -> Answer:
     parts = []
     if lost:
         parts.append(f"lost against pretrained: {listed(lost)}")
+    if below := [row for row in judged if _below(row)]:
+        parts.append(f"not shown to have lost, but all seeds ended below pretrained: {listed(below)}")
     if failed:
         parts.append(f"every run failed: {listed(failed)}")
     if fallen:
@@ -160,6 +189,10 @@ def _lost(group: Tables, judged: Sequence[_Judged]) -> Answer:
     return Answer("Collapsed", "; ".join(parts), "loss")
 
 
+def _below(row: _Judged) -> bool:
+    return row.cell.learned == "inconclusive" and row.cell.below
+
+
 def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
     shown = [row for row in cells if row.over_optimised and row.gain is not None and row.gain.low is not None]
     signs = [row for row in cells if row.over_optimised and row not in shown]
@@ -171,7 +204,7 @@ def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
 
 def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
     few = [row for row in judged if row.cell.verdict == "untested"]
-    flat = [row for row in judged if row.cell.learned == "inconclusive"]
+    flat = [row for row in judged if row.cell.learned == "inconclusive" and not row.cell.below]
     unclear = [row for row in judged if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla"]
     parts = []
     if few:
@@ -179,7 +212,7 @@ def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
     if flat:
         parts.append(f"whether these learned: {listed(flat)}")
     if unclear:
-        parts.append(f"whether these differ from vanilla: {listed(unclear)}")
+        parts.append(f"whether these differ from vanilla in the trained reward: {listed(unclear)}")
     crossed = [
         f"{row.algorithm} {row.label}".strip()
         for row in group.contrasts
@@ -193,7 +226,7 @@ def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
     if least:
         low, high = number(min(least)), number(max(least))
         span = low if low == high else f"{low} to {high}"
-        parts.append(f"the least area of gain that these seeds would have shown: {span}")
+        parts.append(f"the least true area of gain that these seeds would show in four experiments of five: {span}")
     if not parts:
         asked = (
             "every comparison of what was run"
@@ -205,7 +238,10 @@ def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
 
 
 def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
-    """Return the cells beside the best guidance and best-of-N: above it or below it with their whole interval."""
+    """Return the cells beside guidance and best-of-N: above the best of them, or below it, with their whole interval.
+
+    Guidance costs no query. Best-of-N asks the reward about the images of the test set themselves, and no run may.
+    """
     rows = [
         row
         for row in group.headroom
@@ -213,7 +249,7 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
     ]
     if not rows:
         return Answer(
-            "Against what is free",
+            "Without training",
             "not measured; b2bench baseline measures guidance and best-of-N on the same test set",
             "untested",
         )
@@ -222,7 +258,7 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
     ranked = [row for row in cells if row.usual and row.alignment.low is not None and row.alignment.high is not None]
     above = [row for row in ranked if row.alignment.low is not None and row.alignment.low > level]
     below = [row for row in ranked if row.alignment.high is not None and row.alignment.high < level]
-    text = f"{_baseline(best)} has {number(level)} without training ({_with_half(best.gain)})"
+    text = f"{_baseline(best, group.head)} has {number(level)} ({_with_half(best.gain)})"
     if above:
         text += f"; above it with their interval: {listed(above)}"
     elif not ranked:
@@ -231,12 +267,31 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
         text += "; no cell is above it with its interval"
     else:
         text += "; every cell is below it" if len(ranked) == len(cells) else "; every cell with an interval is below it"
+    if others := _best_of_each(row for row in rows if row is not best):
+        text += f"; {_and([_beside_cells(row, group.head, ranked) for row in others])}"
     if above or not ranked:
-        return Answer("Against what is free", text, "gain" if above else "untested")
-    return Answer("Against what is free", text, "loss" if len(below) == len(ranked) else "inconclusive")
+        return Answer("Without training", text, "gain" if above else "untested")
+    return Answer("Without training", text, "loss" if len(below) == len(ranked) else "inconclusive")
 
 
-def _baseline(row: HeadroomRow) -> str:
+def _best_of_each(rows: Iterable[HeadroomRow]) -> list[HeadroomRow]:
+    """Return the highest row of each cost in queries, the highest first."""
+    found: dict[int, HeadroomRow] = {}
+    for row in sorted(rows, key=lambda row: -(row.alignment.mean or 0.0)):
+        found.setdefault(row.queries_per_image, row)
+    return list(found.values())
+
+
+def _beside_cells(row: HeadroomRow, head: Head, ranked: Sequence[LeaderboardRow]) -> str:
+    level = row.alignment.mean or 0.0
+    above = [cell for cell in ranked if cell.alignment.low is not None and cell.alignment.low > level]
+    some = f", with {_cells(len(above)) if above else 'no cell'} above it" if ranked else ""
+    return f"{_baseline(row, head)} has {number(level)}{some}"
+
+
+def _baseline(row: HeadroomRow, head: Head) -> str:
     name = row.name.replace("-", " ") if row.kind == "guidance" else row.name
-    cost = f" at {row.queries_per_image} queries an image" if row.queries_per_image > 1 else ""
-    return f"{name}{cost}"
+    if row.queries_per_image <= 1:
+        return name
+    whole = f", {row.queries_per_image * head.images[0]:,} on the test set" if len(head.images) == 1 else ""
+    return f"{name} ({row.queries_per_image} queries an image{whole})"

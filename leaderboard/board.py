@@ -137,6 +137,7 @@ def leaderboard_row(
 
     measures = measures_of({metric for run in cell.runs.values() for at in run.values.values() for metric in at})
     calls = [run.calls for run in cell.runs.values() if run.calls is not None]
+    steps = [run.optimizer_steps for run in cell.runs.values() if run.optimizer_steps is not None]
     equivalents = [run.equivalents for run in cell.runs.values() if run.equivalents is not None]
     reached = [] if target is None else [first_with(context, cell, seed, target) for seed in seeds]
     trained, heldout = gain(context.reward), gain(HELDOUT)
@@ -165,6 +166,7 @@ def leaderboard_row(
         over_optimised=over_optimised(trained, heldout),
         control=cell.control,
         forward_equivalents=sum(equivalents) / len(equivalents) if len(equivalents) == len(cell.runs) else None,
+        optimizer_steps=sum(steps) / len(steps) if len(steps) == len(cell.runs) else None,
     )
 
 

@@ -72,6 +72,7 @@ class Run:
     calls_at: dict[int, int] = field(default_factory=dict)
     equivalents: int | None = None
     equivalents_at: dict[int, int] = field(default_factory=dict)
+    optimizer_steps: int | None = None
 
     @property
     def failed(self) -> bool:

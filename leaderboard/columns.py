@@ -17,6 +17,7 @@ KEEP = {
     "style entropy (nats), change": 7,
     "style entropy (nats), matched": 7,
     "denoiser calls": 6,
+    "optimizer steps": 5,
     "forward-equivalents": 5,
     "success": 6,
     "distance within a prompt": 5,

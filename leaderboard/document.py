@@ -109,6 +109,7 @@ def _leaderboard(group: Tables) -> Grid:
         ("queries to target", reached),
         ("seeds", seeds_cell),
         ("queries", lambda row: Cell(count(row.queries), sort=row.queries)),
+        ("optimizer steps", lambda row: Cell(count(row.optimizer_steps), sort=row.optimizer_steps)),
         ("denoiser calls", lambda row: Cell(count(row.denoiser_calls), sort=row.denoiser_calls)),
         ("forward-equivalents", lambda row: Cell(count(row.forward_equivalents), sort=row.forward_equivalents)),
         ("warning", _warning),
@@ -128,8 +129,9 @@ def _leaderboard(group: Tables) -> Grid:
     if any(row.ranks for row in rows):
         legend.append(
             f"rank: of the scores at the end, among the cells with {MIN_SEEDS} seeds or more that were evaluated as "
-            "most were, by comparison with the best; a range from 1 has the cells that may be best "
-            f"({100 * (1 - head.alpha):.3g}% confidence)"
+            "most were, by comparison with the best over the seeds that all of them have, with Bonferroni over the "
+            f"others; a range from 1 has the cells that may be best ({100 * (1 - head.alpha):.3g}% confidence); few "
+            "seeds or many cells leave every cell in it"
         )
     if head.target is not None:
         legend.append(
@@ -142,6 +144,8 @@ def _leaderboard(group: Tables) -> Grid:
         legend.append("forward-equivalents: denoiser calls, of which one with a backward pass counts as three")
     if any(row.area and row.area.mean is not None for row in rows):
         legend.append("area of gain: mean over the budget of the score above the start, the primary endpoint")
+    if head.straight:
+        legend.append(STRAIGHT)
     if any(row.headroom for row in rows):
         legend.append(HEADROOM)
     if group.oracle and not group.headroom:
@@ -157,6 +161,10 @@ def _leaderboard(group: Tables) -> Grid:
     return grid_of("leaderboard", "Leaderboard", columns, rows, legend)
 
 
+STRAIGHT = (
+    "no run was evaluated between its start and its end: the area of gain is half of the gain at the end, and queries "
+    "to target, matched diversity and equal compute are read off a straight line"
+)
 HEADROOM = "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)"
 
 
@@ -186,7 +194,15 @@ def _generalisation(group: Tables) -> Grid:
         ("unseen \u2212 training", lambda row: measured(row.gap, sign=True)),
     ]
     rows = [row for row in group.generalisation if row.seen.mean is not None]
-    return grid_of("generalisation", "Generalisation to unseen prompts", columns, rows, [EXPLORATORY] if rows else ())
+    legend = [EXPLORATORY]
+    if few := group.head.seen_images:
+        counts, unseen = (" or ".join(f"{n:,}" for n in found) for found in (few, group.head.images))
+        so_few = max(few) < max(group.head.images, default=0) / 4
+        legend.append(
+            f"an evaluation on training prompts has {counts} images, on unseen ones {unseen}"
+            + ": intervals over seeds are given these, and so few say little of others" * so_few
+        )
+    return grid_of("generalisation", "Generalisation to unseen prompts", columns, rows, legend if rows else ())
 
 
 def _diversity(group: Tables) -> Grid:

@@ -33,7 +33,8 @@ def matrix(group: Tables) -> Grid:
     ]
     cells = [cell for row in rows for cell in row.cells]
     legend = [
-        "area of gain: the mean over the budget of the score above the start, ± half the 95% interval",
+        "area of gain: the mean over the budget of the score above the start, ± half the 95% interval, which is "
+        "of this one cell and not adjusted",
         f"colour and first symbol: the claim on it, at {100 * group.head.alpha:g}% after Holm over "
         f"{group.head.tests} claims{aside(group)}"
         if group.head.tests
@@ -44,6 +45,8 @@ def matrix(group: Tables) -> Grid:
             if any(name in (cell.learned, cell.verdict) for cell in cells if name != "not run")
         ),
     ]
+    if group.head.straight:
+        legend.append("runs were evaluated at their start and end alone, so it is half of the gain at the end")
     if any(cell.baseline == "vanilla" for cell in cells):
         legend.append("Δ: the difference to vanilla, and its verdict")
     return grid_of("matrix", title, columns, rows, legend)
@@ -72,6 +75,7 @@ def learning(group: Tables) -> Grid:
     if not every:
         return grid_of("learning", "", (), ())
     low, high = axis(most(every))
+    clipped = "; what lies below is drawn as the lowest bar" if min(every) < low else ""
 
     def line(name: tuple[str, str, str]) -> Cell:
         return Cell(sparkline(means[name], low, high))
@@ -88,8 +92,8 @@ def learning(group: Tables) -> Grid:
         ("rounds", lambda row: Cell(count(len(means[row.name])), sort=len(means[row.name]))),
     ]
     legend = [
-        "the reward of the images that each round trained on, a mean over seeds; on training prompts, as the policy "
-        f"changes; the lines run from {number(low)} to {number(high)}"
+        "the reward of all images that each round drew, whether it trained on them or not, a mean over seeds; on "
+        f"training prompts, as the policy changes; the lines run from {number(low)} to {number(high)}{clipped}"
     ]
     return grid_of("learning", "Training reward", columns, [Row(name) for name in cells], legend)
 

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.claims import direction
 from b2bench.leaderboard.document import document
+from b2bench.leaderboard.glossary import glossary
 from b2bench.leaderboard.grid import Picture, number, title
 from b2bench.leaderboard.paper import reported_grids
-from b2bench.leaderboard.rows import ContrastRow, Head, PlannedContrast, Tables
+from b2bench.leaderboard.rows import CompatibilityCell, ContrastRow, Head, PlannedContrast, Tables
 from b2bench.leaderboard.sheets import contrast_name
-from b2bench.leaderboard.validity import section as card
+from b2bench.leaderboard.stats import Paired
+from b2bench.leaderboard.validity import card, section
 from b2bench.leaderboard.written import markdown, markdown_grid, markdown_text
 
 EXPECTED = {
@@ -44,9 +47,12 @@ def leaderboard_page(
         if claims:
             parts += ["## What the paper says, and what is seen here\n", *_lines(claims)]
         parts.append(markdown(document(tables, pictures)))
-        parts += ["## Validity card\n", *(_card(group, profiled) for group in tables if group.curves)]
+        parts += ["## Can this world be believed?\n", *(_card(group, profiled) for group in tables if group.curves)]
     parts += ["## The paper's numbers\n", _text("paper", version), *(markdown_grid(grid) for grid in reported_grids())]
+    words = glossary("\n".join(parts))
     parts.append(_text("adding", version))
+    if any(group.curves for group in tables):
+        parts += ["## Words\n", *(f"- **{name}**: {meaning}" for name, meaning in words.items()), ""]
     return "\n".join(parts)
 
 
@@ -63,6 +69,10 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
             context = group.head.context
             found += [""] * bool(found)
             found.append(f"**{markdown_text(title(context))}**. {_tuned(group.head)}\n")
+            found.append(
+                f"Intervals are of one contrast each, at 95%. Each p is after Holm over all {group.head.tests} claims "
+                "of the table *Verdicts*, and it decides: an interval without zero is not enough.\n"
+            )
         found.append(f"- {claim}")
     return [*found, ""]
 
@@ -78,9 +88,11 @@ def _tuned(head: Head) -> str:
             "queries: a wrapper may stand high because its cell was searched for longer."
         )
     others = "the other cells have" if tuned else "all cells have"
+    named = f" ({', '.join(markdown_text(name) for name in head.tuned_cells[:4])})" if 0 < tuned <= 4 else ""
     return (
-        f"Settings: {tuned or 'none'} of {cells} cells tuned; {others} their algorithm's defaults or what their names "
-        "say, and a wrapper may stand low because nothing was chosen for it."
+        f"Settings: {tuned or 'none'} of {cells} cells tuned{named}; {others} their algorithm's defaults, which were "
+        "chosen under vanilla, or what their names say. So a wrapper may stand low because nothing was chosen for it: "
+        "where it trains on fewer rollouts it takes fewer optimizer steps, at vanilla's learning rate."
     )
 
 
@@ -93,28 +105,53 @@ def _claims(group: Tables, row: ContrastRow) -> list[str]:
             continue
         algorithm = f"{row.algorithm} {row.label}".strip()
         verdict, why = judged(group, row, contrast)
-        text = f"*{markdown_text(algorithm)}*: {claim} ({contrast_name(name)}): **{verdict}**, {why}."
-        found.append(text)
+        notes = []
+        if row.algorithm in PAIRED and name in ("bs", "b2"):
+            notes.append("it ignores what is selected, so that of branches the shared prefix alone is tested")
+        vanilla = _cell(group, row, "vanilla")
+        if vanilla is not None and vanilla.learned != "gain":
+            notes.append("vanilla itself is not shown to learn")
+        aside = f" ({'; '.join(notes)})" if notes else ""
+        found.append(
+            f"*{markdown_text(algorithm)}*: {claim} ({contrast_name(name)}): **{verdict}**, {why}"
+            f"{_beside(_cell(group, row, name))}{aside}."
+        )
     return found
 
 
-def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[str, str]:
-    """Return supported here, not supported or undecided, and why, by the rules of docs/preregistration.md."""
-    delta, name = contrast.delta, contrast.name
-    cell = next(
+def _cell(group: Tables, row: ContrastRow, wrapper: str) -> CompatibilityCell | None:
+    return next(
         (
             cell
             for other in group.compatibility
             if (other.algorithm, other.label) == (row.algorithm, row.label)
             for cell in other.cells
-            if cell.wrapper == name
+            if cell.wrapper == wrapper
         ),
         None,
     )
+
+
+def _beside(cell: CompatibilityCell | None) -> str:
+    """Say what is shown of the measures beside the trained reward: diversity is half of what the paper is about."""
+    told = {"better": "better", "worse": "worse", "equal": "equal"}
+    shown = [other for other in (cell.beside if cell else ()) if other.verdict in told]
+    parts = [f"{told[o.verdict]} in {o.name} ({number(o.delta.mean, sign=True)}, {_p(o.delta)})" for o in shown]
+    return f"; beside it {' and '.join(parts)}" if parts else ""
+
+
+def _p(delta: Paired) -> str:
+    return "untested" if delta.p_adjusted is None else f"p = {delta.p_adjusted:.2g}"
+
+
+def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[str, str]:
+    """Return supported here, not supported or undecided, and why, by the rules of docs/preregistration.md."""
+    delta, cell = contrast.delta, _cell(group, row, contrast.name)
     if delta.mean is None:
         return "undecided", "a value is missing"
     bounds = "" if delta.low is None else f" [{number(delta.low, sign=True)}, {number(delta.high, sign=True)}]"
-    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {delta.n} seed{'s' * (delta.n != 1)}"
+    seeds = f"{delta.n} seed{'s' * (delta.n != 1)}"
+    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {seeds}, {_p(delta)}"
     found = direction(delta, None if cell is None else cell.equal, group.head.alpha)
     if found == "equal":
         seen += ", shown to be equal"
@@ -126,11 +163,26 @@ def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[
             f"{seen}, and worse in the held-out score or in diversity",
         )
     if found != "open":
-        return "supported here" if found == "better" else "not supported", seen
-    least = "" if contrast.detectable is None else f"; {number(contrast.detectable)} would have shown"
-    return "undecided", f"{seen}{least}"
+        opposite = "the opposite is shown, " * (found == "worse")
+        return "supported here" if found == "better" else "not supported", f"{opposite}{seen}"
+    least = contrast.detectable
+    power = "" if least is None else f"; a true {number(least)} would show in four experiments of five"
+    return "undecided", f"{seen}{power}"
+
+
+OF_NO_TRAINING = (9, 11)
+"""Signs about the pretrained model, and about which rows are there: that they pass says nothing of training."""
+VERDICTS = {"pass": "pass", "fail": "fail", "undecided": "are undecided"}
 
 
 def _card(group: Tables, profiles: Sequence[Mapping[str, Any]]) -> str:
-    found = card(group, profiles)
-    return f"**{markdown_text(found.title)}**\n\n" + "\n".join(markdown_grid(grid) for grid in found.grids)
+    found = section(group, profiles)
+    trained = [sign.verdict for sign in card(group, profiles) if sign.number not in OF_NO_TRAINING]
+    told = ", ".join(f"{trained.count(verdict)} {name}" for verdict, name in VERDICTS.items())
+    text = (
+        "What a small world says of wrappers is easier to believe if training in it shows what larger models are known "
+        f"to show. Of the {len(trained)} signs about training {told}; the others ask about the pretrained model and "
+        "about what stands on this page."
+    )
+    grids = "\n".join(markdown_grid(grid) for grid in found.grids)
+    return f"**{markdown_text(found.title)}**. {text}\n\n{grids}"

@@ -50,7 +50,9 @@ class Head:
     which Holm goes, ``equalities`` those of being equal. ``compute`` is the forward-equivalents at which cells are
     compared at equal compute. ``collapse`` is how far below the pretrained model a run has collapsed, None where
     nothing says what is far. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols``
-    the searches that differ in how much they were given.
+    the searches that differ in how much they were given; ``tuned_cells`` names those cells where not all are.
+    ``seen_images`` are those of an evaluation on training prompts. ``straight``: no run was evaluated between its first
+    and its last evaluation, so that all that lies between is a straight line.
     """
 
     context: Context
@@ -73,6 +75,9 @@ class Head:
     collapse: float | None = COLLAPSE
     tuned: tuple[int, int] = (0, 0)
     protocols: int = 0
+    tuned_cells: tuple[str, ...] = ()
+    seen_images: tuple[int, ...] = ()
+    straight: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ class LeaderboardRow:
     (alignment - pretrained) / (oracle - pretrained), None where the oracle was not measured (``b2bench baseline``).
     ``failed`` counts failed runs among ``seeds``; ``lacking`` are the seeds that it should have and has not.
     ``queries`` is per run where its numbers were taken, ``denoiser_calls`` per run (sampling and training); both are
-    means over seeds, and so are ``forward_equivalents``, the calls where one with a backward pass counts as three.
+    means over seeds, and so are ``forward_equivalents``, the calls where one with a backward pass counts as three, and
+    ``optimizer_steps``.
 
     ``ranks`` are those that the cell may have among all with these seeds; ``area`` is the area of gain: the mean over
     the budget of the alignment above the start, the primary endpoint. ``to_target`` is the reward queries at which a
@@ -122,6 +128,7 @@ class LeaderboardRow:
     forward_equivalents: float | None = None
     usual: bool = True
     wanting: tuple[str, ...] = ()
+    optimizer_steps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +271,7 @@ class CompatibilityCell:
     fell: bool = False  # all of its seeds, as collapse.Collapses.fell says
     learned: Verdict = "untested"  # the verdict on ``gain`` alone
     gain_detectable: float | None = None
+    below: bool = False  # all of its seeds ended below the pretrained model
 
 
 @dataclass(frozen=True)

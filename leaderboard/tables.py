@@ -92,6 +92,7 @@ class _Measured:
     scores: Scores
     learning: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     errors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    seen_images: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 def tables(
@@ -159,6 +160,7 @@ def _measured(evals: Iterable[Row], scores: Iterable[Row]) -> _Measured:
     values: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     seen: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     settings: dict[str, list[Row]] = defaultdict(list)
+    seen_images: dict[str, set[int]] = defaultdict(set)
     for row in comparable(evals):
         value = math.nan if row["value"] is None or not math.isfinite(row["value"]) else float(row["value"])
         if row["split"] == "test":
@@ -166,7 +168,14 @@ def _measured(evals: Iterable[Row], scores: Iterable[Row]) -> _Measured:
             settings[row["run_id"]].append(row)
         elif row["split"] == "train":
             seen[row["run_id"]][row["queries"]][row["metric"]] = value
-    return _Measured(values, seen, settings, {row["run_id"]: (row["images"], row["scores"]) for row in scores})
+            seen_images[row["run_id"]] |= {row["n"]} - {None}
+    return _Measured(
+        values,
+        seen,
+        settings,
+        {row["run_id"]: (row["images"], row["scores"]) for row in scores},
+        seen_images={name: frozenset(counts) for name, counts in seen_images.items()},
+    )
 
 
 def _between(learning: Iterable[Row], spreads: Iterable[Row]) -> dict[str, Any]:
@@ -187,6 +196,7 @@ def _runs(rows: Iterable[Row], measured: _Measured, rounds: Iterable[Row]) -> li
     queries: dict[str, int] = defaultdict(int)
     spent: dict[str, list[tuple[int, int]]] = defaultdict(list)
     equivalents: dict[str, list[tuple[int, int | None]]] = defaultdict(list)
+    steps: dict[str, list[int | None]] = defaultdict(list)
     for row in rounds:
         name = row["run_id"]
         queries[name] = max(queries[name], row["queries"])
@@ -194,12 +204,14 @@ def _runs(rows: Iterable[Row], measured: _Measured, rounds: Iterable[Row]) -> li
             (row["queries"], sum(row[f"denoiser_calls_{part}"] or 0 for part in ("sampling", "training")))
         )
         equivalents[name].append((row["queries"], equivalents_of(row)))
+        steps[name].append(row.get("optimizer_steps"))
     found = []
     for row in rows:
         name = row["run_id"]
         mine = dict(measured.values.get(name, {}))
         costs = [(at, cost) for at, cost in equivalents.get(name, []) if cost is not None]
         whole = bool(costs) and len(costs) == len(equivalents[name])
+        taken = [count for count in steps.get(name, []) if count is not None]
         found.append(
             Run(
                 row,
@@ -210,6 +222,7 @@ def _runs(rows: Iterable[Row], measured: _Measured, rounds: Iterable[Row]) -> li
                 cumulative(spent.get(name, [])),
                 sum(cost for _, cost in costs) if whole else None,
                 cumulative(costs) if whole else {},
+                sum(taken) if taken and len(taken) == len(steps[name]) else None,
             )
         )
     return found
@@ -351,7 +364,7 @@ def _tables(
     incomplete = [run for run in runs if run.row["status"] not in FINISHED]
     present = {metric for run in baselines for at in run.values.values() for metric in at}
     head = replace(
-        _head(context, cells or beside, variants, measured.settings, wanted),
+        _head(context, cells or beside, variants, measured, wanted),
         target=target,
         matched=matched,
         margin=asked.margin,
@@ -392,9 +405,25 @@ def _tables(
     )
 
 
+def _named(cell: Cell) -> str:
+    return " ".join(filter(None, (cell.algorithm, cell.wrapper, cell.label)))
+
+
+def _lacking(cells: Sequence[Cell], wanted: frozenset[int]) -> list[str]:
+    """Return a line for each set of seeds that cells lack: what most of many cells lack is said once."""
+    found: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for cell in cells:
+        if absent := tuple(sorted(wanted - set(cell.seeds))):
+            found[absent].append(_named(cell))
+    return [
+        f"{', '.join(names)} lack{'s' * (len(names) == 1)} seed {', '.join(map(str, absent))}"
+        for absent, names in sorted(found.items())
+    ]
+
+
 def _wanting(context: Context, cell: Cell, wanted: frozenset[int]) -> list[str]:
     """Return what a cell lacks that comparing it would need."""
-    name, found = " ".join(filter(None, (cell.algorithm, cell.wrapper, cell.label))), []
+    name, found = _named(cell), []
     if absent := wanted - set(cell.seeds):
         found.append(f"{name} lacks seed {', '.join(map(str, sorted(absent)))}")
     short = [seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)]
@@ -421,7 +450,7 @@ def _head(
     context: Context,
     cells: Sequence[Cell],
     variants: Sequence[Variant],
-    settings: Mapping[str, Sequence[Row]],
+    measured: _Measured,
     wanted: frozenset[int],
 ) -> Head:
     runs = [run for cell in cells for run in cell.runs.values()]
@@ -429,7 +458,7 @@ def _head(
     between: set[int] = set()
     inception = set()
     for run in runs:
-        rows = settings.get(run.row["run_id"], ())
+        rows = measured.settings.get(run.row["run_id"], ())
         counts = {row["n"] for row in rows if row["metric"] == context.reward and row["n"] is not None}
         fewer = counts - {max(counts, default=0)}
         images |= counts - fewer
@@ -451,8 +480,9 @@ def _head(
         notes.append(f"the runs were evaluated on different noise (eval_seed {noises}), and differ by it, too")
     if len({text.partition(" ")[0] for text in inception}) < len(inception):
         notes.append("inception scores with different N, splits or extractors cannot be compared")
+    notes += _lacking(cells, wanted)
     for cell in cells:
-        notes += _wanting(context, cell, wanted)
+        notes += _wanting(context, cell, frozenset())
     for variant in variants:
         for wrapper in variant.several:
             cell = variant.cells[wrapper]
@@ -469,4 +499,7 @@ def _head(
         eval_seeds=eval_seeds,
         tuned=(sum(cell.tuned for cell in cells), len(cells)),
         protocols=len({cell.tuned_by for cell in cells if cell.tuned}),
+        tuned_cells=tuple(_named(cell) for cell in cells if cell.tuned),
+        seen_images=tuple(sorted({n for run in runs for n in measured.seen_images.get(run.row["run_id"], ())})),
+        straight=bool(runs) and all(len(run.values) <= 2 for run in runs),
     )

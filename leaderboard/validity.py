@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from b2bench.leaderboard.cells import PAIRED
+from b2bench.leaderboard.cells import CONTROLS, PAIRED, REFERENCES
 from b2bench.leaderboard.grid import Cell, Column, Grid, Section, number, title
 from b2bench.leaderboard.open_steps import profiles_of
 from b2bench.leaderboard.rows import Curve, Tables
@@ -168,12 +168,16 @@ class _Cells:
         return failed | {seed: values[-1] - values[0] for seed, values in known.items() if values}
 
     def learned(self) -> list[_Cell]:
-        """Cells that are claimed to have learned, with the settings that the claim is of."""
+        """Cells that are claimed to have learned, with the settings that the claim is of.
+
+        Controls and upper references make no claims, and have no say here either.
+        """
         claimed = {
             (row.algorithm, cell.wrapper, tuple(cell.gain.values))
             for row in self.tables.compatibility
             for cell in row.cells
             if cell.learned == "gain" and cell.gain is not None
+            if cell.wrapper not in CONTROLS and row.algorithm not in REFERENCES
         }
         named = {
             (row.algorithm, row.wrapper, row.label)
@@ -437,6 +441,12 @@ def card(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> tuple[Sig
 KINDS = {"pass": "gain", "fail": "loss", "undecided": "inconclusive"}
 
 
+def _digits(part: Part) -> int:
+    """Return how many digits show a test: three, or two that are not zero where three would hide all of it."""
+    largest = max(abs(value) for value in (part.mean, part.low, part.high, 0.0) if value is not None)
+    return 3 if not 1e-8 < largest < 1e-3 else 1 - math.floor(math.log10(largest))
+
+
 def section(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> Section:
     """Return the validity card of a context as a table, a line for each test."""
     signs = card(group, profiles)
@@ -446,14 +456,15 @@ def section(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> Sectio
         Column("verdict", right=False),
         Column("test", right=False),
         Column("difference"),
-        Column("p", keep=8),
+        Column("p on this card", keep=8),
         Column("n", keep=7),
     )
     rows = []
     for sign in signs:
         for place, part in enumerate(sign.parts):
-            bounds = "" if part.low is None else f" [{number(part.low, sign=True)}, {number(part.high, sign=True)}]"
-            text = part.missing if part.mean is None else f"{number(part.mean, sign=True)}{bounds}"
+            digits = _digits(part)
+            low, mean, high = (number(value, digits, sign=True) for value in (part.low, part.mean, part.high))
+            text = part.missing if part.mean is None else mean if part.low is None else f"{mean} [{low}, {high}]"
             first = place == 0
             rows.append(
                 (
@@ -471,7 +482,8 @@ def section(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> Sectio
         f"{counts['pass']} pass, {counts['fail']} fail, {counts['undecided']} undecided",
         "differences are in the area of gain unless the test says otherwise, with 95% intervals; a positive one is "
         "what is claimed",
-        f"p: two-sided, after Holm over the card; pass and fail at {100 * group.head.alpha:g}%",
+        "p on this card: two-sided, after Holm over the tests of the card alone; a contrast that is a claim, too, has "
+        f"another p there; pass and fail at {100 * group.head.alpha:g}%",
         "a sign with several tests passes if all do, and fails if one does",
     )
     return Section(

@@ -176,6 +176,7 @@ def _judged(
         fell=evidence.counts.fell,
         learned=learned,
         gain_detectable=detectable(gain, max(1, tests), claims.rules.alpha),
+        below=evidence.counts.below == evidence.counts.n,
     )
 
 

@@ -9,7 +9,7 @@ from b2bench.leaderboard.power import least_effect, pooled, spreads
 from b2bench.leaderboard.stats import Paired, detectable
 from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.terminal import render_sections
-from b2bench.leaderboard.validity import FORWARD, TRAJECTORY, Part, Sign, card, section
+from b2bench.leaderboard.validity import FORWARD, TRAJECTORY, Part, Sign, _digits, card, section
 from rich.console import Console
 from synthetic import Rows
 
@@ -143,6 +143,22 @@ def test_diversity_is_asked_of_the_settings_that_learned() -> None:
             config={"lr": 0.1, "settings": {"eval_seed": 0}},
         )  # fmt: skip
     assert parts(rows, 5)[0].mean == before == pytest.approx(0.2, abs=0.001)
+
+
+def test_an_upper_reference_has_no_say_in_what_learning_costs() -> None:
+    rows = Rows()
+    for seed, noise in enumerate(NOISE):
+        for algorithm, change in (("ddpo", -0.1), ("draft1", 0.4)):
+            entropy = {0: 1.0, 1000: 1.0 + change + noise}
+            rows.add(algorithm, "vanilla", seed, {0: 0.6, 1000: 0.7 + noise}, entropy=entropy)
+    (part,) = parts(rows, 5)
+    assert part.mean == pytest.approx(0.1)
+
+
+def test_a_square_is_written_with_digits_that_are_not_zero() -> None:
+    assert _digits(Part("square", -5.0e-5, -1.7e-4, 0.7e-4)) == 5
+    assert _digits(Part("gain", 0.005, -0.001, 0.011)) == 3
+    assert _digits(Part("nothing", missing="not run")) == 3
 
 
 def test_of_several_cells_of_a_group_size_the_one_with_most_seeds_counts() -> None:
