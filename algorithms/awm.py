@@ -23,7 +23,8 @@ class AWM:
     sampler's transitions. At the behaviour policy the gradient is that of A m. eps = clip_nats / D, in the unit of
     ``ddpo`` (m has another scale than its log-probability: half of it times a weight of each step, which is 1 here).
     Source: Xue et al. 2025 (arXiv 2509.25050, advantage weighted matching), written for flow matching; here noise
-    prediction, and uniform weights over the sampler's steps.
+    prediction, and uniform weights over the sampler's steps. Its public code also has penalties towards the pretrained
+    model (weights 1e-4 to 0.003) and towards an average of earlier policies (1), and divides the advantage by 5.
     """
 
     pairs: ClassVar[bool] = False

@@ -23,7 +23,8 @@ class DGPO:
     its bad ones worse. With equal errors s is 1/2, and the gradient that of A m / 2. A group of one is compared with
     the reference alone.
     Source: Luo et al. 2025 (direct group preference optimization, arXiv 2510.08425). Differs: all steps of the
-    wrapper's interval, and the harness's advantage.
+    wrapper's interval, and the harness's advantage. Its public code also clips against the old policy (0.01) and has
+    a KL to the pretrained model (0.02).
     """
 
     pairs: ClassVar[bool] = False

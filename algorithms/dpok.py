@@ -27,7 +27,8 @@ class DPOK:
     A is the harness's advantage, or reward - V(x, text, k) with ``value_net``, as published.
 
     The price of KL: log-probabilities and KL are means over D alike, so with "gaussian" a nat of a transition's KL
-    costs kl_weight / reward_weight standard deviations of advantage, whatever D is. "eps_mse" is KL / r_k, r_k =
+    costs kl_weight / reward_weight standard deviations of advantage, whatever D is (units of the reward with
+    ``value_net``). "eps_mse" is KL / r_k, r_k =
     0.07 to 0.52 at 49 of 50 steps and 5.4 at one, so the published weights, reward 10 and KL 0.01 (one prompt),
     cost 0.0105 a nat in the mean over steps; 1000 and 0.1 (many prompts) a tenth of it. The default costs 0.1, by
     what was measured on pocket (docs/pocket.md): at the published price the KL grew to more than ddpo's.

@@ -15,9 +15,9 @@ from b2bench.types import LastSteps
 
 @algorithm
 class DRaFT1:
-    """L = -mean(r(decode(x_T), prompt)), x_T = mean_theta(x_{T-1}) + sigma z, with a gradient through mean_theta alone.
+    """L = -mean(r(decode(x_0), prompt)), x_0 = mean_theta(x_1) + sigma z, with a gradient through mean_theta alone.
 
-    The image is followed from the reward back through the decoder and the last denoising step to the adapter. x_{T-1}
+    The image is followed from the reward back through the decoder and the last denoising step to the adapter. x_1
     and the noise z are those of the rollout, without gradient (K = 1 of the paper's K last steps). No advantage, no
     ratio, no likelihood. A query tells the others one number, and this one a number for each pixel: so it says what
     there is to be had, stands outside of the ranking, and cannot be had of a reward without gradient. It samples anew
@@ -52,6 +52,6 @@ class DRaFT1:
     def loss(self, policy: Policy, batch: LastSteps) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Minus the mean reward of the images; metric ``reward`` [B], of the images that were followed."""
         mean = policy.transition(batch.cond, batch.latents, batch.step).mean
-        final = batch.next_latents + (mean - mean.detach())  # the rollout's own x_T, noise included
+        final = batch.next_latents + (mean - mean.detach())  # the rollout's own x_0, noise included
         reward = batch.judge(policy.decode(final), batch.prompts)
         return -reward.mean(), {"reward": reward.detach()}

@@ -21,7 +21,9 @@ class FlowDPPO:
     KL of the two normal distributions, and whose gradient would take it further the same way (A > 0 and ratio > 1, or
     A < 0 and ratio < 1); else 1. A ratio's range, as in ``ddpo``, says the same of single samples only, with their
     noise. The KL needs the old mean: a call of the denoiser without gradient for each transition.
-    Source: Flow-DPPO as in UniRL and verl-omni, for flow matching; here the transitions are DDIM's.
+    Source: Ping et al. 2026 (Flow-DPPO, arXiv 2606.11025), as in UniRL and verl-omni, for flow matching; here the
+    transitions are DDIM's. Their threshold is 1e-5 of the mean over dimensions, as the default is at D = 1,024: in
+    nats it is 66 times tighter than theirs at SD 3.5's D = 65,536.
     """
 
     key: ClassVar[str] = "flow_dppo"
@@ -31,7 +33,7 @@ class FlowDPPO:
         "learns from": "advantage",
         "importance ratio": "masked by the exact KL",
         "reference model": "none",
-        "source": "UniRL, 2025",
+        "source": "Ping et al. 2026",
     }
     row_calls: ClassVar[tuple[int, int]] = (1, 1)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}

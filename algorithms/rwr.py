@@ -17,7 +17,8 @@ from b2bench.types import Finals
 class RWR:
     """L = mean(w m), w = exp(A / beta - 1 / (2 beta^2)) cut at ``max_weight``, m = |e_theta(x_t) - e|^2 / D.
 
-    m is the error of the noise prediction for the prompt alone, without guidance, as a diffusion model is trained.
+    m is the error of the noise prediction for the prompt alone, without guidance, as a diffusion model is trained;
+    the public code of DDPO's authors trains the guided prediction (``train_cfg``), so that its RWR is another one.
     Before the cut the mean of w is 1 for a standard normal A, whatever beta is; with it 0.998 at beta 1, 0.82 at 0.5.
     Under noise_weighted A is weighed, within the exponent: late steps then imitate, whatever the reward.
     Differs from DDPO's RWR, whose weights are a softmax over the whole batch and whose finished images are noised to
