@@ -33,7 +33,9 @@ class PG:
     }
     row_calls: ClassVar[tuple[int, int]] = (1, 0)
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "updates_per_round": 1}
-    search: ClassVar[Mapping[str, Search]] = {"lr": Search(1e-4, 1e-2)}
+    search: ClassVar[Mapping[str, Search]] = {
+        "lr": Search(1e-4, 1e-2, published=1e-4, source="B2-DiffuRL code, of its DDPO: none is published for PG")
+    }
 
     def loss(self, policy: Policy, batch: Transitions) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean of -A log_prob; metric ``log_ratio`` [B], by which the bias can be watched."""
