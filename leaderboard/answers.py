@@ -147,14 +147,16 @@ def _wrappers(judged: Sequence[_Judged]) -> Answer | None:
         for direction in ("better", "worse"):
             shown = [row for row in compared if (measure, direction) in _beside(row)]
             if shown:
-                parts.append(f"{direction} in {_MEASURES.get(measure, measure)}: {listed(shown)}")
+                parts.append(f"{direction} in {measure_name(measure)}: {listed(shown)}")
     kind = next((verdict for verdict in ("gain", "mixed", "loss", "equivalent") if told[verdict]), "inconclusive")
     if not parts:
         return Answer("Against vanilla", f"none of {_cells(len(compared))} is told apart from it", kind)
     return Answer("Against vanilla", "; ".join(parts), kind)
 
 
-_MEASURES = {"held-out": "the held-out score"}
+def measure_name(name: str) -> str:
+    """Return how a sentence names what is measured beside the trained reward."""
+    return {"held-out": "the held-out score"}.get(name, name)
 
 
 def _beside(row: _Judged) -> set[tuple[str, str]]:
@@ -169,7 +171,8 @@ def _lost(group: Tables, judged: Sequence[_Judged]) -> Answer:
     parts = []
     if lost:
         parts.append(f"lost against pretrained: {listed(lost)}")
-    if below := [row for row in judged if _below(row)]:
+    below = [row for row in judged if row.cell.learned == "inconclusive" and row.cell.below]
+    if below:
         parts.append(f"not shown to have lost, but all seeds ended below pretrained: {listed(below)}")
     if failed:
         parts.append(f"every run failed: {listed(failed)}")
@@ -186,11 +189,8 @@ def _lost(group: Tables, judged: Sequence[_Judged]) -> Answer:
         return Answer("Collapsed", "; ".join(parts), "loss" if len(parts) > 1 else "untested")
     if not parts:
         return Answer("Collapsed", f"none of {runs} runs, and no cell lost against pretrained", "gain")
-    return Answer("Collapsed", "; ".join(parts), "loss")
-
-
-def _below(row: _Judged) -> bool:
-    return row.cell.learned == "inconclusive" and row.cell.below
+    # seeds that are all below are no test: of three seeds of a cell that does nothing, it is one time in eight
+    return Answer("Collapsed", "; ".join(parts), "loss" if lost or failed or fallen else "inconclusive")
 
 
 def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
@@ -204,7 +204,7 @@ def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
 
 def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
     few = [row for row in judged if row.cell.verdict == "untested"]
-    flat = [row for row in judged if row.cell.learned == "inconclusive" and not row.cell.below]
+    flat = [row for row in judged if row.cell.learned == "inconclusive"]
     unclear = [row for row in judged if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla"]
     parts = []
     if few:
@@ -241,7 +241,9 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
     """Return the cells beside guidance and best-of-N: above the best of them, or below it, with their whole interval.
 
     Guidance costs no query. Best-of-N asks the reward about the images of the test set themselves, and no run may.
+    Controls and upper references have no say.
     """
+    cells = [row for row in cells if not row.control]
     rows = [
         row
         for row in group.headroom
@@ -267,8 +269,8 @@ def _free(group: Tables, cells: Sequence[LeaderboardRow]) -> Answer:
         text += "; no cell is above it with its interval"
     else:
         text += "; every cell is below it" if len(ranked) == len(cells) else "; every cell with an interval is below it"
-    if others := _best_of_each(row for row in rows if row is not best):
-        text += f"; {_and([_beside_cells(row, group.head, ranked) for row in others])}"
+    for other in _best_of_each(row for row in rows if row.queries_per_image != best.queries_per_image):
+        text += f"; {_beside_cells(other, group.head, ranked)}"
     if above or not ranked:
         return Answer("Without training", text, "gain" if above else "untested")
     return Answer("Without training", text, "loss" if len(below) == len(ranked) else "inconclusive")
@@ -285,7 +287,7 @@ def _best_of_each(rows: Iterable[HeadroomRow]) -> list[HeadroomRow]:
 def _beside_cells(row: HeadroomRow, head: Head, ranked: Sequence[LeaderboardRow]) -> str:
     level = row.alignment.mean or 0.0
     above = [cell for cell in ranked if cell.alignment.low is not None and cell.alignment.low > level]
-    some = f", with {_cells(len(above)) if above else 'no cell'} above it" if ranked else ""
+    some = f", with {_cells(len(above)) if above else 'no cell'} above it by the whole interval" if ranked else ""
     return f"{_baseline(row, head)} has {number(level)}{some}"
 
 

@@ -200,7 +200,7 @@ def _generalisation(group: Tables) -> Grid:
         so_few = max(few) < max(group.head.images, default=0) / 4
         legend.append(
             f"an evaluation on training prompts has {counts} images, on unseen ones {unseen}"
-            + ": intervals over seeds are given these, and so few say little of others" * so_few
+            + ": intervals are over seeds, on these images alone, and so few say little about others" * so_few
         )
     return grid_of("generalisation", "Generalisation to unseen prompts", columns, rows, legend if rows else ())
 

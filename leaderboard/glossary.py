@@ -19,7 +19,7 @@ GLOSSARY = {
     "denoiser calls": "Calls of the denoising network a run, in sampling and in training.",
     "forward-equivalents": "Denoiser calls, of which one with a backward pass counts as three.",
     "matched": "Diversity at equal alignment: where a run first had the same gain over its own start.",
-    "from": "The smallest difference that these seeds would have shown in four experiments of five.",
+    "optimizer steps": "Steps of the optimizer in a run: fewer where less is kept, each of as many transitions.",
     "seeds": "Training seeds, the unit of replication. A dagger counts failed runs.",
     "collapsed": "Runs that ended more than 0.02 below the pretrained model's score.",
     "least effect": "The smallest true difference that these seeds would have shown in four experiments of five.",

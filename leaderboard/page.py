@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from b2bench.leaderboard.answers import measure_name
 from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.claims import direction
 from b2bench.leaderboard.document import document
@@ -39,20 +40,21 @@ def leaderboard_page(
 ) -> str:
     """Return the page as Markdown. ``profiles`` are rows of ``Store.profiles``, ``pictures`` those of each context."""
     profiled = list(profiles)
-    parts = [_text("introduction", version)]
+    parts, heads = [_text("introduction", version)], ""
     if not any(group.curves for group in tables):
         parts.append(NOTHING)
     else:
         claims = [(group, claim) for group in tables for row in group.contrasts for claim in _claims(group, row)]
         if claims:
             parts += ["## What the paper says, and what is seen here\n", *_lines(claims)]
-        parts.append(markdown(document(tables, pictures)))
+        sections = document(tables, pictures)
+        heads = " ".join(column.name for part in sections for grid in part.grids for column in grid.columns)
+        parts.append(markdown(sections))
         parts += ["## Can this world be believed?\n", *(_card(group, profiled) for group in tables if group.curves)]
     parts += ["## The paper's numbers\n", _text("paper", version), *(markdown_grid(grid) for grid in reported_grids())]
-    words = glossary("\n".join(parts))
     parts.append(_text("adding", version))
-    if any(group.curves for group in tables):
-        parts += ["## Words\n", *(f"- **{name}**: {meaning}" for name, meaning in words.items()), ""]
+    if words := glossary(heads):
+        parts += ["## Words\n", *(f"- **{markdown_text(name)}**: {meaning}" for name, meaning in words.items()), ""]
     return "\n".join(parts)
 
 
@@ -70,8 +72,9 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
             found += [""] * bool(found)
             found.append(f"**{markdown_text(title(context))}**. {_tuned(group.head)}\n")
             found.append(
-                f"Intervals are of one contrast each, at 95%. Each p is after Holm over all {group.head.tests} claims "
-                "of the table *Verdicts*, and it decides: an interval without zero is not enough.\n"
+                f"Intervals are of one contrast each, at 95%. Each p is of a difference, after Holm over all "
+                f"{group.head.tests} claims of the table *Verdicts*, and it decides whether there is one: an interval "
+                "without zero is not enough. Equality has tests of its own.\n"
             )
         found.append(f"- {claim}")
     return [*found, ""]
@@ -134,14 +137,19 @@ def _cell(group: Tables, row: ContrastRow, wrapper: str) -> CompatibilityCell | 
 
 def _beside(cell: CompatibilityCell | None) -> str:
     """Say what is shown of the measures beside the trained reward: diversity is half of what the paper is about."""
-    told = {"better": "better", "worse": "worse", "equal": "equal"}
-    shown = [other for other in (cell.beside if cell else ()) if other.verdict in told]
-    parts = [f"{told[o.verdict]} in {o.name} ({number(o.delta.mean, sign=True)}, {_p(o.delta)})" for o in shown]
+    parts = [
+        f"{other.verdict} in {measure_name(other.name)} ({number(other.delta.mean, sign=True)}, "
+        f"{_p(other.delta, other.equal if other.verdict == 'equal' else None)})"
+        for other in (cell.beside if cell else ())
+        if other.verdict != "open"
+    ]
     return f"; beside it {' and '.join(parts)}" if parts else ""
 
 
-def _p(delta: Paired) -> str:
-    return "untested" if delta.p_adjusted is None else f"p = {delta.p_adjusted:.2g}"
+def _p(delta: Paired, equal: float | None = None) -> str:
+    """Write the p-value of a difference, or of ``equal``: that of no difference beyond the margin."""
+    p, of = (delta.p_adjusted, "p") if equal is None else (equal, "p of equality")
+    return "untested" if p is None else f"{of} < 0.0001" if p < 1e-4 else f"{of} = {p:.2g}"
 
 
 def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[str, str]:
@@ -151,17 +159,16 @@ def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[
         return "undecided", "a value is missing"
     bounds = "" if delta.low is None else f" [{number(delta.low, sign=True)}, {number(delta.high, sign=True)}]"
     seeds = f"{delta.n} seed{'s' * (delta.n != 1)}"
-    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {seeds}, {_p(delta)}"
     found = direction(delta, None if cell is None else cell.equal, group.head.alpha)
+    p = _p(delta, cell.equal if cell is not None and found == "equal" else None)
+    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {seeds}, {p}"
     if found == "equal":
         seen += ", shown to be equal"
     if cell is not None and cell.fell:
         seen += ", and its seeds fell below the pretrained model"
     if cell is not None and cell.verdict == "mixed":
-        return (
-            "undecided" if found == "better" else "not supported",
-            f"{seen}, and worse in the held-out score or in diversity",
-        )
+        # in what it is worse stands beside it
+        return "undecided" if found == "better" else "not supported", f"{seen}, and worse in another measure"
     if found != "open":
         opposite = "the opposite is shown, " * (found == "worse")
         return "supported here" if found == "better" else "not supported", f"{opposite}{seen}"

@@ -311,7 +311,7 @@ def compute(group: Tables) -> Grid:
     ]
     legend = [
         EXPLORATORY,
-        f"at {count(group.head.compute)} forward-equivalents, all that the cheapest run spent that is of no "
-        "control or upper reference; straight between evaluations",
+        f"at {count(group.head.compute)} forward-equivalents, what the cheapest run spent, controls "
+        "and upper references aside; straight between evaluations",
     ]
     return grid_of("compute", "Equal compute", columns, group.compute, legend if group.compute else ())

@@ -416,16 +416,19 @@ def _lacking(cells: Sequence[Cell], wanted: frozenset[int]) -> list[str]:
         if absent := tuple(sorted(wanted - set(cell.seeds))):
             found[absent].append(_named(cell))
     return [
-        f"{', '.join(names)} lack{'s' * (len(names) == 1)} seed {', '.join(map(str, absent))}"
-        for absent, names in sorted(found.items())
+        f"{', '.join(names)} lack{'s' * (len(names) == 1)} {_seeds(absent)}" for absent, names in sorted(found.items())
     ]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _wanting(context: Context, cell: Cell, wanted: frozenset[int]) -> list[str]:
     """Return what a cell lacks that comparing it would need."""
     name, found = _named(cell), []
     if absent := wanted - set(cell.seeds):
-        found.append(f"{name} lacks seed {', '.join(map(str, sorted(absent)))}")
+        found.append(f"{name} lacks {_seeds(sorted(absent))}")
     short = [seed for seed, run in cell.runs.items() if not run.failed and run.last < (context.budget or 0)]
     if short:
         found.append(f"{name} has no evaluation at the budget for seed {', '.join(map(str, sorted(short)))}")

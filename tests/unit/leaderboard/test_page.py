@@ -139,7 +139,22 @@ def test_claims_of_the_paper_are_judged_by_the_preregistered_rules() -> None:
     assert "(b2 − vanilla): **undecided**" in claims({"vanilla": 0.0, "b2": 0.0004})
     worse = claims({"vanilla": 0.05, "b2": 0.09}, b2={})
     assert "(b2 − vanilla): **undecided**, +0.020" in worse
-    assert "worse in the held-out score or in diversity" in worse
+    assert "and worse in another measure; beside it worse in the held-out score (−0.100, p" in worse
+    assert "p of equality" in page
+    assert "+0.020 [+0.019, +0.021] in the area of gain, 5 seeds, p " in page
+
+
+def test_a_page_explains_its_words_and_introduces_its_card() -> None:
+    page = claims({"vanilla": 0.05, "b2": 0.09})
+    words = page.split("## Words")[1]
+    assert "- **area of gain**" in words
+    assert "- **from**" not in words
+    assert "Of the 9 signs about training 0 pass, 0 fail, 9 are undecided" in page
+    assert "no run was evaluated between its start and its end" in page
+    rows = Rows()
+    for seed, noise in enumerate(NOISE):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 500: 0.61, 1000: 0.65 + noise})
+    assert "no run was evaluated between" not in leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
 
 
 def test_the_committed_page_is_what_the_published_results_give() -> None:

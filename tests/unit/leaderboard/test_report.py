@@ -615,7 +615,7 @@ def test_problems_are_named(known: Rows) -> None:
     other.add("ddpo", "b2", 1, {0: 0.6, 1000: 0.7}, benchmark_version="4")
     found = " | ".join(problems(other.tables()))
     assert "several benchmark versions: 3, 4" in found
-    assert "lacks seed 1, 2" in found
+    assert "lacks seeds 1, 2" in found
     assert problems([]) == ["no finished run"]
 
 

@@ -454,7 +454,7 @@ def test_planned_seeds_are_lacking_where_no_cell_has_them(rows: Rows) -> None:
     factorial_rows(rows)
     found = tables(rows.runs, rows.evals, rows.rounds, planned=range(6))
     assert {row.lacking for row in found[0].leaderboard if not row.reference} == {(4, 5)}
-    assert any("ddpo b2 lacks seed 4, 5" in line for line in problems(found))
+    assert any("ddpo b2 lacks seeds 4, 5" in line for line in problems(found))
     assert not any("lacks seed" in line for line in problems(rows.tables()))
 
 
@@ -882,7 +882,7 @@ def test_what_a_part_of_a_report_lacks_is_not_what_the_rest_lacks(rows: Rows) ->
     factorial_rows(rows)
     rows.add("pg", "vanilla", 0, {0: 0.6, 1000: 0.7})
     whole = rows.one()
-    assert problems([whole]) == ["pocket clipscore template1 1000: pg vanilla lacks seed 1, 2, 3"]
+    assert problems([whole]) == ["pocket clipscore template1 1000: pg vanilla lacks seeds 1, 2, 3"]
     assert problems(select([whole], {"algorithm": {"ddpo"}})) == []
     planned = tables(rows.runs, rows.evals, rows.rounds, planned=[0])
     assert problems(planned) == []
