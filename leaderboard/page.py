@@ -19,7 +19,7 @@ from b2bench.leaderboard.paper import reported_grids
 from b2bench.leaderboard.rows import CompatibilityCell, ContrastRow, Head, PlannedContrast, Tables
 from b2bench.leaderboard.sheets import contrast_name
 from b2bench.leaderboard.stats import Paired
-from b2bench.leaderboard.validity import card, section
+from b2bench.leaderboard.validity import Verdict, card, section
 from b2bench.leaderboard.written import markdown, markdown_grid, markdown_text
 
 EXPECTED = {
@@ -179,7 +179,7 @@ def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[
 
 OF_NO_TRAINING = (9, 11)
 """Signs about the pretrained model, and about which rows are there: that they pass says nothing of training."""
-VERDICTS = {"pass": "pass", "fail": "fail", "undecided": "are undecided"}
+VERDICTS: Mapping[Verdict, str] = {"pass": "pass", "fail": "fail", "undecided": "are undecided"}
 
 
 def _card(group: Tables, profiles: Sequence[Mapping[str, Any]]) -> str:
