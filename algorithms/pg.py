@@ -20,7 +20,8 @@ class PG:
     So it names its own update protocol, ``updates_per_round`` = 1: one optimizer step, then the policy is sampled
     anew. A stored round holds many such updates, of as many transitions each as a step has in every other cell, from
     as many reward queries in all. At a single step its gradient is DDPO's. ``--set updates_per_round=none`` takes all
-    steps of a round on the same rollouts, which biases all but the first: with 48 of them training collapses.
+    steps of a round on the same rollouts, which biases all but the first: with 48 of them training collapses. Nothing
+    holds the policy: on pocket one of five seeds collapses late at the default rate (docs/pocket.md).
     """
 
     pairs: ClassVar[bool] = False
