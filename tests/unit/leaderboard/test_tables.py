@@ -13,6 +13,7 @@ from b2bench.leaderboard.cells import ABSENT, PAIRED, Run, flat, labels
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.grid import count
 from b2bench.leaderboard.headroom import headroom
+from b2bench.leaderboard.matrix import learning
 from b2bench.leaderboard.rows import Tables
 from b2bench.leaderboard.selection import held, parse_where, problems, select
 from b2bench.leaderboard.tables import tables
@@ -456,6 +457,49 @@ def test_planned_seeds_are_lacking_where_no_cell_has_them(rows: Rows) -> None:
     assert {row.lacking for row in found[0].leaderboard if not row.reference} == {(4, 5)}
     assert any("ddpo b2 lacks seeds 4, 5" in line for line in problems(found))
     assert not any("lacks seed" in line for line in problems(rows.tables()))
+
+
+def test_what_several_cells_lack_is_said_once(rows: Rows) -> None:
+    for algorithm, wrapper, seeds in (("ddpo", "vanilla", 3), ("ddpo", "b2", 2), ("dpok", "bs", 2), ("pg", "bpt", 1)):
+        for seed in range(seeds):
+            rows.add(algorithm, wrapper, seed, {0: 0.6, 1000: 0.7})
+    assert [note for note in rows.one().head.notes if " lack" in note] == [
+        "pg bpt lacks seeds 1, 2",
+        "ddpo b2, dpok bs lack seed 2",
+    ]
+
+
+@pytest.mark.parametrize(("images", "said"), [(60, True), (67, True), (68, False), (270, False)])
+def test_few_images_of_training_prompts_are_said_to_say_little(rows: Rows, images: int, said: bool) -> None:
+    """Few are less than a quarter of those of unseen prompts, 270."""
+    for seed in range(3):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7}, seen={0: 0.6, 1000: 0.7 + 0.01 * seed})
+    for row in rows.evals:
+        if row["split"] == "train":
+            row["n"] = images
+    (grid,) = [grid for section in document(rows.tables()) for grid in section.grids if grid.key == "generalisation"]
+    (line,) = [line for line in grid.legend if line.startswith("an evaluation on training prompts has")]
+    assert f"has {images} images, on unseen ones 270" in line
+    assert ("so few say little" in line) == said
+
+
+def test_a_fall_below_the_lowest_bar_is_said(rows: Rows) -> None:
+    rising = [0.70 + 0.01 * i for i in range(8)]
+    runs = [rows.add(algorithm, "vanilla", 0, {0: 0.6, 1000: 0.7}) for algorithm in ("ddpo", "pg")]
+
+    def legend(*last: float) -> str:
+        """Of a cell that rises, and of one whose training rewards end with ``last``."""
+        rewards = zip(runs, (rising, [0.70, 0.71, 0.72, *last]), strict=True)
+        learned = [
+            {"run_id": run, "queries": 100 * (place + 1), "reward": reward}
+            for run, each in rewards
+            for place, reward in enumerate(each)
+        ]
+        (found,) = tables(rows.runs, rows.evals, rows.rounds, learning=learned)
+        return " ".join(learning(found).legend)
+
+    assert "lowest bar" not in legend(0.71, 0.72)
+    assert "; what lies below is drawn as the lowest bar" in legend(0.30, 0.10)
 
 
 def test_text_of_users_is_no_markup(rows: Rows) -> None:
