@@ -17,8 +17,9 @@ from b2bench.types import Finals
 class RWR:
     """L = mean(w m), w = exp(A / beta - 1 / (2 beta^2)) cut at ``max_weight``, m = |e_theta(x_t) - e|^2 / D.
 
-    m is the error of the noise prediction for the prompt alone, without guidance, as a diffusion model is trained;
-    the public code of DDPO's authors trains the guided prediction (``train_cfg``), so that its RWR is another one.
+    m is the error of the noise prediction for the prompt alone, without guidance, as a diffusion model is trained.
+    The public code of DDPO's authors trains the guided prediction (``train_cfg``), with which images are sampled:
+    ``guided``. The default rate was chosen without it.
     Before the cut the mean of w is 1 for a standard normal A, whatever beta is; with it 0.998 at beta 1, 0.82 at 0.5.
     Under noise_weighted A is weighed, within the exponent: late steps then imitate, whatever the reward.
     Differs from DDPO's RWR, whose weights are a softmax over the whole batch and whose finished images are noised to
@@ -43,11 +44,13 @@ class RWR:
     """Standard deviations of the reward by which a weight grows e-fold; small imitates only the best"""
     max_weight: Annotated[float, Gt(0)] = 20.0
     """Weights are cut here, so that one lucky rollout cannot outweigh the rest"""
+    guided: bool = False
+    """Train the guided noise prediction, as DDPO's authors do; without it that for the prompt alone"""
 
     def loss(self, policy: Policy, batch: Finals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean of w m; metrics ``weight`` and ``denoising_error`` [B]."""
         noised = policy.add_noise(batch.latents, batch.noise, batch.step)
-        error = policy.noise(batch.cond, noised, batch.step, guided=False) - batch.noise
+        error = policy.noise(batch.cond, noised, batch.step, guided=self.guided) - batch.noise
         m = error.square().flatten(1).mean(1)
         weight = (batch.advantage / self.beta - 0.5 / self.beta**2).exp().clamp(max=self.max_weight)
         return (weight * m).mean(), {"weight": weight, "denoising_error": m.detach()}

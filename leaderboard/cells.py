@@ -48,11 +48,11 @@ ABSENT = {
     "wrapper.schedule_rounds": "null",
     "algorithm.clip_nats": "null",
     "algorithm.kl_weight": "0.0",
+    "algorithm.guided": "false",
 }
-"""What a setting was before there was one, as text: the hash of a run that lacks it is that of one that says so.
-
-``kl_weight`` of ``ddpo`` alone.
-"""
+"""What a setting was before there was one, as text: the hash of a run that lacks it is that of one that says so."""
+OF_ONE = {"algorithm.kl_weight": "ddpo", "algorithm.guided": "rwr"}
+"""The algorithm of which alone :data:`ABSENT` holds for a setting: others may have one of this name."""
 SAMPLING = ("steps", "guidance", "eta")
 """Settings that change every image, and with it every number of an evaluation"""
 Row = Mapping[str, Any]
@@ -282,7 +282,7 @@ def _completed(cells: Sequence[Cell]) -> list[Cell]:
             known[f"{cell.algorithm} {cell.wrapper}" if of_wrapper(key) else cell.algorithm].add(key)
 
     def lacks(cell: Cell, key: str) -> bool:
-        if key in cell.config or (key == "algorithm.kl_weight" and cell.algorithm != "ddpo"):
+        if key in cell.config or cell.algorithm != OF_ONE.get(key, cell.algorithm):
             return False
         return key in known[f"{cell.algorithm} {cell.wrapper}" if of_wrapper(key) else cell.algorithm]
 

@@ -139,8 +139,8 @@ def cell_hash(content: Mapping[str, Any]) -> str:
         later = ADDED[part]
         kept[part] = {name: value for name, value in kept[part].items() if name not in later or value is not None}
     algorithm = kept.get("algorithm", {})  # a baseline has none
-    if algorithm.get("name") == "ddpo" and not algorithm.get("kl_weight"):  # it had none before
-        kept["algorithm"] = {name: value for name, value in algorithm.items() if name != "kl_weight"}
+    if (later := ADDED_TO.get(algorithm.get("name"))) and not algorithm.get(later):
+        kept["algorithm"] = {name: value for name, value in algorithm.items() if name != later}
     for equal, names in OF_EQUAL.items():
         if kept["settings"].get("equal", equal) != equal:  # runs before benchmark version 3 do not say
             kept["settings"] = {name: value for name, value in kept["settings"].items() if name not in names}
@@ -160,6 +160,8 @@ def stored_hash(row: Mapping[str, Any]) -> str | None:
 
 ADDED = {"wrapper": ("schedule_rounds",), "algorithm": ("clip_nats",)}
 """Hyperparameters that came later, and change nothing where they are None."""
+ADDED_TO = {"ddpo": "kl_weight", "rwr": "guided"}
+"""That of one algorithm that came later, and changes nothing where it is zero or false."""
 
 
 def code_hash(cls: type) -> str | None:

@@ -111,6 +111,25 @@ EXPECTED: dict[str, Callable[[World, Any], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("guided", [False, True])
+def test_rwr_trains_the_prediction_that_is_asked_for(guided: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy policy has no guidance: here it doubles what is predicted for the prompt alone."""
+    alone = ToyPolicy.noise
+
+    def noise(self: ToyPolicy, cond: Any, latents: Tensor, step: Tensor, *, guided: bool = True) -> Tensor:
+        return (1 + guided) * alone(self, cond, latents, step)
+
+    algorithm = made("rwr", guided=guided)
+    world = World(algorithm)
+    rows = world.batch
+    predicted = world.prediction(rows.cond, world.policy.add_noise(rows.latents, rows.noise, rows.step), rows.step, NEW)
+    m = ((1 + guided) * predicted - rows.noise).square().mean((1, 2, 3))
+    weight = (rows.advantage - 0.5).exp().clamp(max=20)
+    monkeypatch.setattr(ToyPolicy, "noise", noise)
+    loss, _ = algorithm.loss(world.policy, rows)
+    assert loss.item() == pytest.approx((weight * m).mean().item(), rel=1e-5)
+
+
 def test_each_loss_on_finals_has_a_formula_here() -> None:
     assert set(EXPECTED) == set(ON_FINALS)
 

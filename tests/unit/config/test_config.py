@@ -141,10 +141,11 @@ def test_what_came_later_is_part_of_a_cell_where_it_is_used() -> None:
     assert cell_hash(was) == config(algorithm="dpo", values=before).cell_hash()
     for values in ({**before, "schedule_rounds": 100}, {}, {"dpo.clip_nats": 1.0}):
         assert config(algorithm="dpo", values=values).cell_hash() != cell_hash(was)
-    was = config(algorithm="ddpo").as_dict()
-    del was["algorithm"]["kl_weight"]
-    assert cell_hash(was) == config(algorithm="ddpo").cell_hash()
-    assert config(algorithm="ddpo", values={"kl_weight": 0.1}).cell_hash() != cell_hash(was)
+    for algorithm, later, used in (("ddpo", "kl_weight", 0.1), ("rwr", "guided", True)):
+        was = config(algorithm=algorithm).as_dict()
+        del was["algorithm"][later]
+        assert cell_hash(was) == config(algorithm=algorithm).cell_hash()
+        assert config(algorithm=algorithm, values={later: used}).cell_hash() != cell_hash(was)
 
 
 @pytest.mark.parametrize(

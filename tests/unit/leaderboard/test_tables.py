@@ -839,28 +839,29 @@ def test_a_run_from_before_a_setting_mixes_no_others(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "was", "is_now"),
+    ("algorithm", "part", "name", "was", "is_now"),
     [
-        ("settings", "advantage", "history", "loo"),
-        ("settings", "timestep_fraction", 1.0, 0.5),
-        ("settings", "reward_noise", 0.0, 0.1),
-        ("settings", "updates_per_round", None, 1),
-        ("algorithm", "kl_weight", 0.0, 0.04),
-        ("algorithm", "clip_nats", None, 1.64),
-        ("wrapper", "schedule_rounds", None, 100),
+        ("ddpo", "settings", "advantage", "history", "loo"),
+        ("ddpo", "settings", "timestep_fraction", 1.0, 0.5),
+        ("ddpo", "settings", "reward_noise", 0.0, 0.1),
+        ("ddpo", "settings", "updates_per_round", None, 1),
+        ("ddpo", "algorithm", "kl_weight", 0.0, 0.04),
+        ("ddpo", "algorithm", "clip_nats", None, 1.64),
+        ("rwr", "algorithm", "guided", False, True),
+        ("ddpo", "wrapper", "schedule_rounds", None, 100),
     ],
 )
 @pytest.mark.parametrize("lacking", [0, 3])
 def test_a_run_from_before_a_setting_is_of_the_cell_that_says_what_it_was(
-    part: str, name: str, was: Any, is_now: Any, lacking: int, rows: Rows
+    algorithm: str, part: str, name: str, was: Any, is_now: Any, lacking: int, rows: Rows
 ) -> None:
     def add(wrapper: str, seed: int, end: float, value: Any, lacks: bool = False) -> None:
-        config: dict[str, Any] = {"algorithm": {"name": "ddpo"}, "wrapper": {"name": wrapper}, "settings": {"lr": 0.1}}
+        config: dict[str, Any] = {"algorithm": {"name": algorithm}, "wrapper": {"name": wrapper}, "settings": {"lr": 1}}
         hashed = cell_hash({**config, part: {**config[part], name: value}})
         if not lacks:
             config[part] = {**config[part], name: value}
         assert cell_hash(config) == hashed or not lacks
-        rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: end}, config=config, config_hash=hashed)
+        rows.add(algorithm, wrapper, seed, {0: 0.6, 1000: end}, config=config, config_hash=hashed)
 
     for seed in range(4):
         noise = 0.001 * (seed % 3)
