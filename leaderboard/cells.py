@@ -20,6 +20,8 @@ CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted", "tree")
 """Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
 REFERENCES = ("draft1",)
 """Algorithms that follow the reward's gradient: what there is to be had, outside of ranks, claims and targets."""
+TUNED = "tuned"
+"""What names have of cells whose settings ``b2bench tune`` chose."""
 PAIRED = ("diffusion_dpo", "dpo", "raft")
 """Algorithms that learn from the best and worst of each group, whatever a wrapper selects."""
 NO_SETTING = (
@@ -79,6 +81,20 @@ class Run:
         return bool(self.row["status"] == "failed")
 
     @property
+    def preset(self) -> Mapping[str, Any]:
+        """What its configuration says of the preset that it was started with; others may have written it."""
+        found = (self.row["config"] or {}).get("preset")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def tuned(self) -> bool:
+        """Whether ``b2bench tune`` chose its settings: its preset names the seeds of a search, and nothing that tells
+        cells apart was set otherwise. Another prompt set or another evaluation does not.
+        """
+        deviations = self.preset.get("deviations") or ()
+        return bool(self.preset.get("tuning_seeds")) and not any(_tells(deviation) for deviation in deviations)
+
+    @property
     def noise(self) -> int:
         """What the evaluation's noise is of: ``eval_seed``, equal for all seeds; before there was one, the seed."""
         noise = ((self.row["config"] or {}).get("settings") or {}).get("eval_seed")
@@ -130,6 +146,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How ``b2bench tune`` chose the settings of a cell.
+
+    ``protocol`` is equal for searches that are alike: sampler, configurations, and reward queries of a run; ``given``
+    says it in short. ``on`` is the prompt set, "" where the preset does not say, and ``searched`` are the settings that
+    were chosen.
+    """
+
+    protocol: str
+    given: str
+    on: str
+    searched: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Cell:
     """Finished runs of one config hash, one per seed. ``limit`` is how far a run falls that collapses."""
 
@@ -161,23 +192,26 @@ class Cell:
 
     @property
     def tuned(self) -> bool:
-        """Whether ``b2bench tune`` chose the settings of all runs: their preset names the seeds of its search, and
-        nothing that tells cells apart was set otherwise.
-        """
-        return bool(self._presets) and all(
-            preset.get("tuning_seeds") and not any(_tells(deviation) for deviation in preset.get("deviations") or ())
-            for preset in self._presets
+        """Whether ``b2bench tune`` chose the settings: by one run's preset, for all runs of a cell have the same."""
+        return any(run.tuned for run in self.runs.values())
+
+    @property
+    def untuned(self) -> bool:
+        """Whether somebody else chose them, too: a search may choose the defaults."""
+        return not all(run.tuned for run in self.runs.values())
+
+    @property
+    def search(self) -> Search:
+        """How a tuned cell was searched for."""
+        preset = next((run.preset for _, run in sorted(self.runs.items()) if run.tuned), {})
+        by, on, names = preset.get("tuned_by"), preset.get("tuned_on"), preset.get("searched")
+        searched = [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else []
+        return Search(
+            json.dumps(by, sort_keys=True, default=str),
+            _given(by),
+            visible(str(on)) if on else "",
+            frozenset(name.replace("run.", "settings.", 1) for name in searched),
         )
-
-    @property
-    def tuned_by(self) -> str:
-        """How much the search of a tuned cell was given: its sampler, configurations and reward queries of a run."""
-        return json.dumps([preset.get("tuned_by") for preset in self._presets[:1]], sort_keys=True, default=str)
-
-    @property
-    def _presets(self) -> list[Mapping[str, Any]]:
-        found = [(run.row["config"] or {}).get("preset") for run in self.runs.values()]
-        return [preset if isinstance(preset, Mapping) else {} for preset in found]
 
     @property
     def failed(self) -> int:
@@ -217,9 +251,21 @@ class Cell:
 
 
 def _tells(deviation: Any) -> bool:
-    """Whether a deviation from a preset makes another cell; others may have written it."""
+    """Whether a deviation from a preset makes its settings another choice; others may have written it."""
     name = str(deviation.get("name")) if isinstance(deviation, Mapping) else ""
-    return name != "queries" and name.replace("run.", "settings.", 1) not in NO_SETTING
+    return (
+        name not in ("queries", "prompts")
+        and not last_name(name).startswith("eval_")
+        and name.replace("run.", "settings.", 1) not in NO_SETTING
+    )
+
+
+def _given(tuned_by: Any) -> str:
+    """Return "8 x 1,200", configurations and reward queries of a run, as far as they are known."""
+    found = (
+        [tuned_by.get(name) for name in ("configurations", "queries_a_run")] if isinstance(tuned_by, Mapping) else []
+    )
+    return " x ".join(f"{value:,}" for value in found if isinstance(value, int))
 
 
 def cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
@@ -252,7 +298,7 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
         groups[cell.algorithm, cell.wrapper].append(cell)
     most = usual(cells)
     return [
-        replace(cell, label=label)
+        replace(cell, label=f"{TUNED} {label}".strip() if cell.tuned and not cell.untuned else label)
         for name in sorted(groups, key=lambda name: (name[0], wrapper_order(name[1])))
         for cell, label in zip(
             groups[name],

@@ -1,20 +1,22 @@
 """What a report claims: one family of tests for a context, stated before there is any data.
 
-The family holds, of every algorithm with one choice of settings:
+Cells whose settings ``b2bench tune`` chose for vanilla and other wrappers alike, which are the plan, are a family of
+their own, and all others another: so running more of the one changes no claim of the other. A family holds, of every
+algorithm with one choice of settings:
 
 - the gain of each of its cells over the pretrained model, on the area of gain;
 - the planned contrasts of its wrappers (:data:`b2bench.leaderboard.contrasts.CONTRASTS`), on the area of gain;
 - each wrapper against vanilla in the held-out score and in diversity, at the end.
 
-Holm goes over all of them at once. Whether two cells are equal is asked of the same pairs of cells and measures, with
-Holm over these questions. Controls are a family of their own, so that running them changes no claim. All else that a
-report prints is exploratory.
+Holm goes over all of a family at once. Whether two cells are equal is asked of the same pairs of cells and measures,
+with Holm over these questions. Controls are a family of their own, so that running them changes no claim. All else that
+a report prints is exploratory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -47,26 +49,34 @@ class Rules:
 class Claims:
     """The tests of a context by their keys, after Holm; ``equal`` holds margins and p-values of equality.
 
-    ``equalities`` counts those that are not of controls. ``controls`` are tests of control wrappers and of upper
-    references, after Holm over themselves. ``metrics`` names what stands for the
-    held-out score and for diversity.
+    ``equalities`` counts those that are not of controls, of untuned variants and of tuned ones. ``controls`` are tests
+    of control wrappers and of upper references, after Holm over themselves. ``tuned`` are the numbers of the
+    variants whose tuned cells are the plan's. ``metrics`` names what stands for the held-out score and for diversity.
     """
 
     rules: Rules
     tests: Mapping[Key, Paired]
     controls: Mapping[Key, Paired]
     equal: Mapping[Key, tuple[float, float]]
-    equalities: int = 0
+    tuned: frozenset[int] = frozenset()
+    equalities: tuple[int, int] = (0, 0)
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, key: Key) -> Paired | None:
         """Return a test, of a control or not."""
         return self.tests.get(key) or self.controls.get(key)
 
-    @property
-    def tested(self) -> int:
-        """How many tests Holm goes over."""
-        return sum(test.p is not None for test in self.tests.values())
+    def tested(self, tuned: bool) -> int:
+        """How many tests Holm goes over, of tuned variants or of the others."""
+        return self._count(self.tests, tuned)
+
+    def beside_whom(self, place: int, wrapper: str) -> int:
+        """How many tests Holm goes over where it goes over those of this cell."""
+        tests = self.controls if wrapper in CONTROLS or (place, wrapper, GAIN) in self.controls else self.tests
+        return self._count(tests, place in self.tuned)
+
+    def _count(self, tests: Mapping[Key, Paired], tuned: bool) -> int:
+        return sum(test.p is not None for key, test in tests.items() if (key[0] in self.tuned) == tuned)
 
     def beside(self, place: int, wrapper: str) -> tuple[Beside, ...]:
         """Return what a wrapper does to the measures beside the trained reward, against vanilla."""
@@ -113,18 +123,33 @@ def claims_of(context: Context, variants: Sequence[Variant], rules: Rules) -> Cl
     claimed = {key: test for key, test in tests.items() if not aside(key) and test.mean is not None}
     alike = {key: found for key, found in equal.items() if not aside(key)}
     others = {key: found for key, found in equal.items() if aside(key)}
-    both = _adjusted_equal(alike) | _adjusted_equal(others)
-    return Claims(rules, _adjusted(claimed), _adjusted(own), both, len(alike), metrics)
+    tuned = frozenset(place for place, variant in enumerate(variants) if variant.planned)
+    both = _adjusted_equal(alike, tuned) | _adjusted_equal(others, tuned)
+    searched = sum(key[0] in tuned for key in alike)
+    equalities = (len(alike) - searched, searched)
+    return Claims(rules, _adjusted(claimed, tuned), _adjusted(own, tuned), both, tuned, equalities, metrics)
 
 
-def _adjusted_equal(found: Mapping[Key, tuple[float, float]]) -> dict[Key, tuple[float, float]]:
-    p = holm([p for _, p in found.values()])
-    return {key: (margin, value or 0.0) for (key, (margin, _)), value in zip(found.items(), p, strict=True)}
+def _families(keys: Iterable[Key], tuned: frozenset[int]) -> list[list[Key]]:
+    """Part tests into those of tuned variants and the others."""
+    found = list(keys)
+    return [[key for key in found if (key[0] in tuned) == searched] for searched in (True, False)]
 
 
-def _adjusted(tests: Mapping[Key, Paired]) -> dict[Key, Paired]:
-    p = holm([test.p for test in tests.values()])
-    return {key: replace(test, p_adjusted=value) for (key, test), value in zip(tests.items(), p, strict=True)}
+def _adjusted_equal(found: Mapping[Key, tuple[float, float]], tuned: frozenset[int]) -> dict[Key, tuple[float, float]]:
+    adjusted = {}
+    for keys in _families(found, tuned):
+        for key, p in zip(keys, holm([found[key][1] for key in keys]), strict=True):
+            adjusted[key] = (found[key][0], p or 0.0)
+    return adjusted
+
+
+def _adjusted(tests: Mapping[Key, Paired], tuned: frozenset[int]) -> dict[Key, Paired]:
+    adjusted = {}
+    for keys in _families(tests, tuned):
+        for key, p in zip(keys, holm([tests[key].p for key in keys]), strict=True):
+            adjusted[key] = replace(tests[key], p_adjusted=p)
+    return adjusted
 
 
 def _measures(context: Context, variants: Sequence[Variant]) -> dict[str, str]:
@@ -209,7 +234,7 @@ def contrast_rows(
                     name,
                     delta,
                     end,
-                    detectable(delta, max(1, claims.tested), claims.rules.alpha),
+                    detectable(delta, max(1, claims.tested(place in claims.tuned)), claims.rules.alpha),
                     _noise(four, CONTRASTS[name], scores),
                 )
             )

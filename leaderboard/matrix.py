@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from b2bench.leaderboard.columns import algorithm_cell, aside, grid_of, name_cell, wrapper_name
+from b2bench.leaderboard.columns import algorithm_cell, aside, claimed, grid_of, name_cell, wrapper_name
 from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, count, measured, number
 from b2bench.leaderboard.rows import CompatibilityCell, CompatibilityRow, Curve, Tables
 from b2bench.leaderboard.stats import MIN_SEEDS
@@ -36,8 +36,8 @@ def matrix(group: Tables) -> Grid:
         "area of gain: the mean over the budget of the score above the start, ± half the 95% interval, which is "
         "of this one cell and not adjusted",
         f"colour and first symbol: the claim on it, at {100 * group.head.alpha:g}% after Holm over "
-        f"{group.head.tests} claims{aside(group)}"
-        if group.head.tests
+        f"{claimed(group.head)}{aside(group)}"
+        if group.head.tests or group.head.tuned_tests
         else f"first symbol: the claim on it, which takes {MIN_SEEDS} seeds",
         ", ".join(
             f"{symbol} {name}"

@@ -12,6 +12,7 @@ from typing import Any
 from b2bench.leaderboard.answers import measure_name
 from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.claims import direction
+from b2bench.leaderboard.columns import claimed
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import glossary
 from b2bench.leaderboard.grid import Picture, number, title
@@ -73,7 +74,7 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
             found.append(f"**{markdown_text(title(context))}**. {_tuned(group.head)}\n")
             found.append(
                 f"Intervals are of one contrast each, at 95%. Each p is of a difference, after Holm over all "
-                f"{group.head.tests} claims of the table *Verdicts*, and it decides whether there is one: an interval "
+                f"{claimed(group.head)} of the table *Verdicts*, and it decides whether there is one: an interval "
                 "without zero is not enough. Equality has tests of its own.\n"
             )
         found.append(f"- {claim}")

@@ -47,12 +47,13 @@ class Head:
     difference of alignment within which two cells are equal; None for a share of what the reference gained.
 
     ``alpha`` is the level of each of ``looks`` looks at the same runs. ``tests`` counts the claims of the context, over
-    which Holm goes, ``equalities`` those of being equal. ``compute`` is the forward-equivalents at which cells are
-    compared at equal compute. ``collapse`` is how far below the pretrained model a run has collapsed, None where
-    nothing says what is far. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols``
-    the searches that differ in how much they were given; ``tuned_cells`` names those cells where not all are.
-    ``seen_images`` are those of an evaluation on training prompts. ``straight``: no run was evaluated between its first
-    and its last evaluation, so that all that lies between is a straight line.
+    which Holm goes, ``equalities`` those of being equal; ``tuned_tests`` and ``tuned_equalities`` are those of tuned
+    cells, a family of their own. ``compute`` is the forward-equivalents at which cells are compared at equal compute.
+    ``collapse`` is how far below the pretrained model a run has collapsed, None where nothing says what is far.
+    ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols`` the searches that differ in
+    how much they were given; ``tuned_cells`` names those cells where not all are. ``seen_images`` are those of an
+    evaluation on training prompts. ``straight``: no run was evaluated between its first and its last evaluation, so
+    that all that lies between is a straight line.
     """
 
     context: Context
@@ -71,6 +72,8 @@ class Head:
     looks: int = 1
     tests: int = 0
     equalities: int = 0
+    tuned_tests: int = 0
+    tuned_equalities: int = 0
     compute: float | None = None
     collapse: float | None = COLLAPSE
     tuned: tuple[int, int] = (0, 0)
@@ -185,6 +188,7 @@ class Detail:
     """What a cell is made of: settings that are not every cell's, runs as (seed, run id, status, error), versions.
 
     ``commits``, ``devices`` and ``rounds`` are those of its runs, each once; rounds are None if a run has none stored.
+    ``planned``: it is of tuned cells, whose claims are a family of their own; ``other``: it is of others, or of both.
     """
 
     algorithm: str
@@ -196,6 +200,8 @@ class Detail:
     commits: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     rounds: tuple[int, ...] = ()
+    planned: bool = False
+    other: bool = True
 
 
 @dataclass(frozen=True)

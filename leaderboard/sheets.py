@@ -8,7 +8,16 @@ from typing import Any
 
 from b2bench.leaderboard.cells import PAIRED
 from b2bench.leaderboard.collapse import FAR
-from b2bench.leaderboard.columns import algorithm_cell, aside, grid_of, name_cell, seeds_cell, wrapper_name
+from b2bench.leaderboard.columns import (
+    algorithm_cell,
+    aside,
+    claimed,
+    grid_of,
+    name_cell,
+    over,
+    seeds_cell,
+    wrapper_name,
+)
 from b2bench.leaderboard.contrasts import CONTRASTS, RATIO
 from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, count, measured, number
 from b2bench.leaderboard.noise import MOST
@@ -27,11 +36,16 @@ EXPLORATORY = "exploratory: what this table shows is not among the claims, and i
 
 def family(head: Head) -> str:
     """Say what a report claims as a whole."""
-    if not head.tests:
+    if not head.tests and not head.tuned_tests:
         return f"no claims: they take {MIN_SEEDS} seeds of a cell"
-    tests = f"{head.tests} test{'s' * (head.tests != 1)}"
+    families = [
+        f"{tests} test{'s' * (tests != 1)}{name}"
+        for tests, name in ((head.tuned_tests, " on tuned cells"), (head.tests, " on others" * bool(head.tuned_tests)))
+        if tests
+    ]
     return (
-        f"claims: {tests} at {100 * head.alpha:g}%, Holm over all of them: the area of gain of each cell, the planned "
+        f"claims: {' and '.join(families)}{', each' * (len(families) > 1)} at {100 * head.alpha:g}%, Holm over all of "
+        f"{'them' if len(families) == 1 else 'a family'}: the area of gain of each cell, the planned "
         "contrasts on it, and each wrapper against vanilla in the held-out score and in diversity"
     )
 
@@ -105,9 +119,10 @@ def verdicts(group: Tables) -> Grid:
 
 def _margin(head: Head) -> str:
     given = "" if head.margin is None else f", in the area of gain within ±{head.margin:g}"
+    asked = over(head.equalities, head.tuned_equalities)
     return (
         f"equal: shown to be within {100 * SHARE:g}% of what vanilla gained{given} (two one-sided tests at "
-        f"{100 * head.alpha:g}%, Holm over {head.equalities}); if vanilla gained nothing, nothing is equal to it"
+        f"{100 * head.alpha:g}%, Holm over {asked}); if vanilla gained nothing, nothing is equal to it"
     )
 
 
@@ -168,7 +183,7 @@ def contrasts(group: Tables) -> Grid:
         ("seeds", seeds_cell),
     ]
     legend = [
-        f"p: after Holm over the {group.head.tests} claims of this report",
+        f"p: after Holm over the {claimed(group.head)} of this report",
         "at the end: secondary, exploratory",
         "least effect: what these seeds would have shown in four experiments of five, at Holm's hardest level",
         "method: blocked (seed and wrapper, one error) if of the variances of the differences between wrappers the "
@@ -239,7 +254,7 @@ def _compatibility_legend(group: Tables) -> list[str]:
         legend.append(f"untested: fewer than {MIN_SEEDS} shared seeds, or a value is missing")
     legend.append(
         "mean difference to vanilla in the area of gain, vanilla's to the pretrained model; k/n seeds are better; "
-        f"{100 * group.head.alpha:g}%, Holm over the {group.head.tests} claims of this report{aside(group)}"
+        f"{100 * group.head.alpha:g}%, Holm over the {claimed(group.head)} of this report{aside(group)}"
     )
     if "equivalent" in shown or "mixed" in shown:
         legend.append(_margin(group.head))

@@ -31,6 +31,7 @@ from b2bench.leaderboard.board import (
     reference_row,
 )
 from b2bench.leaderboard.cells import (
+    TUNED,
     Cell,
     Drawn,
     Row,
@@ -233,7 +234,8 @@ def _shared(cells: Sequence[Cell]) -> dict[str, str]:
     return dict(sorted(set.intersection(*(set(cell.config.items()) for cell in cells)))) if cells else {}
 
 
-def _detail(cell: Cell, shared: Mapping[str, str]) -> Detail:
+def _detail(cell: Cell, shared: Mapping[str, str], variants: Sequence[Variant]) -> Detail:
+    own = [variant for variant in variants if any(one is cell for one in variant.cells.values())]
     runs = [cell.runs[seed].row for seed in cell.seeds]
     versions = {
         " ".join(f"{name} {value}" for name, value in sorted((row.get("versions") or {}).items())) for row in runs
@@ -248,6 +250,8 @@ def _detail(cell: Cell, shared: Mapping[str, str]) -> Detail:
         _each(row.get("commit") for row in runs),
         _each(row.get("device") for row in runs),
         tuple(sorted({len(run.calls_at) - 1 for run in cell.runs.values() if len(run.calls_at) > 1})),
+        any(variant.planned for variant in own),
+        not all(variant.planned for variant in own),
     )
 
 
@@ -355,7 +359,7 @@ def _tables(
         for cell, oracle in zip(cells, oracles, strict=True)
     ]
     rows.sort(key=place, reverse=True)
-    variants = variants_of(cells)
+    variants = variants_of(cells, context.prompts)
     claims = claims_of(context, variants, Rules(asked.alpha, asked.margin))
     compute = common_compute(compared)
     if pretrained:
@@ -371,8 +375,10 @@ def _tables(
         start=estimate([at.get(context.reward, math.nan) for at in pretrained.values()]).mean,
         alpha=asked.alpha,
         looks=asked.looks,
-        tests=claims.tested,
-        equalities=claims.equalities,
+        tests=claims.tested(tuned=False),
+        equalities=claims.equalities[0],
+        tuned_tests=claims.tested(tuned=True),
+        tuned_equalities=claims.equalities[1],
         compute=compute,
         collapse=limit,
     )
@@ -398,7 +404,7 @@ def _tables(
         tuple(generalisation_row(context, cell) for cell in cells),
         tuple(diversity_row(context, cell, matched) for cell in cells),
         tuple(curve for cell in cells for curve in _curves(cell, measured)),
-        tuple(_detail(cell, shared) for cell in cells),
+        tuple(_detail(cell, shared, variants) for cell in cells),
         collapse_rows(context, cells, variants),
         compute_rows(context, cells, variants, compute),
         shared,
@@ -501,8 +507,10 @@ def _head(
         between=tuple(sorted(between)),
         eval_seeds=eval_seeds,
         tuned=(sum(cell.tuned for cell in cells), len(cells)),
-        protocols=len({cell.tuned_by for cell in cells if cell.tuned}),
-        tuned_cells=tuple(_named(cell) for cell in cells if cell.tuned),
+        protocols=len({cell.search.protocol for cell in cells if cell.tuned}),
+        tuned_cells=tuple(
+            _named(replace(cell, label=cell.label.removeprefix(TUNED).strip())) for cell in cells if cell.tuned
+        ),
         seen_images=tuple(sorted({n for run in runs for n in measured.seen_images.get(run.row["run_id"], ())})),
         straight=bool(runs) and all(len(run.values) <= 2 for run in runs),
     )

@@ -59,6 +59,10 @@ class Tried:
             return -math.inf
         return math.fsum(value for value in chosen if value is not None) / len(chosen)
 
+    def failed(self, seeds: Sequence[int]) -> bool:
+        """Whether a run with one of these seeds failed: what it had before says nothing of its end."""
+        return any(self.trials[seed].failed for seed in seeds)
+
 
 @dataclass(frozen=True)
 class TuningRow:
@@ -106,8 +110,11 @@ def expected_best(scores: Sequence[float], m: int) -> float | None:
 
 
 def top_quarter(tried: Sequence[Tried], seed: int) -> list[int]:
-    """Return the places of the best quarter by the score with ``seed``, at least one; of equals the earlier one."""
-    order = sorted(range(len(tried)), key=lambda i: (-tried[i].mean([seed]), i))
+    """Return the places of the best quarter by the score with ``seed``, at least one; of equals the earlier one.
+
+    Those that failed come last.
+    """
+    order = sorted(range(len(tried)), key=lambda i: (tried[i].failed([seed]), -tried[i].mean([seed]), i))
     return order[: math.ceil(len(tried) / 4)]
 
 
@@ -126,13 +133,15 @@ def of_protocol(tried: Sequence[Tried], seeds: Sequence[int]) -> list[Tried]:
 def best(tried: Sequence[Tried], seeds: Sequence[int]) -> int:
     """Return the place of the best mean over ``seeds``, among those that ran with all of them.
 
+    One of which a run failed is chosen only if all others have such a run, too.
+
     Raises:
         ValueError: none did, or none has a score.
     """
     whole = [i for i, one in enumerate(tried) if all(seed in one.trials for seed in seeds)]
     if not whole or all(tried[i].mean(seeds) == -math.inf for i in whole):
         raise ValueError("no configuration has a score")
-    return max(whole, key=lambda i: (tried[i].mean(seeds), -i))
+    return max(whole, key=lambda i: (not tried[i].failed(seeds), tried[i].mean(seeds), -i))
 
 
 def tuning_row(algorithm: str, wrapper: str, tried: Sequence[Tried], seeds: Sequence[int]) -> TuningRow:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from b2bench.leaderboard.cells import CONTROLS, PAIRED, REFERENCES
+from b2bench.leaderboard.cells import CONTROLS, PAIRED, REFERENCES, TUNED
 from b2bench.leaderboard.grid import Cell, Column, Grid, Section, number, title
 from b2bench.leaderboard.open_steps import profiles_of
 from b2bench.leaderboard.rows import Curve, Tables
@@ -123,16 +123,21 @@ def _rows(curve: Curve, *metrics: str) -> list[tuple[float, ...]]:
 
 
 class _Cells:
-    """The cells of a context, and their values by seed."""
+    """The cells of a context, tuned or untuned, and their values by seed."""
 
-    def __init__(self, group: Tables) -> None:
+    def __init__(self, group: Tables, *, tuned: bool) -> None:
         self.reward, self.budget = group.head.context.reward, group.head.context.budget or 0
         self.alpha, self.tables = group.head.alpha, group
         settings = {(d.algorithm, d.wrapper, d.label): group.settings | d.settings for d in group.details}
         curves: dict[tuple[str, str, str], dict[int, Curve]] = {}
         for curve in group.curves:
             curves.setdefault((curve.algorithm, curve.wrapper, curve.label), {})[curve.seed] = curve
-        self.all = [_Cell(a, w, k, settings.get((a, w, k), {}), found) for (a, w, k), found in curves.items()]
+        others = {(d.algorithm, d.wrapper, d.label) for d in group.details if not (d.planned if tuned else d.other)}
+        self.all = [
+            _Cell(*name, settings.get(name, {}), found)
+            for name, found in curves.items()
+            if name not in others and (name in settings or not tuned)
+        ]
 
     def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
         """Return the cell with most seeds, of those with these settings; no choice by result."""
@@ -424,16 +429,28 @@ SIGNS: tuple[tuple[int, str, Callable[[_Cells], list[Part]]], ...] = (
 )
 
 
+def _of_one_kind(sign: Callable[[_Cells], list[Part]], untuned: _Cells, tuned: _Cells) -> list[Part]:
+    """Return the tests of a sign on tuned cells where these lack nothing, or less than untuned ones, and else on those.
+
+    A tuned cell is never held against an untuned one: the difference would be the search's.
+    """
+    parts, chosen = sign(untuned), sign(tuned)
+    lacking, without = (sum(bool(part.missing) for part in found) for found in (chosen, parts))
+    if not tuned.all or lacking > max(without - 1, 0):
+        return parts
+    return [replace(part, what=f"{TUNED} {part.what}") if part.mean is not None else part for part in chosen]
+
+
 def card(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> tuple[Sign, ...]:
     """Return the signs of a context, each with its tests after Holm; ``profiles`` are rows of ``Store.profiles``."""
-    cells, context = _Cells(group), group.head.context
+    untuned, tuned, context = _Cells(group, tuned=False), _Cells(group, tuned=True), group.head.context
     mine = profiles_of(context, profiles, group.settings)
-    found = [(place, claim, of(cells)) for place, claim, of in SIGNS]
+    found = [(place, claim, _of_one_kind(of, untuned, tuned)) for place, claim, of in SIGNS]
     found.append((9, "the reward is decided early, so that late branches differ little", _decided(mine)))
     found.sort(key=lambda sign: sign[0])
     adjusted = iter(holm([part.p for _, _, parts in found for part in parts]))
     return tuple(
-        Sign(place, claim, tuple(replace(part, p_adjusted=next(adjusted)) for part in parts), cells.alpha)
+        Sign(place, claim, tuple(replace(part, p_adjusted=next(adjusted)) for part in parts), group.head.alpha)
         for place, claim, parts in found
     )
 

@@ -107,9 +107,7 @@ def compatibility(
 
     If vanilla was not run, all are against the pretrained model.
     """
-    running = [
-        (names, flat(run.row["config"] or {})) for run in incomplete if (names := names_of(run.row))[0] != OUTSIDE
-    ]
+    running = [(names, run) for run in incomplete if (names := names_of(run.row))[0] != OUTSIDE]
     started = {names for names, _ in running}
     shown = [
         (place, variant)
@@ -128,7 +126,7 @@ def compatibility(
             return _judged(context, claims, place, variant, wrapper, cell)
         pair = (variant.algorithm, wrapper)
         reason = refused.get(pair, "")
-        here = any(names == pair and variant.is_of(config) for names, config in running)
+        here = any(names == pair and variant.is_of(flat(run.row["config"] or {}), run.tuned) for names, run in running)
         without: Verdict = "incomplete" if here else "refused" if reason else "not run"
         return CompatibilityCell(wrapper, without, None, "", 0, reason=reason)
 
@@ -159,7 +157,7 @@ def _judged(
     learned, _ = _learned(evidence)
     if cell.failed == len(cell.runs):
         verdict, learned, words = "failed", "failed", "every run failed"
-    tests = sum(test.p is not None for test in claims.controls.values()) if cell.control else claims.tested
+    tests = claims.beside_whom(place, wrapper)
     shown = gain if delta is None else delta
     return CompatibilityCell(
         wrapper,

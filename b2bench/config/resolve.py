@@ -360,6 +360,7 @@ def resolve_preset(
         registries["wrapper"].get(cell["wrapper"])
         name = str(tuned_path(cell["algo"], cell["wrapper"]))
     preset = load_preset(name)
+    _check_version(preset)
     _check_owners(preset, plugins)
     merged = {**defaults, **preset.options, **given}
 
@@ -393,7 +394,23 @@ def resolve_preset(
     if preset.tuning is not None:
         recorded["tuning_seeds"] = list(preset.tuning["seeds"])
         recorded["tuned_by"] = {name: preset.tuning[name] for name in PROTOCOL if name in preset.tuning}
+        recorded["searched"] = sorted(preset.tuning.get("space", {}))
+        recorded["tuned_on"] = preset.tuning.get("on", {}).get("prompts")
     return replace(config, preset=recorded)
+
+
+def _check_version(preset: Preset) -> None:
+    """Refuse what was tuned in another benchmark version: it was chosen by other numbers than a run would give.
+
+    Raises:
+        UserError: which version, and what to do.
+    """
+    version = (preset.tuning or {}).get("benchmark_version")
+    if version is not None and str(version) != benchmark_version():
+        raise UserError(
+            f"preset {preset.name} was tuned in benchmark version {version}, and this is {benchmark_version()}; "
+            "try b2bench tune again, or its values by --set"
+        )
 
 
 def _check_owners(preset: Preset, plugins: tuple[Path, ...]) -> None:

@@ -139,8 +139,8 @@ def cell_hash(content: Mapping[str, Any]) -> str:
         later = ADDED[part]
         kept[part] = {name: value for name, value in kept[part].items() if name not in later or value is not None}
     algorithm = kept.get("algorithm", {})  # a baseline has none
-    if (later := ADDED_TO.get(algorithm.get("name"))) and not algorithm.get(later):
-        kept["algorithm"] = {name: value for name, value in algorithm.items() if name != later}
+    if (own := ADDED_TO.get(algorithm.get("name", ""))) and not algorithm.get(own):
+        kept["algorithm"] = {name: value for name, value in algorithm.items() if name != own}
     for equal, names in OF_EQUAL.items():
         if kept["settings"].get("equal", equal) != equal:  # runs before benchmark version 3 do not say
             kept["settings"] = {name: value for name, value in kept["settings"].items() if name not in names}

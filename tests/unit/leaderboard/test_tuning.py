@@ -45,6 +45,15 @@ def test_the_mean_of_three_seeds_decides_and_not_the_best_run() -> None:
         best([tried(None, None, None)], SEEDS)
 
 
+def test_a_configuration_that_failed_is_chosen_last() -> None:
+    """What it had before it failed may be the best of all: it never paid for the end."""
+    lost = Tried("sobol", {"run.lr": 1}, {seed: Trial(0.5, 0.99, 40, failed=seed == 1001) for seed in SEEDS})
+    assert best([lost, tried(0.6, 0.6, 0.6)], SEEDS) == 1
+    assert best([lost, tried(0.6)], SEEDS) == 0
+    early = Tried("sobol", {"run.lr": 1}, {1000: Trial(0.5, 0.99, 40, failed=True)})
+    assert top_quarter([early, tried(0.6)], 1000) == [1]
+
+
 def test_the_choice_does_not_depend_on_what_else_a_store_holds() -> None:
     """A longer search ran more configurations with three seeds, of which this one's top quarter has one."""
     mine = [tried(0.9, 0.5, 0.5), tried(0.8), tried(0.7), tried(0.6, kind="default")]

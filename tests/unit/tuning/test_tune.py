@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from b2bench.store.parquet import export_results, import_results
 from b2bench.store.store import Store
 from b2bench.tuning.stages import UNSEEN, budget
 from b2bench.tuning.trials import trials_of
+from b2bench.version import benchmark_version
 
 
 @pytest.fixture
@@ -91,6 +93,7 @@ def test_the_preset_says_how_it_was_found_and_run_takes_it(world: World) -> None
     assert config.preset is not None
     assert (config.preset["name"], config.preset["deviations"]) == ("dpok-b2", [])
     assert config.preset["tuning_seeds"] == [1000, 1001, 1002]
+    assert (config.preset["searched"], config.preset["tuned_on"]) == (["algorithm.kl_weight", "run.lr"], "template1")
     assert (config.queries, config.settings.steps, config.settings.draws) == (2400, 2, 1)
     assert config.settings.eval_images is None  # that was tuning's
     assert load_preset(str(path)).options["backbone"] == "pocket"
@@ -327,3 +330,15 @@ def test_small_evaluations_change_no_reward(tmp_path: Path) -> None:
         rewards.append(Store(db).sql("SELECT prompt, reward, advantage, kept FROM queries ORDER BY query_index"))
     assert rewards[0] == rewards[1]
     assert len(rewards[0]) == 10
+
+
+def test_a_preset_of_another_benchmark_version_is_refused(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.toml"
+    for version, refused in (("1", True), (benchmark_version(), False)):
+        preset.write_text(
+            '[set]\nlr = { value = 0.002, source = "here" }\n'
+            f'[tuning]\nseeds = [1000]\nbenchmark_version = "{version}"\n',
+            encoding="utf-8",
+        )
+        with pytest.raises(UserError, match="tuned in benchmark version 1") if refused else nullcontext():
+            resolved(Choices(algo="ddpo", preset=str(preset)))
