@@ -18,6 +18,7 @@ from b2bench.leaderboard.glossary import glossary
 from b2bench.leaderboard.grid import Picture, number, title
 from b2bench.leaderboard.paper import reported_grids
 from b2bench.leaderboard.rows import CompatibilityCell, ContrastRow, Head, PlannedContrast, Tables
+from b2bench.leaderboard.searches import Preset, searches
 from b2bench.leaderboard.sheets import contrast_name
 from b2bench.leaderboard.stats import Paired
 from b2bench.leaderboard.validity import Verdict, card, section
@@ -38,8 +39,13 @@ def leaderboard_page(
     profiles: Iterable[Mapping[str, Any]] = (),
     pictures: Sequence[Sequence[Picture]] = (),
     version: str = "",
+    presets: Sequence[Preset] = (),
 ) -> str:
-    """Return the page as Markdown. ``profiles`` are rows of ``Store.profiles``, ``pictures`` those of each context."""
+    """Return the page as Markdown.
+
+    ``profiles`` are rows of ``Store.profiles``, ``pictures`` those of each context, ``presets`` those of
+    :func:`b2bench.leaderboard.searches.presets_in`.
+    """
     profiled = list(profiles)
     parts, heads = [_text("introduction", version)], ""
     if not any(group.curves for group in tables):
@@ -51,6 +57,8 @@ def leaderboard_page(
         sections = document(tables, pictures)
         heads = " ".join(column.name for part in sections for grid in part.grids for column in grid.columns)
         parts.append(markdown(sections))
+        if presets:
+            parts += ["## How tuned cells were tuned\n", markdown_grid(searches(presets), titled=False)]
         parts += ["## Can this world be believed?\n", *(_card(group, profiled) for group in tables if group.curves)]
     parts += ["## The paper's numbers\n", _text("paper", version), *(markdown_grid(grid) for grid in reported_grids())]
     parts.append(_text("adding", version))

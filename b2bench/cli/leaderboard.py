@@ -23,12 +23,16 @@ def leaderboard(
         typer.Option("--check", help="Write no page; exit with 1 if it or its figures are not what the results give"),
     ] = False,
 ) -> None:
-    """Write the leaderboard's page from published results. The same files give the same page, byte for byte."""
+    """Write the leaderboard's page from published results, and from the presets in the folder tuned beside them.
+
+    The same files give the same page, byte for byte.
+    """
     from b2bench.config.run import stored_hash
     from b2bench.describe.tables import tables_of
     from b2bench.files import write_whole
     from b2bench.leaderboard.files import write_figures
     from b2bench.leaderboard.page import leaderboard_page
+    from b2bench.leaderboard.searches import presets_in
     from b2bench.store.parquet import import_results
     from b2bench.store.store import Store
     from b2bench.version import benchmark_version
@@ -48,7 +52,8 @@ def leaderboard(
             pictures = write_figures(found, beside / "figures", beside=beside)
             stale = _stale(beside / "figures", out.parent / "figures") if check else []
         profiles = store.profiles() if store.path.exists() else []
-    text = leaderboard_page(found, profiles, pictures, benchmark_version())
+    presets = presets_in(results.parent / "tuned", benchmark_version())
+    text = leaderboard_page(found, profiles, pictures, benchmark_version(), presets)
     if check:
         if there != text:
             stderr().print(f"{out} is not what {results} gives; try b2bench leaderboard", soft_wrap=True, markup=False)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import typer
 from b2bench.leaderboard.page import leaderboard_page
+from b2bench.leaderboard.searches import presets_in
 from b2bench.leaderboard.tables import tables
 from store_rows import run_row
 from synthetic import Rows
 
 from b2bench.cli.leaderboard import leaderboard
 from b2bench.config.run import cell_hash
+from b2bench.errors import UserError
 from b2bench.store.parquet import export_results
 from b2bench.store.store import Store
 
@@ -182,3 +184,53 @@ def test_a_contrast_that_is_open_is_undecided_though_all_seeds_fell() -> None:
     page = leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
     assert "(b2 − vanilla): **undecided**" in page
     assert "its seeds fell below the pretrained model" in page
+
+
+TUNED = """
+[options]
+algo = { value = "ddpo", source = "b2bench tune" }
+wrapper = { value = "b2", source = "b2bench tune" }
+[set]
+lr = { value = 0.002, source = "b2bench tune" }
+[algorithm.ddpo]
+clip_nats = { value = 0.5, source = "b2bench tune" }
+[tuning]
+benchmark_version = "3"
+configurations = 8
+queries_a_run = 2400
+queries = 28800
+tuned = 0.75
+default = 0.74
+gain = -0.002
+best_of = { 1 = 0.73, 8 = 0.75 }
+collapsed = 2
+below_pretrained = 3
+[tuning.on]
+prompts = "template1"
+[tuning.space."run.lr"]
+low = 0.0001
+[tuning.space."algorithm.clip_nats"]
+low = 0.2
+"""
+
+
+def test_a_page_tells_how_cells_were_tuned(tmp_path: Path) -> None:
+    (tmp_path / "ddpo-b2.toml").write_text(TUNED)
+    (tmp_path / "old.toml").write_text(TUNED.replace('"3"', '"2"'))
+    presets = presets_in(tmp_path, "3")
+    rows = Rows()
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.65})
+    page = leaderboard_page(rows.tables(), presets=presets)
+    numbers = "0.7500 | 0.7400 | −0.0020 | 0.7300 | 0.7500 | 2 of 8 | 3 of 8 | 8 x 2,400, template1 | 28,800 |"
+    assert f"| ddpo b2 | lr=0.002, clip_nats=0.5 | {numbers}" in page.replace("\\_", "_")
+    assert "How tuned cells were tuned" not in leaderboard_page(rows.tables())
+    assert presets_in(tmp_path / "none", "3") == []
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "[tuning]", TUNED.replace("[options]", "[other]"), "options = 3"]
+)
+def test_what_is_no_tuned_preset_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.toml").write_text(text)
+    with pytest.raises(UserError, match=r"odd\.toml is not a tuned preset"):
+        presets_in(tmp_path, "3")
