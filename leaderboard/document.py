@@ -23,7 +23,7 @@ from b2bench.leaderboard.grid import (
 from b2bench.leaderboard.matrix import learning, matrix
 from b2bench.leaderboard.open_steps import openness
 from b2bench.leaderboard.paper import paper_grids
-from b2bench.leaderboard.rows import HeadroomRow, LeaderboardRow, Tables
+from b2bench.leaderboard.rows import Head, HeadroomRow, LeaderboardRow, Tables
 from b2bench.leaderboard.sheets import EXPLORATORY, collapse, compatibility, compute, contrasts, verdicts
 from b2bench.leaderboard.stats import MIN_SEEDS
 
@@ -144,8 +144,7 @@ def _leaderboard(group: Tables) -> Grid:
         legend.append("forward-equivalents: denoiser calls, of which one with a backward pass counts as three")
     if any(row.area and row.area.mean is not None for row in rows):
         legend.append("area of gain: mean over the budget of the score above the start, the primary endpoint")
-    if head.straight:
-        legend.append(STRAIGHT)
+    legend += straight(head)
     if any(row.headroom for row in rows):
         legend.append(HEADROOM)
     if group.oracle and not group.headroom:
@@ -161,10 +160,19 @@ def _leaderboard(group: Tables) -> Grid:
     return grid_of("leaderboard", "Leaderboard", columns, rows, legend)
 
 
-STRAIGHT = (
-    "no run was evaluated between its start and its end: the area of gain is half of the gain at the end, and queries "
-    "to target, matched diversity and equal compute are read off a straight line"
-)
+def straight(head: Head) -> list[str]:
+    """Say of cells without an evaluation in between what their numbers are then; nothing if there are none."""
+    some, cells = head.straight
+    if not some:
+        return []
+    whose = "no run was" if some == cells else f"no run of {some} of the {cells} cells was"
+    return [
+        f"{whose} evaluated between its start and its end: {'the' if some == cells else 'there the'} area of gain is "
+        "half of the gain at the end, and queries to target, matched diversity and equal compute are read off a "
+        "straight line"
+    ]
+
+
 HEADROOM = "headroom: (x \u2212 pretrained) / (oracle \u2212 pretrained)"
 
 

@@ -45,8 +45,10 @@ def matrix(group: Tables) -> Grid:
             if any(name in (cell.learned, cell.verdict) for cell in cells if name != "not run")
         ),
     ]
-    if group.head.straight:
-        legend.append("runs were evaluated at their start and end alone, so it is half of the gain at the end")
+    some, total = group.head.straight
+    if some:
+        runs = "runs" if some == total else f"runs of {some} of {total} cells"
+        legend.append(f"{runs} were evaluated at their start and end alone, so it is half of the gain at the end")
     if any(cell.baseline == "vanilla" for cell in cells):
         legend.append("Δ: the difference to vanilla, and its verdict")
     return grid_of("matrix", title, columns, rows, legend)

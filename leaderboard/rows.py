@@ -52,8 +52,8 @@ class Head:
     ``collapse`` is how far below the pretrained model a run has collapsed, None where nothing says what is far.
     ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols`` the searches that differ in
     how much they were given; ``tuned_cells`` names those cells where not all are. ``seen_images`` are those of an
-    evaluation on training prompts. ``straight``: no run was evaluated between its first and its last evaluation, so
-    that all that lies between is a straight line.
+    evaluation on training prompts. ``straight`` counts the cells of which no run was evaluated between its
+    first and its last evaluation, so that all that lies between is a straight line, and all cells.
     """
 
     context: Context
@@ -80,7 +80,7 @@ class Head:
     protocols: int = 0
     tuned_cells: tuple[str, ...] = ()
     seen_images: tuple[int, ...] = ()
-    straight: bool = False
+    straight: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

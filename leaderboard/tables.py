@@ -512,5 +512,5 @@ def _head(
             _named(replace(cell, label=cell.label.removeprefix(TUNED).strip())) for cell in cells if cell.tuned
         ),
         seen_images=tuple(sorted({n for run in runs for n in measured.seen_images.get(run.row["run_id"], ())})),
-        straight=bool(runs) and all(len(run.values) <= 2 for run in runs),
+        straight=(sum(all(len(run.values) <= 2 for run in cell.runs.values()) for cell in cells), len(cells)),
     )

@@ -136,6 +136,18 @@ def test_what_leaves_a_cell_tuned(rows: Rows, deviations: list[str], of_search: 
     assert (list(contrasts(rows.one())) == [label]) == (label is not None)
 
 
+def test_cells_without_an_evaluation_in_between_are_counted(rows: Rows) -> None:
+    def said() -> str:
+        return " ".join(line for section in document(rows.tables()) for grid in section.grids for line in grid.legend)
+
+    untuned(rows)
+    assert "no run was evaluated between its start and its end: the area of gain is" in said()
+    assert "runs were evaluated at their start and end alone" in said()
+    rows.add("ddpo", "bs", 9, {0: 0.6, 500: 0.62, 1000: 0.64}, config=config(*CHOSEN["bs"], preset=preset("bs")))
+    assert "no run of 4 of the 5 cells was evaluated between its start and its end: there the area of gain is" in said()
+    assert "runs of 4 of 5 cells were evaluated at their start and end alone" in said()
+
+
 def test_searches_that_were_given_more_are_variants_of_their_own(rows: Rows) -> None:
     add(rows, {name: CHOSEN[name] for name in ("vanilla", "bpt")})
     add(rows, {name: (lr + 1, clip) for name, (lr, clip) in CHOSEN.items() if name in ("vanilla", "b2")}, runs=32)
