@@ -43,16 +43,28 @@ def answers(group: Tables) -> tuple[Answer, ...]:
     cells = [row for row in group.leaderboard if not row.reference]
     if not cells:
         return ()
+    once = _once(group, judged)
     found = [
-        _learned(group, judged, cells),
+        _learned(group, once, cells),
         _wrappers(judged),
         room(group),
-        _lost(group, judged),
+        _lost(group, once),
         _over_optimised(cells),
-        _open(group, judged),
+        _open(group, judged, once),
         _free(group, cells),
     ]
     return tuple(answer for answer in found if answer is not None)
+
+
+def _once(group: Tables, judged: Sequence[_Judged]) -> list[_Judged]:
+    """Leave a cell out that the plan judges, too: one that a search chose and that was run without it as well."""
+
+    def cell_of(row: _Judged) -> tuple[object, ...]:
+        return row.algorithm, row.wrapper, row.cell.gain and row.cell.gain.values
+
+    planned = {(row.algorithm, row.label) for row in group.compatibility if row.planned}
+    ours = {cell_of(row) for row in judged if (row.algorithm, row.label) in planned and row.cell.gain is not None}
+    return [row for row in judged if (row.algorithm, row.label) in planned or cell_of(row) not in ours]
 
 
 def listed(rows: Iterable[_Judged | LeaderboardRow | CollapseRow]) -> str:
@@ -202,9 +214,9 @@ def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
     return Answer("Over-optimised", "; ".join(parts), "loss" if shown else "inconclusive") if parts else None
 
 
-def _open(group: Tables, judged: Sequence[_Judged]) -> Answer:
+def _open(group: Tables, judged: Sequence[_Judged], once: Sequence[_Judged]) -> Answer:
     few = [row for row in judged if row.cell.verdict == "untested"]
-    flat = [row for row in judged if row.cell.learned == "inconclusive"]
+    flat = [row for row in once if row.cell.learned == "inconclusive"]
     unclear = [row for row in judged if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla"]
     parts = []
     if few:

@@ -20,6 +20,8 @@ CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted", "tree")
 """Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
 REFERENCES = ("draft1",)
 """Algorithms that follow the reward's gradient: what there is to be had, outside of ranks, claims and targets."""
+PLANNED = ("pg", "ddpo", "dpok", "dpo")
+"""The algorithms of the plan (docs/preregistration.md): claims on their tuned cells are a family of their own."""
 TUNED = "tuned"
 """What names have of cells whose settings ``b2bench tune`` chose."""
 PAIRED = ("diffusion_dpo", "dpo", "raft")
@@ -63,6 +65,36 @@ Drawn = tuple[int, str]
 
 
 @dataclass(frozen=True)
+class Search:
+    """How ``b2bench tune`` chose the settings of a cell.
+
+    ``protocol`` is equal for searches that are alike: sampler, configurations, and reward queries of a run; ``given``
+    says it in short. ``on`` is the prompt set, "" where the preset does not say, and ``searched`` are the settings that
+    were chosen.
+    """
+
+    protocol: str
+    given: tuple[str, str]
+    on: str
+    searched: frozenset[str]
+
+
+def search_of(preset: Mapping[str, Any]) -> Search:
+    """Return what a tuned preset says of its search, as a run has it."""
+    by, on, names = preset.get("tuned_by"), preset.get("tuned_on"), preset.get("searched")
+    told = by if isinstance(by, Mapping) else {}
+    counts = [told.get(name) for name in ("configurations", "queries_a_run")]
+    size = " x ".join(f"{value:,}" for value in counts if isinstance(value, int))
+    searched = [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else []
+    return Search(
+        json.dumps(by, sort_keys=True, default=str),
+        (size, visible(str(told.get("sampler") or ""))),
+        visible(str(on)) if on else "",
+        frozenset(name.replace("run.", "settings.", 1) for name in searched),
+    )
+
+
+@dataclass(frozen=True)
 class Run:
     """A run and its values on the test split, and on training prompts: queries -> metric -> value, NaN for null."""
 
@@ -91,8 +123,15 @@ class Run:
         """Whether ``b2bench tune`` chose its settings: its preset names the seeds of a search, and nothing that tells
         cells apart was set otherwise. Another prompt set or another evaluation does not.
         """
-        deviations = self.preset.get("deviations") or ()
+        deviations = self.preset.get("deviations") or []
+        if not isinstance(deviations, Sequence):
+            return False
         return bool(self.preset.get("tuning_seeds")) and not any(_tells(deviation) for deviation in deviations)
+
+    @property
+    def search(self) -> Search | None:
+        """How ``b2bench tune`` chose its settings; None if it did not."""
+        return search_of(self.preset) if self.tuned else None
 
     @property
     def noise(self) -> int:
@@ -146,23 +185,12 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Search:
-    """How ``b2bench tune`` chose the settings of a cell.
-
-    ``protocol`` is equal for searches that are alike: sampler, configurations, and reward queries of a run; ``given``
-    says it in short. ``on`` is the prompt set, "" where the preset does not say, and ``searched`` are the settings that
-    were chosen.
-    """
-
-    protocol: str
-    given: str
-    on: str
-    searched: frozenset[str]
-
-
-@dataclass(frozen=True)
 class Cell:
-    """Finished runs of one config hash, one per seed. ``limit`` is how far a run falls that collapses."""
+    """Finished runs of one config hash, one per seed. ``limit`` is how far a run falls that collapses.
+
+    ``searches`` are those of ``b2bench tune`` that chose its settings, by any of its runs, repeated ones too;
+    ``untuned``: somebody else chose them as well, as a search may choose the defaults.
+    """
 
     algorithm: str
     wrapper: str
@@ -172,6 +200,8 @@ class Cell:
     label: str = ""
     pretrained: Mapping[Drawn, Mapping[str, float]] = field(default_factory=dict)
     limit: float | None = COLLAPSE
+    searches: tuple[Search, ...] = ()
+    untuned: bool = True
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -193,25 +223,7 @@ class Cell:
     @property
     def tuned(self) -> bool:
         """Whether ``b2bench tune`` chose the settings: by one run's preset, for all runs of a cell have the same."""
-        return any(run.tuned for run in self.runs.values())
-
-    @property
-    def untuned(self) -> bool:
-        """Whether somebody else chose them, too: a search may choose the defaults."""
-        return not all(run.tuned for run in self.runs.values())
-
-    @property
-    def search(self) -> Search:
-        """How a tuned cell was searched for."""
-        preset = next((run.preset for _, run in sorted(self.runs.items()) if run.tuned), {})
-        by, on, names = preset.get("tuned_by"), preset.get("tuned_on"), preset.get("searched")
-        searched = [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else []
-        return Search(
-            json.dumps(by, sort_keys=True, default=str),
-            _given(by),
-            visible(str(on)) if on else "",
-            frozenset(name.replace("run.", "settings.", 1) for name in searched),
-        )
+        return bool(self.searches)
 
     @property
     def failed(self) -> int:
@@ -255,17 +267,9 @@ def _tells(deviation: Any) -> bool:
     name = str(deviation.get("name")) if isinstance(deviation, Mapping) else ""
     return (
         name not in ("queries", "prompts")
-        and not last_name(name).startswith("eval_")
+        and not last_name(name).startswith(("eval_", "inception"))
         and name.replace("run.", "settings.", 1) not in NO_SETTING
     )
-
-
-def _given(tuned_by: Any) -> str:
-    """Return "8 x 1,200", configurations and reward queries of a run, as far as they are known."""
-    found = (
-        [tuned_by.get(name) for name in ("configurations", "queries_a_run")] if isinstance(tuned_by, Mapping) else []
-    )
-    return " x ".join(f"{value:,}" for value in found if isinstance(value, int))
 
 
 def cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
@@ -287,9 +291,19 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
     # identical reruns count once: the latest that was done, or else the latest that failed
     for run in sorted(runs, key=lambda run: (not run.failed, str(run.row["finished"] or ""))):
         chosen[(*names_of(run.row), run.row["config_hash"])][run.row["seed"]] = run
+    searches: dict[tuple[str, str, str], list[Search | None]] = defaultdict(list)
+    for run in runs:
+        searches[(*names_of(run.row), run.row["config_hash"])].append(run.search)
     cells = _completed(
         [
-            Cell(*key, flat(next(iter(members.values())).row["config"] or {}), members, "", pretrained)
+            Cell(
+                *key,
+                flat(next(iter(members.values())).row["config"] or {}),
+                members,
+                pretrained=pretrained,
+                searches=tuple(dict.fromkeys(search for search in searches[key] if search is not None)),
+                untuned=None in searches[key],
+            )
             for key, members in chosen.items()
         ]
     )
@@ -341,10 +355,12 @@ def _completed(cells: Sequence[Cell]) -> list[Cell]:
 def usual(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
     """Return, per algorithm, the values that more than half of its runs have: names need not tell them.
 
-    By number of runs, so that the name of a cell is no choice by result; with as many runs each, all are named.
+    By number of runs, so that the name of a cell is no choice by result; with as many runs each, all are named. Tuned
+    cells are named so, and have no say where there are others.
     """
     found: dict[str, dict[str, str]] = {}
-    for algorithm, members in _by_algorithm(cells).items():
+    for algorithm, every in _by_algorithm(cells).items():
+        members = [cell for cell in every if cell.untuned] or every
         runs: Counter[tuple[str, str]] = Counter()
         for cell in members:
             runs.update(dict.fromkeys(cell.config.items(), len(cell.runs)))

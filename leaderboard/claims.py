@@ -1,7 +1,7 @@
 """What a report claims: one family of tests for a context, stated before there is any data.
 
-Cells whose settings ``b2bench tune`` chose for vanilla and other wrappers alike, which are the plan, are a family of
-their own, and all others another: so running more of the one changes no claim of the other. A family holds, of every
+The cells of the plan, those of the paper's four algorithms whose settings ``b2bench tune`` chose, are a family of their
+own, and all others another: so running more of the one changes no claim of the other. A family holds, of every
 algorithm with one choice of settings:
 
 - the gain of each of its cells over the pretrained model, on the area of gain;

@@ -188,7 +188,8 @@ class Detail:
     """What a cell is made of: settings that are not every cell's, runs as (seed, run id, status, error), versions.
 
     ``commits``, ``devices`` and ``rounds`` are those of its runs, each once; rounds are None if a run has none stored.
-    ``planned``: it is of tuned cells, whose claims are a family of their own; ``other``: it is of others, or of both.
+    ``planned``: it is of the plan's tuned cells, whose claims are a family of their own; ``other``: it is of others, or
+    of both. ``tuned``: a search chose its settings, and nobody else did.
     """
 
     algorithm: str
@@ -202,6 +203,7 @@ class Detail:
     rounds: tuple[int, ...] = ()
     planned: bool = False
     other: bool = True
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -313,11 +315,12 @@ class ComputeRow:
 
 @dataclass(frozen=True)
 class CompatibilityRow:
-    """An algorithm's cells, in the order of the table's wrappers."""
+    """An algorithm's cells, in the order of the table's wrappers; ``planned``: their claims are the plan's."""
 
     algorithm: str
     label: str
     cells: tuple[CompatibilityCell, ...]
+    planned: bool = False
 
 
 @dataclass(frozen=True)

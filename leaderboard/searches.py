@@ -28,10 +28,10 @@ def presets_in(folder: Path, version: str) -> list[Preset]:
     for path in sorted(folder.glob("*.toml")):
         try:
             preset = tomllib.loads(path.read_text(encoding="utf-8"))
-            chosen_for = preset["options"]["algo"]["value"], preset["options"]["wrapper"]["value"]
-            if str(preset["tuning"]["benchmark_version"]) == version and all(chosen_for):
+            searches([preset])  # whatever is wrong with it is met here, where the file has a name
+            if str(preset["tuning"]["benchmark_version"]) == version:
                 found.append(preset)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{path} is not a tuned preset ({type(error).__name__}: {error}); try b2bench tune"
             ) from None
@@ -52,6 +52,7 @@ def searches(presets: Sequence[Preset]) -> Grid:
         Column("collapsed"),
         Column("below"),
         Column("search", right=False),
+        Column("on", right=False),
         Column("reward queries"),
     )
     cells = [
@@ -67,6 +68,7 @@ def searches(presets: Sequence[Preset]) -> Grid:
                 for name in ("collapsed", "below_pretrained")
             ),
             Cell(row.given),
+            Cell(row.on),
             Cell(_whole(row.tuning.get("queries"))),
         )
         for row in rows
@@ -79,7 +81,7 @@ def searches(presets: Sequence[Preset]) -> Grid:
         "tuned \u2212 default: over the seeds that both had",
         "best of m: what m of these configurations would have given on average, with one seed",
         "collapsed, below: of the configurations, those that collapsed and those that ended below where they began",
-        "search: configurations x reward queries of a run, and prompts",
+        "search: configurations x reward queries of a run, and what named the points",
     ]
     return Grid("searches", "Searches", columns, tuple(cells), tuple(legend))
 
@@ -93,8 +95,11 @@ class _Search:
         self.tuning: Mapping[str, Any] = preset["tuning"]
         self.best_of: Mapping[str, Any] = self.tuning.get("best_of") or {}
         self.configurations = _whole(self.tuning.get("configurations"))
-        self.on = visible(str((self.tuning.get("on") or {}).get("prompts", "")))
-        self.given = f"{self.configurations} x {_whole(self.tuning.get('queries_a_run'))}, {self.on}"
+        on = self.tuning.get("on") or {}
+        self.on = visible(" ".join(str(on[name]) for name in ("backbone", "reward", "prompts") if name in on))
+        sampler = visible(str(self.tuning.get("sampler", "")))
+        size = f"{self.configurations} x {_whole(self.tuning.get('queries_a_run'))}"
+        self.given = ", ".join(filter(None, (size, sampler.partition(",")[0])))
         self.chosen = ", ".join(self._values(preset, self.tuning.get("space") or {}))
 
     def _values(self, preset: Preset, space: Iterable[str]) -> Iterable[str]:

@@ -252,6 +252,7 @@ def _detail(cell: Cell, shared: Mapping[str, str], variants: Sequence[Variant]) 
         tuple(sorted({len(run.calls_at) - 1 for run in cell.runs.values() if len(run.calls_at) > 1})),
         any(variant.planned for variant in own),
         not all(variant.planned for variant in own),
+        cell.tuned and not cell.untuned,
     )
 
 
@@ -507,7 +508,7 @@ def _head(
         between=tuple(sorted(between)),
         eval_seeds=eval_seeds,
         tuned=(sum(cell.tuned for cell in cells), len(cells)),
-        protocols=len({cell.search.protocol for cell in cells if cell.tuned}),
+        protocols=len({(one.protocol, one.on or context.prompts) for cell in cells for one in cell.searches}),
         tuned_cells=tuple(
             _named(replace(cell, label=cell.label.removeprefix(TUNED).strip())) for cell in cells if cell.tuned
         ),

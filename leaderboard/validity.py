@@ -45,7 +45,7 @@ class Part:
     """One test: what is compared, the difference whose sign is asked for, and what is missing if there is none.
 
     ``p`` is two-sided and ``p_adjusted`` after Holm over the card. ``margin`` makes it a question of being no worse:
-    the interval must lie above its negative.
+    the interval must lie above its negative. ``unmet``: nothing is missing but a result that the sign is about.
     """
 
     what: str
@@ -58,6 +58,7 @@ class Part:
     margin: float | None = None
     missing: str = ""
     known: Verdict | None = None
+    unmet: bool = False
 
     def verdict(self, alpha: float) -> Verdict:
         """Return what the test says."""
@@ -133,6 +134,7 @@ class _Cells:
         for curve in group.curves:
             curves.setdefault((curve.algorithm, curve.wrapper, curve.label), {})[curve.seed] = curve
         others = {(d.algorithm, d.wrapper, d.label) for d in group.details if not (d.planned if tuned else d.other)}
+        self.searched = {(d.algorithm, d.wrapper, d.label) for d in group.details if d.tuned}
         self.all = [
             _Cell(*name, settings.get(name, {}), found)
             for name, found in curves.items()
@@ -140,14 +142,21 @@ class _Cells:
         ]
 
     def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
-        """Return the cell with most seeds, of those with these settings; no choice by result."""
+        """Return the cell with most seeds, of those with these settings, and an untuned one before others that a search
+        chose; no choice by result.
+        """
         found = [
             cell
             for cell in self.all
             if (cell.algorithm, cell.wrapper) == (algorithm, wrapper)
             and all(cell.settings.get(f"settings.{name}", DEFAULTS[name]) == value for name, value in settings.items())
         ]
-        return max(found, key=lambda cell: (len(cell.curves), sorted(cell.settings.items())), default=None)
+
+        def place(cell: _Cell) -> tuple[bool, int, list[tuple[str, str]]]:
+            searched = (cell.algorithm, cell.wrapper, cell.label) in self.searched
+            return not searched, len(cell.curves), sorted(cell.settings.items())
+
+        return max(found, key=place, default=None)
 
     def area(self, cell: _Cell) -> Values:
         """Return the area of gain; 0 of a failed run without evaluation, nan where one that is done lacks a value."""
@@ -280,7 +289,7 @@ def _kl(cells: _Cells) -> list[Part]:
     gains = [[v for v in cells.change(cell, cells.reward).values() if math.isfinite(v)] for cell in both]
     level = min((float(np.mean(of)) for of in gains if of), default=0.0)
     if level <= 0 or not all(gains):
-        return [Part(what, missing="one of the two did not gain")]
+        return [Part(what, missing="one of the two did not gain", unmet=True)]
     values = [_at_gain(cells, cell, level) for cell in both]
     return [_test(what, values[0], values[1])]
 
@@ -303,7 +312,7 @@ def _diversity(cells: _Cells) -> list[Part]:
     learned = cells.learned()
     metric = next((m for m in (STYLE_ENTROPY, DISTANCE) if any(cells.change(cell, m) for cell in learned)), "")
     if not metric:
-        return [_lacking(what, "a cell that learned, with a measure of diversity")]
+        return [replace(_lacking(what, "a cell that learned, with a measure of diversity"), unmet=True)]
     changes = [cells.change(cell, metric) for cell in learned]
     seeds = sorted(set.intersection(*(set(change) for change in changes)))
     return [_test(what, {seed: -float(np.mean([change[seed] for change in changes])) for seed in seeds})]
@@ -430,12 +439,13 @@ SIGNS: tuple[tuple[int, str, Callable[[_Cells], list[Part]]], ...] = (
 
 
 def _of_one_kind(sign: Callable[[_Cells], list[Part]], untuned: _Cells, tuned: _Cells) -> list[Part]:
-    """Return the tests of a sign on tuned cells where these lack nothing, or less than untuned ones, and else on those.
+    """Return the tests of a sign on the plan's tuned cells, where these lack nothing, or less than the others.
 
-    A tuned cell is never held against an untuned one: the difference would be the search's.
+    Lacking are runs, whatever those that are there say: so the choice is none by result. A tuned cell of the plan is
+    never held against another one: the difference would be the search's.
     """
     parts, chosen = sign(untuned), sign(tuned)
-    lacking, without = (sum(bool(part.missing) for part in found) for found in (chosen, parts))
+    lacking, without = (sum(bool(part.missing) and not part.unmet for part in found) for found in (chosen, parts))
     if not tuned.all or lacking > max(without - 1, 0):
         return parts
     return [replace(part, what=f"{TUNED} {part.what}") if part.mean is not None else part for part in chosen]

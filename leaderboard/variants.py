@@ -6,15 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from b2bench.leaderboard.cells import ABSENT, TUNED, WRAPPERS, Cell, labels, of_wrapper, usual
+from b2bench.leaderboard.cells import ABSENT, PLANNED, TUNED, Cell, Run, Search, flat, labels, of_wrapper, usual
 
 
 @dataclass(frozen=True)
 class Variant:
     """An algorithm with one choice of settings, under several wrappers.
 
-    ``settings`` are those that tell it from the algorithm's other variants. ``tuned``: ``b2bench tune`` chose settings
-    for each of its cells by one protocol, so that what was searched differs between them and tells nothing.
+    ``settings`` are those that tell it from the algorithm's other variants. ``search``: ``b2bench tune`` chose settings
+    for each of its cells by this protocol, on these prompts, so that what was searched differs between them and tells
+    nothing; None of other cells.
     """
 
     algorithm: str
@@ -22,17 +23,20 @@ class Variant:
     cells: dict[str, Cell]
     several: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    tuned: bool = False
+    search: tuple[str, str] | None = None
 
     @property
     def planned(self) -> bool:
-        """Whether its claims are the plan's: tuned cells of which vanilla and another of the four can be compared."""
-        return self.tuned and len(self.cells.keys() & {*WRAPPERS}) > 1 and "vanilla" in self.cells
+        """Whether its claims are the plan's."""
+        return self.search is not None and self.algorithm in PLANNED
 
-    def is_of(self, config: Mapping[str, str], tuned: bool) -> bool:
-        """Whether a run with this flat configuration, whose settings were tuned or not, is one of the variant's."""
+    def is_of(self, run: Run) -> bool:
+        """Whether a run, which may not have ended, is one of the variant's."""
+        config = flat(run.row["config"] or {})
         alike = all(config.get(key, ABSENT.get(key, "unset")) == value for key, value in self.settings.items())
-        return alike and (tuned or not self.tuned)
+        if self.search is None:
+            return alike
+        return alike and run.search is not None and run.search.protocol == self.search[0]
 
 
 def variants_of(cells: Sequence[Cell], prompts: str = "") -> list[Variant]:
@@ -58,12 +62,12 @@ def variants_of(cells: Sequence[Cell], prompts: str = "") -> list[Variant]:
 
 
 def _untuned(algorithm: str, members: Sequence[Cell], most: Mapping[str, str]) -> list[Variant]:
-    own = [cell for cell in members if cell.untuned]
-    groups = _groups(own)
+    groups = _groups([cell for cell in members if cell.untuned])
     for cell in members:
-        key = next((key for key in groups if not cell.untuned and all(_told(cell, name) == v for name, v in key)), None)
-        if key is not None:
-            groups[key].append(cell)
+        for key, beside in groups.items():
+            # never in the place of a cell that is there, which may have other settings of its wrapper
+            if not cell.untuned and cell.wrapper not in [one.wrapper for one in beside]:
+                beside += [cell] * all(_told(cell, name) == value for name, value in key)
     named = labels([dict(key) for key in groups], [""] * len(groups), most)
     return [
         _variant(algorithm, label, found, dict(key)) for (key, found), label in zip(groups.items(), named, strict=True)
@@ -71,21 +75,30 @@ def _untuned(algorithm: str, members: Sequence[Cell], most: Mapping[str, str]) -
 
 
 def _tuned(algorithm: str, members: Sequence[Cell], most: Mapping[str, str], prompts: str) -> list[Variant]:
-    searches: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    searches: dict[tuple[str, str], dict[int, tuple[Cell, Search]]] = defaultdict(dict)
     for cell in members:
-        searches[cell.search.protocol, cell.search.on].append(cell)
-    found = []
-    for (_, on), alike in searches.items():
-        searched = frozenset[str]().union(*(cell.search.searched for cell in alike))
-        groups = _groups(alike, searched)
-        for (key, chosen), label in zip(
-            groups.items(), labels([dict(key) for key in groups], [""] * len(groups), most), strict=True
-        ):
-            given = f"({chosen[0].search.given})" if len(searches) > 1 else ""
-            elsewhere = f"on {on}" if on and prompts and on != prompts else ""
-            name = " ".join(filter(None, (TUNED, given, elsewhere, label)))
-            found.append(_variant(algorithm, name, chosen, dict(key), tuned=True))
-    return found
+        for search in cell.searches:
+            searches[search.protocol, search.on or prompts][id(cell)] = cell, search
+    names = _names([next(iter(found.values()))[1].given for found in searches.values()])
+    variants = []
+    for (key, found), name in zip(searches.items(), names, strict=True):
+        groups = _groups(
+            [cell for cell, _ in found.values()], frozenset[str]().union(*(one.searched for _, one in found.values()))
+        )
+        told = labels([dict(settings) for settings in groups], [""] * len(groups), most)
+        for (settings, cells), label in zip(groups.items(), told, strict=True):
+            elsewhere = f"on {key[1]}" if prompts and key[1] != prompts else ""
+            full = " ".join(filter(None, (TUNED, name, elsewhere, label)))
+            variants.append(_variant(algorithm, full, cells, dict(settings), search=key))
+    return variants
+
+
+def _names(given: Sequence[tuple[str, str]]) -> list[str]:
+    """Tell searches apart, each by its size and its sampler: nothing for a single one."""
+    if len({*given}) == 1:
+        return [""] * len(given)
+    sizes = [size for size, _ in given]
+    return [f"({size})" if sizes.count(size) == 1 else f"({size}, {sampler})" for size, sampler in given]
 
 
 def _groups(
@@ -106,7 +119,12 @@ def _told(cell: Cell, key: str) -> str:
 
 
 def _variant(
-    algorithm: str, label: str, members: Sequence[Cell], settings: Mapping[str, str], *, tuned: bool = False
+    algorithm: str,
+    label: str,
+    members: Sequence[Cell],
+    settings: Mapping[str, str],
+    *,
+    search: tuple[str, str] | None = None,
 ) -> Variant:
     by_seeds = sorted(
         members,
@@ -114,7 +132,7 @@ def _variant(
     )
     wrappers = [cell.wrapper for cell in by_seeds]
     several = tuple(sorted({name for name in wrappers if wrappers.count(name) > 1}))
-    return Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several, settings, tuned)
+    return Variant(algorithm, label, {cell.wrapper: cell for cell in by_seeds}, several, settings, search)
 
 
 def vanilla_of(variants: Sequence[Variant]) -> dict[int, Cell]:

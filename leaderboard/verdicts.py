@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, flat, names_of, wrapper_order
+from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, names_of, wrapper_order
 from b2bench.leaderboard.claims import GAIN, TRAINED, Claims, direction
 from b2bench.leaderboard.collapse import Collapses, collapses, fisher
 from b2bench.leaderboard.rows import (
@@ -126,13 +126,16 @@ def compatibility(
             return _judged(context, claims, place, variant, wrapper, cell)
         pair = (variant.algorithm, wrapper)
         reason = refused.get(pair, "")
-        here = any(names == pair and variant.is_of(flat(run.row["config"] or {}), run.tuned) for names, run in running)
+        here = any(names == pair and variant.is_of(run) for names, run in running)
         without: Verdict = "incomplete" if here else "refused" if reason else "not run"
         return CompatibilityCell(wrapper, without, None, "", 0, reason=reason)
 
     return tuple(
         CompatibilityRow(
-            variant.algorithm, variant.label, tuple(cell_of(place, variant, wrapper) for wrapper in wrappers)
+            variant.algorithm,
+            variant.label,
+            tuple(cell_of(place, variant, wrapper) for wrapper in wrappers),
+            variant.planned,
         )
         for place, variant in shown
     )

@@ -196,6 +196,7 @@ lr = { value = 0.002, source = "b2bench tune" }
 clip_nats = { value = 0.5, source = "b2bench tune" }
 [tuning]
 benchmark_version = "3"
+sampler = "Sobol points, scipy"
 configurations = 8
 queries_a_run = 2400
 queries = 28800
@@ -221,14 +222,25 @@ def test_a_page_tells_how_cells_were_tuned(tmp_path: Path) -> None:
     rows = Rows()
     rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.65})
     page = leaderboard_page(rows.tables(), presets=presets)
-    numbers = "0.7500 | 0.7400 | −0.0020 | 0.7300 | 0.7500 | 2 of 8 | 3 of 8 | 8 x 2,400, template1 | 28,800 |"
+    numbers = (
+        "0.7500 | 0.7400 | −0.0020 | 0.7300 | 0.7500 | 2 of 8 | 3 of 8 | 8 x 2,400, Sobol points | template1 | 28,800 |"
+    )
     assert f"| ddpo b2 | lr=0.002, clip_nats=0.5 | {numbers}" in page.replace("\\_", "_")
     assert "How tuned cells were tuned" not in leaderboard_page(rows.tables())
     assert presets_in(tmp_path / "none", "3") == []
 
 
 @pytest.mark.parametrize(
-    "text", ["a = " + "[" * 5000, "[tuning]", TUNED.replace("[options]", "[other]"), "options = 3"]
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "[tuning]",
+        "options = 3",
+        TUNED.replace("[options]", "[other]"),
+        TUNED.replace("{ 1 = 0.73, 8 = 0.75 }", "3"),
+        TUNED.replace("{ 1 = 0.73, 8 = 0.75 }", "{ a = 1 }"),
+        TUNED.partition("[tuning.space")[0].replace("collapsed = 2", "collapsed = 2\nspace = 3"),
+    ],
 )
 def test_what_is_no_tuned_preset_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "odd.toml").write_text(text)
