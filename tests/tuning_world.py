@@ -16,12 +16,12 @@ SMALL = ("--set", "steps=2", "--set", "draws=1")
 Reward = Callable[[Job], list[float] | None]
 
 
-def rising(job: Job) -> list[float] | None:
-    """Mean rewards of three rounds: best at lr 1e-3, and a collapse above 2e-3."""
+def rising(job: Job, best: float = 1e-3) -> list[float] | None:
+    """Mean rewards of three rounds: best at this lr, and a collapse above 2e-3."""
     lr = job.config.settings.lr
     if lr > 2e-3:
         return [0.5, 0.4, 0.3]
-    return [0.5, 0.5, 0.7 - abs(lr - 1e-3) * 10]
+    return [0.5, 0.5, 0.7 - abs(lr - best) * 10]
 
 
 class World:

@@ -147,7 +147,8 @@ def test_settings_that_an_algorithm_has_its_own_default_of() -> None:
 def test_a_runs_differences_are_from_its_algorithms_defaults(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.duckdb")
     for name, updates in (("usual", 1), ("other", None)):
-        config = {"algorithm": {"name": "pg"}, "settings": asdict(Settings()) | {"updates_per_round": updates}}
+        of_pg = {"lr": 3e-4, "updates_per_round": updates}
+        config = {"algorithm": {"name": "pg"}, "settings": asdict(Settings()) | of_pg}
         store.start_run(run_row(name, name=name, algorithm="pg", config=config))
     assert description("usual", store.path, [])["differences"] == []
     [row] = description("other", store.path, [])["differences"]

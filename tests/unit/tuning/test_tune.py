@@ -37,13 +37,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.mark.slow
 def test_two_stages_choose_and_a_second_call_runs_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     choice = ("--algo", "pg", "--wrapper", "vanilla,b2")
+    best = 3e-4  # the default
+    world.reward = lambda job: rising(job, best)
     assert world.tune(*choice, "--configurations", "5", "--json") == 0
     [vanilla, b2] = json.loads(capsys.readouterr().out)
     assert [job.config.seed for job in world.made] == [1000] * 10 + [1001, 1002] * 4
     assert {job.config.queries for job in world.made} == {1200}
     assert all(job.config.tuning for job in world.made)
     chosen = vanilla["chosen"]
-    assert (chosen["kind"], chosen["values"]["run.lr"]) == ("default", 1e-3)
+    assert (chosen["kind"], chosen["values"]["run.lr"]) == ("default", best)
     assert vanilla["tuned_score"] == pytest.approx((0.5 + 0.7) / 2)
     assert vanilla["queries"] == 9 * 6
     assert vanilla["collapsed"] == sum(job.config.settings.lr > 2e-3 for job in world.made[:5]) == 2
@@ -61,7 +63,8 @@ def test_two_stages_choose_and_a_second_call_runs_nothing(world: World, capsys: 
     assert "best of 1 of 2 of 4" in shown
 
     assert world.tune("--algo", "pg", "--configurations", "6") == 0  # the first five are done
-    assert [job.config.seed for job in world.made] == [1000]
+    assert [job.config.seed for job in world.made] == [1000, 1001, 1002]  # and the sixth is of the top quarter
+    assert len({job.cell for job in world.made}) == 1
 
 
 @pytest.mark.slow
@@ -124,7 +127,7 @@ def test_runs_that_failed_count_as_collapsed_and_runs_that_never_began_are_left(
     [row] = json.loads(capsys.readouterr().out)
     assert row["collapsed"] == sum(job.config.settings.lr > 2e-3 for job in world.made[:4]) == 1
 
-    world.reward = lambda job: None if job.config.settings.lr == 1e-3 else rising(job)
+    world.reward = lambda job: None if job.config.settings.lr == 3e-4 else rising(job)
     assert world.tune("--algo", "pg", "--configurations", "2") == 1
     assert "pg-vanilla: 1 runs did not end, so nothing is chosen" in " ".join(capsys.readouterr().err.split())
     assert not Path("leaderboard/tuned/pg-vanilla.toml").exists()
