@@ -23,9 +23,9 @@ def leaderboard(
         typer.Option("--check", help="Write no page; exit with 1 if it or its figures are not what the results give"),
     ] = False,
 ) -> None:
-    """Write the leaderboard's page from published results, and from the presets in the folder tuned beside them.
+    """Write the leaderboard's page from published results. The same files give the same page, byte for byte.
 
-    The same files give the same page, byte for byte.
+    It also tells of the presets in the folder tuned beside them.
     """
     from b2bench.config.run import stored_hash
     from b2bench.describe.tables import tables_of
