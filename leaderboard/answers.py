@@ -57,14 +57,14 @@ def answers(group: Tables) -> tuple[Answer, ...]:
 
 
 def _once(group: Tables, judged: Sequence[_Judged]) -> list[_Judged]:
-    """Leave a cell out that the plan judges, too: one that a search chose and that was run without it as well."""
-
-    def cell_of(row: _Judged) -> tuple[object, ...]:
-        return row.algorithm, row.wrapper, row.cell.gain and row.cell.gain.values
-
+    """Keep one of two rows that have the same cell, that of the plan if there is one: a search may choose what was run
+    without it, or what another one chose.
+    """
     planned = {(row.algorithm, row.label) for row in group.compatibility if row.planned}
-    ours = {cell_of(row) for row in judged if (row.algorithm, row.label) in planned and row.cell.gain is not None}
-    return [row for row in judged if (row.algorithm, row.label) in planned or cell_of(row) not in ours]
+    found: dict[str, _Judged] = {}
+    for row in sorted(judged, key=lambda row: (row.algorithm, row.label) not in planned):
+        found.setdefault(row.cell.config_hash, row)
+    return [row for row in judged if found[row.cell.config_hash] is row]
 
 
 def listed(rows: Iterable[_Judged | LeaderboardRow | CollapseRow]) -> str:

@@ -51,7 +51,8 @@ class Claims:
 
     ``equalities`` counts those that are not of controls, of untuned variants and of tuned ones. ``controls`` are tests
     of control wrappers and of upper references, after Holm over themselves. ``tuned`` are the numbers of the
-    variants whose tuned cells are the plan's. ``metrics`` names what stands for the held-out score and for diversity.
+    variants whose tuned cells are the plan's. ``same`` names the test of the gain of a cell that an earlier variant of
+    the family has, too. ``metrics`` names what stands for the held-out score and for diversity.
     """
 
     rules: Rules
@@ -60,10 +61,12 @@ class Claims:
     equal: Mapping[Key, tuple[float, float]]
     tuned: frozenset[int] = frozenset()
     equalities: tuple[int, int] = (0, 0)
+    same: Mapping[Key, Key] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, key: Key) -> Paired | None:
         """Return a test, of a control or not."""
+        key = self.same.get(key, key)
         return self.tests.get(key) or self.controls.get(key)
 
     def tested(self, tuned: bool) -> int:
@@ -103,10 +106,17 @@ def claims_of(context: Context, variants: Sequence[Variant], rules: Rules) -> Cl
     tests: dict[Key, Paired] = {}
     equal: dict[Key, tuple[float, float]] = {}
     metrics = _measures(context, variants)
+    first: dict[tuple[bool, str], Key] = {}
+    same: dict[Key, Key] = {}
     for place, variant in enumerate(variants):
         for wrapper, cell in variant.cells.items():
-            if wrapper != "-":
-                tests[place, wrapper, GAIN] = gain(context, cell)
+            key = (place, wrapper, GAIN)
+            if wrapper == "-":
+                continue
+            if (known := first.setdefault((variant.planned, cell.config_hash), key)) == key:
+                tests[key] = gain(context, cell)
+            else:  # one question, although two rows answer it
+                same[key] = known
         for measure, metric in {TRAINED: context.reward, **metrics}.items():
             values = {name: _values(context, cell, measure, metric) for name, cell in variant.cells.items()}
             for name, delta in _against(values).items():
@@ -127,7 +137,7 @@ def claims_of(context: Context, variants: Sequence[Variant], rules: Rules) -> Cl
     both = _adjusted_equal(alike, tuned) | _adjusted_equal(others, tuned)
     searched = sum(key[0] in tuned for key in alike)
     equalities = (len(alike) - searched, searched)
-    return Claims(rules, _adjusted(claimed, tuned), _adjusted(own, tuned), both, tuned, equalities, metrics)
+    return Claims(rules, _adjusted(claimed, tuned), _adjusted(own, tuned), both, tuned, equalities, same, metrics)
 
 
 def _families(keys: Iterable[Key], tuned: frozenset[int]) -> list[list[Key]]:

@@ -96,8 +96,8 @@ def _tuned(head: Head) -> str:
         return "Settings: tuned, by one protocol for each cell."
     if tuned == cells:
         return (
-            f"Settings: tuned, but by {protocols} protocols, which differ in sampler, configurations or reward "
-            "queries: a wrapper may stand high because its cell was searched for longer."
+            f"Settings: tuned, but by {protocols} protocols, which differ in sampler, configurations, reward "
+            "queries or prompts: a wrapper may stand high because its cell was searched for longer."
         )
     others = "the other cells have" if tuned else "all cells have"
     named = f" ({', '.join(markdown_text(name) for name in head.tuned_cells[:4])})" if 0 < tuned <= 4 else ""

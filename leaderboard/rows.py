@@ -51,9 +51,9 @@ class Head:
     cells, a family of their own. ``compute`` is the forward-equivalents at which cells are compared at equal compute.
     ``collapse`` is how far below the pretrained model a run has collapsed, None where nothing says what is far.
     ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols`` the searches that differ in
-    how much they were given; ``tuned_cells`` names those cells where not all are. ``seen_images`` are those of an
-    evaluation on training prompts. ``straight`` counts the cells of which no run was evaluated between its
-    first and its last evaluation, so that all that lies between is a straight line, and all cells.
+    how much they were given, or on which prompts; ``tuned_cells`` names those cells where not all are.
+    ``seen_images`` are those of an evaluation on training prompts. ``straight`` counts the cells of which no run was
+    evaluated between its first and its last evaluation, so that all that lies between is a straight line, and all.
     """
 
     context: Context
@@ -189,7 +189,7 @@ class Detail:
 
     ``commits``, ``devices`` and ``rounds`` are those of its runs, each once; rounds are None if a run has none stored.
     ``planned``: it is of the plan's tuned cells, whose claims are a family of their own; ``other``: it is of others, or
-    of both. ``tuned``: a search chose its settings, and nobody else did.
+    of both. ``tuned``: a search chose its settings, and nobody else did. ``latest``: when its last run ended.
     """
 
     algorithm: str
@@ -204,6 +204,7 @@ class Detail:
     planned: bool = False
     other: bool = True
     tuned: bool = False
+    latest: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,7 @@ class CompatibilityCell:
     learned: Verdict = "untested"  # the verdict on ``gain`` alone
     gain_detectable: float | None = None
     below: bool = False  # all of its seeds ended below the pretrained model
+    config_hash: str = ""  # of the cell, which two rows may have
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,7 @@ def _detail(cell: Cell, shared: Mapping[str, str], variants: Sequence[Variant]) 
         any(variant.planned for variant in own),
         not all(variant.planned for variant in own),
         cell.tuned and not cell.untuned,
+        max(str(row.get("finished") or "") for row in runs),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from b2bench.leaderboard.cells import CONTROLS, PAIRED, REFERENCES, TUNED
+from b2bench.leaderboard.cells import CONTROLS, PAIRED, PLANNED, REFERENCES, TUNED
 from b2bench.leaderboard.grid import Cell, Column, Grid, Section, number, title
 from b2bench.leaderboard.open_steps import profiles_of
 from b2bench.leaderboard.rows import Curve, Tables
@@ -135,15 +135,18 @@ class _Cells:
             curves.setdefault((curve.algorithm, curve.wrapper, curve.label), {})[curve.seed] = curve
         others = {(d.algorithm, d.wrapper, d.label) for d in group.details if not (d.planned if tuned else d.other)}
         self.searched = {(d.algorithm, d.wrapper, d.label) for d in group.details if d.tuned}
+        self.latest = {(d.algorithm, d.wrapper, d.label): d.latest for d in group.details}
         self.all = [
             _Cell(*name, settings.get(name, {}), found)
             for name, found in curves.items()
-            if name not in others and (name in settings or not tuned)
+            if name not in others and (not tuned or (name in settings and len(found) >= MIN_SEEDS))
         ]
+        self.tuned = tuned
 
     def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
-        """Return the cell with most seeds, of those with these settings, and an untuned one before others that a search
-        chose; no choice by result.
+        """Return the cell with most seeds, then the latest, of those with these settings; no choice by result.
+
+        An untuned one comes before those that a search chose.
         """
         found = [
             cell
@@ -152,9 +155,9 @@ class _Cells:
             and all(cell.settings.get(f"settings.{name}", DEFAULTS[name]) == value for name, value in settings.items())
         ]
 
-        def place(cell: _Cell) -> tuple[bool, int, list[tuple[str, str]]]:
-            searched = (cell.algorithm, cell.wrapper, cell.label) in self.searched
-            return not searched, len(cell.curves), sorted(cell.settings.items())
+        def place(cell: _Cell) -> tuple[bool, int, str, list[tuple[str, str]]]:
+            name = (cell.algorithm, cell.wrapper, cell.label)
+            return name not in self.searched, len(cell.curves), self.latest.get(name, ""), sorted(cell.settings.items())
 
         return max(found, key=place, default=None)
 
@@ -309,6 +312,8 @@ def _at_gain(cells: _Cells, cell: _Cell, level: float) -> Values:
 
 def _diversity(cells: _Cells) -> list[Part]:
     what = "loss of diversity, mean over the cells that learned"
+    if cells.tuned and (absent := [name for name in PLANNED if cells.of(name) is None]):
+        return [_lacking(what, *absent)]
     learned = cells.learned()
     metric = next((m for m in (STYLE_ENTROPY, DISTANCE) if any(cells.change(cell, m) for cell in learned)), "")
     if not metric:
@@ -439,15 +444,14 @@ SIGNS: tuple[tuple[int, str, Callable[[_Cells], list[Part]]], ...] = (
 
 
 def _of_one_kind(sign: Callable[[_Cells], list[Part]], untuned: _Cells, tuned: _Cells) -> list[Part]:
-    """Return the tests of a sign on the plan's tuned cells, where these lack nothing, or less than the others.
+    """Return the tests of a sign on the plan's tuned cells once all that it needs is there, and on others until then.
 
-    Lacking are runs, whatever those that are there say: so the choice is none by result. A tuned cell of the plan is
+    Needed are cells with three seeds, whatever they show: so the choice is none by result. A tuned cell of the plan is
     never held against another one: the difference would be the search's.
     """
-    parts, chosen = sign(untuned), sign(tuned)
-    lacking, without = (sum(bool(part.missing) and not part.unmet for part in found) for found in (chosen, parts))
-    if not tuned.all or lacking > max(without - 1, 0):
-        return parts
+    chosen = sign(tuned)
+    if not tuned.all or any(part.missing and not part.unmet for part in chosen):
+        return sign(untuned)
     return [replace(part, what=f"{TUNED} {part.what}") if part.mean is not None else part for part in chosen]
 
 

@@ -36,7 +36,11 @@ class Variant:
         alike = all(config.get(key, ABSENT.get(key, "unset")) == value for key, value in self.settings.items())
         if self.search is None:
             return alike
-        return alike and run.search is not None and run.search.protocol == self.search[0]
+        return (
+            alike
+            and run.search is not None
+            and self.search == (run.search.protocol, run.search.on or run.row["prompts"])
+        )
 
 
 def variants_of(cells: Sequence[Cell], prompts: str = "") -> list[Variant]:
@@ -63,7 +67,7 @@ def variants_of(cells: Sequence[Cell], prompts: str = "") -> list[Variant]:
 
 def _untuned(algorithm: str, members: Sequence[Cell], most: Mapping[str, str]) -> list[Variant]:
     groups = _groups([cell for cell in members if cell.untuned])
-    for cell in members:
+    for cell in sorted(members, key=lambda cell: -len(cell.runs)):
         for key, beside in groups.items():
             # never in the place of a cell that is there, which may have other settings of its wrapper
             if not cell.untuned and cell.wrapper not in [one.wrapper for one in beside]:
@@ -75,16 +79,18 @@ def _untuned(algorithm: str, members: Sequence[Cell], most: Mapping[str, str]) -
 
 
 def _tuned(algorithm: str, members: Sequence[Cell], most: Mapping[str, str], prompts: str) -> list[Variant]:
-    searches: dict[tuple[str, str], dict[int, tuple[Cell, Search]]] = defaultdict(dict)
+    found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    searches: dict[tuple[str, str], list[Search]] = defaultdict(list)
     for cell in members:
         for search in cell.searches:
-            searches[search.protocol, search.on or prompts][id(cell)] = cell, search
-    names = _names([next(iter(found.values()))[1].given for found in searches.values()])
+            key = (search.protocol, search.on or prompts)
+            searches[key].append(search)
+            if not any(cell is one for one in found[key]):
+                found[key].append(cell)
+    names = _names([alike[0].given for alike in searches.values()])
     variants = []
-    for (key, found), name in zip(searches.items(), names, strict=True):
-        groups = _groups(
-            [cell for cell, _ in found.values()], frozenset[str]().union(*(one.searched for _, one in found.values()))
-        )
+    for key, name in zip(found, names, strict=True):
+        groups = _groups(found[key], frozenset[str]().union(*(search.searched for search in searches[key])))
         told = labels([dict(settings) for settings in groups], [""] * len(groups), most)
         for (settings, cells), label in zip(groups.items(), told, strict=True):
             elsewhere = f"on {key[1]}" if prompts and key[1] != prompts else ""
@@ -98,7 +104,8 @@ def _names(given: Sequence[tuple[str, str]]) -> list[str]:
     if len({*given}) == 1:
         return [""] * len(given)
     sizes = [size for size, _ in given]
-    return [f"({size})" if sizes.count(size) == 1 else f"({size}, {sampler})" for size, sampler in given]
+    told = [[size] if sizes.count(size) == 1 else [size, sampler] for size, sampler in given]
+    return [f"({', '.join(filter(None, parts))})" if any(parts) else "" for parts in told]
 
 
 def _groups(

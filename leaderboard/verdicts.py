@@ -178,6 +178,7 @@ def _judged(
         learned=learned,
         gain_detectable=detectable(gain, max(1, tests), claims.rules.alpha),
         below=evidence.counts.below == evidence.counts.n,
+        config_hash=cell.config_hash,
     )
 
 

@@ -190,11 +190,15 @@ def test_the_validity_card_holds_no_tuned_cell_against_an_untuned_one(rows: Rows
         rows.add("rwr", "vanilla", seed, {0: 0.6, 1000: 0.55 + 0.001 * seed}, config=config(*DEFAULT))
     found = tests()
     assert found["ddpo − rwr"] == "not run: ddpo"
-    assert found["tuned ddpo: bpt − vanilla"] == ""
+    assert not any(what.startswith("tuned") for what in found)  # sign 10 asks about forward, too
+    for seed in range(4):
+        chosen = config(*CHOSEN["b2"], preset=preset("forward"))
+        rows.add("ddpo", "forward", seed, {0: 0.6, 1000: 0.61 + 0.001 * (seed % 3)}, config=chosen)
+    assert tests()["tuned ddpo: bpt − vanilla"] == ""
     untuned(rows)
     found = tests()
     assert found["ddpo − rwr"] == ""
-    assert found["ddpo: bpt − vanilla"] == ""
+    assert found["tuned ddpo: bpt − vanilla"] == ""  # of which all is there, tuned
 
 
 def test_the_card_chooses_its_cells_by_what_was_run_and_not_by_what_it_shows(rows: Rows) -> None:
@@ -315,3 +319,49 @@ def test_a_run_that_goes_on_is_of_the_search_that_chose_its_settings(rows: Rows)
         "tuned (8 x 2,400)": "not run",
         "tuned (32 x 2,400)": "incomplete",
     }
+
+
+def test_tuned_cells_of_few_seeds_are_not_on_the_card(rows: Rows) -> None:
+    """Neither a loss nor a gain of one seed takes the place of untuned cells that can be tested."""
+    untuned(rows, ("vanilla",))
+    for end in (0.4, 0.8):
+        for name in ("dpok", "ddpo"):
+            chosen = config(*CHOSEN["vanilla"], preset=preset("vanilla"))
+            rows.add(name, "vanilla", 0, {0: 0.6, 1000: end}, config=chosen)
+        (sign,) = [sign for sign in card(rows.one()) if sign.number == 4]
+        assert [part.missing for part in sign.parts] == ["not run: dpok"]
+
+
+@pytest.mark.parametrize(("algorithm", "runs"), [("awr", (8,)), ("ddpo", (8, 32))])
+def test_a_cell_of_two_rows_of_one_family_is_one_test(algorithm: str, runs: tuple[int, ...], rows: Rows) -> None:
+    for seed in range(6):
+        presets: Any = (None, preset("vanilla")) if len(runs) == 1 else tuple(preset("vanilla", runs=n) for n in runs)
+        own = presets[seed % 2]
+        chosen = config(*DEFAULT, **({"preset": own} if own else {}))
+        end = 0.65 + 0.001 * (seed % 3)
+        rows.add(algorithm, "vanilla", seed, {0: 0.6, 1000: end}, config=chosen, config_hash="the same")
+    found = rows.one()
+    assert len(found.compatibility) == 2
+    assert found.head.tests + found.head.tuned_tests == 1
+    assert {row.cells[0].learned for row in found.compatibility} == {"gain"}
+    [learned] = [answer for answer in answers(found) if answer.about == "Learned"]
+    assert learned.text.startswith("1 of 1 cell: ")
+
+
+def test_cells_of_equal_values_are_two_cells(rows: Rows) -> None:
+    """As those of which every run failed before its first evaluation."""
+    untuned(rows, ("bs",))
+    for wrapper, chosen in (("vanilla", config(*DEFAULT)), ("vanilla", config(0.9, 0.9, preset=preset("vanilla")))):
+        for seed in range(4):
+            rows.add("ddpo", wrapper, seed, {0: 0.6}, status="failed", config=chosen)
+    [collapsed] = [answer for answer in answers(rows.one()) if answer.about == "Collapsed"]
+    assert "every run failed: ddpo (vanilla) and ddpo tuned (vanilla)" in collapsed.text
+
+
+def test_presets_that_name_other_searched_settings_are_joined(rows: Rows) -> None:
+    for wrapper, searched in (("vanilla", ["run.lr"]), ("b2", ["algorithm.clip_nats"])):
+        for seed in range(3):
+            own = preset(wrapper) | {"searched": searched}
+            end = 0.6 + GAINS[wrapper] + 0.001 * (seed % 2)
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: end}, config=config(*CHOSEN[wrapper], preset=own))
+    assert contrasts(rows.one()) == {"tuned": ["b2"]}
