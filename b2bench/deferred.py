@@ -4,12 +4,15 @@ The command line alone asks for it, by :func:`defer`. torch takes four fifths of
 nothing, such as ``ls``. And what a run is made of imports what a run never uses: diffusers marks its attention for
 torch's compiler, and importing that (with sympy) takes longer than torch; its schedulers import scipy.stats,
 transformers all that may shard a model and scipy.optimize for object detection, and open_clip timm. Packages import
-each model that they have when one is wanted, or read the source of each (transformers). No setting prevents it.
+each model or method that they have when one is wanted (peft), or read the source of each (transformers, as its
+``__init__`` does, and a second time its processors, which models import for a name of ``typing`` and for the words of
+their documentation). No setting prevents it.
 
 While a module waits, only the names of :data:`NAMES` can be taken from it, each as a stand-in that finds the real
-one when it is called, asked for an attribute or inherited from. Any other name imports the module at once: another
-version of a library that takes more from it starts slower, and works (tests/cli/test_imports.py). Of a package of
-:data:`PACKAGES` only its own ``__init__`` waits: what is below it can be imported without.
+one when it is called, asked for an attribute or inherited from, and those of :data:`FOUND_IN`, which are taken from
+where they are. Any other name imports the module at once: another version of a library that takes more from it
+starts slower, and works (tests/cli/test_imports.py). Of a package of :data:`PACKAGES` only its own ``__init__``
+waits: what is below it can be imported without.
 """
 
 from __future__ import annotations
@@ -19,12 +22,17 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 ROOTS = (
+    "jinja2",
+    "open_clip.coca_model",
+    "open_clip.hf_model",
+    "requests",
     "torch",
     "torch._dynamo",
     "torch.distributed._composable.fsdp",
@@ -37,10 +45,17 @@ ROOTS = (
     "timm",
     "transformers.distributed.expert_parallel",
     "transformers.distributed.tensor_parallel",
+    "transformers.models.auto.image_processing_auto",
+    "transformers.models.auto.processing_auto",
+    "transformers.processing_utils",
 )
 """What waits, each with all that is below it; a root within another waits by itself once that one is imported."""
 
 NAMES: Mapping[str, Sequence[str]] = {
+    "jinja2.ext": ("Extension",),  # transformers.utils
+    "jinja2.sandbox": ("ImmutableSandboxedEnvironment",),
+    "open_clip.coca_model": ("CoCa",),
+    "open_clip.hf_model": ("HFTextEncoder",),
     "torch": ("Tensor",),
     "torch._dynamo.utils": ("is_compile_supported",),  # torchvision.ops
     "torch._dynamo._trace_wrapped_higher_order_op": ("TransformGetItemToIndex",),  # transformers.masking_utils
@@ -59,27 +74,73 @@ NAMES: Mapping[str, Sequence[str]] = {
         "get_kv_heads_per_rank",
         "verify_tp_plan",
     ),
+    "transformers.models.auto.image_processing_auto": ("AutoImageProcessor",),  # diffusers.loaders
     "timm.layers": ("RotAttentionPool2d", "AttentionPool2d", "Mlp", "to_2tuple"),
 }
 NEED_TORCH = ("accelerate", "diffusers", "open_clip", "peft", "safetensors.torch", "torchvision", "transformers")
 """Libraries that get the real torch: it is imported before them."""
 
 PACKAGES = (
+    "diffusers.hooks",
     "diffusers.models.autoencoders",
     "diffusers.models.transformers",
     "diffusers.models.unets",
+    "peft",
+    "peft.tuners",
     "torchvision",
     "torchvision.datasets",
     "torchvision.models",
     "torchvision.ops",
+    "transformers",
     "transformers.models",
 )
 """Packages whose own ``__init__`` waits until something is taken from it; modules below are imported as ever."""
+
+FOUND_IN: Mapping[str, Mapping[str, str]] = {
+    "peft": {"LoraConfig": "peft.tuners.lora", "PeftConfig": "peft.config", "inject_adapter_in_model": "peft.mapping"},
+    "transformers": {
+        **dict.fromkeys(("Cache", "DynamicCache", "EncoderDecoderCache"), "transformers.cache_utils"),
+        "AutoImageProcessor": "transformers.models.auto.image_processing_auto",
+        "AutoTokenizer": "transformers.models.auto.tokenization_auto",
+        "BloomPreTrainedModel": "transformers.models.bloom.modeling_bloom",
+        "CLIPTextConfig": "transformers.models.clip.configuration_clip",
+        "CLIPTextModel": "transformers.models.clip.modeling_clip",
+        "CLIPTokenizer": "transformers.models.clip.tokenization_clip",
+        "PreTrainedModel": "transformers.modeling_utils",
+    },
+    "transformers.models.auto.image_processing_auto": {
+        "IMAGE_PROCESSOR_MAPPING_NAMES": "transformers.models.auto.auto_mappings"
+    },
+    "transformers.models.auto.processing_auto": {"PROCESSOR_MAPPING_NAMES": "transformers.models.auto.auto_mappings"},
+    "transformers.processing_utils": {"Unpack": "typing"},
+}
+"""Where those names are, which a run takes from what waits, without its having to be imported."""
+
+FIRST = {"peft": "peft.peft_model"}
+"""What a package's ``__init__`` imports before the rest, of which some cannot be imported first: a circle."""
 
 MODULES = ("torch.nn", "torch.nn.functional", "timm.layers")
 """Modules below a root that can be taken from it, and wait with it."""
 
 COMPILER = "torch._dynamo"
+
+
+def _elsewhere(full: str, name: str) -> Any:
+    """Return what a waiting module would have under ``name``, from where it is.
+
+    Raises:
+        LookupError: that is not known, or in this version of the library not so.
+    """
+    try:
+        return getattr(importlib.import_module(FOUND_IN.get(full, {})[name]), name)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"{full}.{name}") from error
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version  # reads the rules of e-mail: commands that compute nothing do without
+
+    return version(package)
 
 
 class _Waiting(ModuleType):
@@ -97,6 +158,8 @@ class _Waiting(ModuleType):
                 return importlib.import_module(f"{full}.{name}")
             if full == COMPILER and name in _MARKS:
                 return _MARKS[name]
+            with suppress(LookupError):
+                return _elsewhere(full, name)
             if name.startswith("__") and name != "__version__":  # asked of every module, to learn what it is
                 raise AttributeError(f"module {full!r}, which is not imported yet, has no attribute {name!r}")
         real = _FINDER.imported(full)
@@ -117,6 +180,11 @@ class _WaitingPackage(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in ("__all__", "__version__"):  # asked of every module
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if self.__loader__ is _FINDER and self.__name__ in FOUND_IN:
+            with suppress(LookupError, ImportError):
+                return _version(self.__name__) if name == "__version__" else _elsewhere(self.__name__, name)
+            if PathFinder.find_spec(f"{self.__name__}.{name}", self.__path__) is not None:
+                return importlib.import_module(f"{self.__name__}.{name}")
         real = _FINDER.begun(self)
         return ModuleType.__getattribute__(self, name) if real is self else getattr(real, name)
 
@@ -198,7 +266,13 @@ class _Finder(MetaPathFinder, Loader):
         return _Waiting(spec.name) if spec.loader_state is None else _WaitingPackage(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: the module waits."""
+        """Nothing but what must be first: the module waits."""
+        first = FIRST.get(module.__name__)
+        if first is not None and isinstance(module, _WaitingPackage):
+            try:
+                importlib.import_module(first)
+            except ImportError:  # it is another version
+                self.begun(module)
 
     def begun(self, package: _WaitingPackage) -> ModuleType:
         """Run the ``__init__`` of a package if it has not, and return what stands under its name then."""

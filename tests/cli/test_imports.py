@@ -92,6 +92,8 @@ out.sum().backward()
 torch.optim.AdamW(policy.parameters()).step()
 unwanted = ["torch._dynamo", "sympy", "scipy.stats", "scipy.optimize", "timm", "matplotlib", "diffusers.pipelines"]
 unwanted += ["diffusers.models.transformers", "torchvision.models", "transformers.models"]
+unwanted += ["transformers", "transformers.processing_utils", "peft", "peft.tuners", "open_clip.hf_model"]
+unwanted += ["diffusers.hooks", "jinja2", "requests"]
 print([name for name in unwanted if is_imported(name)])
 
 # what waits is the real thing once somebody uses it
@@ -113,6 +115,27 @@ import diffusers, transformers
 assert diffusers.Transformer2DModel is Transformer2DModel
 assert transformers.AutoModel is transformers.models.auto.AutoModel and transformers.models.bert.BertModel
 assert is_imported("transformers.models") and is_imported("diffusers.models.transformers")
+assert is_imported("transformers") and transformers.CLIPTextModel is type(policy.text_encoder)
+from transformers.utils.chat_template_utils import render_jinja_template
+chat = [[{"role": "user", "content": "a cat"}]]
+assert render_jinja_template(chat, chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")[0] == ["a cat"]
+from diffusers.utils import loading_utils
+assert loading_utils.requests.Session and is_imported("requests")
+import open_clip, peft
+before = peft.LoraConfig
+assert not is_imported("peft") and peft.LoHaConfig.__name__ == "LoHaConfig" and is_imported("peft")
+assert peft.LoraConfig is before and peft.LoraModel is peft.tuners.LoraModel
+assert not isinstance(policy, open_clip.CoCa) and not is_imported("open_clip.coca_model")
+class Mine(open_clip.CoCa): ...
+assert issubclass(Mine, torch.nn.Module) and is_imported("open_clip.coca_model")
+from b2bench.deferred import FOUND_IN
+import importlib
+for module in FOUND_IN:
+    getattr(importlib.import_module(module), "logger", None)  # not among the names: imports the module
+    assert is_imported(module), module
+for module, names in FOUND_IN.items():
+    for name, where in names.items():
+        assert getattr(sys.modules[module], name) is getattr(importlib.import_module(where), name), (module, name)
 assert id(Attention) in torch._dynamo.trace_rules._allowed_callable_ids.function_ids
 """
 
