@@ -12,7 +12,8 @@ While a module waits, only the names of :data:`NAMES` can be taken from it, each
 one when it is called, asked for an attribute or inherited from, and those of :data:`FOUND_IN`, which are taken from
 where they are. Any other name imports the module at once: another version of a library that takes more from it
 starts slower, and works (tests/cli/test_imports.py). Of a package of :data:`PACKAGES` only its own ``__init__``
-waits: what is below it can be imported without.
+waits: what is below it can be imported without. While peft waits it knows no method but LoRA, and transformers does
+not look into the versions of what it needs.
 """
 
 from __future__ import annotations
@@ -114,7 +115,11 @@ FOUND_IN: Mapping[str, Mapping[str, str]] = {
     "transformers.models.auto.processing_auto": {"PROCESSOR_MAPPING_NAMES": "transformers.models.auto.auto_mappings"},
     "transformers.processing_utils": {"Unpack": "typing"},
 }
-"""Where those names are, which a run takes from what waits, without its having to be imported."""
+"""Where those names are, which a run takes from what waits, without its having to be imported.
+
+The two mappings are the same objects as afterwards, but lack what the waiting module adds to them: models look up in
+them what their documentation shall call a processor.
+"""
 
 FIRST = {"peft": "peft.peft_model"}
 """What a package's ``__init__`` imports before the rest, of which some cannot be imported first: a circle."""
@@ -126,7 +131,7 @@ COMPILER = "torch._dynamo"
 
 
 def _elsewhere(full: str, name: str) -> Any:
-    """Return what a waiting module would have under ``name``, from where it is.
+    """Return what a waiting module will have under ``name``, from where it is.
 
     Raises:
         LookupError: that is not known, or in this version of the library not so.
@@ -167,11 +172,16 @@ class _Waiting(ModuleType):
         return getattr(real, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        own = name.startswith("__") or isinstance(value, _Waiting) or _FINDER.root_of(self.__name__) is not None
-        if own:
+        if name.startswith("__") or isinstance(value, _Waiting):
             super().__setattr__(name, value)
         else:
             setattr(_FINDER.imported(self.__name__), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in vars(self):
+            super().__delattr__(name)
+        else:
+            delattr(_FINDER.imported(self.__name__), name)
 
 
 class _WaitingPackage(ModuleType):
@@ -187,6 +197,19 @@ class _WaitingPackage(ModuleType):
                 return importlib.import_module(f"{self.__name__}.{name}")
         real = _FINDER.begun(self)
         return ModuleType.__getattribute__(self, name) if real is self else getattr(real, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = name.startswith("__") or isinstance(value, ModuleType)  # the modules below it
+        if own or (real := _FINDER.begun(self)) is self:
+            super().__setattr__(name, value)
+        else:
+            setattr(real, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if (real := _FINDER.begun(self)) is self or name in vars(self):
+            super().__delattr__(name)
+        else:
+            delattr(real, name)
 
     def __dir__(self) -> list[str]:
         return dir(_FINDER.begun(self)) if self.__loader__ is _FINDER else list(vars(self))
@@ -211,7 +234,7 @@ class _Name:
         return self._real(*arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name not in ("__bases__", "__mro__", "__name__", "__qualname__"):
             raise AttributeError(name)
         return getattr(self._real, name)
 
@@ -243,6 +266,7 @@ class _Finder(MetaPathFinder, Loader):
         self._loaded = {root for root in ROOTS if root in sys.modules and type(sys.modules[root]) is not _Waiting}
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
+            sys.meta_path.append(_LAST)
 
     def root_of(self, name: str) -> str | None:
         """Return the root that a module waits with; None if it does not wait."""
@@ -310,7 +334,23 @@ class _Finder(MetaPathFinder, Loader):
         return importlib.import_module(name)
 
 
+class _LastFinder(MetaPathFinder):
+    """What is asked last: nobody has found a module below a package that waits; its ``__init__`` may serve it.
+
+    transformers has names of former modules served by a finder of its own, which its ``__init__`` puts behind all.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package = sys.modules.get(fullname.partition(".")[0])
+        if "." in fullname and isinstance(package, _WaitingPackage) and package.__name__ not in FIRST:
+            _FINDER.begun(package)
+        return None
+
+
 _FINDER = _Finder()
+_LAST = _LastFinder()
 
 
 def defer() -> None:

@@ -25,7 +25,7 @@ MODULES = (
     "b2bench.training.track",
     "open_clip",
 )
-"""What a run imports, and what they import"""
+"""What a run on pocket imports, and what they import"""
 
 
 def warm() -> None:

@@ -145,3 +145,37 @@ def test_a_run_imports_what_it_uses() -> None:
     made = subprocess.run([sys.executable, "-c", OF_A_RUN], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     assert made.stdout.splitlines()[0] == "[]"
+
+
+OF_A_PLUGIN = """
+import sys
+from unittest import mock
+from b2bench.deferred import defer, is_imported
+defer()
+import requests, transformers, torch, open_clip
+assert not is_imported("requests") and not is_imported("transformers")
+with mock.patch("requests.get") as get:
+    import requests.api
+    assert requests.get is get and sys.modules["requests"].get is get
+assert requests.get is requests.api.get
+from transformers.tokenization_utils import PreTrainedTokenizer  # a former name: its __init__ serves it
+assert is_imported("transformers") and issubclass(transformers.BertTokenizer, transformers.PreTrainedTokenizerBase)
+assert open_clip.CoCa.__name__ == "CoCa" and issubclass(open_clip.CoCa, torch.nn.Module)
+assert transformers.AutoImageProcessor.__name__ == "AutoImageProcessor"
+"""
+SET_BY_HAND = """
+from b2bench.deferred import defer, is_imported
+defer()
+import transformers
+assert not is_imported("transformers")
+transformers.AdamW = int
+from transformers import AdamW, BertModel
+assert AdamW is int
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [OF_A_PLUGIN, SET_BY_HAND])
+def test_what_a_plugin_may_do_with_what_waits(script: str) -> None:
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
