@@ -46,7 +46,7 @@ def answers(group: Tables) -> tuple[Answer, ...]:
     once = _once(group, judged)
     found = [
         _learned(group, once, cells),
-        _wrappers(judged),
+        _wrappers(group, judged),
         room(group),
         _lost(group, once),
         _over_optimised(cells),
@@ -141,8 +141,8 @@ def _with_half(value: object) -> str:
     return f"{number(mean, sign=True)}{half}"
 
 
-def _wrappers(judged: Sequence[_Judged]) -> Answer | None:
-    """Return what wrappers do to vanilla of the same algorithm."""
+def _wrappers(group: Tables, judged: Sequence[_Judged]) -> Answer | None:
+    """Return what wrappers do to vanilla of the same algorithm, and bpt and bs to each other."""
     compared = [row for row in judged if row.cell.baseline == "vanilla" and not row.cell.fell]
     words = {
         "gain": "better",
@@ -161,9 +161,25 @@ def _wrappers(judged: Sequence[_Judged]) -> Answer | None:
             if shown:
                 parts.append(f"{direction} in {measure_name(measure)}: {listed(shown)}")
     kind = next((verdict for verdict in ("gain", "mixed", "loss", "equivalent") if told[verdict]), "inconclusive")
-    if not parts:
-        return Answer("Against vanilla", f"none of {_cells(len(compared))} is told apart from it", kind)
-    return Answer("Against vanilla", "; ".join(parts), kind)
+    parts = parts or [f"none of {_cells(len(compared))} is told apart from it"]
+    return Answer("Against vanilla", "; ".join([*parts, *_together(group)]), kind)
+
+
+def _together(group: Tables) -> list[str]:
+    """Return where bpt and bs are shown to do more or less together than apart: the interaction of both."""
+    shown: dict[str, list[str]] = {"gain more or lose less": [], "gain less or lose more": []}
+    for row in group.contrasts:
+        found = row.of("interaction")
+        if found is None or found.delta.p_adjusted is None or found.delta.p_adjusted >= group.head.alpha:
+            continue
+        name, mean = f"{row.algorithm} {row.label}".strip(), found.delta.mean or 0.0
+        word = "gain more or lose less" if mean > 0 else "gain less or lose more"
+        shown[word].append(f"{name} ({number(mean, sign=True)})")
+    return [
+        f"bpt and bs together {word} than the sum of what each does: {_and(names)}"
+        for word, names in shown.items()
+        if names
+    ]
 
 
 def measure_name(name: str) -> str:

@@ -111,6 +111,24 @@ def test_what_a_wrapper_does_to_the_held_out_score_is_said_where_the_trained_one
     assert "worse in the held-out score: ddpo (b2)" in found["Against vanilla"]
 
 
+@pytest.mark.parametrize(
+    ("both", "said_of_it"), [(0.15, "gain more or lose less"), (0.02, "gain less or lose more"), (0.0701, None)]
+)
+def test_what_bpt_and_bs_do_together_is_said_where_it_is_shown(both: float, said_of_it: str | None) -> None:
+    rows = Rows()
+    for wrapper, gain in (("vanilla", 0.05), ("bpt", 0.06), ("bs", 0.06)):
+        add(rows, "ddpo", wrapper, gain)
+    add(rows, "ddpo", "b2", tuple(both - noise for noise in NOISE))
+    found = said(rows)
+    # areas are half of the gains at the end
+    size = f"{(both - 0.07) / 2:+.3f}".replace("-", "\N{MINUS SIGN}")
+    more = f"bpt and bs together {said_of_it} than the sum of what each does: ddpo ({size})"
+    assert (more in found["Against vanilla"]) == (said_of_it is not None)
+    open_still = "whether BPT and BS do together what they do apart: ddpo" in found["Cannot be said"]
+    assert open_still == (said_of_it is None)
+    assert ("bpt and bs together" in found["Against vanilla"]) == (said_of_it is not None)
+
+
 def free(rows: Rows) -> str:
     (answer,) = [answer for answer in answers(rows.one()) if answer.about == "Without training"]
     return answer.kind
