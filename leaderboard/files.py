@@ -24,8 +24,9 @@ def write_figures(
     samples: Sequence[Mapping[str, Any]] = (),
     runs: Path = Path("runs"),
     beside: Path = Path(),
+    kinds: Sequence[str] = KINDS,
 ) -> list[list[Picture]]:
-    """Write every figure of a report, and its sample grids, into ``folder`` as SVG and as PDF.
+    """Write every figure of a report, and its sample grids, into ``folder``, each as all ``kinds``.
 
     ``samples`` and ``runs`` are those of :func:`b2bench.leaderboard.html.html`. A name begins with the number of its
     context in the report where there are several. Returns the pictures of each context, with paths from ``beside``.
@@ -44,7 +45,7 @@ def write_figures(
         for name, caption, figure in figures:
             name = re.sub(r"\W+", "-", name.lower())
             stem = folder / (f"{place}-{name}" if len(tables) > 1 else name)
-            for kind in KINDS:
+            for kind in kinds:
                 write_whole(stem.with_name(f"{stem.name}.{kind}"), written_figure(figure, kind))
             pictures.append(Picture(caption, Path(os.path.relpath(stem, beside)).as_posix()))
         found.append(pictures)

@@ -51,5 +51,5 @@ def make_runs(
                     path = f"samples/{queries}-{place}.png"
                     images.append({**at, "prompt": prompt, "noise_index": 0, "score": 0.5, "path": path})
                 evals.append({**at, "split": "test", "metric": "clipscore", "value": 0.5 + queries / 1e4, "n": 8})
-            store.insert_run({"runs": [row], "evals": evals, "images": images})
+            store.insert_runs([{"runs": [row], "evals": evals, "images": images}])
     return store

@@ -30,7 +30,7 @@ def leaderboard(
     from b2bench.config.run import stored_hash
     from b2bench.describe.tables import tables_of
     from b2bench.files import write_whole
-    from b2bench.leaderboard.files import write_figures
+    from b2bench.leaderboard.files import KINDS, write_figures
     from b2bench.leaderboard.page import leaderboard_page
     from b2bench.leaderboard.searches import presets_in
     from b2bench.store.parquet import import_results
@@ -49,7 +49,8 @@ def leaderboard(
         pictures, stale = [], []
         if found and (figures or "](figures/" in there):  # a page with figures is checked against one with figures
             beside = Path(folder) if check else out.parent
-            pictures = write_figures(found, beside / "figures", beside=beside)
+            kinds = ("svg",) if check else KINDS  # the page has no others
+            pictures = write_figures(found, beside / "figures", beside=beside, kinds=kinds)
             stale = _stale(beside / "figures", out.parent / "figures") if check else []
         profiles = store.profiles() if store.path.exists() else []
     presets = presets_in(results.parent / "tuned", benchmark_version())

@@ -23,10 +23,11 @@ from b2bench.files import replaced
 from b2bench.store.rows import (
     DamagedRow,
     Row,
+    as_of_strangers,
     check_identity,
     check_ids,
     check_seeds,
-    disarmed,
+    in_turns,
     insert_rows,
     select_rows,
 )
@@ -62,9 +63,10 @@ def export_results(
     try:
         with tempfile.TemporaryDirectory() as name, _scratch(Path(name)) as con:
             _create(con)
-            for run_id in chosen:
-                for table, rows in store.whole_run(run_id).items():
-                    insert_rows(con, table, rows)
+            for some in in_turns(chosen, {run["run_id"]: run for run in runs}):
+                for whole in store.whole_runs(some):
+                    for table, rows in whole.items():
+                        insert_rows(con, table, rows)
             beside = _beside(store, runs, where)
             for table, rows in beside.items():
                 insert_rows(con, table, rows)
@@ -156,8 +158,8 @@ def import_results(
         for row in rows[table]:
             if row["run_id"] in of_run:
                 of_run[row["run_id"]][table].append(row)
-    for run_id in new:
-        store.insert_run({**of_run[run_id], "runs": [disarmed(row) for row in of_run[run_id]["runs"]]})
+    for some in in_turns(new, {row["run_id"]: row for row in rows["runs"]}):
+        store.insert_runs([as_of_strangers(of_run[run_id]) for run_id in some])
     store.take(beside)
     return new
 

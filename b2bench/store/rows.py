@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,6 +108,33 @@ def disarmed(row: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(found, Mapping) or not found.get("plugins"):
         return dict(row)
     return {**row, "config": {**config, "found": {**found, "plugins": []}}}
+
+
+def as_of_strangers(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Return the rows of a whole run with that of ``runs`` :func:`disarmed`."""
+    return {**rows, "runs": [disarmed(row) for row in rows["runs"]]}
+
+
+TURN = 100_000
+"""Reward queries whose rows are written in one turn, some five seconds: others wait for the file meanwhile."""
+
+
+def in_turns(run_ids: Iterable[str], runs: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Divide runs into turns of at most :data:`TURN` reward queries by their budgets, or of one run that has more.
+
+    ``runs`` has the row of each.
+    """
+    turn: list[str] = []
+    queries = 0
+    for run_id in run_ids:
+        budget = runs[run_id]["budget"] or 0
+        if turn and queries + budget > TURN:
+            yield turn
+            turn, queries = [], 0
+        turn.append(run_id)
+        queries += budget
+    if turn:
+        yield turn
 
 
 def check_seeds(runs: Iterable[Mapping[str, Any]], source: str = "") -> None:

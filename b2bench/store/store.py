@@ -37,11 +37,12 @@ from b2bench.store.frames import Library, check_library, fetch
 from b2bench.store.rows import (
     DamagedRow,
     Row,
+    as_of_strangers,
     check_identity,
     check_ids,
     check_seeds,
-    disarmed,
     fetched,
+    in_turns,
     insert_rows,
     of_runs,
     select_rows,
@@ -230,10 +231,11 @@ class Store(Database):
     ) -> list[str]:
         """Copy the runs of another store that this one doesn't have, with all their rows; return their ids.
 
-        One transaction per run: a merge that is cut short is finished by the next. A run that this store has stays as
-        it is, unless it was done there and not here, or was written to later there and is done in neither: then all
-        its rows are those of the other store. Profiles, preference tests and votes come along. The files of plugins
-        that a run names do not, unless the store is the user's ``own``: whoever goes on with a run imports them.
+        A run is copied whole or not at all, and a merge that is cut short is finished by the next. A run that this
+        store has stays as it is, unless it was done there and not here, or was written to later there and is done in
+        neither: then all its rows are those of the other store. Profiles, preference tests and votes come along. The
+        files of plugins that a run names do not, unless the store is the user's ``own``: whoever goes on with a run
+        imports them.
         ``hash_of`` is that of :func:`b2bench.store.rows.check_identity`.
 
         Raises:
@@ -246,9 +248,8 @@ class Store(Database):
         check_seeds(runs, str(source.path))
         check_identity(runs, str(source.path), hash_of)
         new = self.wanting(runs)
-        for run_id in new:
-            rows = source.whole_run(run_id)
-            self.insert_run(rows if own else {**rows, "runs": [disarmed(row) for row in rows["runs"]]})
+        for some in in_turns(new, {row["run_id"]: row for row in runs}):
+            self.insert_runs([rows if own else as_of_strangers(rows) for rows in source.whole_runs(some)])
         polls, votes = source.ballots()
         self.take({"profiles": source.profiles(), "refusals": source.refusals(), "polls": polls, "votes": votes})
         return new
@@ -284,16 +285,24 @@ class Store(Database):
         """Return everything about a run at one moment, because it may be writing."""
         return self._read(lambda con: {table: select_rows(con, table, {"run_id": run_id}) for table in RUN_TABLES})
 
-    def insert_run(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Insert all rows of a run that :meth:`whole_run` gave, all or none, in place of those that there are."""
+    def whole_runs(self, run_ids: Iterable[str]) -> list[dict[str, list[Row]]]:
+        """Return everything about each of the runs, all at one moment."""
+        return self.together(lambda: [self.whole_run(run_id) for run_id in run_ids])
+
+    def insert_runs(self, runs: Iterable[Mapping[str, Sequence[Mapping[str, Any]]]]) -> None:
+        """Insert all rows of runs as :meth:`whole_run` gives them, all or none, in place of those that there are.
+
+        Opening the file and closing it take longer than a small run's rows: :func:`in_turns` says how many make a turn.
+        """
 
         def work(con: duckdb.DuckDBPyConnection) -> None:
-            for row in rows["runs"]:
-                if select_rows(con, "runs", {"run_id": row["run_id"]}):
-                    for table in reversed(RUN_TABLES):
-                        con.execute(f"DELETE FROM {table} WHERE run_id = ?", [row["run_id"]])
-            for table in RUN_TABLES:
-                insert_rows(con, table, rows.get(table, ()))
+            for rows in runs:
+                for row in rows["runs"]:
+                    if con.execute("SELECT 1 FROM runs WHERE run_id = ?", [row["run_id"]]).fetchall():
+                        for table in reversed(RUN_TABLES):
+                            con.execute(f"DELETE FROM {table} WHERE run_id = ?", [row["run_id"]])
+                for table in RUN_TABLES:
+                    insert_rows(con, table, rows.get(table, ()))
 
         self._write(work)
 

@@ -25,7 +25,9 @@ from store_rows import run_row
 
 from b2bench.errors import Busy, UserError
 from b2bench.store import database
-from b2bench.store.rows import insert_rows
+from b2bench.store import rows as rows_of
+from b2bench.store import store as store_of
+from b2bench.store.rows import in_turns, insert_rows
 from b2bench.store.schema import KEYS, MIGRATIONS, SCHEMA_VERSION, TABLES
 from b2bench.store.store import Store
 
@@ -306,6 +308,44 @@ def test_merge_takes_a_run_that_has_not_ended_from_its_later_moment(started: Sto
     assert count(here, "queries") == 10
     for later in (old.path, started.path):
         assert here.merge(later) == []
+
+
+@pytest.mark.slow
+def test_a_merge_of_many_runs_is_cut_short_between_two_turns(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs go in at once, as their budgets say. In the second turn the second run's rounds cannot be written."""
+    for run_id in ("a1", "b2", "c3", "d4", "e5"):
+        store.start_run(run_row(run_id, budget=50))
+        store.record_round(run_id, *round_rows(0))
+    monkeypatch.setattr(rows_of, "TURN", 100)
+
+    def failing(con: Any, table: str, rows: Any) -> None:
+        if table == "rounds" and rows[0]["run_id"] == "d4":
+            raise KeyboardInterrupt
+        insert_rows(con, table, rows)
+
+    other = Store(tmp_path / "other.duckdb")
+    with monkeypatch.context() as cut:
+        cut.setattr(store_of, "insert_rows", failing)
+        with pytest.raises(KeyboardInterrupt):
+            other.merge(store.path)
+    assert [run["run_id"] for run in other.runs()] == ["a1", "b2"]
+    assert other.whole_run("b2") == store.whole_run("b2")
+    assert other.merge(store.path) == ["c3", "d4", "e5"]
+    assert [other.whole_run(run["run_id"]) for run in store.runs()] == [
+        store.whole_run(run["run_id"]) for run in store.runs()
+    ]
+
+
+def test_turns_hold_what_fits_and_never_nothing() -> None:
+    def turns(**budgets: int | None) -> list[list[str]]:
+        return list(in_turns(budgets, {run_id: {"budget": budget} for run_id, budget in budgets.items()}))
+
+    full = rows_of.TURN
+    assert turns() == []
+    assert turns(a=full, b=1, c=full - 1, d=1) == [["a"], ["b", "c"], ["d"]]
+    assert turns(a=1, b=full + 1, c=None, d=0) == [["a"], ["b"], ["c", "d"]]
 
 
 @pytest.mark.slow
