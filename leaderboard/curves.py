@@ -8,7 +8,8 @@ need not run through its dots.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ LEARNING = "learning of "
 Name = tuple[str, str, str]
 
 
-def draw_learning(group: Tables) -> dict[str, Any]:
-    """Return a matplotlib figure for each algorithm that has curves, by its name; all have the same axes."""
+def learning_makers(group: Tables) -> dict[str, Callable[[], Any]]:
+    """Return what makes a matplotlib figure for each algorithm that has curves, by its name; all have the same axes."""
     metric = group.head.context.reward
     cells: dict[Name, list[Curve]] = {}
     for curve in group.curves:
@@ -49,8 +50,8 @@ def draw_learning(group: Tables) -> dict[str, Any]:
     colours = _colours(sorted({wrapper for _, wrapper, _ in cells}, key=wrapper_order))
     names = sorted({algorithm for algorithm, _, _ in cells})
     return {
-        algorithm: _panel(
-            group, algorithm, {n: c for n, c in cells.items() if n[0] == algorithm}, colours, limits, last
+        algorithm: partial(
+            _panel, group, algorithm, {n: c for n, c in cells.items() if n[0] == algorithm}, colours, limits, last
         )
         for algorithm in names
     }

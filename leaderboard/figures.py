@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import math
 import textwrap
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from b2bench.leaderboard.columns import algorithm_name
-from b2bench.leaderboard.curves import LEARNING, draw_learning
+from b2bench.leaderboard.curves import LEARNING, learning_makers
 from b2bench.leaderboard.grid import MEASURES, SYMBOLS, count
 from b2bench.leaderboard.grids import Sample, SampleGrid
 from b2bench.leaderboard.openness import Profile
@@ -28,7 +27,6 @@ from b2bench.metrics import DISTANCE, HELDOUT, IS_CLIP, IS_INCEPTION, KL, STYLE_
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
 CellName = tuple[str, str, str]
 """Algorithm, wrapper, and what else a cell's settings are called"""
-POINTS = 72  # an inch: the unit of both SVG and PDF
 LARGEST_SIDE = 4096  # pixels of a sample image
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -145,9 +143,9 @@ def looks(cells: Iterable[CellName]) -> dict[CellName, dict[str, str]]:
     return drawn
 
 
-def report_figures(group: Tables) -> dict[str, Any]:
-    """Return the figures of a context, by name, as matplotlib figures: those that its runs have
-    something to show in.
+def figure_makers(group: Tables) -> dict[str, Callable[[], Any]]:
+    """Return what makes each figure of a context, by the figure's name: as a matplotlib figure, or None where its runs
+    have nothing to show in it.
     """
     makers: dict[str, Callable[[Tables], Any]] = {
         "alignment against reward queries": lambda g: draw_curves(g, "queries"),
@@ -157,47 +155,16 @@ def report_figures(group: Tables) -> dict[str, Any]:
         "alignment and distance from the pretrained model": draw_distance,
         "planned contrasts": draw_effects,
     }
-    found = {f"{LEARNING}{name}": figure for name, figure in draw_learning(group).items()}
-    found |= {name: make(group) for name, make in makers.items()}
+    found = {f"{LEARNING}{name}": make for name, make in learning_makers(group).items()}
+    return found | {name: partial(make, group) for name, make in makers.items()}
+
+
+def report_figures(group: Tables) -> dict[str, Any]:
+    """Return the figures of a context, by name, as matplotlib figures: those that its runs have
+    something to show in.
+    """
+    found = {name: make() for name, make in figure_makers(group).items()}
     return {name: figure for name, figure in found.items() if figure is not None}
-
-
-def written_figure(figure: Any, kind: str) -> bytes:
-    """Return a figure as ``svg`` or ``pdf``, the same bytes for the same figure."""
-    from matplotlib import rc_context
-
-    out = io.StringIO() if kind == "svg" else io.BytesIO()  # of bytes matplotlib would encode each word by itself
-    written_as = rc_context({"svg.hashsalt": "b2bench", "svg.fonttype": "path"})
-    with written_as, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other scripts: a box is drawn
-        metadata = {"Date": None} if kind == "svg" else {"CreationDate": None}
-        with _laid_out(figure, kind):
-            figure.savefig(out, format=kind, metadata=metadata)
-    written = out.getvalue()
-    return written.encode() if isinstance(written, str) else written
-
-
-@contextlib.contextmanager
-def _laid_out(figure: Any, kind: str) -> Iterator[None]:
-    """Lay a figure out for this kind of file. Otherwise savefig draws it to the end to do so, and then once more."""
-    from matplotlib import rc_context
-    from matplotlib.backend_bases import get_registered_canvas_class
-
-    engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
-    if engine is None:
-        yield
-        return
-    get_registered_canvas_class(kind)(figure)  # it measures texts
-    figure.dpi = POINTS
-    engine.execute(figure)
-    figure.dpi = dpi
-    figure.set_canvas(canvas)
-    with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
-        figure.set_layout_engine(None)  # none at all
-    try:
-        yield
-    finally:
-        figure.set_layout_engine(engine)
 
 
 def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Any, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from b2bench.leaderboard.figures import draw_samples, report_figures, written_figure
+from b2bench.leaderboard.drawn import written_figures
+from b2bench.leaderboard.figures import draw_samples, figure_makers
 from b2bench.leaderboard.grid import Picture
 from b2bench.leaderboard.grids import sample_grid
 from b2bench.leaderboard.rows import Tables
@@ -37,16 +39,19 @@ def write_figures(
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for place, group in enumerate(tables, 1):
-        figures = [(name, name, figure) for name, figure in report_figures(group).items()]
-        if (grid := sample_grid(group, samples, runs)) and (drawn := draw_samples(grid)):
+        makers = [(name, name, make) for name, make in figure_makers(group).items()]
+        if grid := sample_grid(group, samples, runs):
             caption = f"samples of seed {grid.seed}: along a row the same noise, below an image its trained score"
-            figures.append(("samples", caption, drawn))
+            makers.append(("samples", caption, partial(draw_samples, grid)))
         pictures = []
-        for name, caption, figure in figures:
+        written = written_figures([make for _, _, make in makers], kinds)
+        for (name, caption, _), files in zip(makers, written, strict=True):
+            if not files:
+                continue
             name = re.sub(r"\W+", "-", name.lower())
             stem = folder / (f"{place}-{name}" if len(tables) > 1 else name)
-            for kind in kinds:
-                write_whole(stem.with_name(f"{stem.name}.{kind}"), written_figure(figure, kind))
+            for kind, content in files.items():
+                write_whole(stem.with_name(f"{stem.name}.{kind}"), content)
             pictures.append(Picture(caption, Path(os.path.relpath(stem, beside)).as_posix()))
         found.append(pictures)
     return found

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 from b2bench.leaderboard.curves import LEARNING
 from b2bench.leaderboard.document import document
-from b2bench.leaderboard.figures import report_figures, written_figure
+from b2bench.leaderboard.drawn import written_figures
+from b2bench.leaderboard.figures import figure_makers
 from b2bench.leaderboard.glossary import explained, glossary
 from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, Section
 from b2bench.leaderboard.grids import SampleGrid, sample_grid
@@ -72,9 +73,11 @@ Shown: TypeAlias = tuple[
 def _figures(group: Tables) -> dict[str, dict[str, str]]:
     """Return the small multiples of how training went, and the others, as base64 of SVG."""
     found: dict[str, dict[str, str]] = {"learning": {}, "others": {}}
-    for name, figure in report_figures(group).items():
-        part = "learning" if name.startswith(LEARNING) else "others"
-        found[part][name] = base64.b64encode(written_figure(figure, "svg")).decode()
+    makers = figure_makers(group)
+    for name, files in zip(makers, written_figures(list(makers.values())), strict=True):
+        if files:
+            part = "learning" if name.startswith(LEARNING) else "others"
+            found[part][name] = base64.b64encode(files["svg"]).decode()
     return found
 
 

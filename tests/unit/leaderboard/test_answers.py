@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from b2bench.leaderboard.answers import answers
-from b2bench.leaderboard.curves import draw_learning
+from b2bench.leaderboard.curves import learning_makers
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import GLOSSARY, explained, glossary
 from b2bench.leaderboard.html import html
@@ -188,7 +188,7 @@ def with_rewards(rows: Rows, error: float = 0.004) -> Any:
 
 def test_curves_are_training_rewards_as_lines_and_evaluations_as_dots_with_their_error(known: Rows) -> None:
     group = with_rewards(known)
-    figures = draw_learning(group)
+    figures = {name: make() for name, make in learning_makers(group).items()}
     assert list(figures) == ["ddpo", "pg"]
     axes = figures["ddpo"].axes[0]
     assert axes.get_ylim() == figures["pg"].axes[0].get_ylim()
@@ -202,10 +202,10 @@ def test_curves_are_training_rewards_as_lines_and_evaluations_as_dots_with_their
 
 
 def test_more_lines_than_have_room_are_named_below_axes_of_the_same_size(known: Rows) -> None:
-    few = draw_learning(with_rewards(known))["ddpo"]
+    few = learning_makers(with_rewards(known))["ddpo"]()
     for wrapper in ("b2", "spread", "random2", "forward"):
         add(known, "ddpo", wrapper, 0.02)
-    many = draw_learning(with_rewards(known))["ddpo"]
+    many = learning_makers(with_rewards(known))["ddpo"]()
     assert many.axes[0].get_legend() is None
     (legend,) = many.legends
     names = ["vanilla", "bpt", "bs", "b2", "spread", "random2", "forward"]
@@ -220,7 +220,7 @@ def test_more_lines_than_have_room_are_named_below_axes_of_the_same_size(known: 
 
 @pytest.mark.parametrize("error", [0.004, 0.01, 0.015, 0.02, 0.1])
 def test_no_error_bar_is_cut_off(known: Rows, error: float) -> None:
-    axes = draw_learning(with_rewards(known, error))["ddpo"].axes[0]
+    axes = learning_makers(with_rewards(known, error))["ddpo"]().axes[0]
     ends = [y for bars in axes.containers for bar in bars[2] for segment in bar.get_segments() for _, y in segment]
     low, high = axes.get_ylim()
     known_ends = [end for end in ends if math.isfinite(end)]

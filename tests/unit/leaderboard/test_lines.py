@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from b2bench.leaderboard.figures import written_figure
+from b2bench.leaderboard.drawn import written_figure
 from b2bench.leaderboard.lines import draw_lines
 from matplotlib import rc_context
 from matplotlib.artist import Artist

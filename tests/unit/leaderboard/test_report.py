@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from b2bench.leaderboard.document import document
-from b2bench.leaderboard.figures import _window, colours, draw_samples, looks, pareto, report_figures, written_figure
+from b2bench.leaderboard.drawn import written_figure
+from b2bench.leaderboard.figures import _window, colours, draw_samples, looks, pareto, report_figures
 from b2bench.leaderboard.files import write_figures
 from b2bench.leaderboard.grid import Cell, Column, Grid, Picture, Section
 from b2bench.leaderboard.grids import Sample, SampleGrid
