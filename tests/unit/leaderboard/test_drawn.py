@@ -1,7 +1,9 @@
 """Figures that several processes draw."""
 
+import errno
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -93,6 +95,28 @@ def test_what_a_fork_does_not_finish_is_drawn_all_the_same(
     assert no_child_is_left()
 
 
+def test_without_a_place_for_files_one_process_draws(
+    alone: list[dict[str, bytes]], on_three_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(drawn.tempfile, "TemporaryDirectory", full)
+    assert written_figures(figures(), ("svg", "pdf")) == alone
+
+
+def test_beside_another_thread_there_is_no_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    try:
+        assert drawn._processes() == 1
+    finally:
+        ended.set()
+        other.join()
+
+
 def test_an_error_of_a_figure_is_an_error_here(on_three_cores: None) -> None:
     def fail() -> None:
         raise ZeroDivisionError("of a figure")
@@ -102,14 +126,15 @@ def test_an_error_of_a_figure_is_an_error_here(on_three_cores: None) -> None:
     assert no_child_is_left()
 
 
-@pytest.mark.parametrize(("asked", "processes"), [("1", 1), ("3", 3), ("many", 1), (None, None)])
+@pytest.mark.parametrize(("asked", "processes"), [("1", 1), ("3", 3), ("many", 1), (None, 0)])
 def test_threads_that_are_asked_for_are_processes(
-    asked: str | None, processes: int | None, monkeypatch: pytest.MonkeyPatch
+    asked: str | None, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(drawn.threading, "active_count", lambda: 1)  # xdist has some of its own
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert drawn._processes() == (processes or len(os.sched_getaffinity(0)))
+    assert drawn._processes() == (processes or min(len(os.sched_getaffinity(0)), 8))
 
 
 def until(done: Callable[[], bool], seconds: float = 20) -> None:

@@ -316,9 +316,9 @@ def test_a_merge_of_many_runs_is_cut_short_between_two_turns(
 ) -> None:
     """Two runs go in at once, as their budgets say. In the second turn the second run's rounds cannot be written."""
     for run_id in ("a1", "b2", "c3", "d4", "e5"):
-        store.start_run(run_row(run_id, budget=50))
+        store.start_run(run_row(run_id, budget=1000))
         store.record_round(run_id, *round_rows(0))
-    monkeypatch.setattr(rows_of, "TURN", 100)
+    monkeypatch.setattr(rows_of, "TURN", 2000)
 
     def failing(con: Any, table: str, rows: Any) -> None:
         if table == "rounds" and rows[0]["run_id"] == "d4":
@@ -338,14 +338,33 @@ def test_a_merge_of_many_runs_is_cut_short_between_two_turns(
     ]
 
 
+@pytest.mark.slow
+def test_a_merge_replaces_several_runs_in_one_turn(store: Store, tmp_path: Path) -> None:
+    """Their keys are deleted and inserted again in one transaction, in between another run's that is new."""
+    here = Store(tmp_path / "here.duckdb")
+    for run_id in ("a1", "c3"):
+        store.start_run(run_row(run_id))
+        store.record_round(run_id, *round_rows(0))
+    assert here.merge(store.path) == ["a1", "c3"]
+    store.start_run(run_row("b2"))
+    for run_id in ("a1", "c3"):
+        store.record_round(run_id, *round_rows(1))
+        store.finish_run(run_id, "done")
+    assert sorted(here.merge(store.path)) == ["a1", "b2", "c3"]
+    assert all(here.whole_run(run_id) == store.whole_run(run_id) for run_id in ("a1", "b2", "c3"))
+    assert count(here, "queries") == 40
+
+
 def test_turns_hold_what_fits_and_never_nothing() -> None:
     def turns(**budgets: int | None) -> list[list[str]]:
         return list(in_turns(budgets, {run_id: {"budget": budget} for run_id, budget in budgets.items()}))
 
-    full = rows_of.TURN
+    full, few = rows_of.TURN, rows_of.FEWEST
     assert turns() == []
-    assert turns(a=full, b=1, c=full - 1, d=1) == [["a"], ["b", "c"], ["d"]]
-    assert turns(a=1, b=full + 1, c=None, d=0) == [["a"], ["b"], ["c", "d"]]
+    assert turns(a=full, b=few, c=full - few, d=few) == [["a"], ["b", "c"], ["d"]]
+    assert turns(a=1, b=full + 1, c=None, d=0, e=-full) == [["a"], ["b"], ["c", "d", "e"]]
+    many = turns(**{f"run{i}": 0 for i in range(60)})
+    assert [len(turn) for turn in many] == [full // few, full // few, 60 - 2 * (full // few)]
 
 
 @pytest.mark.slow
