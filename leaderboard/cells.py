@@ -13,6 +13,7 @@ import numpy as np
 from b2bench.leaderboard.collapse import COLLAPSE
 from b2bench.leaderboard.stats import area_under_curve
 
+from b2bench.search import Sampler
 from b2bench.text import visible
 
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
@@ -22,6 +23,8 @@ REFERENCES = ("draft1",)
 """Algorithms that follow the reward's gradient: what there is to be had, outside of ranks, claims and targets."""
 PLANNED = ("pg", "ddpo", "dpok", "dpo")
 """The algorithms of the plan (docs/preregistration.md): claims on their tuned cells are a family of their own."""
+PLANNED_SEARCH = {"sampler": Sampler.sobol.described, "configurations": 8, "queries_a_run": 2400}
+"""How the plan's cells are tuned (docs/preregistration.md, *Changes*): its claims are on cells of no other search."""
 TUNED = "tuned"
 """What names have of cells whose settings ``b2bench tune`` chose."""
 PAIRED = ("diffusion_dpo", "dpo", "raft")

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from b2bench.leaderboard.cells import ABSENT, PLANNED, TUNED, Cell, Run, Search, flat, labels, of_wrapper, usual
+from b2bench.leaderboard.cells import (
+    ABSENT,
+    PLANNED,
+    PLANNED_SEARCH,
+    TUNED,
+    Cell,
+    Run,
+    Search,
+    flat,
+    labels,
+    of_wrapper,
+    usual,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,11 @@ class Variant:
     @property
     def planned(self) -> bool:
         """Whether its claims are the plan's."""
-        return self.search is not None and self.algorithm in PLANNED
+        return (
+            self.search is not None
+            and self.algorithm in PLANNED
+            and self.search[0] == json.dumps(PLANNED_SEARCH, sort_keys=True)
+        )
 
     def is_of(self, run: Run) -> bool:
         """Whether a run, which may not have ended, is one of the variant's."""

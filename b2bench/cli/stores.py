@@ -50,6 +50,7 @@ def export(
         list[str] | None,
         typer.Option(help="Export some runs only: algorithm=ddpo,pg; wrapper, prompts, reward, ..."),
     ] = None,
+    tuning: Annotated[bool, typer.Option("--tuning", help="Tuning runs, too")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV files instead of Parquet")] = False,
     card: Annotated[
         str | None,
@@ -61,7 +62,7 @@ def export(
 ) -> None:
     """Write finished runs as Parquet files. Publish them, or keep them beside code; or write a run's model card."""
     if card is not None:
-        _export_card(card, db, runs, out, as_json, others=bool(as_csv or where or folder != RESULTS))
+        _export_card(card, db, runs, out, as_json, others=bool(as_csv or where or tuning or folder != RESULTS))
         return
     if out is not None:
         raise UserError("--out is the folder of a model card; try --card RUN, or the folder without --out")
@@ -70,7 +71,7 @@ def export(
     from b2bench.store.store import Store
 
     wanted = {CONTEXT_KEYS.get(name, name): values for name, values in parse_where(where or []).items()}
-    ids = export_results(Store(db), folder, wanted, "csv" if as_csv else "parquet")
+    ids = export_results(Store(db), folder, wanted, "csv" if as_csv else "parquet", tuning)
     if as_json:
         print_json({"folder": str(folder), "runs": ids})
     else:

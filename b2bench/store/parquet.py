@@ -33,6 +33,7 @@ from b2bench.store.rows import (
 )
 from b2bench.store.schema import KEYS, RUN_TABLES, TABLES, column_type, create_table
 from b2bench.store.store import Store
+from b2bench.text import visible
 
 ENDED = ("done", "failed")  # what counts in tables; the others may go on
 BESIDE = ("profiles", "refusals", "polls", "votes")
@@ -45,21 +46,34 @@ FORMS = {"parquet": "COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}
 
 
 def export_results(
-    store: Store, folder: Path, where: Mapping[str, Collection[str]] | None = None, form: str = "parquet"
+    store: Store,
+    folder: Path,
+    where: Mapping[str, Collection[str]] | None = None,
+    form: str = "parquet",
+    tuning: bool = False,
 ) -> list[str]:
     """Write the ended runs whose columns are among ``where``'s values into ``folder``; return their ids.
 
-    ``form``: parquet, or csv, which nothing of b2bench reads. Each file is replaced whole. Runs that the folder held
-    before and that do not fit any more are gone from it. So are the other tables' rows that do not go with the runs.
+    ``form``: parquet, or csv, which nothing of b2bench reads. ``tuning``: those of tuning, too. Each file is replaced
+    whole. Runs that the folder held before and that do not fit any more are gone from it. So are the other tables' rows
+    that do not go with the runs.
 
     Raises:
-        UserError: no run fits, or the folder cannot be written.
+        UserError: no run fits, or the folder has runs that the store lacks, which would be gone, or it cannot be
+            written.
     """
     where = where or {}
-    runs = [run for run in store.runs() if run["status"] in ENDED and _fits(run, where)]
+    every = store.runs()
+    if form == "parquet":
+        _check_kept(folder, {run["run_id"] for run in every}, store)
+    fitting = [run for run in every if run["status"] in ENDED and _fits(run, where)]
+    runs = [run for run in fitting if tuning or not _of_tuning(run)]
     chosen = [run["run_id"] for run in runs]
     if not chosen:
-        raise UserError(f"database {store.path} holds no finished run that fits; try b2bench ls runs --db {store.path}")
+        said = f"database {store.path} holds no finished run that fits"
+        if fitting:
+            raise UserError(f"{said} but {len(fitting)} of tuning; try --tuning")
+        raise UserError(f"{said}; try b2bench ls runs --db {store.path}")
     try:
         with tempfile.TemporaryDirectory() as name, _scratch(Path(name)) as con:
             _create(con)
@@ -85,6 +99,30 @@ def export_results(
     except OSError as error:
         raise UserError(f"results folder {folder} cannot be written: {error.strerror}") from None
     return chosen
+
+
+def _check_kept(folder: Path, known: Collection[str], store: Store) -> None:
+    """See that the store has every run that the folder holds; what is no file of runs is written over.
+
+    Raises:
+        UserError: it lacks one.
+    """
+    if not (folder / "runs.parquet").is_file():
+        return
+    try:
+        there = [str(row["run_id"]) for row in _read(folder / "runs.parquet", "runs")]
+    except UserError:
+        return
+    if lacking := sorted(set(there) - set(known)):
+        raise UserError(
+            f"results folder {folder} holds {len(lacking)} runs that database {store.path} lacks, and they would be "
+            f"gone ({', '.join(map(visible, lacking[:3]))}); try b2bench import {folder} --db {store.path} first, or "
+            "another folder"
+        )
+
+
+def _of_tuning(run: Row) -> bool:
+    return isinstance(run["config"], Mapping) and bool(run["config"].get("tuning"))
 
 
 def _as_csv(table: str, column: str) -> str:

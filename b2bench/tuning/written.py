@@ -13,9 +13,11 @@ from typing import Any
 from b2bench.config.presets import PARTS, Value, load_preset
 from b2bench.config.prompt_sets import prompt_set_names
 from b2bench.config.resolve import found_again, split_values
-from b2bench.config.settings import Settings
+from b2bench.config.run import RunConfig
+from b2bench.config.settings import NO_IDENTITY, OF_EQUAL, Settings
 from b2bench.errors import UserError
 from b2bench.files import write_whole
+from b2bench.hyperparameters import hyperparameters
 from b2bench.leaderboard.tuning import Tried, TuningRow
 from b2bench.search import GENERATION, Sampler
 from b2bench.tuning.proposals import optuna_version
@@ -24,6 +26,7 @@ from b2bench.tuning.stages import SEEDS, UNSEEN, Plan, caveat
 from b2bench.version import benchmark_version
 
 SOURCE = "b2bench tune"
+SETTLED = "the default then"
 
 
 def file_of(cell: Plan, folder: Path) -> Path:
@@ -149,7 +152,10 @@ def _of_optuna(sampler: Sampler) -> dict[str, Any]:
 
 
 def _values(cell: Plan, row: TuningRow) -> Iterable[Value]:
-    """Options, then what the base preset says of this cell, what was given for all runs, and what was chosen."""
+    """Options, then what the base preset says of this cell, what was given for all runs, and what was chosen.
+
+    Beneath these all other settings of the cell, so that a default that changes later changes no tuned cell.
+    """
     config = cell.config
     options = {"algo": row.algorithm, "wrapper": row.wrapper}
     options["backbone"] = found_again(config.as_dict()["backbone"])
@@ -158,6 +164,7 @@ def _values(cell: Plan, row: TuningRow) -> Iterable[Value]:
         options["prompts"] = config.prompts_argument
     chosen = {"algorithm": config.algorithm_name, "wrapper": config.wrapper_name, "reward": config.reward_name}
     found = {("options", name): Value("options", name, value, SOURCE) for name, value in options.items()}
+    found |= {(value.section, value.name): value for value in _settled(config)}
     sections = {"set", *(f"{part}.{chosen[part]}" for part in PARTS)}
     if cell.preset is not None:
         for value in load_preset(cell.preset).values:
@@ -178,6 +185,20 @@ def _values(cell: Plan, row: TuningRow) -> Iterable[Value]:
         section = "set" if part == "run" else f"{part}.{chosen[part]}"
         found[section, name] = Value(section, name, value, SOURCE)
     return sorted(found.values(), key=lambda value: (value.section != "options", value.section != "set", value.section))
+
+
+def _settled(config: RunConfig) -> Iterable[Value]:
+    """Return the settings of a cell that tell it from others, with the values that they have if none is given."""
+    unused = {name for equal, names in OF_EQUAL.items() if equal != config.settings.equal for name in names}
+    for parameter in hyperparameters(Settings):
+        name = parameter.name
+        if name not in {*unused, *NO_IDENTITY} and not name.startswith(("eval_", "inception")):
+            yield Value("set", name, getattr(config.settings, name), SETTLED)
+    plugins = {"algorithm": config.algorithm, "wrapper": config.wrapper, "reward": config.reward}
+    names = {"algorithm": config.algorithm_name, "wrapper": config.wrapper_name, "reward": config.reward_name}
+    for part in PARTS:
+        for parameter in hyperparameters(type(plugins[part])):
+            yield Value(f"{part}.{names[part]}", parameter.name, getattr(plugins[part], parameter.name), SETTLED)
 
 
 def _entry(value: Value) -> str:

@@ -11,6 +11,8 @@ from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.validity import card
 from synthetic import Rows
 
+from b2bench.search import Sampler
+
 CHOSEN = {"vanilla": (0.004, 0.4), "bpt": (0.003, 0.3), "bs": (0.002, 0.2), "b2": (0.001, 0.1)}
 DEFAULT = (0.1, 1.0)
 GAINS = {"vanilla": 0.03, "bpt": 0.05, "bs": 0.04, "b2": 0.065}
@@ -20,7 +22,11 @@ def preset(wrapper: str, deviations: Any = (), on: str = "template1", runs: int 
     return {
         "name": f"ddpo-{wrapper}",
         "tuning_seeds": [1000],
-        "tuned_by": {"sampler": "sobol", "configurations": runs, "queries_a_run": 2400},
+        "tuned_by": {
+            "sampler": Sampler.sobol.described,
+            "configurations": runs,
+            "queries_a_run": 2400,
+        },
         "tuned_on": on,
         "searched": ["run.lr", "algorithm.clip_nats"],
         "deviations": [{"name": name, "preset": 0, "value": 1} for name in deviations],
@@ -102,6 +108,15 @@ def test_the_plan_has_four_algorithms(rows: Rows) -> None:
     (awr,) = [row for row in others.contrasts if row.algorithm == "awr"]
     assert (awr.label, [contrast.name for contrast in awr.contrasts]) == ("tuned", ["b2"])
     assert {detail.planned for detail in others.details if detail.algorithm == "awr"} == {False}
+
+
+@pytest.mark.parametrize(("runs", "planned"), [(8, True), (32, False)])
+def test_the_plan_has_one_search(rows: Rows, runs: int, planned: bool) -> None:
+    """Whoever tunes a cell of its algorithms in another way adds no test to its family."""
+    add(rows, CHOSEN, runs=runs)
+    found = rows.one()
+    assert (found.head.tests == 0, found.head.tuned_tests == 0) == (planned, not planned)
+    assert {row.planned for row in found.compatibility} == {planned}
 
 
 @pytest.mark.parametrize("preset_first", [False, True])
@@ -264,7 +279,8 @@ def test_names_of_searches_differ_where_the_searches_do(rows: Rows) -> None:
     add(rows, {name: (lr + 1, clip) for name, (lr, clip) in CHOSEN.items() if name in ("vanilla", "b2")})
     for row in rows.runs[before:]:
         row["config"]["preset"]["tuned_by"] = {**row["config"]["preset"]["tuned_by"], "sampler": "tpe"}
-    assert contrasts(rows.one()) == {"tuned (8 x 2,400, sobol)": ["bpt"], "tuned (8 x 2,400, tpe)": ["b2"]}
+    sobol = f"tuned (8 x 2,400, {Sampler.sobol.described})"
+    assert contrasts(rows.one()) == {sobol: ["bpt"], "tuned (8 x 2,400, tpe)": ["b2"]}
 
 
 def test_a_preset_of_before_is_of_the_prompts_that_its_runs_have(rows: Rows) -> None:
@@ -332,7 +348,7 @@ def test_tuned_cells_of_few_seeds_are_not_on_the_card(rows: Rows) -> None:
         assert [part.missing for part in sign.parts] == ["not run: dpok"]
 
 
-@pytest.mark.parametrize(("algorithm", "runs"), [("awr", (8,)), ("ddpo", (8, 32))])
+@pytest.mark.parametrize(("algorithm", "runs"), [("awr", (8,)), ("ddpo", (16, 32))])
 def test_a_cell_of_two_rows_of_one_family_is_one_test(algorithm: str, runs: tuple[int, ...], rows: Rows) -> None:
     for seed in range(6):
         presets: Any = (None, preset("vanilla")) if len(runs) == 1 else tuple(preset("vanilla", runs=n) for n in runs)

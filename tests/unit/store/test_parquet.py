@@ -177,6 +177,34 @@ def test_files_that_are_missing_or_damaged(store: Store, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_what_the_folder_alone_has_is_not_lost(store: Store, tmp_path: Path) -> None:
+    """A store that the published runs were never read into cannot take their place."""
+    folder, other = tmp_path / "results", Store(tmp_path / "other.duckdb")
+    export_results(store, folder)
+    other.start_run(run_row("d4"))
+    other.finish_run("d4", "done")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match=r"holds 2 runs that database .* lacks.*\(a1, b2\); try b2bench import"):
+        export_results(other, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    import_results(other, folder)
+    assert sorted(export_results(other, folder)) == ["a1", "b2", "d4"]
+    assert export_results(other, folder, {"run_id": {"d4"}}) == ["d4"]  # which was asked for
+    shutil.copyfile(__file__, folder / "runs.parquet")
+    assert export_results(store, folder)  # it held no runs
+
+
+@pytest.mark.slow
+def test_tuning_runs_are_written_where_they_are_asked_for(store: Store, tmp_path: Path) -> None:
+    store.start_run(run_row("t", seed=1000, algorithm="tuned", config={"tuning": True}))
+    store.finish_run("t", "done")
+    assert sorted(export_results(store, tmp_path / "one")) == ["a1", "b2"]
+    assert sorted(export_results(store, tmp_path / "two", tuning=True)) == ["a1", "b2", "t"]
+    with pytest.raises(UserError, match=r"no finished run that fits but 1 of tuning; try --tuning"):
+        export_results(store, tmp_path / "three", {"algorithm": {"tuned"}})
+
+
+@pytest.mark.slow
 def test_times_beyond_pythons_are_damage(store: Store, tmp_path: Path) -> None:
     export_results(store, tmp_path / "results")
     other = Store(tmp_path / "other.duckdb")

@@ -4,12 +4,14 @@ import json
 import re
 import tomllib
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
+from b2bench.algorithms.dpok import DPOK
 from store_rows import run_row
 from tuning_world import World, rising
 
@@ -20,6 +22,7 @@ from b2bench.config.presets import load_preset
 from b2bench.config.prompt_sets import load_prompts
 from b2bench.config.resolve import from_dict
 from b2bench.config.run import check_seed
+from b2bench.config.settings import Settings
 from b2bench.describe.tables import tables_of
 from b2bench.errors import UserError
 from b2bench.store.parquet import export_results, import_results
@@ -27,6 +30,7 @@ from b2bench.store.store import Store
 from b2bench.tuning.stages import UNSEEN, budget
 from b2bench.tuning.trials import trials_of
 from b2bench.version import benchmark_version
+from b2bench.wrappers import B2
 
 
 @pytest.fixture
@@ -101,6 +105,16 @@ def test_the_preset_says_how_it_was_found_and_run_takes_it(world: World) -> None
     assert config.settings.eval_images is None  # that was tuning's
     assert load_preset(str(path)).options["backbone"] == "pocket"
     assert world("sweep", "--preset", "tuned", "--algo", "dpok", "--wrapper", "b2", "--seeds", "0-1", "--dry-run") == 0
+
+
+def test_a_default_that_changes_later_changes_no_tuned_cell(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert world.tune("--algo", "dpok", "--wrapper", "b2", "--configurations", "3", "--queries", "20") == 0
+    cell = Choices(algo="dpok", wrapper="b2", preset="tuned")
+    before, untuned = resolved(cell).cell_hash(), resolved(replace(cell, preset=None)).cell_hash()
+    for owner, name, other in ((Settings, "max_grad_norm", 0.5), (DPOK, "clip_nats", 3.0), (B2, "rises", 3)):
+        monkeypatch.setitem(owner.__init__.__kwdefaults__, name, other)  # what a dataclass takes if nothing is given
+    assert resolved(replace(cell, preset=None)).cell_hash() != untuned
+    assert resolved(cell).cell_hash() == before
 
 
 @pytest.mark.parametrize(
