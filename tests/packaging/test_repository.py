@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,14 @@ def test_ruff(command):
 @pytest.mark.slow
 def test_mypy():
     tool("mypy")
+
+
+def test_tuned_presets_of_an_algorithm_are_of_one_search() -> None:
+    """A default may change between two cells; then what was tried differs, and so do the tunings."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((ROOT / "leaderboard" / "tuned").glob("*.toml")):
+        preset = tomllib.loads(path.read_text(encoding="utf-8"))
+        space = {name: axis for name, axis in preset["tuning"]["space"].items() if not name.startswith("wrapper.")}
+        searched = {"space": space} | {name: preset["tuning"][name] for name in ("seeds", "points_seed", "on")}
+        assert found.setdefault(preset["options"]["algo"]["value"], searched) == searched, path
+    assert found
