@@ -22,7 +22,7 @@ CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted", "tree")
 REFERENCES = ("draft1",)
 """Algorithms that follow the reward's gradient: what there is to be had, outside of ranks, claims and targets."""
 PLANNED = ("pg", "ddpo", "dpok", "dpo")
-"""The algorithms of the plan (docs/preregistration.md): claims on their tuned cells are a family of their own."""
+"""The algorithms of the plan (docs/preregistration.md): claims on cells of its search are a family of their own."""
 PLANNED_SEARCH = {"sampler": Sampler.sobol.described, "configurations": 8, "queries_a_run": 2400}
 """How the plan's cells are tuned (docs/preregistration.md, *Changes*): its claims are on cells of no other search."""
 TUNED = "tuned"

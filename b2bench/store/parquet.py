@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,13 @@ def export_results(
     that do not go with the runs.
 
     Raises:
-        UserError: no run fits, or the folder has runs that the store lacks, which would be gone, or it cannot be
-            written.
+        UserError: no run fits, or the folder has runs that would be gone because the store lacks them or those of
+            tuning are not wanted, or it cannot be written.
     """
     where = where or {}
-    every = store.runs()
+    every = store.runs()  # before anything is said of the folder: there may be no store
     if form == "parquet":
-        _check_kept(folder, {run["run_id"] for run in every}, store)
+        _check_kept(folder, store, tuning)
     fitting = [run for run in every if run["status"] in ENDED and _fits(run, where)]
     runs = [run for run in fitting if tuning or not _of_tuning(run)]
     chosen = [run["run_id"] for run in runs]
@@ -101,24 +102,27 @@ def export_results(
     return chosen
 
 
-def _check_kept(folder: Path, known: Collection[str], store: Store) -> None:
-    """See that the store has every run that the folder holds; what is no file of runs is written over.
+def _check_kept(folder: Path, store: Store, tuning: bool) -> None:
+    """See that no run is lost that the folder holds; what is no Parquet file is written over.
 
     Raises:
-        UserError: it lacks one.
+        UserError: the store lacks one, or has it from an earlier moment, or it is of ``tuning`` and those are left out.
     """
-    if not (folder / "runs.parquet").is_file():
+    file = folder / "runs.parquet"
+    with suppress(OSError), file.open("rb") as stream:
+        if stream.read(4) != b"PAR1":
+            return
+    if not file.is_file():
         return
-    try:
-        there = [str(row["run_id"]) for row in _read(folder / "runs.parquet", "runs")]
-    except UserError:
-        return
-    if lacking := sorted(set(there) - set(known)):
+    there = _read(file, "runs")
+    held, how = f"results folder {folder} holds", "or another folder"
+    if lacking := sorted(store.wanting(there)):
         raise UserError(
-            f"results folder {folder} holds {len(lacking)} runs that database {store.path} lacks, and they would be "
-            f"gone ({', '.join(map(visible, lacking[:3]))}); try b2bench import {folder} --db {store.path} first, or "
-            "another folder"
+            f"{held} {len(lacking)} runs that database {store.path} lacks, or has not to their end, and they would be "
+            f"gone ({', '.join(map(visible, lacking[:3]))}); try b2bench import {folder} --db {store.path} first, {how}"
         )
+    if not tuning and (left := sum(map(_of_tuning, there))):
+        raise UserError(f"{held} {left} runs of tuning, and they would be gone; try --tuning, {how}")
 
 
 def _of_tuning(run: Row) -> bool:

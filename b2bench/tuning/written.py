@@ -17,7 +17,7 @@ from b2bench.config.run import RunConfig
 from b2bench.config.settings import NO_IDENTITY, OF_EQUAL, Settings
 from b2bench.errors import UserError
 from b2bench.files import write_whole
-from b2bench.hyperparameters import hyperparameters
+from b2bench.hyperparameters import Hyperparameter, hyperparameters, parse_value
 from b2bench.leaderboard.tuning import Tried, TuningRow
 from b2bench.search import GENERATION, Sampler
 from b2bench.tuning.proposals import optuna_version
@@ -96,7 +96,7 @@ def preset_text(cell: Plan, tried: Sequence[Tried], row: TuningRow, code: Mappin
     for value in _values(cell, row):
         sections.setdefault(value.section, []).append(value)
     for section, values in sections.items():
-        lines += [f"[{section}]", *(f"{value.name} = {_entry(value)}" for value in values), ""]
+        lines += [f"[{section}]", *(f"{_key(value.name)} = {_entry(value)}" for value in values), ""]
     lines += _provenance(cell, tried, row, code)
     lines += ["", "[tuning.on]", *_pairs(_tuned_on(cell))]
     for axis in cell.space:
@@ -188,17 +188,34 @@ def _values(cell: Plan, row: TuningRow) -> Iterable[Value]:
 
 
 def _settled(config: RunConfig) -> Iterable[Value]:
-    """Return the settings of a cell that tell it from others, with the values that they have if none is given."""
+    """Return the settings that tell a cell from others, with the values that they have if none is given.
+
+    Without what follows the backbone, whose guidance and reward are other ones elsewhere, and without a plugin's
+    default that is no value of its type, which nobody could give.
+    """
     unused = {name for equal, names in OF_EQUAL.items() if equal != config.settings.equal for name in names}
-    for parameter in hyperparameters(Settings):
-        name = parameter.name
-        if name not in {*unused, *NO_IDENTITY} and not name.startswith(("eval_", "inception")):
-            yield Value("set", name, getattr(config.settings, name), SETTLED)
-    plugins = {"algorithm": config.algorithm, "wrapper": config.wrapper, "reward": config.reward}
-    names = {"algorithm": config.algorithm_name, "wrapper": config.wrapper_name, "reward": config.reward_name}
-    for part in PARTS:
-        for parameter in hyperparameters(type(plugins[part])):
-            yield Value(f"{part}.{names[part]}", parameter.name, getattr(plugins[part], parameter.name), SETTLED)
+    left = {*unused, *NO_IDENTITY, "guidance"}
+    owners: list[tuple[str, Any]] = [("set", config.settings)]
+    owners.append((f"algorithm.{config.algorithm_name}", config.algorithm))
+    owners.append((f"wrapper.{config.wrapper_name}", config.wrapper))
+    for section, owner in owners:
+        for parameter in hyperparameters(type(owner)):
+            value = getattr(owner, parameter.name)
+            if section == "set" and (parameter.name in left or parameter.name.startswith(("eval_", "inception"))):
+                continue
+            if _can_be_given(parameter, value):
+                yield Value(section, parameter.name, value, SETTLED)
+
+
+def _can_be_given(parameter: Hyperparameter, value: Any) -> bool:
+    """Tell whether a preset that says the value is read as this very value."""
+    if type(value) not in (bool, int, float, str, type(None)):
+        return False
+    try:
+        read = parse_value(parameter, "none" if value is None else value)
+    except UserError:
+        return False
+    return type(read) is type(value) and read == value
 
 
 def _entry(value: Value) -> str:

@@ -184,12 +184,19 @@ def test_what_the_folder_alone_has_is_not_lost(store: Store, tmp_path: Path) -> 
     other.start_run(run_row("d4"))
     other.finish_run("d4", "done")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match=r"holds 2 runs that database .* lacks.*\(a1, b2\); try b2bench import"):
+    with pytest.raises(UserError, match=r"holds 2 runs that database .* lacks, .*\(a1, b2\); try b2bench import"):
         export_results(other, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     import_results(other, folder)
     assert sorted(export_results(other, folder)) == ["a1", "b2", "d4"]
     assert export_results(other, folder, {"run_id": {"d4"}}) == ["d4"]  # which was asked for
+    with duckdb.connect(str(other.path)) as con:  # the folder has it as done
+        con.execute("UPDATE runs SET status = 'interrupted' WHERE run_id = 'd4'")
+    with pytest.raises(UserError, match=r"holds 1 runs that database .*, or has not to their end, .*\(d4\)"):
+        export_results(other, folder)
+    change(folder, "runs", "SELECT * EXCLUDE budget FROM {file}")
+    with pytest.raises(UserError, match="lacks the columns budget"):  # of another version, perhaps
+        export_results(store, folder)
     shutil.copyfile(__file__, folder / "runs.parquet")
     assert export_results(store, folder)  # it held no runs
 
@@ -200,6 +207,9 @@ def test_tuning_runs_are_written_where_they_are_asked_for(store: Store, tmp_path
     store.finish_run("t", "done")
     assert sorted(export_results(store, tmp_path / "one")) == ["a1", "b2"]
     assert sorted(export_results(store, tmp_path / "two", tuning=True)) == ["a1", "b2", "t"]
+    with pytest.raises(UserError, match=r"holds 1 runs of tuning, and they would be gone; try --tuning"):
+        export_results(store, tmp_path / "two")
+    assert (tmp_path / "two" / "runs.parquet").read_bytes() != (tmp_path / "one" / "runs.parquet").read_bytes()
     with pytest.raises(UserError, match=r"no finished run that fits but 1 of tuning; try --tuning"):
         export_results(store, tmp_path / "three", {"algorithm": {"tuned"}})
 
