@@ -117,12 +117,13 @@ def _check_kept(folder: Path, store: Store, tuning: bool) -> None:
     there = _read(file, "runs")
     held, how = f"results folder {folder} holds", "or another folder"
     if lacking := sorted(store.wanting(there)):
+        named = ", ".join(map(visible, lacking[:3])) + (f" and {len(lacking) - 3} more" if lacking[3:] else "")
         raise UserError(
-            f"{held} {len(lacking)} runs that database {store.path} lacks, or has not to their end, and they would be "
-            f"gone ({', '.join(map(visible, lacking[:3]))}); try b2bench import {folder} --db {store.path} first, {how}"
+            f"{held} runs that database {store.path} lacks, or has not to their end, and they would be gone: {named}; "
+            f"try b2bench import {folder} --db {store.path} first, {how}"
         )
     if not tuning and (left := sum(map(_of_tuning, there))):
-        raise UserError(f"{held} {left} runs of tuning, and they would be gone; try --tuning, {how}")
+        raise UserError(f"{held} runs of tuning ({left}), and they would be gone; try --tuning, {how}")
 
 
 def _of_tuning(run: Row) -> bool:

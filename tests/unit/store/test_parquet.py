@@ -184,7 +184,7 @@ def test_what_the_folder_alone_has_is_not_lost(store: Store, tmp_path: Path) -> 
     other.start_run(run_row("d4"))
     other.finish_run("d4", "done")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match=r"holds 2 runs that database .* lacks, .*\(a1, b2\); try b2bench import"):
+    with pytest.raises(UserError, match=r"holds runs that database .* lacks, .*: a1, b2; try b2bench import"):
         export_results(other, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     import_results(other, folder)
@@ -192,8 +192,14 @@ def test_what_the_folder_alone_has_is_not_lost(store: Store, tmp_path: Path) -> 
     assert export_results(other, folder, {"run_id": {"d4"}}) == ["d4"]  # which was asked for
     with duckdb.connect(str(other.path)) as con:  # the folder has it as done
         con.execute("UPDATE runs SET status = 'interrupted' WHERE run_id = 'd4'")
-    with pytest.raises(UserError, match=r"holds 1 runs that database .*, or has not to their end, .*\(d4\)"):
+    with pytest.raises(UserError, match=r"holds runs that database .*, or has not to their end, .*: d4; try"):
         export_results(other, folder)
+    for more in ("e4", "e5", "e6", "e7"):
+        other.start_run(run_row(more))
+        other.finish_run(more, "done")
+    export_results(other, tmp_path / "more")
+    with pytest.raises(UserError, match=r": e4, e5, e6 and 1 more; try"):
+        export_results(store, tmp_path / "more")
     change(folder, "runs", "SELECT * EXCLUDE budget FROM {file}")
     with pytest.raises(UserError, match="lacks the columns budget"):  # of another version, perhaps
         export_results(store, folder)
@@ -207,7 +213,7 @@ def test_tuning_runs_are_written_where_they_are_asked_for(store: Store, tmp_path
     store.finish_run("t", "done")
     assert sorted(export_results(store, tmp_path / "one")) == ["a1", "b2"]
     assert sorted(export_results(store, tmp_path / "two", tuning=True)) == ["a1", "b2", "t"]
-    with pytest.raises(UserError, match=r"holds 1 runs of tuning, and they would be gone; try --tuning"):
+    with pytest.raises(UserError, match=r"holds runs of tuning \(1\), and they would be gone; try --tuning"):
         export_results(store, tmp_path / "two")
     assert (tmp_path / "two" / "runs.parquet").read_bytes() != (tmp_path / "one" / "runs.parquet").read_bytes()
     with pytest.raises(UserError, match=r"no finished run that fits but 1 of tuning; try --tuning"):
