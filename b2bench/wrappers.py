@@ -102,10 +102,11 @@ class Extremes:
     The best rollout is kept if its advantage is at least ``best``, the worst if it is below ``worst``,
     independently: a group gives 0, 1 or 2 rollouts. Differs from the paper: its equation 5 has the
     threshold 0, its public code +-0.5; the code's is the default here.
-    A threshold says little in the first round that draws a prompt: there an advantage rests on the K rewards of
-    one group, and of five the best is above +0.5 and the worst below -0.5, so all extremes are kept; unless four are
-    equal, as with one success in five: then the other side is at 0.5 up to rounding, which decides. The public code
-    has some 28 rewards of a prompt there (1,280 images of 45 prompts).
+    A threshold says little where a round is the first to draw a prompt, and draws it once (on pocket a third of the
+    first round's draws): there an advantage rests on the K rewards of one group, and of five the best is above +0.5
+    and the worst below -0.5, so both are kept; unless four are equal, as with one success in five: then the other
+    side is at 0.5 up to rounding, which decides. Further draws of the prompt in the round bring five rewards each.
+    The public code has some 28 rewards of a prompt there (1,280 images of 45 prompts).
     """
 
     best: float = 0.5
@@ -203,8 +204,8 @@ class BS(FullInterval, Branching):
 class B2(BackwardProgressive, Branching):
     """BPT + BS: the paper's B2-DiffuRL.
 
-    In the first round that draws a prompt, the extremes of five leaves of unequal rewards are kept whatever the
-    thresholds (see :class:`Extremes`). From the second on, earlier rounds count.
+    Where the first round that draws a prompt draws it once, the extremes of five leaves of unequal rewards are kept
+    whatever the thresholds (see :class:`Extremes`). From the second such round on, earlier ones count.
     """
 
     properties: ClassVar[Mapping[str, str]] = {

@@ -29,6 +29,10 @@ def _up_to(low: float, high: float, form: str) -> str:
     return format(high, form) if low == high else f"up to {format(high, form)}"
 
 
+def _most(low: float, high: float, form: str) -> str:
+    return format(high, form) if low == high else f"≤ {format(high, form)}"
+
+
 def render(found: Estimate, console: Console) -> None:
     """Memory, micro-batches, disk, calls, hours, and what all of it assumes."""
     settings = found.config.settings
@@ -111,18 +115,19 @@ def room_table(found: Estimate) -> Table:
 
 
 def calls_table(found: Estimate) -> Table:
-    """Denoiser calls and hours of each cell."""
-    headings = ("algorithm", "wrapper", "sampling", "training", "evaluation", "optimizer steps", "hours a run")
+    """Denoiser calls, forward-equivalents and hours of each cell."""
+    headings = ("algorithm", "wrapper", "sampling", "training", "as forwards", "evaluation", "steps", "hours")
     table = _table("Denoiser calls of a run, and hours by the throughput below", *headings, words=2)
     for cell in found.cells:
         calls = cell.calls
         counts = (
             f"{calls.sampling:,}",
-            _up_to(*calls.training, ","),
+            _most(*calls.training, ","),
+            _most(*calls.equivalents, ","),
             f"{calls.evaluation:,}",
-            _up_to(*calls.optimizer_steps, ","),
+            _most(*calls.optimizer_steps, ","),
         )
-        table.add_row(cell.algorithm, cell.wrapper, *counts, _up_to(*cell.hours, ",.2f"))
+        table.add_row(cell.algorithm, cell.wrapper, *counts, _most(*cell.hours, ",.2f"))
     return table
 
 
@@ -138,11 +143,12 @@ def assumptions(found: Estimate) -> list[str]:
     how = "backward pass and checkpointing" if found.checkpointing else "backward pass"
     lines = [
         f"throughput: {found.throughput:,.1f} denoiser calls a second in sampling, {flops / 1e12:.3g} TFLOP/s: {given}",
+        "as forwards: sampling and training in forward passes, of which a call with a backward pass counts as three",
         f"hours: by floating-point operations a call with {how} counts {backward:.2f} calls, an image decoded "
         f"{footprint.decoding_flops / footprint.call_flops:.2f}; reward, optimizer and store are left out",
         "evaluation: of several runs in one store the first measures the pretrained model, and the others take that "
         f"over: {found.cells[0].calls.saved:,} calls less for each",
-        "up to: how many rollouts bs and b2 keep of a round depends on the rewards; pairs are fewer by those that tie",
+        "≤: how many rollouts bs and b2 keep of a round depends on the rewards; pairs are fewer by those that tie",
         "memory: sums of live tensors, with attention as a fused kernel; the allocator's waste and kernels' workspaces "
         "are what the margin is for; in bf16 and fp16 the three networks' weights and activations are taken to be half",
         f"micro-batches: checkpointing only where fewer than {ENOUGH_ROWS} training rows fit without; rows of an "

@@ -223,6 +223,13 @@ def test_cell(
     for row in rounds:
         kept = [query for query in queries if query["round"] == row["round"] and query["kept"]]
         assert row["kept"] == len(kept)
+        if isinstance(config.wrapper, Extremes) and not config.algorithm.pairs:  # random2 keeps as many as b2 would
+            branches: dict[int, list[float]] = {}
+            for query in queries:
+                if query["round"] == row["round"]:
+                    branches.setdefault(query["group_id"], []).append(query["advantage"])
+            best, worst = config.wrapper.best, config.wrapper.worst
+            assert len(kept) == sum((max(of) >= best) + (min(of) < worst) for of in branches.values())
         interval = config.wrapper.interval(row["round"], 2, STEPS)
         assert (row["interval_start"], row["interval_stop"]) == (interval.start, interval.stop)
         edges = edges_of(config.wrapper, SAMPLES, interval)

@@ -92,6 +92,15 @@ def test_the_papers_schedule_is_compressed_and_its_first_twenty_rounds_are_not()
         assert taus("paper", wrapper) == [14 + 7 * i // 20 for i in range(20)]
 
 
+def test_a_step_of_the_papers_preset_is_larger_than_the_public_codes_where_trajectories_are_short() -> None:
+    """Where 512 of 1,280 rollouts are kept the public code takes 8 steps, at tau 14 as at tau 20."""
+    steps = {
+        wrapper: count_calls(run("paper:first20", algo="ddpo", wrapper=wrapper)).optimizer_steps[1] / 20
+        for wrapper in ("vanilla", "bs", "b2")
+    }
+    assert steps == {"vanilla": 20, "bs": 8, "b2": 6}
+
+
 @pytest.mark.parametrize(("preset", "rule"), [("grpo", "group"), ("loop", "loo")])
 def test_grpo_and_loop_are_ddpo_with_another_advantage_and_nothing_else(preset: str, rule: str) -> None:
     other, plain = run(preset, algo="ddpo"), run("pocket", algo="ddpo")
