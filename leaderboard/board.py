@@ -47,7 +47,18 @@ def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float
     if not gains or max(gains) <= 0:
         return None, None
     # a cell that hardly gained would put the level at the pretrained model's, where all are alike
-    return max(gains) / 2, min(gain for gain in gains if gain >= max(gains) / 4)
+    reached = [least for cell in cells if (least := reached_by_all(context, cell)) >= max(gains) / 4]
+    return max(gains) / 2, min(reached, default=None)
+
+
+def reached_by_all(context: Context, cell: Cell) -> float:
+    """Return the largest gain over its own start that every seed of the cell had at some evaluation."""
+    best = []
+    for seed in cell.seeds:
+        start = cell.start(context.reward, [seed])[0]
+        had = [value - start for value in cell.runs[seed].curve(context.reward)[1]]
+        best.append(max((gain for gain in had if math.isfinite(gain)), default=0.0))
+    return min(best, default=0.0)
 
 
 def first_with(context: Context, cell: Cell, seed: int, gain: float) -> float | None:
@@ -100,16 +111,11 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
     measures = [metric for part in measures_of(present) for metric in part]
 
     gain = gained(cell.final(context.reward, seeds), cell.start(context.reward, seeds))
-    reached = matched is not None and gain.mean is not None and gain.mean >= matched - ROUNDING
+    first = [] if matched is None else [(seed, first_with(context, cell, seed, matched)) for seed in seeds]
+    places = [(seed, queries) for seed, queries in first if queries is not None]
 
     def at_match(metric: str) -> Estimate:
-        found = []
-        for seed in seeds:
-            run = cell.runs[seed]
-            queries = None if matched is None else first_with(context, cell, seed, matched)
-            # a run that ends below it: where it came nearest, which is its end
-            found.append(cell.final(metric, [seed])[0] if queries is None else run.where(metric, queries))
-        return estimate(found)
+        return estimate([cell.runs[seed].where(metric, queries) for seed, queries in places])
 
     return DiversityRow(
         cell.algorithm,
@@ -117,7 +123,7 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
         cell.label,
         gain,
         {metric: gained(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
-        {metric: at_match(metric) for metric in measures} if reached else {},
+        {metric: at_match(metric) for metric in measures} if first and len(places) == len(first) else {},
     )
 
 

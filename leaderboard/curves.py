@@ -1,6 +1,6 @@
 """How training went, as small multiples: a figure for each algorithm, with the same axes.
 
-The line is the reward of the images that every round trained on: it costs nothing and has many points. The dots are
+The line is the mean reward of the images that every round drew: it costs nothing and has many points. The dots are
 evaluations, on test prompts and from fixed noise, with their standard error. The two are of other prompts, so a line
 need not run through its dots.
 """

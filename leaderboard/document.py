@@ -227,11 +227,11 @@ def _diversity(group: Tables) -> Grid:
     legend = [EXPLORATORY, "change: against the pretrained model, at the end"]
     if group.head.matched is not None:
         legend.append(
-            f"matched: where a seed first had {number(group.head.matched, sign=True)} over its own start, which the "
-            "cells had that gained at least a quarter of the largest gain"
+            f"matched: where a seed first had {number(group.head.matched, sign=True)} over its own start, as every "
+            "seed had of the cells whose seeds all gained at least a quarter of the largest mean gain"
         )
     else:
-        legend.append("no diversity at matched alignment: no cell gained")
+        legend.append("no diversity at matched alignment: of no cell gained all seeds")
     return grid_of("diversity", "Diversity", columns, rows, legend) if measures else grid_of("diversity", "", (), ())
 
 

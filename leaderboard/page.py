@@ -15,7 +15,7 @@ from b2bench.leaderboard.claims import direction
 from b2bench.leaderboard.columns import claimed
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import glossary
-from b2bench.leaderboard.grid import Picture, number, title
+from b2bench.leaderboard.grid import MEASURES, Picture, number, title
 from b2bench.leaderboard.paper import reported_grids
 from b2bench.leaderboard.rows import CompatibilityCell, ContrastRow, Head, PlannedContrast, Tables
 from b2bench.leaderboard.searches import Preset, searches
@@ -30,6 +30,8 @@ EXPECTED = {
     "b2": "B2 improves alignment at equal queries",
 }
 """What B2's paper says of contrasts; of the interaction it says nothing."""
+KEEPS = "B2 keeps more diversity at equal queries"
+"""What its tables 1 and 2 say, by inception scores."""
 FOLDER = Path(__file__).with_name("templates")
 NOTHING = "There are no results of this benchmark version yet. They will be added here, whatever they say.\n"
 
@@ -83,7 +85,8 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
             found.append(
                 f"Intervals are of one contrast each, at 95%. Each p is of a difference, after Holm over all "
                 f"{claimed(group.head)} of the table *Verdicts*, and it decides whether there is one: an interval "
-                "without zero is not enough. Equality has tests of its own.\n"
+                "without zero is not enough. Equality has tests of its own. No run was trained on these prompts, as in the "
+                "paper's table 3.\n"
             )
         found.append(f"- {claim}")
     return [*found, ""]
@@ -128,7 +131,26 @@ def _claims(group: Tables, row: ContrastRow) -> list[str]:
             f"*{markdown_text(algorithm)}*: {claim} ({contrast_name(name)}): **{verdict}**, {why}"
             f"{_beside(_cell(group, row, name))}{aside}."
         )
+        if name == "b2" and (kept := _kept(_cell(group, row, name))):
+            found.append(f"*{markdown_text(algorithm)}*: {KEEPS} ({contrast_name(name)}): {kept}.")
     return found
+
+
+def _kept(cell: CompatibilityCell | None) -> str:
+    """Return the verdict on the diversity that is left at the end, and what it rests on; "" if it was not tested."""
+    for other in cell.beside if cell else ():
+        if other.name != "diversity":
+            continue
+        delta = other.delta
+        verdict = {"better": "supported here", "open": "undecided"}.get(other.verdict, "not supported")
+        why = {"worse": "the opposite is shown, ", "equal": "shown to be equal, "}.get(other.verdict, "")
+        bounds = "" if delta.low is None else f" [{number(delta.low, sign=True)}, {number(delta.high, sign=True)}]"
+        seen = f"{number(delta.mean, sign=True)}{bounds} in {MEASURES.get(other.metric, other.metric)} at the end"
+        tested = _p(delta, other.equal if other.verdict == "equal" else None)
+        less = delta.mean is not None and delta.mean > 0 and cell is not None and (cell.delta.mean or 0.0) < 0
+        aside = "; it also gained less, and training takes diversity by what it gains" if less else ""
+        return f"**{verdict}**, {why}{seen}, {delta.n} seeds, {tested}{aside}"
+    return ""
 
 
 def _cell(group: Tables, row: ContrastRow, wrapper: str) -> CompatibilityCell | None:

@@ -39,9 +39,9 @@ class Head:
     """What stands above the tables of a context. ``notes`` say what limits the comparison.
 
     ``target`` is the gain that queries are counted to: half of the largest mean gain over the pretrained model.
-    ``matched`` is the smallest mean gain among the cells that gained at least a quarter of the largest: at it diversity
-    is compared. Both count from each seed's own start. ``start`` is the pretrained model's mean. ``images`` are those
-    of a run's first and last evaluation, ``between`` those of the others where they are fewer. ``eval_seeds`` say of
+    ``matched`` is what every seed had gained of each cell all of whose seeds gained at least a quarter of that mean: at
+    it diversity is compared. Both count from each seed's own start. ``start`` is the pretrained model's mean.
+    ``images`` are those of a run's first and last evaluation, ``between`` those of the others where they are fewer. ``eval_seeds`` say of
     which noise all runs' evaluations are; empty where each seed had its own, before there was ``eval_seed``. ``error``
     is the test set's standard error, from the spread of scores over its images, a mean over runs. ``margin`` is the
     difference of alignment within which two cells are equal; None for a share of what the reference gained.

@@ -283,17 +283,19 @@ def _groups(cells: _Cells) -> list[Part]:
 
 
 def _kl(cells: _Cells) -> list[Part]:
-    """Return the held-out score where each seed first had the smaller one of both cells' mean gains."""
+    """Return the held-out score where each seed first had the gain that all seeds of both cells reached."""
     what = "held-out score at equal trained reward, dpok − ddpo"
     names = {name: cells.of(name) for name in ("dpok", "ddpo")}
     if missing := [name for name, cell in names.items() if cell is None]:
         return [_lacking(what, *missing)]
     both = [cell for cell in names.values() if cell is not None]
-    gains = [[v for v in cells.change(cell, cells.reward).values() if math.isfinite(v)] for cell in both]
-    level = min((float(np.mean(of)) for of in gains if of), default=0.0)
-    if level <= 0 or not all(gains):
-        return [Part(what, missing="one of the two did not gain", unmet=True)]
-    values = [_at_gain(cells, cell, level) for cell in both]
+    shared = set.intersection(*(set(cell.curves) for cell in both))
+    whole = [cell.curves[seed] for cell in both for seed in shared if not cell.curves[seed].failed]
+    found = [[row[2] for row in rows] for curve in whole if (rows := _rows(curve, cells.reward, HELDOUT))]
+    level = min((max(trained) - trained[0] for trained in found), default=0.0)  # nan, if one lacks a value, is no gain
+    if not level > 0:
+        return [Part(what, missing="a seed of one of the two did not gain", unmet=True)]
+    values = [_at_gain(cells, cell, level * (1 - 1e-9)) for cell in both]
     return [_test(what, values[0], values[1])]
 
 
@@ -343,7 +345,9 @@ def _likelihood(cells: _Cells) -> list[Part]:
                 found[seed] = float(np.interp(at, calls, scores)) - scores[0]
             elif curve.failed:
                 found[seed] = rows[-1][2] - rows[0][2] if rows else 0.0
-    margin = SHARE * float(np.mean(list(values[1].values()))) if values[1] else None
+    gains = list(values[1].values())
+    learned = len(gains) >= MIN_SEEDS and (paired(gains, [0.0] * len(gains)).low or 0.0) > 0
+    margin = SHARE * float(np.mean(gains)) if learned else None  # of a gain that is not shown there is no quarter
     return [_test(what, values[0], values[1], margin)]
 
 

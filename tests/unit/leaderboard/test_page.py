@@ -8,14 +8,16 @@ import pytest
 import typer
 from b2bench.leaderboard.page import leaderboard_page
 from b2bench.leaderboard.searches import presets_in
+from b2bench.leaderboard.selection import problems
 from b2bench.leaderboard.tables import tables
 from store_rows import run_row
 from synthetic import Rows
 
 from b2bench.cli.leaderboard import leaderboard
 from b2bench.config.run import cell_hash
+from b2bench.describe.tables import tables_of
 from b2bench.errors import UserError
-from b2bench.store.parquet import export_results
+from b2bench.store.parquet import export_results, import_results
 from b2bench.store.store import Store
 
 NOISE = (0.001, -0.001, 0.0005, -0.0005, 0.0)
@@ -146,6 +148,27 @@ def test_claims_of_the_paper_are_judged_by_the_preregistered_rules() -> None:
     assert "+0.020 [+0.019, +0.021] in the area of gain, 5 seeds, p " in page
 
 
+@pytest.mark.parametrize(
+    ("kept", "spread", "words"),
+    [
+        (0.1, 1, "**supported here**, +0.100 [+0.099, +0.101] in style entropy (nats) at the end, 5 seeds, p "),
+        (-0.1, 1, "**not supported**, the opposite is shown, −0.100"),
+        (0.01, 20, "**undecided**, +0.010"),
+    ],
+)
+def test_what_the_paper_says_of_diversity_is_judged_too(kept: float, spread: float, words: str) -> None:
+    for gain in (0.05, 0.01):
+        rows = Rows()
+        for seed, noise in enumerate(NOISE):
+            for wrapper, gained, left in (("vanilla", 0.05, 1.2), ("b2", gain, 1.2 + kept + spread * noise)):
+                entropy = {0: 1.3, 1000: left}
+                rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.6 + gained + noise}, entropy=entropy)
+        page = leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
+        (line,) = [line for line in page.splitlines() if "B2 keeps more diversity at equal queries" in line]
+        assert line.startswith(f"- *ddpo*: B2 keeps more diversity at equal queries (b2 − vanilla): {words}")
+        assert ("it also gained less" in line) == (gain < 0.05 and kept > 0)
+
+
 def test_a_page_explains_its_words_and_introduces_its_card() -> None:
     page = claims({"vanilla": 0.05, "b2": 0.09})
     words = page.split("## Words")[1]
@@ -161,6 +184,14 @@ def test_a_page_explains_its_words_and_introduces_its_card() -> None:
 
 def test_the_committed_page_is_what_the_published_results_give() -> None:
     leaderboard(ROOT / "leaderboard" / "results", out=ROOT / "leaderboard" / "README.md", check=True)
+
+
+def test_the_published_results_are_whole(tmp_path: Path) -> None:
+    """What ``b2bench report --check --seeds 0-2`` asks of them: each cell has three seeds or more, and none failed."""
+    store = Store(tmp_path / "published.duckdb")
+    import_results(store, ROOT / "leaderboard" / "results")
+    assert problems(tables_of(store, planned=range(3))) == []
+    assert any("lacks seeds" in text for text in problems(tables_of(store, planned=range(99))))
 
 
 def test_contexts_of_two_rewards_have_each_their_claims() -> None:

@@ -152,6 +152,16 @@ def test_a_cell_that_gained_nothing_takes_no_other_its_matched_diversity(rows: R
     assert any("first had +0.050 over its own start" in line for line in found.legend)
 
 
+def test_a_seed_that_never_had_the_matched_gain_leaves_its_cell_without_a_number(rows: Rows) -> None:
+    """At its end, at another gain, it would not be compared at equal alignment."""
+    for seed, (one, other) in enumerate(((0.7, 0.66), (0.7, 0.66), (0.64, 0.6))):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: one}, entropy={0: 1.4, 1000: 1.4 - 2 * (one - 0.6)})
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: other}, entropy={0: 1.4, 1000: 1.3})
+    found = grid(document(rows.tables()), "diversity")
+    assert column(found, "style entropy (nats), matched") == {"ddpo vanilla": "1.320 ±0.000", "ddpo b2": "-"}
+    assert any("first had +0.040 over its own start" in line for line in found.legend)
+
+
 def test_queries_to_target_are_a_bound_where_a_seed_never_had_it(rows: Rows) -> None:
     for seed, end in enumerate((0.7, 0.7, 0.61)):
         rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: end})

@@ -1,5 +1,6 @@
 """The validity card on cells of known effects, and the smallest effects that seeds find."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,63 @@ def test_a_sign_fails_where_the_cells_show_the_contrary() -> None:
     add(rows, "ddpo", 0.04, "random2")
     found = verdicts(rows)
     assert (found[1], found[8]) == ("fail", "fail")
+
+
+@pytest.mark.parametrize(("kept", "verdict"), [(0.7, "pass"), (0.3, "fail")])
+def test_a_kl_keeps_the_held_out_score_where_every_seed_had_the_same_reward(kept: float, verdict: str) -> None:
+    """The level is what the weakest seed of both reached: at the smaller mean, half of its cell would lie below it."""
+    rows = Rows()
+    for seed, noise in enumerate(NOISE):
+        of_ddpo, of_dpok = 0.10 + noise, 0.05 + 10 * noise
+        held = {name: {0: 0.5, 1000: 0.5 + share * gain + noise / 10} for name, share, gain in
+                (("ddpo", 0.5, of_ddpo), ("dpok", kept, of_dpok))}  # fmt: skip
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.6 + of_ddpo}, heldout=held["ddpo"])
+        rows.add("dpok", "vanilla", seed, {0: 0.6, 1000: 0.6 + of_dpok}, heldout=held["dpok"])
+    (part,) = parts(rows, 4)
+    assert part.mean == pytest.approx((kept - 0.5) * (0.05 - 0.02), abs=2e-4)
+    assert verdicts(rows)[4] == verdict
+    rows.add("dpok", "vanilla", 5, {0: 0.6, 1000: 0.59}, heldout={0: 0.5, 1000: 0.5})
+    rows.add("ddpo", "vanilla", 5, {0: 0.6, 1000: 0.70}, heldout={0: 0.5, 1000: 0.55})
+    assert parts(rows, 4)[0].missing == "a seed of one of the two did not gain"
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(0.55, "pass"), (0.70, "fail")])
+def test_raft_falls_late_or_does_not(end: float, verdict: str) -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.10)
+    add(rows, "rwr", 0.02)
+    for seed, noise in enumerate(NOISE):
+        rows.add("raft", "vanilla", seed, {0: 0.6, 500: 0.65, 1000: end + noise}, config={"settings": {"eval_seed": 0}})
+    assert verdicts(rows)[2] == verdict
+    assert (parts(rows, 2)[1].mean or 0) == pytest.approx(0.65 - end, abs=1e-3)
+
+
+def test_what_is_free_stands_there_or_does_not() -> None:
+    rows = Rows()
+    add(rows, "ddpo", 0.05)
+    (group,) = tables(rows.runs, rows.evals, rows.rounds)
+    for kinds, verdict in ((("guidance", "best-of"), "pass"), (("best-of",), "fail")):
+        beside = replace(group, headroom=tuple(_Free(kind) for kind in kinds))  # type: ignore[misc]
+        assert card(beside)[-1].verdict == verdict
+
+
+@dataclass
+class _Free:
+    kind: str
+    reference: bool = False
+
+
+def test_of_a_gain_that_is_not_shown_there_is_no_quarter() -> None:
+    """awm cannot be no worse by a quarter of what ddpo did not gain."""
+    rows = Rows()
+    for seed, noise in enumerate(NOISE):
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.604 + 5 * noise})
+        rows.add("awm", "vanilla", seed, {0: 0.6, 1000: 0.604 + 5 * noise + noise / 100})
+    assert parts(rows, 6)[0].margin is None
+    assert verdicts(rows)[6] == "undecided"
+    add(other := Rows(), "ddpo", 0.05)
+    add(other, "awm", 0.05)
+    assert parts(other, 6)[0].margin == pytest.approx(0.05 / 4, abs=1e-3)
 
 
 def test_smaller_groups_that_spread_more_are_less_stable() -> None:
