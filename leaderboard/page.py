@@ -85,8 +85,8 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
             found.append(
                 f"Intervals are of one contrast each, at 95%. Each p is of a difference, after Holm over all "
                 f"{claimed(group.head)} of the table *Verdicts*, and it decides whether there is one: an interval "
-                "without zero is not enough. Equality has tests of its own. No run was trained on these prompts, as in the "
-                "paper's table 3.\n"
+                "without zero is not enough. Equality has tests of its own. No run was trained on these "
+                "prompts, as in the paper's table 3.\n"
             )
         found.append(f"- {claim}")
     return [*found, ""]

@@ -1,7 +1,8 @@
 """Statistics over seeds, against scipy, numbers worked out by hand, and simulated experiments.
 
 Every figure that docs/statistics.md states, but for those marked *once*, comes from a simulation here. They are
-vectorised, and written out once more from the formulas: what the module does to one experiment must be what the simulation does to thousands.
+vectorised, and written out once more from the formulas: what the module does to one experiment must be what the
+simulation does to thousands.
 """
 
 import math
