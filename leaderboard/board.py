@@ -39,22 +39,22 @@ def place(row: LeaderboardRow) -> tuple[bool, bool, float]:
 
 def levels(context: Context, cells: Sequence[Cell]) -> tuple[float | None, float | None]:
     """``Head.target`` and ``Head.matched``, both gains over the start; None if no cell gains."""
-    gains = []
+    gains, reached = [], []
     for cell in cells:
         end, start = estimate(cell.final(context.reward, cell.seeds)), estimate(cell.start(context.reward, cell.seeds))
         if end.mean is not None and start.mean is not None:
             gains.append(end.mean - start.mean)
+            reached.append(reached_by_all(context, cell))
     if not gains or max(gains) <= 0:
         return None, None
     # a cell that hardly gained would put the level at the pretrained model's, where all are alike
-    reached = [least for cell in cells if (least := reached_by_all(context, cell)) >= max(gains) / 4]
-    return max(gains) / 2, min(reached, default=None)
+    return max(gains) / 2, min((gain for gain in reached if gain >= max(gains) / 4), default=None)
 
 
 def reached_by_all(context: Context, cell: Cell) -> float:
-    """Return the largest gain over its own start that every seed of the cell had at some evaluation."""
+    """Return the largest gain over its own start that every seed of the cell had somewhere, failed ones aside."""
     best = []
-    for seed in cell.seeds:
+    for seed in (seed for seed in cell.seeds if not cell.runs[seed].failed):
         start = cell.start(context.reward, [seed])[0]
         had = [value - start for value in cell.runs[seed].curve(context.reward)[1]]
         best.append(max((gain for gain in had if math.isfinite(gain)), default=0.0))
@@ -111,11 +111,19 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
     measures = [metric for part in measures_of(present) for metric in part]
 
     gain = gained(cell.final(context.reward, seeds), cell.start(context.reward, seeds))
-    first = [] if matched is None else [(seed, first_with(context, cell, seed, matched)) for seed in seeds]
-    places = [(seed, queries) for seed, queries in first if queries is not None]
+    places: dict[int, float | None] = {}
+    for seed, run in cell.runs.items():
+        # what was evaluated at its end alone (anybody's LoRA) has no value on the way there
+        at = None if matched is None or 0 not in run.values else first_with(context, cell, seed, matched)
+        if at is not None or (matched is not None and run.failed):
+            places[seed] = at
 
     def at_match(metric: str) -> Estimate:
-        return estimate([cell.runs[seed].where(metric, queries) for seed, queries in places])
+        """Of a failed run that never had it: what it counts with."""
+        found = []
+        for seed, at in places.items():
+            found.append(cell.final(metric, [seed])[0] if at is None else cell.runs[seed].where(metric, at))
+        return estimate(found)
 
     return DiversityRow(
         cell.algorithm,
@@ -123,7 +131,7 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
         cell.label,
         gain,
         {metric: gained(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
-        {metric: at_match(metric) for metric in measures} if first and len(places) == len(first) else {},
+        {metric: at_match(metric) for metric in measures} if len(places) == len(seeds) else {},
     )
 
 

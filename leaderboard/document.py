@@ -231,7 +231,9 @@ def _diversity(group: Tables) -> Grid:
             "seed had of the cells whose seeds all gained at least a quarter of the largest mean gain"
         )
     else:
-        legend.append("no diversity at matched alignment: of no cell gained all seeds")
+        legend.append(
+            "no diversity at matched alignment: in no cell did all seeds gain a quarter of the largest mean gain"
+        )
     return grid_of("diversity", "Diversity", columns, rows, legend) if measures else grid_of("diversity", "", (), ())
 
 

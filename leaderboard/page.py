@@ -30,6 +30,7 @@ EXPECTED = {
     "b2": "B2 improves alignment at equal queries",
 }
 """What B2's paper says of contrasts; of the interaction it says nothing."""
+IGNORES = "it ignores what is selected, so that of branches the shared prefix alone is tested"
 KEEPS = "B2 keeps more diversity at equal queries"
 """What its tables 1 and 2 say, by inception scores."""
 FOLDER = Path(__file__).with_name("templates")
@@ -85,8 +86,7 @@ def _lines(claims: Sequence[tuple[Tables, str]]) -> list[str]:
             found.append(
                 f"Intervals are of one contrast each, at 95%. Each p is of a difference, after Holm over all "
                 f"{claimed(group.head)} of the table *Verdicts*, and it decides whether there is one: an interval "
-                "without zero is not enough. Equality has tests of its own. No run was trained on these "
-                "prompts, as in the paper's table 3.\n"
+                "without zero is not enough. Equality has tests of its own.\n"
             )
         found.append(f"- {claim}")
     return [*found, ""]
@@ -122,7 +122,7 @@ def _claims(group: Tables, row: ContrastRow) -> list[str]:
         verdict, why = judged(group, row, contrast)
         notes = []
         if row.algorithm in PAIRED and name in ("bs", "b2"):
-            notes.append("it ignores what is selected, so that of branches the shared prefix alone is tested")
+            notes.append(IGNORES)
         vanilla = _cell(group, row, "vanilla")
         if vanilla is not None and vanilla.learned != "gain":
             notes.append("vanilla itself is not shown to learn")
@@ -132,12 +132,13 @@ def _claims(group: Tables, row: ContrastRow) -> list[str]:
             f"{_beside(_cell(group, row, name))}{aside}."
         )
         if name == "b2" and (kept := _kept(_cell(group, row, name))):
-            found.append(f"*{markdown_text(algorithm)}*: {KEEPS} ({contrast_name(name)}): {kept}.")
+            ignores = f" ({IGNORES})" if row.algorithm in PAIRED else ""
+            found.append(f"*{markdown_text(algorithm)}*: {KEEPS} ({contrast_name(name)}): {kept}{ignores}.")
     return found
 
 
 def _kept(cell: CompatibilityCell | None) -> str:
-    """Return the verdict on the diversity that is left at the end, and what it rests on; "" if it was not tested."""
+    """Return the verdict on the diversity that is left at the end, and what it rests on; "" if none was measured."""
     for other in cell.beside if cell else ():
         if other.name != "diversity":
             continue
@@ -147,10 +148,15 @@ def _kept(cell: CompatibilityCell | None) -> str:
         bounds = "" if delta.low is None else f" [{number(delta.low, sign=True)}, {number(delta.high, sign=True)}]"
         seen = f"{number(delta.mean, sign=True)}{bounds} in {MEASURES.get(other.metric, other.metric)} at the end"
         tested = _p(delta, other.equal if other.verdict == "equal" else None)
-        less = delta.mean is not None and delta.mean > 0 and cell is not None and (cell.delta.mean or 0.0) < 0
-        aside = "; it also gained less, and training takes diversity by what it gains" if less else ""
-        return f"**{verdict}**, {why}{seen}, {delta.n} seeds, {tested}{aside}"
+        trained = cell.delta.mean if cell is not None and cell.delta is not None else None
+        less = (delta.mean or 0.0) > 0 and (trained or 0.0) < 0
+        aside = "; it gained less of the reward, too, so that this is no comparison at equal gain" if less else ""
+        return f"**{verdict}**, {why}{seen}, {_seeds(delta.n)}, {tested}{aside}"
     return ""
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed{'s' * (n != 1)}"
 
 
 def _cell(group: Tables, row: ContrastRow, wrapper: str) -> CompatibilityCell | None:
@@ -189,10 +195,9 @@ def judged(group: Tables, row: ContrastRow, contrast: PlannedContrast) -> tuple[
     if delta.mean is None:
         return "undecided", "a value is missing"
     bounds = "" if delta.low is None else f" [{number(delta.low, sign=True)}, {number(delta.high, sign=True)}]"
-    seeds = f"{delta.n} seed{'s' * (delta.n != 1)}"
     found = direction(delta, None if cell is None else cell.equal, group.head.alpha)
     p = _p(delta, cell.equal if cell is not None and found == "equal" else None)
-    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {seeds}, {p}"
+    seen = f"{number(delta.mean, sign=True)}{bounds} in the area of gain, {_seeds(delta.n)}, {p}"
     if found == "equal":
         seen += ", shown to be equal"
     if cell is not None and cell.fell:

@@ -116,7 +116,7 @@ def room_table(found: Estimate) -> Table:
 
 def calls_table(found: Estimate) -> Table:
     """Denoiser calls, forward-equivalents and hours of each cell."""
-    headings = ("algorithm", "wrapper", "sampling", "training", "as forwards", "evaluation", "steps", "hours")
+    headings = ("algorithm", "wrapper", "sampling", "training", "as forwards", "evaluation", "optimizer steps", "hours")
     table = _table("Denoiser calls of a run, and hours by the throughput below", *headings, words=2)
     for cell in found.cells:
         calls = cell.calls
@@ -148,7 +148,7 @@ def assumptions(found: Estimate) -> list[str]:
         f"{footprint.decoding_flops / footprint.call_flops:.2f}; reward, optimizer and store are left out",
         "evaluation: of several runs in one store the first measures the pretrained model, and the others take that "
         f"over: {found.cells[0].calls.saved:,} calls less for each",
-        "≤: how many rollouts bs and b2 keep of a round depends on the rewards; pairs are fewer by those that tie",
+        "≤, up to: how many rollouts bs and b2 keep depends on the rewards; pairs are fewer by those that tie",
         "memory: sums of live tensors, with attention as a fused kernel; the allocator's waste and kernels' workspaces "
         "are what the margin is for; in bf16 and fp16 the three networks' weights and activations are taken to be half",
         f"micro-batches: checkpointing only where fewer than {ENOUGH_ROWS} training rows fit without; rows of an "

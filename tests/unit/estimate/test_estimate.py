@@ -29,6 +29,7 @@ from b2bench.estimate.footprint import GIB, Line, judges, measure
 from b2bench.plugins.counting import counted_cost
 from b2bench.registry import Registry
 from b2bench.store.store import Store
+from b2bench.terminal.estimate import calls_table
 from b2bench.training.trainer import Trainer
 from b2bench.wrappers import Vanilla
 
@@ -233,6 +234,18 @@ def test_what_fits_nowhere_takes_no_less_than_on_the_smallest_gpu_that_it_fits()
     (refused,) = (fit for fit in small.fits if fit.precision == "fp32")
     assert (refused.batches, bool(refused.refused)) == (None, True)
     assert small.cells[0].hours == fits.cells[0].hours
+
+
+@pytest.mark.parametrize(("wrapper", "bound"), [("vanilla", ""), ("b2", "≤ ")])
+def test_the_table_of_calls_has_forward_equivalents(wrapper: str, bound: str) -> None:
+    config = resolve(
+        algorithm="dpok", wrapper=wrapper, reward="clipscore", backbone="pocket", queries=2400, seed=0, values={}
+    )
+    found = estimate([config])
+    (column,) = [column for column in calls_table(found).columns if column.header == "as forwards"]
+    calls = found.cells[0].calls
+    # half of dpok's training calls are of the reference, without a gradient; one with a gradient counts as three
+    assert list(column.cells) == [f"{bound}{calls.sampling + calls.training[1] // 2 * (1 + 3):,}"]
 
 
 def kept_images(config: RunConfig) -> int:

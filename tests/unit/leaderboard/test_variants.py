@@ -225,7 +225,7 @@ def test_the_card_chooses_its_cells_by_what_was_run_and_not_by_what_it_shows(row
             chosen["algorithm"] = {"name": "dpok", "clip_nats": chosen["algorithm"]["clip_nats"]}
             rows.add("dpok", "vanilla", seed, {0: 0.6, 1000: value + 0.001 * (seed % 3)}, config=chosen)
     (sign,) = [sign for sign in card(rows.one()) if sign.number == 4]
-    assert [part.missing for part in sign.parts] == ["one of the two did not gain"]
+    assert [part.missing for part in sign.parts] == ["a seed of one of the two did not gain"]
 
 
 def test_an_untuned_cell_comes_before_one_that_a_search_chose(rows: Rows) -> None:
