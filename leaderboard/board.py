@@ -118,6 +118,8 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
         if at is not None or (matched is not None and run.failed):
             places[seed] = at
 
+    reached = len(places) == len(seeds) and any(at is not None for at in places.values())
+
     def at_match(metric: str) -> Estimate:
         """Of a failed run that never had it: what it counts with."""
         found = []
@@ -131,7 +133,7 @@ def diversity_row(context: Context, cell: Cell, matched: float | None) -> Divers
         cell.label,
         gain,
         {metric: gained(cell.final(metric, seeds), cell.start(metric, seeds)) for metric in measures},
-        {metric: at_match(metric) for metric in measures} if len(places) == len(seeds) else {},
+        {metric: at_match(metric) for metric in measures} if reached else {},
     )
 
 
