@@ -45,14 +45,16 @@ class Head:
     ``eval_seeds`` say of which noise all runs' evaluations are; empty where each seed had its own, before there was
     ``eval_seed``. ``error`` is the test set's standard error, from the spread of scores over its images, a mean over
     runs. ``margin`` is the difference of alignment within which two cells are equal; None for a share of what the
-    reference gained. ``alpha`` is the level of each of ``looks`` looks at the same runs. ``tests`` counts the claims of
-    the context, over which Holm goes, ``equalities`` those of being equal; ``tuned_tests`` and ``tuned_equalities`` are
-    those of tuned cells, a family of their own. ``compute`` is the forward-equivalents at which cells are compared at
-    equal compute. ``collapse`` is how far below the pretrained model a run has collapsed, None where nothing says what
-    is far. ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols`` the searches that
-    differ in how much they were given, or on which prompts; ``tuned_cells`` names those cells where not all are.
-    ``seen_images`` are those of an evaluation on training prompts. ``straight`` counts the cells of which no run was
-    evaluated between its first and its last evaluation, so that all that lies between is a straight line, and all.
+    reference gained.
+
+    ``alpha`` is the level of each of ``looks`` looks at the same runs. ``tests`` counts the claims of the context, over
+    which Holm goes, ``equalities`` those of being equal; ``tuned_tests`` and ``tuned_equalities`` are those of tuned
+    cells, a family of their own. ``compute`` is the forward-equivalents at which cells are compared at equal compute.
+    ``collapse`` is how far below the pretrained model a run has collapsed, None where nothing says what is far.
+    ``tuned`` counts the cells whose settings ``b2bench tune`` chose, and all; ``protocols`` the searches that differ in
+    how much they were given, or on which prompts; ``tuned_cells`` names those cells where not all are. ``seen_images``
+    are those of an evaluation on training prompts. ``straight`` counts the cells of which no run was evaluated between
+    its first and its last evaluation, so that all that lies between is a straight line, and all.
     """
 
     context: Context

@@ -292,9 +292,10 @@ def _kl(cells: _Cells) -> list[Part]:
     shared = set.intersection(*(set(cell.curves) for cell in both))
     whole = [cell.curves[seed] for cell in both for seed in shared if not cell.curves[seed].failed]
     found = [[row[2] for row in rows] for curve in whole if (rows := _rows(curve, cells.reward, HELDOUT))]
-    level = min((float(np.max(trained)) - trained[0] for trained in found), default=math.inf)
-    if not all(math.isfinite(float(np.max(trained)) - trained[0]) for trained in found):
+    gains = [float(np.max(trained)) - trained[0] for trained in found]
+    if not all(map(math.isfinite, gains)):
         return [Part(what, n=len(shared), missing="a value is missing")]
+    level = min(gains, default=math.inf)
     if level <= 0:
         return [Part(what, missing="a seed of one of the two did not gain", unmet=True)]
     values = [_at_gain(cells, cell, level * (1 - 1e-9)) for cell in both]
