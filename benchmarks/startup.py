@@ -99,11 +99,12 @@ def main() -> None:
         found: dict[Path, list[tuple[float, float]]] = {path: [] for path in checkouts}
         for _ in range(options.repetitions):
             for path in checkouts:
-                found[path].append(measured(arguments, path))
+                if WARM not in arguments[1] or (path / "b2bench/cli/warmed.py").exists():  # older commits have no forks
+                    found[path].append(measured(arguments, path))
         table.add_row(
             name,
-            *(f"{min(seconds for seconds, _ in each):.2f}" for each in found.values()),
-            *(f"{max(peak for _, peak in each):.0f}" for each in found.values()),
+            *(f"{min(seconds for seconds, _ in each):.2f}" if each else "-" for each in found.values()),
+            *(f"{max(peak for _, peak in each):.0f}" if each else "-" for each in found.values()),
         )
     Console(width=100).print(table)
 
