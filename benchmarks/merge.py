@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from rich.table import Table
 
 from b2bench.store.schema import RUN_TABLES
 from b2bench.store.store import Store
+from b2bench.training.peak import process_peak
 
 QUERIES, ROUNDS = 2400, 10
 
@@ -120,16 +120,7 @@ def merge(path: Path, model: Path, first: int, stop: int) -> None:
         start = time.perf_counter()
         Store(path).merge(one)
         seconds.append(time.perf_counter() - start)
-    print(json.dumps([statistics.median(seconds), peak_mib()]))
-
-
-def peak_mib() -> float:
-    """Of this process; Linux's ru_maxrss would be that of the process that started it, where it is larger."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (found,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(found.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(json.dumps([statistics.median(seconds), process_peak()]))
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -55,6 +54,7 @@ from b2bench.rollout import rollout, round_noise
 from b2bench.seeding import generator
 from b2bench.store.store import Store
 from b2bench.training import trainer as trainer_module
+from b2bench.training.peak import process_peak
 from b2bench.training.trainer import Trainer
 from b2bench.types import Trajectories, dtype_of
 from b2bench.update import trained_steps, update
@@ -196,7 +196,7 @@ def print_peak(way: str) -> None:
     play = WAYS[way]()
     play()
     play()
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 2**10)))
+    print(json.dumps(process_peak()))
 
 
 def timed(play: Callable[[], Any]) -> float:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import math
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -42,6 +41,7 @@ from b2bench.training.checkpoint import load_checkpoint, save_checkpoint
 from b2bench.training.health import of_round
 from b2bench.training.listener import Listener, Silent
 from b2bench.training.pace import pace_of, steps_of
+from b2bench.training.peak import process_peak
 from b2bench.training.phase import Phase
 from b2bench.training.setup import load, plugin_errors
 from b2bench.training.start import known_start, marked, start_key
@@ -49,11 +49,6 @@ from b2bench.training.summary import Summary, summary
 from b2bench.types import Interval, Trajectories
 from b2bench.update import UpdateReport, merged, step_weights, update
 from b2bench.wrappers import edges_of, selected, shared_steps
-
-try:
-    import resource
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a full or broken disk answers."""
@@ -558,12 +553,7 @@ def query_noise(seed: int, round: int, first: int, n: int) -> Tensor:
 
 def peak_mb(device: torch.device) -> float:
     """Return peak memory so far in MiB: of the GPU if there is one, else of the process; nan if nobody knows."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if resource is None:
-        return math.nan
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else process_peak()
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
