@@ -466,7 +466,7 @@ def cells() -> None:
     )
     rows = []
     for algorithm, wrapper in names:
-        run = config(algorithm, wrapper, queries=240, draws=12, equal="steps", optimizer_steps=12, advantage_history=0)
+        run = config(algorithm, wrapper, queries=240, draws=12, advantage_history=0)
         found = rounds_of(run)[1:]  # the first warms up
         seconds, queries = sum(r["seconds"] for r in found), found[-1]["queries"] - 60
         sampling, training = (sum(r[f"denoiser_calls_{k}"] for r in found) for k in ("sampling", "training"))
@@ -485,9 +485,7 @@ def growth() -> None:
     table = Table("what grows", "from", "to", "seconds a query, times", box=box.SIMPLE)
 
     def seconds(**values: Any) -> float:
-        first, *found = rounds_of(
-            config("ddpo", "b2", **{"queries": 180, "draws": 12, "equal": "steps", "optimizer_steps": 12} | values)
-        )
+        first, *found = rounds_of(config("ddpo", "b2", **{"queries": 180, "draws": 12} | values))
         return sum(r["seconds"] for r in found) / (found[-1]["queries"] - first["queries"])
 
     for name, few, many in (
