@@ -2,7 +2,8 @@
 
 A sweep of default runs, start-up, evaluations, rewards, store and checkpoints included, beside the bare calls of the
 denoiser that its runs made: UNet with LoRA, at the best of two batch sizes, forward, or forward and backward. All of it
-in seconds of the CPU on one thread, which hold on a busy machine; bare calls are timed before and after the sweep.
+in seconds of the CPU on one thread. A busy machine makes them more, too, and bare calls are timed when they are best,
+before and after the sweep: on one that is not idle the ratio is too high.
 """
 
 from __future__ import annotations

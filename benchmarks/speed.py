@@ -4,12 +4,14 @@
     uv run python benchmarks/speed.py floor                      # a round as a multiple of its denoiser calls
     uv run python benchmarks/speed.py cores --threads 2          # one core and two
     uv run python benchmarks/speed.py precision                  # the denoiser in fp32 and in bf16
+    uv run --group reference python benchmarks/speed.py memory   # the peak of a run, and of trl's trainer
     uv run python benchmarks/speed.py cells                      # the paper's algorithms under its wrappers
     uv run python benchmarks/speed.py growth                     # with queries, leaves, steps, prompts, stored rows
 
-All on pocket, one thread (``--threads``). Ways that are compared take turns within one process, forwards and backwards
-by turns, and ratios are of medians; ``cells`` and ``growth`` count the CPU's seconds, which hold on a busy machine too.
-Peak memory is that of a process of its own for each way.
+All on pocket, one thread. Ways that are compared take turns within one process, forwards and backwards by turns, and a
+ratio is the median of those within a turn. ``cells`` and ``growth`` count the CPU's seconds, which a busy machine
+changes less than the clock's, but does change: up to 2.4 times has been seen. Peak memory is that of a process of its
+own for each way.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from startup import measured
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
@@ -113,7 +116,8 @@ class Ours:
     trained_at_once: int = 0
     wrapper: str = "vanilla"
     fraction: float = 1.0  # of the steps
-    rounds: int = 10  # of the run, in which BPT's interval grows
+    round: int = 5  # the same in every turn: of ten, in which BPT's interval grows from 14 steps to 20, that with 17
+    rounds: int = 10
     compiled: bool = False
     precision: str = "fp32"
     threads: int = 0  # 0: torch's number
@@ -134,7 +138,6 @@ class Ours:
         self.algorithm = Registry("algorithm").get("ddpo")()
         self.policies = Registry("wrapper").get(self.wrapper)()
         self.advantage = PromptAdvantage(8, 5.0)
-        self.round = 0
 
     def sample(self) -> Trajectories:
         found = rollout(
@@ -142,7 +145,7 @@ class Ours:
             [PROMPTS[i % len(PROMPTS)] for i in range(QUERIES // SAMPLES)],
             samples=SAMPLES,
             leaves=self.policies.leaves(SAMPLES),
-            interval=self.policies.interval(self.round % self.rounds, self.rounds, STEPS),
+            interval=self.policies.interval(self.round, self.rounds, STEPS),
             noise=round_noise(self.policy, 0, self.round),
             micro_batch=self.sampled_at_once,
         )
@@ -166,16 +169,16 @@ class Ours:
 
     def __call__(self) -> None:
         self.train(self.sample())
-        self.round += 1
 
 
-AT_ONCE = 96  # transitions trained at once, the default; trl's fastest is 48
+AT_ONCE = 96  # transitions trained at once, the default; trl's trainer takes MINIBATCH
 FAST = 0.4  # a timestep_fraction, which changes what is learned (docs/speed.md)
 WAYS: dict[str, Callable[[], Callable[[], None]]] = {
-    "trl, 48 at once": lambda: trl_round(48),
-    "trl, 8 at once": lambda: trl_round(8),
-    "b2bench, same settings, 48 at once": lambda: Ours(48),
-    "b2bench, same settings, 8 at once": lambda: Ours(8),
+    "trl, samples 48 at once, trains 8": lambda: trl_round(48),
+    "trl, samples 8 at once, trains 8": lambda: trl_round(8),
+    "b2bench, same settings, samples 48, trains 48": lambda: Ours(48),
+    "b2bench, same settings, samples 48, trains 8": lambda: Ours(48, MINIBATCH),
+    "b2bench, same settings, samples 8, trains 8": lambda: Ours(8),
     "b2bench, same settings, torch.compile for sampling": lambda: Ours(48, compiled=True),
     "b2bench, fp32, b2": lambda: Ours(48, AT_ONCE, wrapper="b2"),
     "b2bench, bf16, vanilla": lambda: Ours(48, AT_ONCE, precision="bf16"),
@@ -184,10 +187,10 @@ WAYS: dict[str, Callable[[], Callable[[], None]]] = {
 }
 
 
-def peak_mb(way: str, threads: int) -> float:
+def peak_mb(way: str) -> float:
     """Peak memory of a process that makes two rounds, in 2^20 bytes."""
-    command = [sys.executable, __file__, "peak", "--way", way, "--threads", str(threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, __file__, "peak", "--way", way]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return float(json.loads(ended.stdout.splitlines()[-1]))
 
@@ -197,6 +200,20 @@ def print_peak(way: str) -> None:
     play()
     play()
     print(json.dumps(process_peak()))
+
+
+def memory() -> None:
+    """Peak memory of a short run, from its start to its end, beside that of two rounds of trl's trainer."""
+    run = ["-m", "b2bench", "run", "--algo", "ddpo", "--queries", "45", "--threads", "1", "--set", "eval_images=24"]
+    checkout = Path(__file__).parents[1]
+    found = {"import torch": measured(["-c", "import torch"], checkout)[1]}
+    found |= {way: peak_mb(way) for way in WAYS if way.endswith("trains 8")}
+    found[" ".join(run[1:])] = measured(run, checkout)[1]
+    most = max(peak for way, peak in found.items() if way.startswith("trl"))
+    table = Table("", "peak MiB", "times trl's most", box=box.SIMPLE)
+    for way, peak in found.items():
+        table.add_row(way, f"{peak:.0f}", f"{peak / most:.2f}")
+    console.print(table)
 
 
 def timed(play: Callable[[], Any]) -> float:
@@ -212,7 +229,7 @@ def cpu_seconds(play: Callable[[], Any]) -> float:
 
 
 def in_turns(plays: dict[K, Callable[[], Any]], repetitions: int) -> dict[K, list[float]]:
-    """Seconds of each, after one that does not count; order-balanced."""
+    """Seconds of each, after one that does not count; the order turns round from one repetition to the next."""
     found: dict[K, list[float]] = defaultdict(list)
     for play in plays.values():
         play()
@@ -223,9 +240,8 @@ def in_turns(plays: dict[K, Callable[[], Any]], repetitions: int) -> dict[K, lis
     return found
 
 
-def peers(repetitions: int, threads: int) -> None:
+def peers(repetitions: int) -> None:
     found = in_turns({name: make() for name, make in WAYS.items()}, repetitions)
-    best = min(statistics.median(found[name]) for name in found if name.startswith("trl"))
     table = Table(
         "",
         "queries a second",
@@ -235,16 +251,14 @@ def peers(repetitions: int, threads: int) -> None:
         title=f"DDPO, {QUERIES} queries a round, T = {STEPS}, guidance, fp32, {QUERIES // MINIBATCH} optimizer steps",
     )
     for name, seconds in found.items():
-        middle = statistics.median(seconds)
         ratios = [b / s for b, s in zip(_best_of_turn(found), seconds, strict=True)]
-        spread = f"{best / middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        table.add_row(name, f"{QUERIES / middle:.2f}", spread, f"{peak_mb(name, threads):.0f}")
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        table.add_row(name, f"{QUERIES / statistics.median(seconds):.2f}", spread, f"{peak_mb(name):.0f}")
     console.print(table)
 
 
 def cores(repetitions: int, threads: int) -> None:
     """One run on one core and on several: shards of its batches side by side, each operation on one thread."""
-    torch.set_num_threads(1)
     ways = {str(count): Ours(48, threads=count) for count in (1, threads)}
     found = in_turns(dict(ways), repetitions)
     table = Table("threads", "queries a second", "times one thread", box=box.SIMPLE)
@@ -383,7 +397,7 @@ def precision(repetitions: int) -> None:
     """The guided denoiser with its LoRA, 48 latents at once: fp32, bf16, and bf16 without backbones/half.py."""
     policies = {name: Ours(QUERIES, precision=name).policy for name in ("fp32", "bf16")}
     with mock.patch.object(stable_diffusion, "ease_half", return_value=False):
-        policies["bf16 as torch, diffusers and peft compute it"] = Ours(QUERIES, precision="bf16").policy
+        policies["bf16, channels last, without half.py"] = Ours(QUERIES, precision="bf16").policy
     plays = {
         (name, backward): guided(policy, QUERIES, backward)
         for name, policy in policies.items()
@@ -432,7 +446,7 @@ def config(algorithm: str, wrapper: str, **values: Any) -> RunConfig:
 def rounds_of(run: RunConfig) -> list[dict[str, Any]]:
     """The rounds of a whole run, reward, store and checkpoints included.
 
-    ``seconds`` are the CPU's: of one thread they are those of the clock on an idle machine, and hold on a busy one.
+    ``seconds`` are the CPU's: of one thread they are those of the clock on an idle machine.
     """
     seconds: list[float] = []
 
@@ -462,7 +476,7 @@ def cells() -> None:
     algorithms, wrappers = (name_sets(kind, Registry(kind))["paper"]() for kind in ("algorithm", "wrapper"))
     names = list(itertools.product(algorithms, wrappers))
     table = Table(
-        "algorithm", "wrapper", "queries a second", "times ddpo vanilla", "calls a query", "trained", box=box.SIMPLE
+        "algorithm", "wrapper", "queries a CPU second", "times ddpo vanilla", "calls a query", "trained", box=box.SIMPLE
     )
     rows = []
     for algorithm, wrapper in names:
@@ -471,7 +485,7 @@ def cells() -> None:
         seconds, queries = sum(r["seconds"] for r in found), found[-1]["queries"] - 60
         sampling, training = (sum(r[f"denoiser_calls_{k}"] for r in found) for k in ("sampling", "training"))
         rows.append((algorithm, wrapper, queries / seconds, sampling / queries, training / queries))
-        console.log(f"{algorithm} {wrapper}: {queries / seconds:.2f} queries a second", highlight=False)
+        console.log(f"{algorithm} {wrapper}: {queries / seconds:.2f} queries a CPU second", highlight=False)
     base = next(rate for algorithm, wrapper, rate, *_ in rows if (algorithm, wrapper) == ("ddpo", "vanilla"))
     for algorithm, wrapper, rate, sampling, training in rows:
         table.add_row(algorithm, wrapper, f"{rate:.2f}", f"{rate / base:.2f}", f"{sampling:.1f}", f"{training:.1f}")
@@ -554,17 +568,19 @@ def _query_rows(n: int, round: int = 0) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["peers", "floor", "cells", "growth", "cores", "precision", "peak"])
+    parser.add_argument("what", choices=["peers", "floor", "cells", "growth", "cores", "precision", "memory", "peak"])
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2, help="of cores, beside one")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of floor")
     parser.add_argument("--way", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     if options.what == "peers":
-        peers(options.repetitions, options.threads)
+        peers(options.repetitions)
     elif options.what == "cores":
-        cores(options.repetitions, max(2, options.threads))
+        cores(options.repetitions, options.threads)
+    elif options.what == "memory":
+        memory()
     elif options.what == "peak":
         print_peak(options.way)
     elif options.what == "floor":

@@ -57,7 +57,7 @@ def sweep(
     from b2bench.store.store import Store
     from b2bench.sweep.local import Sweep
     from b2bench.sweep.plan import at_look
-    from b2bench.terminal.sweep import SweepView, counted, logs_of, plan_rows, thread_count
+    from b2bench.terminal.sweep import SweepView, counted, logs_of, notices, plan_rows, thread_count
 
     lists = {"algo": algo, "wrapper": wrapper, "prompts": prompts, "reward": reward, "backbone": backbone}
     given = {**lists, "queries": queries, "seeds": seeds}
@@ -68,13 +68,15 @@ def sweep(
     found = Sweep(planned, store, out, at_once=jobs or 1, threads=thread_count(jobs or 1))
     if dry_run:
         found.look()
-        _show_plan(plan_rows(found), refused, as_json)
+        _show_plan(plan_rows(found), notices(planned), refused, as_json)
         return
     console = stderr()
     if refused:
         store.record_refusals([refusal.row for refusal in refused])
     for refusal in refused:
         console.print(f"refused: {refusal}", markup=False, soft_wrap=True)
+    for notice in notices(planned):
+        console.print(notice, markup=False, soft_wrap=True)
     kept = "round" if ray is None else "run"
     with sweeps(store, out, jobs, ray, cpus_per_run, gpus_per_run) as make:
         found = make(planned)
@@ -126,8 +128,8 @@ def sweeps(
         yield lambda planned: RaySweep(planned, store, out, at_once=jobs or 0, threads=cpus_per_run, cluster=cluster)
 
 
-def _show_plan(rows: list[dict[str, Any]], refused: Sequence[Refused], as_json: bool) -> None:
-    """Print the plan, each command whole, to be copied, and what is refused."""
+def _show_plan(rows: list[dict[str, Any]], notices: Sequence[str], refused: Sequence[Refused], as_json: bool) -> None:
+    """Print the plan, each command whole, to be copied, what to know of it, and what is refused."""
     from b2bench.terminal.sweep import plan_table
 
     if as_json:
@@ -136,6 +138,8 @@ def _show_plan(rows: list[dict[str, Any]], refused: Sequence[Refused], as_json: 
     stdout().print(plan_table(rows))
     for row in rows:
         typer.echo(shlex.join(row["command"]))
+    for notice in notices:
+        stdout().print(notice, markup=False, soft_wrap=True)
     for refusal in refused:
         stdout().print(f"refused: {refusal}", markup=False, soft_wrap=True)
 

@@ -78,6 +78,8 @@ def tune(
     """
     from b2bench.config.given import parse_assignments
     from b2bench.store.store import Store
+    from b2bench.terminal.sweep import notices
+    from b2bench.tuning.stages import first_stage
     from b2bench.tuning.written import file_of
 
     if quick and full:
@@ -94,6 +96,8 @@ def tune(
     if dry_run:
         _show_plan(plans, store, runs, throughput, as_json)
         return
+    for notice in notices(first_stage(plans)):
+        stderr().print(notice, markup=False, soft_wrap=True)
     work = _Work(plans, store, db, "round" if ray is None else "run")
     with sweeps(store, runs, jobs, ray, cpus_per_run, gpus_per_run) as make:
         work.do(make)
@@ -139,7 +143,7 @@ def _planned(
 def _show_plan(plans: Sequence[Plan], store: Store, runs: Path, throughput: float | None, as_json: bool) -> None:
     """Print what is to be run, what it costs, and the commands of the first stage."""
     from b2bench.sweep.local import Sweep
-    from b2bench.terminal.sweep import plan_rows, plan_table
+    from b2bench.terminal.sweep import notices, plan_rows, plan_table
     from b2bench.terminal.tune import cost_rows, cost_table
     from b2bench.tuning.stages import first_stage
 
@@ -163,6 +167,8 @@ def _show_plan(plans: Sequence[Plan], store: Store, runs: Path, throughput: floa
         typer.echo(shlex.join(row["command"]))
     console.print("\nBoth stages", style="bold")
     console.print(cost_table(costs))
+    for notice in notices(first_stage(plans)):
+        console.print(notice, markup=False, soft_wrap=True)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,6 +59,12 @@ def plan_rows(sweep: Sweep) -> list[dict[str, Any]]:
         }
         for progress in sweep.progress
     ]
+
+
+def notices(jobs: Iterable[Job]) -> list[str]:
+    """Return what whoever starts these runs should know of them, each text once."""
+    one_of = {job.cell: job.config for job in jobs}
+    return list(dict.fromkeys(text for config in one_of.values() for text in config.notices))
 
 
 def plan_table(rows: Sequence[dict[str, Any]]) -> Group:

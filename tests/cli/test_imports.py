@@ -58,6 +58,8 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "show r0 --db {db}",
         "sweep --algo ddpo,dpok --seeds 0-1 --queries 240 --dry-run --db {db}",
         "report --db {db}",
+        "report --format json --db {db}",
+        "report --format markdown --db {db}",
         "compare r0 r1 --db {db}",
         "merge {db} --into {db}2",
     ],

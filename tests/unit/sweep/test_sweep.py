@@ -371,6 +371,8 @@ def test_what_algorithm_and_wrapper_refuse_is_left_out_and_noted(
     assert "6 of 6 runs to do" in shown.out
     assert shown.out.count("refused: picky is not trained under bpt: learns from branches alone") == 1
     assert not db.exists()
+    assert not command("--wrapper", "b2", "--queries", "1200", "--seeds", "0-2", "--dry-run")
+    assert capsys.readouterr().out.count("b2: tau never reaches T: the last of 5 rounds trains 19 of 20 steps") == 1
 
     assert not command("--wrapper", "all", "--seeds", "0-2")
     assert "refused: picky is not trained under vanilla" in capsys.readouterr().err

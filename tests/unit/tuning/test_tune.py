@@ -221,6 +221,8 @@ def test_a_dry_run_says_what_both_stages_cost(world: World, capsys: pytest.Captu
     assert not world.store.path.exists()
     assert world.tune("--algo", "pg", *few) == 0
     assert "6 runs, 7,200 reward queries" in " ".join(capsys.readouterr().out.split())
+    assert world.tune("--algo", "pg", "--wrapper", "vanilla,b2", "--queries", "25", *few) == 0
+    assert capsys.readouterr().out.count("b2: tau never reaches T: the last of 5 rounds") == 1
 
 
 @pytest.mark.parametrize(
