@@ -77,7 +77,10 @@ def fill(path: Path, runs: int, queries: int) -> None:
 
 
 def measured(arguments: list[str], checkout: Path, out: Path) -> tuple[float, float, float]:
-    """Seconds, CPU seconds and peak memory in MiB of a command of the b2bench in ``checkout``; it prints to ``out``."""
+    """Seconds, CPU seconds and peak MiB of a command of the b2bench in ``checkout``; it prints to ``out``.
+
+    Figures are drawn in processes of their own, one a core: the peak is that of the largest process, not of all.
+    """
     script = (
         "import json, resource, subprocess, sys, time\n"
         "start = time.perf_counter()\n"
