@@ -40,7 +40,7 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from startup import measured
+from startup import TO_ITS_END, measured
 from torch import Tensor
 
 from b2bench.advantage import PromptAdvantage
@@ -204,11 +204,10 @@ def print_peak(way: str) -> None:
 
 def memory() -> None:
     """Peak memory of a short run, from its start to its end, beside that of two rounds of trl's trainer."""
-    run = ["-m", "b2bench", "run", "--algo", "ddpo", "--queries", "45", "--threads", "1", "--set", "eval_images=24"]
     checkout = Path(__file__).parents[1]
     found = {"import torch": measured(["-c", "import torch"], checkout)[1]}
     found |= {way: peak_mb(way) for way in WAYS if way.endswith("trains 8")}
-    found[" ".join(run[1:])] = measured(run, checkout)[1]
+    found[" ".join(TO_ITS_END[1:])] = measured(TO_ITS_END, checkout)[1]
     most = max(peak for way, peak in found.items() if way.startswith("trl"))
     table = Table("", "peak MiB", "times trl's most", box=box.SIMPLE)
     for way, peak in found.items():
