@@ -44,14 +44,18 @@ def main() -> None:
     parser.add_argument("--db", type=Path, help="store to measure in  [results/seed_spread.csv]")
     parser.add_argument("--out", type=Path, help="CSV file to write what was measured to")
     parser.add_argument("--only", default="", help="use cells whose line has this text: template1")
+    parser.add_argument("--without", default="", help="leave out cells whose line has this text: the hash of one")
+    parser.add_argument("--at-least", type=int, default=2, help="use cells with so many seeds or more  [2]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[5, 10])
     options = parser.parse_args()
     found = read(MEASURED) if options.db is None else spreads(tables_of(Store(options.db)))
     if options.out is not None:
         write(options.out, found)
-    found = [spread for spread in found if options.only in spread.cell]
+    found = [spread for spread in found if options.only in spread.cell and len(spread.areas) >= options.at_least]
+    if options.without:
+        found = [spread for spread in found if options.without not in spread.cell]
     if not found:
-        parser.error(f"no cell of several seeds has {options.only!r} in its line")
+        parser.error(f"no cell of {options.at_least} seeds or more is left, with {options.only!r} in its line")
     print("| cell | seeds | area of gain: mean, sd | gain at the end: mean, sd |\n|---|---:|---:|---:|")
     for spread in found:
         numbers = [f"{sum(v) / len(v):+.4f}, {pooled([v])[0]:.4f}" for v in (spread.areas, spread.ends)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from b2bench.leaderboard.cells import CONTROLS, REFERENCES
 from b2bench.leaderboard.columns import algorithm_name, wrapper_name
-from b2bench.leaderboard.grid import Answer, number
+from b2bench.leaderboard.grid import AREA_DIGITS, Answer, number
 from b2bench.leaderboard.open_steps import room
 from b2bench.leaderboard.rows import CollapseRow, CompatibilityCell, Head, HeadroomRow, LeaderboardRow, Tables
 from b2bench.leaderboard.stats import MIN_SEEDS
@@ -73,12 +73,13 @@ def listed(rows: Iterable[_Judged | LeaderboardRow | CollapseRow]) -> str:
     for row in rows:
         name = f"{algorithm_name(row.algorithm)} {row.label}".strip()
         wrappers.setdefault(name, []).append(row.wrapper)
-    return _and(
+    return joined(
         [name if of == ["-"] else f"{name} ({', '.join(map(wrapper_name, of))})" for name, of in wrappers.items()]
     )
 
 
-def _and(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """Join names as a sentence does: "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
 
 
@@ -174,9 +175,12 @@ def _together(group: Tables) -> list[str]:
             continue
         name, mean = f"{row.algorithm} {row.label}".strip(), found.delta.mean or 0.0
         word = "gain more or lose less" if mean > 0 else "gain less or lose more"
-        shown[word].append(f"{name} ({number(mean, sign=True)})")
+        # a spread below what images alone cause came about by chance, and the p-value rests on it
+        by_chance = found.noise is not None and found.noise.needed is None
+        aside = ", though its seeds spread no more than their images do" * by_chance
+        shown[word].append(f"{name} ({number(mean, AREA_DIGITS, sign=True)}{aside})")
     return [
-        f"bpt and bs together {word} than the sum of what each does: {_and(names)}"
+        f"bpt and bs together {word} than the sum of what each does: {joined(names)}"
         for word, names in shown.items()
         if names
     ]
@@ -248,11 +252,16 @@ def _open(group: Tables, judged: Sequence[_Judged], once: Sequence[_Judged]) -> 
         and (found.delta.p_adjusted is None or found.delta.p_adjusted >= group.head.alpha)
     ]
     if crossed:
-        parts.append(f"whether BPT and BS do together what they do apart: {_and(crossed)}")
+        parts.append(f"whether BPT and BS do together what they do apart: {joined(crossed)}")
     known = [row.cell.gain_detectable for row in flat] + [row.cell.detectable for row in unclear if row not in flat]
     least = [value for value in known if value is not None]
     if least:
-        low, high = number(min(least)), number(max(least))
+        low, high = number(min(least), AREA_DIGITS), number(max(least), AREA_DIGITS)
+        oracle = next((row.gain.mean for row in group.headroom if row.kind == "oracle" and row.usual), None)
+        if oracle is not None and max(least) > oracle:
+            high = (
+                f"more than the oracle is above pretrained ({number(oracle, AREA_DIGITS)}), so more than there can be"
+            )
         span = low if low == high else f"{low} to {high}"
         parts.append(f"the least true area of gain that these seeds would show in four experiments of five: {span}")
     if not parts:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from b2bench.leaderboard.cells import Cell, usual_ways
 from b2bench.leaderboard.claims import gain as area_of_gain
+from b2bench.leaderboard.collapse import collapses
 from b2bench.leaderboard.contrasts import rank_ranges
 from b2bench.leaderboard.headroom import headroom
 from b2bench.leaderboard.rows import DIVERSITY, INCEPTION, Context, DiversityRow, GeneralisationRow, LeaderboardRow
@@ -75,14 +76,19 @@ def first_with(context: Context, cell: Cell, seed: int, gain: float) -> float | 
 def ranks_of(context: Context, cells: Sequence[Cell], alpha: float) -> dict[int, tuple[int, int] | None]:
     """Return the rank range by the cell's id, of the cells with three seeds or more that were evaluated as most were.
 
-    Over the seeds that all of these share; none has one where those are fewer than three, or one cell alone has values.
+    Two cells are compared over the seeds that both have; none has a rank where one cell alone has values.
     """
     ways = usual_ways(cells)
     ranked = [cell for cell in cells if cell.ways == ways and len(cell.runs) >= MIN_SEEDS]
     if len(ranked) < 2:
         return {}
-    shared = sorted(set.intersection(*(set(cell.runs) for cell in ranked)))
-    ranges = rank_ranges([cell.final(context.reward, shared) for cell in ranked], alpha)
+    ends = [dict(zip(cell.seeds, cell.final(context.reward, cell.seeds), strict=True)) for cell in ranked]
+    starts = [cell.start(context.reward, cell.seeds) for cell in ranked]
+    fell = [
+        collapses(list(end.values()), start, cell.limit).fell
+        for cell, end, start in zip(ranked, ends, starts, strict=True)
+    ]
+    ranges = rank_ranges(ends, alpha, fell)
     if sum(ranks is not None for ranks in ranges) < 2:
         return {}
     return {id(cell): ranks for cell, ranks in zip(ranked, ranges, strict=True)}

@@ -32,8 +32,9 @@ from b2bench.metrics import DISTANCE, HELDOUT, STYLE_ENTROPY
 
 Key = tuple[int, str, str]
 """Number of the variant, name of the wrapper or contrast, and what is tested: gain, trained, held-out or diversity."""
-Scores = Mapping[str, tuple[str, Sequence[float]]]
-"""Of a run the name of the images of its last evaluation, equal for equal images, and their scores."""
+Scores = Mapping[str, tuple[str, Sequence[float], int | None]]
+"""Of a run the name of the images of its last evaluation, equal for equal images, their scores, prompt by prompt, and
+how many prompts these are, None where some have more images than others."""
 GAIN, TRAINED, HELD_OUT, DIVERSE = "gain", "trained", "held-out", "diversity"
 
 
@@ -259,15 +260,17 @@ def contrast_rows(
 def _noise(cells: Mapping[str, Cell], weights: Mapping[str, int], scores: Scores) -> Noise | None:
     """Part the spread of a contrast at the end, over the seeds for which its cells' images are the same."""
     rows: list[list[Sequence[float]]] = []
-    names = []
+    names, prompts = [], set[int | None]()
     for seed in sorted(set.intersection(*(set(cells[wrapper].runs) for wrapper in weights))):
         known = [scores.get(cells[wrapper].runs[seed].row["run_id"]) for wrapper in weights]
         found = [score for score in known if score is not None]
         noises = {cells[wrapper].runs[seed].noise for wrapper in weights}
-        if len(found) == len(weights) and len({name for name, _ in found}) == 1 and len(noises) == 1:
-            rows.append([values for _, values in found])
+        if len(found) == len(weights) and len({name for name, _, _ in found}) == 1 and len(noises) == 1:
+            rows.append([values for _, values, _ in found])
             names.append((found[0][0], *noises))
+            prompts.add(found[0][2])
     if not rows or len({len(values) for row in rows for values in row}) != 1:
         return None
     by_cell = [[row[i] for row in rows] for i in range(len(weights))]
-    return noise(stacked(by_cell, list(weights.values())), shared=len(set(names)) == 1)
+    shared = len(set(names)) == 1
+    return noise(stacked(by_cell, list(weights.values())), shared, prompts.pop() if shared else None)

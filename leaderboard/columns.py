@@ -37,6 +37,7 @@ KEEP = {
     "noise of images": 2,
     "spread of seeds": 2,
     "images needed": 2,
+    "error of prompts": 2,
     "least effect": 3,
     "queries there": 3,
     "held-out \u2212 vanilla": 3,

@@ -132,7 +132,7 @@ def compare(first: Side, second: Side) -> Comparison:
     images = _by_image(pairs, differences)
     means = [float(np.mean(list(found.values()))) for found in differences]
     settings = tuple(
-        (key, a, b) for key, a, b in _settings(pairs[0][0].row, pairs[0][1].row) if a != b and key not in ("seed",)
+        (key, a, b) for key, a, b in _settings([(a.row, b.row) for a, b in pairs]) if a != b and key not in ("seed",)
     )
     metric = str(pairs[0][0].row["reward"])
     beside = tuple(found for name in BESIDE if name != metric and (found := _beside(name, pairs)) is not None)
@@ -205,7 +205,17 @@ def _prompts(images: Sequence[Difference]) -> tuple[PromptDelta, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.mean, row.prompt)))
 
 
-def _settings(a: Row, b: Row) -> list[tuple[str, str, str]]:
+def _settings(pairs: Sequence[tuple[Row, Row]]) -> list[tuple[str, str, str]]:
+    """Return what the runs of each side have, by key: all values of a side, each once, in the order of its seeds."""
+    found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for a, b in pairs:
+        for key, one, other in _of_pair(a, b):
+            mine, others = found.setdefault(key, ({}, {}))
+            mine[one] = others[other] = None
+    return [(key, ", ".join(mine), ", ".join(others)) for key, (mine, others) in found.items()]
+
+
+def _of_pair(a: Row, b: Row) -> list[tuple[str, str, str]]:
     one, other = flat(a["config"] or {}), flat(b["config"] or {})
     found = [(key, one.get(key, "unset"), other.get(key, "unset")) for key in sorted(one.keys() | other.keys())]
     for key in ("budget", "commit", "device", "threads"):

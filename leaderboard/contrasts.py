@@ -12,6 +12,7 @@ wrappers spread alike. ``RATIO`` decides, before anything is tested.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -100,38 +101,45 @@ def planned(cells: Mapping[str, Values]) -> dict[str, Paired]:
     return found
 
 
-def behind_the_best(values: Sequence[Sequence[float]]) -> list[float | None]:
-    """Return for each of the cells with values [C][R] on the same seeds how surely some other cell is better.
+def behind_the_best(cells: Sequence[Values]) -> list[float | None]:
+    """Return for each of C cells how surely some other cell is better, each pair over the seeds that both have.
 
     The p-value of a cell is the smallest one of one-sided paired t-tests of the others against it, times their number
     C - 1 (multiple comparisons with the best, Hsu 1984, by Bonferroni instead of a common variance). The truly best
     cell has a value below alpha in at most that share of experiments, so the cells above alpha are a confidence set for
-    the best. None where there is no test: fewer than three seeds, or a value that is missing.
+    the best. None where there is no test: fewer than three seeds, or a value that is missing. Two cells that share
+    fewer than three seeds are not told apart.
     """
-    there = [i for i, v in enumerate(values) if len(v) >= MIN_SEEDS and bool(np.isfinite(v).all())]
-    found: list[float | None] = [None] * len(values)
+    there = [i for i, cell in enumerate(cells) if len(cell) >= MIN_SEEDS and all(map(math.isfinite, cell.values()))]
+    found: list[float | None] = [None] * len(cells)
     for i in there:
-        tests = [_better(values[j], values[i]) for j in there if j != i]
+        tests = [_better(cells[j], cells[i]) for j in there if j != i]
         found[i] = min(1.0, len(tests) * min(tests)) if tests else 1.0
     return found
 
 
-def _better(one: Sequence[float], other: Sequence[float]) -> float:
+def _better(one: Values, other: Values) -> float:
     """Return the one-sided p-value of ``one`` above ``other``."""
-    delta = paired(one, other)
-    p = 1.0 if delta.p is None else delta.p
-    return p / 2 if delta.mean is not None and delta.mean > 0 else 1 - p / 2
+    seeds = sorted(one.keys() & other.keys())
+    delta = paired([one[seed] for seed in seeds], [other[seed] for seed in seeds])
+    if delta.p is None:
+        return 1.0
+    return delta.p / 2 if delta.mean is not None and delta.mean > 0 else 1 - delta.p / 2
 
 
-def rank_ranges(values: Sequence[Sequence[float]], alpha: float = ALPHA) -> list[tuple[int, int] | None]:
-    """Return the ranks (1 is best) that each of the cells with values [C][R] may have, by :func:`behind_the_best`.
+def rank_ranges(
+    cells: Sequence[Values], alpha: float = ALPHA, fell: Sequence[bool] = ()
+) -> list[tuple[int, int] | None]:
+    """Return the ranks (1 is best) that each of C cells may have, by :func:`behind_the_best`.
 
     A cell that may be the best has ranks 1 to C, one that may not has 2 to C. If one cell alone may be the best, its
-    rank is 1. Cells behind the best are not compared with each other.
+    rank is 1. Cells behind the best are not compared with each other. Those that ``fell`` are not the best, whatever
+    their intervals, unless all did: seeds that collapse by different amounts make an interval that reaches anywhere.
     """
-    behind = behind_the_best(values)
+    behind = behind_the_best(cells)
     total = sum(p is not None for p in behind)
-    open_ = [p is not None and p >= alpha for p in behind]
+    lost = fell if fell and not all(fell) else [False] * len(cells)
+    open_ = [p is not None and p >= alpha and not out for p, out in zip(behind, lost, strict=True)]
     alone = sum(open_) == 1
     return [
         None if p is None else (1, 1 if alone else total) if may_be_best else (2, total)

@@ -9,6 +9,7 @@ from b2bench.leaderboard.answers import answers
 from b2bench.leaderboard.cells import REFERENCES
 from b2bench.leaderboard.columns import grid_of, measure_cell, name_cell, seeds_cell
 from b2bench.leaderboard.grid import (
+    AREA_DIGITS,
     MEASURES,
     Cell,
     Grid,
@@ -104,7 +105,7 @@ def _leaderboard(group: Tables) -> Grid:
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
         ("cell", name_cell),
         ("rank", _rank),
-        ("area of gain", lambda row: measured(row.area, sign=True)),
+        ("area of gain", lambda row: measured(row.area, AREA_DIGITS, sign=True)),
         *_on_images(head.context.reward, rows),
         ("queries to target", reached),
         ("seeds", seeds_cell),
@@ -129,9 +130,9 @@ def _leaderboard(group: Tables) -> Grid:
     if any(row.ranks for row in rows):
         legend.append(
             f"rank: of the scores at the end, among the cells with {MIN_SEEDS} seeds or more that were evaluated as "
-            "most were, by comparison with the best over the seeds that all of them have, with Bonferroni over the "
+            "most were, by comparison with the best, two cells over the seeds that both have, with Bonferroni over the "
             f"others; a range from 1 has the cells that may be best ({100 * (1 - head.alpha):.3g}% confidence); few "
-            "seeds or many cells leave every cell in it"
+            "seeds or many cells leave many in it, and a cell of which all seeds fell far is never in it"
         )
     if head.target is not None:
         legend.append(

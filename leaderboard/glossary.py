@@ -27,6 +27,7 @@ GLOSSARY = {
     "noise of images": "Standard deviation of a contrast of one seed that its images alone cause.",
     "spread of seeds": "Standard deviation of a contrast over seeds that training alone causes.",
     "images needed": "Test images that would bring the noise of images to a quarter of the variance of seeds.",
+    "error of prompts": "Standard error of a contrast over test prompts: other prompts would move it by about so much.",
     "control": "A wrapper that stands in for a part of another one. It has no rank.",
     "vanilla": "The algorithm without a wrapper: all steps are trained, and no rollout branches.",
     "bpt": "Backward progressive training: the last steps are trained first, then more and more of them.",

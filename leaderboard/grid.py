@@ -25,6 +25,8 @@ SYMBOLS: dict[str, str] = {
 }
 MEASURES = {name: METRICS[name].described for name in of_kind("diversity")}
 ALWAYS = 9
+AREA_DIGITS = 4
+"""Digits of an area of gain, the primary endpoint: some cells gain a few thousandths."""
 OPEN = ("matrix", "learning", "compare", "gained", "lost", "differences")
 """Keys of the grids that a report shows at once, after its answers."""
 

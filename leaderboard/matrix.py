@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from b2bench.leaderboard.columns import algorithm_cell, aside, claimed, grid_of, name_cell, wrapper_name
-from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, count, measured, number
+from b2bench.leaderboard.grid import AREA_DIGITS, SYMBOLS, Cell, Grid, count, measured, number
 from b2bench.leaderboard.rows import CompatibilityCell, CompatibilityRow, Curve, Tables
 from b2bench.leaderboard.stats import MIN_SEEDS
 
@@ -57,11 +57,11 @@ def matrix(group: Tables) -> Grid:
 def _gain(found: CompatibilityCell) -> Cell:
     if found.gain is None or found.delta is None:
         return Cell(SYMBOLS[found.verdict], kind=found.verdict)
-    value = measured(found.gain, sign=True)
+    value = measured(found.gain, AREA_DIGITS, sign=True)
     failed = f" {found.failed}†" if found.failed else ""
     note = ""
     if found.baseline == "vanilla" and found.delta.mean is not None:
-        note = f"{SYMBOLS[found.verdict]} Δ{number(found.delta.mean, sign=True)}"
+        note = f"{SYMBOLS[found.verdict]} Δ{number(found.delta.mean, AREA_DIGITS, sign=True)}"
     text = f"{SYMBOLS[found.learned]} {value.text}{failed}"
     return Cell(text, found.gain, found.gain.mean, found.learned, found.gain_detectable, note)
 

@@ -23,13 +23,15 @@ class Noise:
     """Standard deviations of a contrast of one seed: ``evaluation``, of its images, and ``seed``, of training.
 
     ``images`` were drawn; ``needed`` would bring the first variance to ``MOST`` of the second. None where the seeds
-    spread no more than their images do: then no number can be given.
+    spread no more than their images do: then no number can be given. ``prompts`` is the standard error of the contrast
+    over test prompts, a mean over seeds: what other prompts would change, of which intervals over seeds know nothing.
     """
 
     evaluation: float
     seed: float
     images: int
     needed: int | None
+    prompts: float | None = None
 
     @property
     def enough(self) -> bool:
@@ -37,12 +39,13 @@ class Noise:
         return self.needed is not None and self.needed <= self.images
 
 
-def noise(contrast: ArrayLike, shared: bool) -> Noise | None:
+def noise(contrast: ArrayLike, shared: bool, prompts: int | None = None) -> Noise | None:
     """Split the variance of a contrast [R, N] of R seeds by N images, image by image; None below three seeds.
 
     The variance of an image over N is the evaluation's. ``shared``: all seeds have the same images, so what an image
     adds in all of them is common, moves no seed against another, and is taken out first. The variance of the means over
-    seeds contains both, so the seed's own is what is left of it, or 0.
+    seeds contains both, so the seed's own is what is left of it, or 0. ``prompts``: the images are of so many, equally
+    many of each, one prompt after the other.
     """
     z = np.asarray(contrast, dtype=np.float64)
     if z.ndim != 2 or z.shape[0] < MIN_SEEDS or z.shape[1] < 2 or not np.isfinite(z).all():
@@ -55,7 +58,12 @@ def noise(contrast: ArrayLike, shared: bool) -> Noise | None:
     else:
         of_image = float(z.var(1, ddof=1).mean())
     of_seed = max(0.0, float(means.var(ddof=1)) - of_image / images)
-    return Noise(math.sqrt(of_image / images), math.sqrt(of_seed), images, images_needed(of_image, of_seed))
+    over_prompts = None
+    if prompts is not None and prompts > 1 and images % prompts == 0:
+        by_prompt = z.mean(0).reshape(prompts, -1).mean(1)
+        over_prompts = float(by_prompt.std(ddof=1)) / math.sqrt(prompts)
+    needed = images_needed(of_image, of_seed)
+    return Noise(math.sqrt(of_image / images), math.sqrt(of_seed), images, needed, over_prompts)
 
 
 def images_needed(of_image: float, of_seed: float, most: float = MOST) -> int | None:

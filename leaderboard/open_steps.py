@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from b2bench.leaderboard.cells import SAMPLING, reward_settings
@@ -58,6 +59,20 @@ def open_steps(
         return ()
     latest = found[max(found)]
     return tuple(step for tau in sorted(latest, reverse=True) if (step := _step(tau, latest[tau])) is not None)
+
+
+def open_elsewhere(
+    context: Context, rows: Iterable[Mapping[str, Any]], settings: Mapping[str, str]
+) -> dict[str, tuple[OpenStep, ...]]:
+    """Return what the latest profiles of the same pretrained model say on other prompts, by their names."""
+    known = list(rows)
+    found = {}
+    for prompts_hash in {visible(str(row["prompts_hash"] or "")) for row in known} - {context.prompts_hash}:
+        other = replace(context, prompts_hash=prompts_hash)
+        if steps := open_steps(other, known, settings):
+            latest = profiles_of(other, known, settings)[-1]
+            found[visible(str(latest.get("prompts") or ""))] = steps
+    return dict(sorted(found.items()))
 
 
 def _step(tau: int, rows: Mapping[str, Mapping[str, Any]]) -> OpenStep | None:
@@ -122,6 +137,15 @@ def openness(group: Tables) -> Grid:
     def value(name: str) -> Callable[[OpenStep], Cell]:
         return lambda step: Cell(number(getattr(step, name)), sort=getattr(step, name))
 
+    def elsewhere(steps: Iterable[OpenStep]) -> Callable[[OpenStep], Cell]:
+        known = {(step.tau, step.steps): step for step in steps}
+
+        def cell(step: OpenStep) -> Cell:
+            found = known.get((step.tau, step.steps))
+            return Cell("-" if found is None else _share(found), sort=None if found is None else found.share)
+
+        return cell
+
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
         ("steps to go", lambda step: Cell(f"{step.tau} of {step.steps}", sort=step.tau)),
         ("share open", lambda step: Cell(_share(step), sort=step.share)),
@@ -129,6 +153,7 @@ def openness(group: Tables) -> Grid:
         ("sd of all", value("total")),
         ("best \u2212 worst", value("spread")),
         ("branches", lambda step: Cell(f"{step.branches} of {step.leaves} leaves", sort=step.branches)),
+        *((f"share open, {name}", elsewhere(steps)) for name, steps in group.open_elsewhere.items()),
     ]
     legend = [
         "of the pretrained model, by b2bench profile: the share of the reward's variance that the remaining steps "

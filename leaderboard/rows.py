@@ -391,7 +391,7 @@ class Tables:
     """All tables of one context. ``oracle`` is the command that gives a headroom which is None; else empty.
 
     ``settings`` are those that all of its cells share. ``openness`` is from the latest profile of the pretrained model
-    on these prompts, by falling tau (``b2bench profile``).
+    on these prompts, by falling tau (``b2bench profile``), and ``open_elsewhere`` on other ones, by their names.
     """
 
     head: Head
@@ -409,3 +409,4 @@ class Tables:
     compute: tuple[ComputeRow, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     openness: tuple[OpenStep, ...] = ()
+    open_elsewhere: dict[str, tuple[OpenStep, ...]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from b2bench.leaderboard.columns import (
     wrapper_name,
 )
 from b2bench.leaderboard.contrasts import CONTRASTS, RATIO
-from b2bench.leaderboard.grid import SYMBOLS, Cell, Grid, count, measured, number
+from b2bench.leaderboard.grid import AREA_DIGITS, SYMBOLS, Cell, Grid, count, measured, number
 from b2bench.leaderboard.noise import MOST
 from b2bench.leaderboard.rows import (
     CompatibilityCell,
@@ -50,8 +50,8 @@ def family(head: Head) -> str:
     )
 
 
-def _effect(effect: Paired | None, alpha: float) -> Cell:
-    cell = measured(effect, sign=True)
+def _effect(effect: Paired | None, alpha: float, digits: int = 3) -> Cell:
+    cell = measured(effect, digits, sign=True)
     if effect is None or effect.p_adjusted is None or effect.mean is None:
         return cell
     kind = "" if effect.p_adjusted >= alpha else "gain" if effect.mean > 0 else "loss"
@@ -86,12 +86,15 @@ def verdicts(group: Tables) -> Grid:
 
         return cell
 
+    def to_vanilla(row: _Judged) -> Paired | None:
+        return row.cell.delta if row.cell.baseline == "vanilla" else None
+
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
         ("cell", name_cell),
         ("verdict", lambda row: Cell(f"{SYMBOLS[row.cell.verdict]} {row.cell.verdict}", kind=row.cell.verdict)),
         ("in words", lambda row: Cell(row.cell.words)),
-        ("against pretrained", lambda row: _effect(row.cell.gain, alpha)),
-        ("against vanilla", lambda row: _effect(row.cell.delta if row.cell.baseline == "vanilla" else None, alpha)),
+        ("against pretrained", lambda row: _effect(row.cell.gain, alpha, AREA_DIGITS)),
+        ("against vanilla", lambda row: _effect(to_vanilla(row), alpha, AREA_DIGITS)),
         ("held-out \u2212 vanilla", beside("held-out")),
         ("diversity \u2212 vanilla", beside("diversity")),
     ]
@@ -173,13 +176,14 @@ def contrasts(group: Tables) -> Grid:
     columns: list[tuple[str, Callable[[Any], Cell]]] = [
         ("algorithm", lambda row: algorithm_cell(row.row)),
         ("contrast", lambda row: Cell(contrast_name(row.found.name))),
-        ("area of gain", lambda row: _effect(row.found.delta, alpha)),
+        ("area of gain", lambda row: _effect(row.found.delta, alpha, AREA_DIGITS)),
         ("at the end", lambda row: measured(row.found.end, sign=True)),
-        ("least effect", lambda row: Cell(number(row.found.detectable), sort=row.found.detectable)),
+        ("least effect", lambda row: Cell(number(row.found.detectable, AREA_DIGITS), sort=row.found.detectable)),
         ("method", lambda row: Cell(row.found.delta.method)),
         ("noise of images", noise("evaluation")),
         ("spread of seeds", noise("seed")),
         ("images needed", needed),
+        ("error of prompts", noise("prompts")),
         ("seeds", seeds_cell),
     ]
     legend = [
@@ -195,6 +199,11 @@ def contrasts(group: Tables) -> Grid:
             "spread of seeds: the same from training alone",
             f"images needed: for a variance from images of {MOST:g} of that from seeds",
         ]
+    if any(row.found.noise is not None and row.found.noise.prompts is not None for row in rows):
+        legend.append(
+            "error of prompts: standard error of the contrast at the end over test prompts, a mean over seeds; it is "
+            "in no interval here, and says how far other prompts would move the contrast"
+        )
     legend += [f"{text}; its BS contrast is that of the shared prefix alone" for text in _unselective(rows)]
     found = grid_of("contrasts", "Planned contrasts", columns, rows, [*(legend if rows else ()), *absent])
     return replace(found, names=2 if rows else 1)
@@ -212,11 +221,11 @@ def _unselective(rows: Iterable[Any]) -> list[str]:
 def _verdict_text(found: CompatibilityCell) -> str:
     text = SYMBOLS[found.verdict]
     if found.delta is not None and found.delta.mean is not None:
-        text += f" {number(found.delta.mean, sign=True)} {found.delta.wins}/{found.delta.n}"
+        text += f" {number(found.delta.mean, AREA_DIGITS, sign=True)} {found.delta.wins}/{found.delta.n}"
     if found.fell:
         text += " (all fell)"
     if found.verdict == "inconclusive" and found.detectable is not None:
-        text += f" (from {number(found.detectable)})"
+        text += f" (from {number(found.detectable, AREA_DIGITS)})"
     if found.failed:
         text += f" {found.failed}†"
     if found.baseline == "pretrained" and found.wrapper != "vanilla":

@@ -50,7 +50,7 @@ from b2bench.leaderboard.compute import common_compute, compute_rows
 from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import fits, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
-from b2bench.leaderboard.open_steps import open_steps
+from b2bench.leaderboard.open_steps import open_elsewhere, open_steps
 from b2bench.leaderboard.rows import INCEPTION, Context, Curve, Detail, Head, Incomplete, Tables
 from b2bench.leaderboard.stats import ALPHA, LOOK, estimate
 from b2bench.leaderboard.variants import Variant, variants_of
@@ -147,7 +147,10 @@ def tables(
         error = float(np.mean(known)) if known else None
         found.append(
             replace(
-                group, head=replace(group.head, error=error), openness=open_steps(context, profiled, group.settings)
+                group,
+                head=replace(group.head, error=error),
+                openness=open_steps(context, profiled, group.settings),
+                open_elsewhere=open_elsewhere(context, profiled, group.settings),
             )
         )
     for context, others in baselines.items():
@@ -174,7 +177,7 @@ def _measured(evals: Iterable[Row], scores: Iterable[Row]) -> _Measured:
         values,
         seen,
         settings,
-        {row["run_id"]: (row["images"], row["scores"]) for row in scores},
+        {row["run_id"]: (row["images"], row["scores"], row.get("prompts")) for row in scores},
         seen_images={name: frozenset(counts) for name, counts in seen_images.items()},
     )
 
@@ -492,6 +495,7 @@ def _head(
     if len({text.partition(" ")[0] for text in inception}) < len(inception):
         notes.append("inception scores with different N, splits or extractors cannot be compared")
     notes += _lacking(cells, wanted)
+    claimants = [cell for cell in cells if not cell.control]  # controls and upper references make no claims
     for cell in cells:
         notes += _wanting(context, cell, frozenset())
     for variant in variants:
@@ -508,7 +512,7 @@ def _head(
         tuple(notes),
         between=tuple(sorted(between)),
         eval_seeds=eval_seeds,
-        tuned=(sum(cell.tuned for cell in cells), len(cells)),
+        tuned=(sum(cell.tuned for cell in claimants), len(claimants)),
         protocols=len({(one.protocol, one.on or context.prompts) for cell in cells for one in cell.searches}),
         tuned_cells=tuple(
             _named(replace(cell, label=cell.label.removeprefix(TUNED).strip())) for cell in cells if cell.tuned

@@ -227,7 +227,14 @@ def _above(cells: _Cells, what: str, first: tuple[str, _Cell | None], second: tu
     (_, one), (_, other) = first, second
     if one is None or other is None:
         return _lacking(what, *(text for text, cell in (first, second) if cell is None))
-    return _test(what, cells.area(one), cells.area(other))
+    return _test(_of_which(what, one, other), cells.area(one), cells.area(other))
+
+
+def _of_which(what: str, *cells: _Cell) -> str:
+    """Name the settings of cells that stand for an algorithm, where a page may have it with several."""
+    names = [(cell, cell.label.removeprefix(TUNED).strip()) for cell in cells]
+    labels = [f"{cell.algorithm} {cell.wrapper} {label}" for cell, label in names if label]
+    return f"{what} ({', '.join(labels)})" if labels else what
 
 
 # -- signs ------------------------------------------------------------------------------------------------
@@ -299,7 +306,7 @@ def _kl(cells: _Cells) -> list[Part]:
     if level <= 0:
         return [Part(what, missing="a seed of one of the two did not gain", unmet=True)]
     values = [_at_gain(cells, cell, level * (1 - 1e-9)) for cell in both]
-    return [_test(what, values[0], values[1])]
+    return [_test(_of_which(what, *both), values[0], values[1])]
 
 
 def _at_gain(cells: _Cells, cell: _Cell, level: float) -> Values:

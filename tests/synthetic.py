@@ -31,9 +31,14 @@ class Rows:
         seen: dict[int, float] | None = None,
         heldout: dict[int, float] | None = None,
         entropy: dict[int, float] | None = None,
+        style: dict[int, float] | None = None,
+        steps: int | None = None,
         **more: Any,
     ) -> str:
-        """A run with its test clipscore at each count of queries; ``seen``: that of training prompts."""
+        """A run with its test clipscore at each count of queries; ``seen``: that of training prompts.
+
+        ``style``: inception scores; ``steps``: optimizer steps of each of two rounds.
+        """
         run_id = f"run{len(self.runs)}"
         config = config or {}
         self.runs.append(
@@ -67,7 +72,7 @@ class Rows:
                     **shared,
                     "split": "test",
                     "metric": "is_style",
-                    "value": 3.0,
+                    "value": (style or {}).get(queries, 3.0),
                     "settings": {"splits": 1, "images": 270, "extractor": "pocket classifier, style"},
                 },
             ]
@@ -80,6 +85,7 @@ class Rows:
                 "denoiser_calls_training": 50,
                 "denoiser_calls_gradient": 30,
             }
+            | ({} if steps is None else {"optimizer_steps": steps})
             for number in range(2)
         ]
         return run_id

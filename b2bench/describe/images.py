@@ -19,15 +19,16 @@ def images_needed(store: Store, backbone: str, prompts: str, reward: str) -> dic
     Raises:
         UserError: the store cannot be read.
     """
-    found = [
+    contrasts = [
         (contrast.noise.needed, contrast.noise.images, f"{row.algorithm} {contrast_name(contrast.name)}")
         for group in tables_of(store)
         if (group.head.context.backbone, group.head.context.prompts, group.head.context.reward)
         == (visible(backbone), visible(prompts), visible(reward))
         for row in group.contrasts
         for contrast in row.contrasts
-        if contrast.noise is not None and contrast.noise.needed is not None
+        if contrast.noise is not None
     ]
+    found = [(needed, drawn, name) for needed, drawn, name in contrasts if needed is not None]
     if not found:
         text = (
             f"test images: {store.path} does not say how many are needed; two wrappers of an algorithm with three "
@@ -39,6 +40,8 @@ def images_needed(store: Store, backbone: str, prompts: str, reward: str) -> dic
         f"test images: {needed:,} bring the noise of evaluations to {MOST:g} of the variance of seeds in {name}, the "
         f"most of {len(found)} contrasts in {store.path}; its runs drew {drawn:,}"
     )
+    if without := len(contrasts) - len(found):
+        text += f"; in {without} more the seeds spread no more than their images do, so no number can be given"
     if needed > drawn:
         text += f"; try --set eval_images={needed}"
     return {"needed": needed, "drawn": drawn, "contrast": name, "text": text}

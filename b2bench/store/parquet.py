@@ -40,6 +40,8 @@ ENDED = ("done", "failed")  # what counts in tables; the others may go on
 BESIDE = ("profiles", "refusals", "polls", "votes")
 """Tables whose rows belong to no run alone."""
 TRAINED_ON = ("benchmark_version", "backbone", "reward", "prompts_hash")
+PROFILED = TRAINED_ON[:-1]
+"""Of a profile, whose prompts may be others: a report shows it beside its own."""
 
 
 FORMS = {"parquet": "COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}
@@ -143,15 +145,16 @@ def _fits(row: Row, where: Mapping[str, Collection[str]]) -> bool:
 
 
 def _beside(store: Store, runs: Sequence[Row], where: Mapping[str, Collection[str]]) -> dict[str, list[Row]]:
-    """Return what goes with the runs, by table: what was profiled or refused on the same prompts with the same reward,
-    and refused at the same budget.
+    """Return what goes with the runs, by table: what was profiled with the same reward, on these prompts and on others,
+    and what was refused on the same prompts with the same reward and budget.
     """
 
     def of(row: Row, *names: str) -> tuple[Any, ...]:
         return tuple(row[name] for name in names)
 
-    on, budgets = {of(run, *TRAINED_ON) for run in runs}, {of(run, *TRAINED_ON, "budget") for run in runs}
-    profiles = [row for row in store.profiles() if of(row, *TRAINED_ON) in on]
+    budgets = {of(run, *TRAINED_ON, "budget") for run in runs}
+    models = {of(run, *PROFILED) for run in runs}
+    profiles = [row for row in store.profiles() if of(row, *PROFILED) in models]
     refusals = [row for row in store.refusals() if of(row, *TRAINED_ON, "budget") in budgets and _fits(row, where)]
     polls, votes = _ballots_of(store, {run["run_id"] for run in runs})
     return {"profiles": profiles, "refusals": refusals, "polls": polls, "votes": votes}

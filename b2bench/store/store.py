@@ -389,10 +389,15 @@ class Store(Database):
         return self._read(lambda con: fetched(con.execute(query)))
 
     def last_scores(self) -> list[Row]:
-        """Return for each run ``scores``, those of its last test images in order, and ``images``, a name of these."""
+        """Return for each run ``scores``, those of its last test images in order, and ``images``, a name of these.
+
+        Images of a prompt follow one another. ``prompts`` counts these, None where some have more images than others.
+        """
         query = (
             "SELECT run_id, list(score ORDER BY prompt, noise_index) AS scores, "
-            "md5(string_agg(concat(prompt, chr(10), noise_index), chr(10) ORDER BY prompt, noise_index)) AS images "
+            "md5(string_agg(concat(prompt, chr(10), noise_index), chr(10) ORDER BY prompt, noise_index)) AS images, "
+            "CASE WHEN len(list_distinct(map_values(histogram(prompt)))) = 1 THEN count(DISTINCT prompt) END "
+            "AS prompts "
             "FROM (SELECT *, max(queries) OVER (PARTITION BY run_id) AS last FROM images) "
             "WHERE queries = last GROUP BY run_id HAVING count(score) = count(*) AND bool_and(isfinite(score)) "
             "ORDER BY run_id"

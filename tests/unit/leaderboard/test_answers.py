@@ -121,7 +121,7 @@ def test_what_bpt_and_bs_do_together_is_said_where_it_is_shown(both: float, said
     add(rows, "ddpo", "b2", tuple(both - noise for noise in NOISE))
     found = said(rows)
     # areas are half of the gains at the end
-    size = f"{(both - 0.07) / 2:+.3f}".replace("-", "\N{MINUS SIGN}")
+    size = f"{(both - 0.07) / 2:+.4f}".replace("-", "\N{MINUS SIGN}")
     more = f"bpt and bs together {said_of_it} than the sum of what each does: ddpo ({size})"
     assert (more in found["Against vanilla"]) == (said_of_it is not None)
     open_still = "whether BPT and BS do together what they do apart: ddpo" in found["Cannot be said"]
@@ -168,9 +168,9 @@ def test_the_matrix_has_each_gain_with_its_interval_and_below_it_the_difference_
     found = matrix(known.one())
     assert [column.name for column in found.columns] == ["algorithm", "vanilla", "bpt", "bs", "b2"]
     ddpo, pg = found.rows
-    assert ddpo[1].text.startswith("▲ +0.025 ±0.00")
+    assert ddpo[1].text.startswith("▲ +0.0250 ±0.00")
     assert (ddpo[1].note, ddpo[1].kind) == ("", "gain")
-    assert (ddpo[2].note, ddpo[3].note) == ("▲ Δ+0.020", "▼ Δ−0.020")
+    assert (ddpo[2].note, ddpo[3].note) == ("▲ Δ+0.0200", "▼ Δ−0.0200")
     assert (ddpo[3].kind, ddpo[4].text) == ("gain", "·")  # it learned, and less than vanilla
     assert (pg[1].kind, pg[2].kind) == ("loss", "inconclusive")
 
@@ -280,7 +280,7 @@ def test_the_least_effect_of_a_cell_that_may_have_learned_is_that_of_its_own_gai
     assert cell.gain_detectable is not None
     assert cell.detectable is not None
     assert 0.005 < cell.gain_detectable < 0.02 < 0.2 < cell.detectable
-    assert said(known)["Cannot be said"].endswith(f"in four experiments of five: {cell.gain_detectable:.3f}")
+    assert said(known)["Cannot be said"].endswith(f"in four experiments of five: {cell.gain_detectable:.4f}")
     (found,) = [row[2] for row in matrix(known.one()).rows if row[0].text == "pg"]
     assert found.detectable == cell.gain_detectable
 

@@ -290,9 +290,11 @@ def test_a_store_gives_the_scores_of_the_last_images(tmp_path: Path) -> None:
                 }
                 for prompt in ("x", "y")
                 for i in range(2 if run_id != "c" else 3)
+                if (run_id, prompt, i) != ("c", "y", 2)
             ]
             store.record_evals(run_id, [], images[::-1])
     found = {row["run_id"]: row for row in store.last_scores()}
     assert found["a"]["scores"] == [10, 11, 10, 11]
     assert found["b"]["scores"] == [10.5, 11.5, 10.5, 11.5]
     assert found["a"]["images"] == found["b"]["images"] != found["c"]["images"]
+    assert (found["a"]["prompts"], found["c"]["prompts"]) == (2, None)  # of c one has more images than the other

@@ -90,3 +90,13 @@ def test_b2_begins_where_its_cells_say(rows: Rows) -> None:
     for seed in range(3):
         rows.add("pg", "b2", seed, {0: 0.6, 1000: 0.6}, config={"wrapper": {"name": "b2", "tau_start": 0.7}})
     assert said(rows, profile(rows, shares)) == ("", "")  # two places, and no one answer
+
+
+def test_profiles_on_other_prompts_stand_beside(rows: Rows) -> None:
+    mine = profile(rows, {14: (0.3, 0.4, 0.6), 10: (0.1, 0.2, 0.3)})
+    other = profile(rows, {14: (0.6, 0.7, 0.8)}, "2027", prompts_hash="of others", prompts="pocket-template2")
+    foreign = profile(rows, {14: (0.6, 0.9, 0.95)}, "2028", prompts_hash="of others", prompts="x", backbone="sd14")
+    (group,) = tables(rows.runs, rows.evals, profiles=[*mine, *other, *foreign])
+    (grid,) = [grid for grid in document([group])[0].grids if grid.key == "openness"]
+    assert grid.columns[-1].name == "share open, pocket-template2"
+    assert [row[-1].text for row in grid.rows] == ["70% [60%, 80%]", "-"]

@@ -1,12 +1,14 @@
 """The leaderboard's page, from Parquet files to Markdown."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import typer
 from b2bench.leaderboard.page import leaderboard_page
+from b2bench.leaderboard.paper import beside_paper
 from b2bench.leaderboard.searches import presets_in
 from b2bench.leaderboard.selection import problems
 from b2bench.leaderboard.tables import tables
@@ -66,7 +68,8 @@ def test_the_same_files_give_the_same_page_and_a_changed_page_is_found(
     text = first.decode()
     for words in (
         "**Learned:** 2 of 2 cells: ddpo (vanilla, b2)",
-        "B2 improves alignment at equal queries (b2 − vanilla): **supported here**, +0.020",
+        "- B2 improves alignment at equal queries (b2 − vanilla): **supported here**: ddpo.",
+        "- *ddpo*: **supported here**, +0.0200",
         "Settings: none of 2 cells tuned",
         "**Room for B2:** with 14 of 20 steps to go, where bpt and b2 begin, most of the reward is open: 80%",
         "## Validity card",
@@ -136,16 +139,53 @@ def claims(gains: dict[str, float], **more: dict[int, float]) -> str:
 
 def test_claims_of_the_paper_are_judged_by_the_preregistered_rules() -> None:
     page = claims({"vanilla": 0.05, "bpt": 0.09, "bs": 0.01, "b2": 0.0501})
-    assert "(bpt − vanilla): **supported here**, +0.020" in page
-    assert "(bs − vanilla): **not supported**, the opposite is shown, −0.020" in page
-    assert "(b2 − vanilla): **not supported**" in page
-    assert "shown to be equal" in page
-    assert "(b2 − vanilla): **undecided**" in claims({"vanilla": 0.0, "b2": 0.0004})
-    worse = claims({"vanilla": 0.05, "b2": 0.09}, b2={})
-    assert "(b2 − vanilla): **undecided**, +0.020" in worse
+    assert line_of(page, "bpt − vanilla").startswith("- *ddpo*: **supported here**, +0.0200 [+0.0")
+    assert line_of(page, "bs − vanilla").startswith("- *ddpo*: **not supported**, the opposite is shown, −0.0200")
+    assert line_of(page, "b2 − vanilla").startswith("- *ddpo*: **not supported**, shown to be equal, +0.0000")
+    assert "p of equality" in line_of(page, "b2 − vanilla")
+    assert " in the area of gain, 5 seeds, p " in line_of(page, "bpt − vanilla")
+    for said, verdict in (("bpt", "**supported here**"), ("bs", "**not supported**, the opposite is shown")):
+        assert f"({said} − vanilla): {verdict}: ddpo." in page  # the sentence of all algorithms
+    open_ = line_of(claims({"vanilla": 0.0, "b2": 0.0004}), "b2 − vanilla")
+    assert open_.startswith("- *ddpo*: **undecided**, +0.0002")
+    assert "which is more than all that vanilla gained" in open_
+    assert "(vanilla itself is not shown to learn)" in open_
+    worse = line_of(claims({"vanilla": 0.05, "b2": 0.09}, b2={}), "b2 − vanilla")
+    assert worse.startswith("- *ddpo*: **undecided**, +0.0200")
     assert "and worse in another measure; beside it worse in the held-out score (−0.100, p" in worse
-    assert "p of equality" in page
-    assert "+0.020 [+0.019, +0.021] in the area of gain, 5 seeds, p " in page
+
+
+def line_of(page: str, contrast: str, said: str = "improves") -> str:
+    """What one algorithm says of a claim: the line below the claim's own, among those that are folded."""
+    folded = page.split("Each claim, algorithm by algorithm</summary>")[1].splitlines()
+    (place,) = [i for i, line in enumerate(folded) if line.endswith(f"({contrast}):") and said in line]
+    return folded[place + 2]
+
+
+def test_a_claim_says_how_many_optimizer_steps_it_was_made_with() -> None:
+    rows = Rows()
+    for wrapper, steps in (("vanilla", 40), ("b2", 10)):
+        for seed, noise in enumerate(NOISE):
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.65 + noise}, steps=steps // 2)
+    page = leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
+    assert "10 of vanilla's 40 optimizer steps" in line_of(page, "b2 − vanilla")
+    assert "With 25% of vanilla's optimizer steps." in page
+
+
+def test_what_b2_changed_in_the_papers_tables_stands_beside_what_it_changed_here() -> None:
+    rows = Rows()
+    for wrapper, gain, style in (("vanilla", 0.05, 2.4), ("b2", 0.03, 2.5)):
+        for seed, noise in enumerate(NOISE):
+            scores = {0: 0.6, 1000: 0.6 + gain + noise * (wrapper == "b2")}
+            rows.add("ddpo", wrapper, seed, scores, style={0: 2.6, 1000: style + noise})
+    (group,) = tables(rows.runs, rows.evals, rows.rounds)
+    found = beside_paper(group)
+    texts = [[cell.text for cell in row] for row in found.rows]
+    assert texts[0][:4] == ["1: inception score", "ddpo", "+0.0241", "is_style"]
+    assert (texts[0][5], texts[1][5]) == ("the same", "the other")
+    assert texts[1][0] == "3: CLIPScore on unseen prompts"
+    other = replace(group, head=replace(group.head, context=replace(group.head.context, prompts="mine")))
+    assert beside_paper(other).rows == ()
 
 
 @pytest.mark.parametrize(
@@ -164,8 +204,9 @@ def test_what_the_paper_says_of_diversity_is_judged_too(kept: float, spread: flo
                 entropy = {0: 1.3, 1000: left}
                 rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.6 + gained + noise}, entropy=entropy)
         page = leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
-        (line,) = [line for line in page.splitlines() if "B2 keeps more diversity at equal queries" in line]
-        assert line.startswith(f"- *ddpo*: B2 keeps more diversity at equal queries (b2 − vanilla): {words}")
+        line = line_of(page, "b2 − vanilla", "keeps more diversity")
+        assert line.startswith(f"- *ddpo*: {words}")
+        assert ("(it gained less, too: ddpo)" in page) == (gain < 0.05 and kept == 0.1)
         assert ("it gained less of the reward, too" in line) == (gain < 0.05 and kept > 0)
 
 
@@ -174,7 +215,8 @@ def test_a_page_explains_its_words_and_introduces_its_card() -> None:
     words = page.split("## Words")[1]
     assert "- **area of gain**" in words
     assert "- **from**" not in words
-    assert "Of the 9 signs about training 0 pass, 0 fail, 9 are undecided" in page
+    assert "Of the 8 signs of that 0 pass, 0 fail, 8 are undecided" in page
+    assert "The preregistered question is asked at equal tuning, and has no runs here yet." in page
     assert "no run was evaluated between its start and its end" in page
     rows = Rows()
     for seed, noise in enumerate(NOISE):
@@ -202,9 +244,9 @@ def test_contexts_of_two_rewards_have_each_their_claims() -> None:
             rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.6 + gain - noise}, reward=reward)
     evals = rows.evals + [row | {"metric": "aesthetic"} for row in rows.evals if row["metric"] == "clipscore"]
     page = leaderboard_page(tables(rows.runs, evals, rows.rounds))
-    seen = page[page.index("## What the paper says") : page.index("<details>")]
+    seen = page[page.index("## What the paper says") : page.index("\n## b2bench")]
     first, second = (seen.index(f"reward {name} ") for name in ("aesthetic", "clipscore"))
-    assert first < seen.index("**supported here**") < second < seen.index("**not supported**")
+    assert first < seen.index("**supported here**: ddpo") < second < seen.index("**not supported**")
 
 
 def test_a_contrast_that_is_open_is_undecided_though_all_seeds_fell() -> None:
@@ -213,7 +255,7 @@ def test_a_contrast_that_is_open_is_undecided_though_all_seeds_fell() -> None:
         rows.add("pg", "vanilla", seed, {0: 0.6, 1000: 0.6 - fall})
         rows.add("pg", "b2", seed, {0: 0.6, 1000: 0.3 + 0.02 * (seed % 2)})
     page = leaderboard_page(tables(rows.runs, rows.evals, rows.rounds))
-    assert "(b2 − vanilla): **undecided**" in page
+    assert line_of(page, "b2 − vanilla").startswith("- *pg*: **undecided**")
     assert "its seeds fell below the pretrained model" in page
 
 

@@ -91,14 +91,14 @@ def test_what_the_tables_say_of_known_effects(known: Rows) -> None:
     }  # fmt: skip
     # half of the largest gain over each seed's own start, which a rise of 0.045 in 500 reaches there
     assert column(board, "queries to target")["ddpo bpt"] == "500 (5/5)"
-    assert column(board, "area of gain")["ddpo bpt"].startswith("+0.045 ±")
+    assert column(board, "area of gain")["ddpo bpt"].startswith("+0.0450 ±")
     assert column(board, "seeds")["dpo bs"] == "5 (5†)"
     contrasts = grid(sections, "contrasts")
     of = {row[1].text: row[2].text for row in contrasts.rows}
-    assert of["bpt − vanilla"].startswith("+0.020 ±")
-    assert of["b2 − bpt − bs + vanilla"].startswith("+0.000 ±")
+    assert of["bpt − vanilla"].startswith("+0.0200 ±")
+    assert of["b2 − bpt − bs + vanilla"].startswith("+0.0000 ±")
     compatibility = grid(sections, "compatibility")
-    assert column(compatibility, "bpt")["ddpo"].startswith("▲ +0.020 5/5")
+    assert column(compatibility, "bpt")["ddpo"].startswith("▲ +0.0200 5/5")
     assert column(compatibility, "bs")["ddpo"].startswith("▼")
     assert column(compatibility, "b2")["ddpo"].startswith("=")  # shown to be within a quarter of vanilla's 0.025
     assert any("within 25% of what vanilla gained" in line for line in compatibility.legend)
