@@ -234,6 +234,16 @@ def _over_optimised(cells: Sequence[LeaderboardRow]) -> Answer | None:
     return Answer("Over-optimised", "; ".join(parts), "loss" if shown else "inconclusive") if parts else None
 
 
+MANY = 8
+"""Cells above which a sentence counts them instead of naming them: the tables have their names."""
+
+
+def _whether(what: str, rows: Sequence[_Judged]) -> str:
+    if len(rows) > MANY:
+        return f"whether {len(rows)} cells {what} (table Verdicts)"
+    return f"whether these {what}: {listed(rows)}"
+
+
 def _open(group: Tables, judged: Sequence[_Judged], once: Sequence[_Judged]) -> Answer:
     few = [row for row in judged if row.cell.verdict == "untested"]
     flat = [row for row in once if row.cell.learned == "inconclusive"]
@@ -242,9 +252,9 @@ def _open(group: Tables, judged: Sequence[_Judged], once: Sequence[_Judged]) -> 
     if few:
         parts.append(f"fewer than {MIN_SEEDS} shared seeds, or a value is missing: {listed(few)}")
     if flat:
-        parts.append(f"whether these learned: {listed(flat)}")
+        parts.append(_whether("learned", flat))
     if unclear:
-        parts.append(f"whether these differ from vanilla in the trained reward: {listed(unclear)}")
+        parts.append(_whether("differ from vanilla in the trained reward", unclear))
     crossed = [
         f"{row.algorithm} {row.label}".strip()
         for row in group.contrasts

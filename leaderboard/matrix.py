@@ -18,8 +18,11 @@ WIDTH = 24
 
 
 def matrix(group: Tables) -> Grid:
-    """Return algorithms by wrappers: what each cell gained over the pretrained model, and how it is to vanilla."""
-    rows = group.compatibility
+    """Return algorithms by wrappers: what each cell gained over the pretrained model, and how it is to vanilla.
+
+    Those under most wrappers come first, since the table is about these.
+    """
+    rows = sorted(group.compatibility, key=lambda row: -sum(cell.delta is not None for cell in row.cells))
     title = "Gain over the pretrained model"
     if not any(cell.delta is not None for row in rows for cell in row.cells):
         return grid_of("matrix", title, (), ())

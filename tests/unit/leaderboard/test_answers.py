@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from b2bench.leaderboard.answers import answers
+from b2bench.leaderboard.answers import MANY, answers
 from b2bench.leaderboard.curves import learning_makers
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import GLOSSARY, explained, glossary
@@ -109,6 +109,13 @@ def test_what_a_wrapper_does_to_the_held_out_score_is_said_where_the_trained_one
             rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.65 + noise * (1 if fall else -1)}, heldout=held)
     found = said(rows)
     assert "worse in the held-out score: ddpo (b2)" in found["Against vanilla"]
+
+
+def test_many_cells_are_counted_and_not_named() -> None:
+    rows = Rows()
+    for place in range(MANY + 1):
+        add(rows, f"algorithm{place}", "vanilla", tuple(3 * noise for noise in NOISE))
+    assert said(rows)["Cannot be said"].startswith(f"whether {MANY + 1} cells learned (table Verdicts); ")
 
 
 @pytest.mark.parametrize(
