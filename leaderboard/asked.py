@@ -27,13 +27,13 @@ IGNORES = "it ignores what is selected, so that of branches the shared prefix al
 
 Judged = Literal["supported here", "not supported", "undecided"]
 Reason = Literal["", "the opposite is shown", "shown to be equal"]
-VERDICTS: tuple[tuple[Judged, Reason], ...] = (
-    ("supported here", ""),
-    ("not supported", "the opposite is shown"),
-    ("not supported", "shown to be equal"),
-    ("not supported", ""),
-    ("undecided", ""),
-)
+VERDICTS: dict[str, tuple[Judged, Reason]] = {
+    "better": ("supported here", ""),
+    "worse": ("not supported", "the opposite is shown"),
+    "equal": ("not supported", "shown to be equal"),
+    "open": ("undecided", ""),
+}
+"""What a difference that is shown, or is not, says of a claim that there is one above zero."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def in_short(claims: Sequence[Claim]) -> list[str]:
     for said in dict.fromkeys(claim.said for claim in claims):
         mine = [claim for claim in claims if claim.said == said]
         parts = []
-        for verdict, reason in VERDICTS:
+        for verdict, reason in VERDICTS.values():
             named = [claim for claim in mine if (claim.verdict, claim.reason) == (verdict, reason)]
             if not named:
                 continue
             why = f", {reason}" if reason else ""
             less = [claim.algorithm for claim in named if claim.less and verdict == "supported here"]
-            aside = f" (it gained less, too: {markdown_text(joined(less))})" if less else ""
+            aside = f" (B2 gained less there: {markdown_text(joined(less))})" if less else ""
             names = joined([claim.algorithm for claim in named])
             parts.append(f"**{verdict}**{why}: {markdown_text(names)}{aside}")
         lines.append(f"- {said} ({mine[0].contrast}): {'; '.join(parts)}.{_shares(mine)}")
@@ -112,17 +112,20 @@ def in_short(claims: Sequence[Claim]) -> list[str]:
 def _shares(claims: Sequence[Claim]) -> str:
     """Say how many of vanilla's optimizer steps the wrapper took, over algorithms."""
     known = [claim.steps for claim in claims if claim.steps is not None]
-    if not known or claims[0].said == KEEPS or min(known) > 0.99:
+    if not known or claims[0].said == KEEPS or all(abs(share - 1) < 0.01 for share in known):
         return ""
     low, high = f"{min(known):.0%}", f"{max(known):.0%}"
-    return f" With {low if low == high else f'{low} to {high}'} of vanilla's optimizer steps."
+    return f" The wrapper took {low if low == high else f'{low} to {high}'} of vanilla's optimizer steps."
 
 
 def _steps(
     group: Tables, cell: CompatibilityCell | None, vanilla: CompatibilityCell | None
 ) -> tuple[float | None, str]:
-    """Return the optimizer steps of a cell as a share of vanilla's, and in words where they differ."""
-    known = {row.config_hash: row.optimizer_steps for row in group.leaderboard if not row.reference}
+    """Return the optimizer steps of a cell as a share of vanilla's, and in words where they differ.
+
+    Not of one with a failed run, which may have stopped early.
+    """
+    known = {row.config_hash: row.optimizer_steps for row in group.leaderboard if not row.reference and not row.failed}
     mine, theirs = (known.get(found.config_hash) if found is not None else None for found in (cell, vanilla))
     if not mine or not theirs:
         return None, ""
@@ -137,23 +140,15 @@ def _kept(cell: CompatibilityCell | None) -> tuple[Judged, Reason, str, bool] | 
         if other.name != "diversity":
             continue
         delta = other.delta
-        verdict, reason = _VERDICTS[other.verdict]
+        verdict, reason = VERDICTS[other.verdict]
         tested = _p(delta, other.equal if other.verdict == "equal" else None)
         measure = MEASURES.get(other.metric, other.metric)
         seen = f"{_interval(delta, 3)} in {measure} at the end, {_seeds(delta.n)}, {tested}"
         trained = cell.delta.mean if cell is not None and cell.delta is not None else None
         less = (delta.mean or 0.0) > 0 and (trained or 0.0) < 0
-        aside = "; it gained less of the reward, too, so that this is no comparison at equal gain" if less else ""
+        aside = "; it gained less of the reward, too, so that this does not compare cells at equal gain" if less else ""
         return verdict, reason, f"{seen}{aside}", less
     return None
-
-
-_VERDICTS: dict[str, tuple[Judged, Reason]] = {
-    "better": ("supported here", ""),
-    "worse": ("not supported", "the opposite is shown"),
-    "equal": ("not supported", "shown to be equal"),
-    "open": ("undecided", ""),
-}
 
 
 def _interval(delta: Paired, digits: int) -> str:
@@ -211,7 +206,7 @@ def judged(
     seen = f"{_interval(delta, AREA_DIGITS)} in the area of gain, {_seeds(delta.n)}, {p}"
     if cell is not None and cell.fell:
         seen += ", and its seeds fell below the pretrained model"
-    verdict, reason = _VERDICTS[found]
+    verdict, reason = VERDICTS[found]
     if cell is not None and cell.verdict == "mixed":
         # in what it is worse stands beside it
         return "undecided" if found == "better" else verdict, reason, f"{seen}, and worse in another measure"
@@ -222,6 +217,6 @@ def judged(
         return verdict, reason, seen
     power = f"; a true {number(least, AREA_DIGITS)} would show in four experiments of five"
     gained = vanilla.gain.mean if vanilla is not None and vanilla.gain is not None else None
-    if gained is not None and least > max(gained, 0.0):
+    if gained is not None and 0 < gained < least:
         power += f", which is more than all that vanilla gained ({number(gained, AREA_DIGITS, sign=True)})"
     return verdict, reason, f"{seen}{power}"

@@ -131,9 +131,7 @@ def compare(first: Side, second: Side) -> Comparison:
     every = np.array([value for found in differences for value in found.values()])
     images = _by_image(pairs, differences)
     means = [float(np.mean(list(found.values()))) for found in differences]
-    settings = tuple(
-        (key, a, b) for key, a, b in _settings([(a.row, b.row) for a, b in pairs]) if a != b and key not in ("seed",)
-    )
+    settings = tuple(row for row in _settings([(a.row, b.row) for a, b in pairs]) if row[0] != "seed")
     metric = str(pairs[0][0].row["reward"])
     beside = tuple(found for name in BESIDE if name != metric and (found := _beside(name, pairs)) is not None)
     return Comparison(
@@ -206,13 +204,15 @@ def _prompts(images: Sequence[Difference]) -> tuple[PromptDelta, ...]:
 
 
 def _settings(pairs: Sequence[tuple[Row, Row]]) -> list[tuple[str, str, str]]:
-    """Return what the runs of each side have, by key: all values of a side, each once, in the order of its seeds."""
-    found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    for a, b in pairs:
-        for key, one, other in _of_pair(a, b):
-            mine, others = found.setdefault(key, ({}, {}))
-            mine[one] = others[other] = None
-    return [(key, ", ".join(mine), ", ".join(others)) for key, (mine, others) in found.items()]
+    """Return the settings in which any pair of runs differs: all values of each side, each once, in order of seeds."""
+    by_pair = [{key: (one, other) for key, one, other in _of_pair(a, b)} for a, b in pairs]
+    found = []
+    for key in dict.fromkeys(key for values in by_pair for key in values):
+        both = [values.get(key, ("unset", "unset")) for values in by_pair]
+        if any(one != other for one, other in both):
+            mine, others = (", ".join(dict.fromkeys(side)) for side in zip(*both, strict=True))
+            found.append((key, mine, others))
+    return found
 
 
 def _of_pair(a: Row, b: Row) -> list[tuple[str, str, str]]:

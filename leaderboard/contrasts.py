@@ -128,7 +128,7 @@ def _better(one: Values, other: Values) -> float:
 
 
 def rank_ranges(
-    cells: Sequence[Values], alpha: float = ALPHA, fell: Sequence[bool] = ()
+    cells: Sequence[Values], alpha: float = ALPHA, fell: Sequence[bool] | None = None
 ) -> list[tuple[int, int] | None]:
     """Return the ranks (1 is best) that each of C cells may have, by :func:`behind_the_best`.
 
@@ -138,9 +138,12 @@ def rank_ranges(
     """
     behind = behind_the_best(cells)
     total = sum(p is not None for p in behind)
-    lost = fell if fell and not all(fell) else [False] * len(cells)
-    open_ = [p is not None and p >= alpha and not out for p, out in zip(behind, lost, strict=True)]
-    alone = sum(open_) == 1
+    fallen = [False] * len(cells) if fell is None else list(fell)
+    if all(out for p, out in zip(behind, fallen, strict=True) if p is not None):
+        fallen = [False] * len(cells)
+    tested = [p is not None and p >= alpha for p in behind]
+    open_ = [not_behind and not out for not_behind, out in zip(tested, fallen, strict=True)]
+    alone = sum(tested) == 1  # by tests: what is left over because the others fell is not shown to be better
     return [
         None if p is None else (1, 1 if alone else total) if may_be_best else (2, total)
         for p, may_be_best in zip(behind, open_, strict=True)

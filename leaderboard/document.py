@@ -132,7 +132,7 @@ def _leaderboard(group: Tables) -> Grid:
             f"rank: of the scores at the end, among the cells with {MIN_SEEDS} seeds or more that were evaluated as "
             "most were, by comparison with the best, two cells over the seeds that both have, with Bonferroni over the "
             f"others; a range from 1 has the cells that may be best ({100 * (1 - head.alpha):.3g}% confidence); few "
-            "seeds or many cells leave many in it, and a cell of which all seeds fell far is never in it"
+            "seeds or many cells leave many in it; one of which all seeds fell far is not in it, unless all cells fell"
         )
     if head.target is not None:
         legend.append(

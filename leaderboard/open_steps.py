@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -66,13 +66,19 @@ def open_elsewhere(
 ) -> dict[str, tuple[OpenStep, ...]]:
     """Return what the latest profiles of the same pretrained model say on other prompts, by their names."""
     known = list(rows)
-    found = {}
-    for prompts_hash in {visible(str(row["prompts_hash"] or "")) for row in known} - {context.prompts_hash}:
+    found: list[tuple[str, str, tuple[OpenStep, ...]]] = []
+    for prompts_hash in sorted({visible(str(row["prompts_hash"] or "")) for row in known} - {context.prompts_hash}):
         other = replace(context, prompts_hash=prompts_hash)
         if steps := open_steps(other, known, settings):
             latest = profiles_of(other, known, settings)[-1]
-            found[visible(str(latest.get("prompts") or ""))] = steps
-    return dict(sorted(found.items()))
+            found.append((visible(str(latest.get("prompts") or "")), prompts_hash, steps))
+    names = Counter(name for name, _, _ in found)
+
+    def told(name: str, prompts_hash: str) -> str:
+        alone = name and name != context.prompts and names[name] == 1
+        return name if alone else f"{name} ({prompts_hash[:8]})".strip()
+
+    return {told(name, prompts_hash): steps for name, prompts_hash, steps in sorted(found, key=lambda row: row[:2])}
 
 
 def _step(tau: int, rows: Mapping[str, Mapping[str, Any]]) -> OpenStep | None:

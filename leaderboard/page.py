@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from b2bench.leaderboard.asked import Claim, claims_of_paper, in_short
+from b2bench.leaderboard.cells import PLANNED, TUNED
 from b2bench.leaderboard.columns import claimed
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import glossary
@@ -83,7 +84,13 @@ def _said(group: Tables, claims: Sequence[Claim]) -> str:
 
 def _without_finals(presets: Sequence[Preset], tables: Sequence[Tables]) -> list[str]:
     """Name the searches whose cells have no run on this page."""
-    there = {(row.algorithm, row.wrapper) for group in tables for row in group.details if row.tuned}
+    there = {
+        (row.algorithm, cell.wrapper)
+        for group in tables
+        for row in group.compatibility
+        for cell in row.cells
+        if row.label.startswith(TUNED) and cell.gain is not None
+    }
     names = [tuple(str(preset["options"][name]["value"]) for name in ("algo", "wrapper")) for preset in presets]
     absent = [markdown_text(" ".join(name)) for name in names if name not in there]
     return [f"Searched, and without runs on this page yet: {', '.join(absent)}.\n"] if absent else []
@@ -102,8 +109,13 @@ def _tuned(group: Tables) -> str:
         )
     others = "the other cells have" if tuned else "all cells have"
     named = f" ({', '.join(markdown_text(name) for name in head.tuned_cells[:4])})" if 0 < tuned <= 4 else ""
-    planned = any(row.planned for row in group.compatibility)
-    asked = "" if planned else " The preregistered question is asked at equal tuning, and has no runs here yet."
+    context = group.head.context
+    tuned_here = {row.algorithm for row in group.compatibility if row.planned}
+    of_plan = (context.backbone, context.reward, context.reward_settings) == ("pocket", "clipscore", "")
+    asked = ""
+    if of_plan and len(tuned_here) < len(PLANNED):
+        some = f"{len(tuned_here)} of its {len(PLANNED)} algorithms" if tuned_here else "none of its algorithms"
+        asked = f" The preregistered question is asked at equal tuning; of that, {some} has runs here yet."
     return (
         f"Settings: {tuned or 'none'} of {cells} cells tuned{named}; {others} their algorithm's defaults, which were "
         "chosen under vanilla, or what their names say. So a wrapper may stand low because nothing was chosen for it: "
@@ -114,7 +126,7 @@ def _tuned(group: Tables) -> str:
 OF_NO_TRAINING = (9, 11)
 """Signs about the pretrained model, and about which rows are there: that they pass says nothing of training."""
 ASKED = 10
-"""The sign that is the leaderboard's own question: larger models have not answered it."""
+"""The sign that is the leaderboard's own question, on which B2's paper and the field disagree."""
 VERDICTS: Mapping[Verdict, str] = {"pass": "pass", "fail": "fail", "undecided": "are undecided"}
 
 
@@ -124,9 +136,9 @@ def _card(group: Tables, profiles: Sequence[Mapping[str, Any]]) -> str:
     told = ", ".join(f"{trained.count(verdict)} {name}" for verdict, name in VERDICTS.items())
     text = (
         "What a small world says of wrappers is easier to believe if training in it shows what larger models are known "
-        f"to show. Of the {len(trained)} signs of that {told}. The others ask about the pretrained model, about what "
-        f"stands on this page, and (sign {ASKED}) the question of this leaderboard itself, which no larger model has "
-        "answered."
+        f"to show. Of {len(trained)} signs of that, {told}. The others ask about the pretrained model, about what is "
+        f"on this page, and (sign {ASKED}) the question of this leaderboard itself, on which the paper and the field "
+        "disagree."
     )
     grids = "\n".join(markdown_grid(grid) for grid in found.grids)
     return f"**{markdown_text(found.title)}**. {text}\n\n{grids}"

@@ -69,11 +69,14 @@ def beside_paper(group: Tables) -> Grid:
     """Return what B2 changed in the paper's tables 1, 2 and 3, and in the cells that stand for theirs here.
 
     Of the same prompts, or of the pocket's set that stands for them; no rows for others, or where no algorithm has both
-    cells. The scores are of other models and other classifiers: signs compare, and sizes do not.
+    cells, or for the paper's own backbone, beside which its tables stand. The scores are of other models and other
+    classifiers: signs compare, and sizes do not.
     """
-    title = "What B2 changed: the paper's tables, and here"
-    prompts = group.head.context.prompts.removeprefix("pocket-")
-    if prompts not in PROMPTS or group.head.context.reward != "clipscore":
+    context = group.head.context
+    budget = "" if context.budget is None else f", {context.budget:,} reward queries"
+    title = f"What B2 changed in the paper's tables, and here on {context.prompts} ({context.backbone}{budget})"
+    prompts = context.prompts.removeprefix("pocket-")
+    if prompts not in PROMPTS or context.reward != "clipscore" or context.reward_settings or is_paper(context):
         return Grid("beside_paper", title, (), ())
     cells = {row.config_hash: row for row in group.leaderboard if not row.reference}
     rows = []
@@ -88,6 +91,7 @@ def beside_paper(group: Tables) -> Grid:
                         Cell(metric or "clipscore"),
                         measured(here, 4, sign=True),
                         _sign(there, here),
+                        measured(_change(variant, cells, ""), 4, sign=True),
                     )
                 )
     columns = (
@@ -97,11 +101,14 @@ def beside_paper(group: Tables) -> Grid:
         Column("here in", right=False),
         Column("here: B2 \u2212 vanilla"),
         Column("sign", right=False),
+        Column("in clipscore"),
     )
     legend = (
         EXPLORATORY,
         "at the end, on unseen prompts, paired by seed, ± half the 95% interval; sign: open if that interval has zero "
         "in it",
+        "in clipscore: B2 \u2212 vanilla in the trained reward; where B2 gained less, more diversity does not compare "
+        "cells at equal gain, and the paper's B2 gained more",
         "of other models and other classifiers: signs may be compared, and sizes may not",
     )
     return Grid("beside_paper", title, columns, tuple(rows), legend if rows else (), names=2)

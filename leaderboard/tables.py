@@ -513,9 +513,9 @@ def _head(
         between=tuple(sorted(between)),
         eval_seeds=eval_seeds,
         tuned=(sum(cell.tuned for cell in claimants), len(claimants)),
-        protocols=len({(one.protocol, one.on or context.prompts) for cell in cells for one in cell.searches}),
+        protocols=len({(one.protocol, one.on or context.prompts) for cell in claimants for one in cell.searches}),
         tuned_cells=tuple(
-            _named(replace(cell, label=cell.label.removeprefix(TUNED).strip())) for cell in cells if cell.tuned
+            _named(replace(cell, label=cell.label.removeprefix(TUNED).strip())) for cell in claimants if cell.tuned
         ),
         seen_images=tuple(sorted({n for run in runs for n in measured.seen_images.get(run.row["run_id"], ())})),
         straight=(sum(all(len(run.values) <= 2 for run in cell.runs.values()) for cell in cells), len(cells)),

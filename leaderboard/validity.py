@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from b2bench.leaderboard.cells import CONTROLS, PAIRED, PLANNED, REFERENCES, TUNED
-from b2bench.leaderboard.grid import Cell, Column, Grid, Section, number, title
+from b2bench.leaderboard.grid import AREA_DIGITS, Cell, Column, Grid, Section, number, title
 from b2bench.leaderboard.open_steps import profiles_of
 from b2bench.leaderboard.rows import Curve, Tables
 from b2bench.leaderboard.stats import (
@@ -487,9 +487,9 @@ KINDS = {"pass": "gain", "fail": "loss", "undecided": "inconclusive"}
 
 
 def _digits(part: Part) -> int:
-    """Return how many digits show a test: three, or two that are not zero where three would hide all of it."""
+    """Return how many digits show a test: those of an area of gain, or two that are not zero where these hide it."""
     largest = max(abs(value) for value in (part.mean, part.low, part.high, 0.0) if value is not None)
-    return 3 if not 1e-8 < largest < 1e-3 else 1 - math.floor(math.log10(largest))
+    return AREA_DIGITS if not 1e-8 < largest < 1e-3 else 1 - math.floor(math.log10(largest))
 
 
 def section(group: Tables, profiles: Iterable[Mapping[str, Any]] = ()) -> Section:

@@ -38,7 +38,7 @@ def images_needed(store: Store, backbone: str, prompts: str, reward: str) -> dic
     needed, drawn, name = max(found)
     text = (
         f"test images: {needed:,} bring the noise of evaluations to {MOST:g} of the variance of seeds in {name}, the "
-        f"most of {len(found)} contrasts in {store.path}; its runs drew {drawn:,}"
+        f"most of {len(found)} contrast{'s' * (len(found) != 1)} in {store.path}; its runs drew {drawn:,}"
     )
     if without := len(contrasts) - len(found):
         text += f"; in {without} more the seeds spread no more than their images do, so no number can be given"

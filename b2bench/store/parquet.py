@@ -41,7 +41,7 @@ BESIDE = ("profiles", "refusals", "polls", "votes")
 """Tables whose rows belong to no run alone."""
 TRAINED_ON = ("benchmark_version", "backbone", "reward", "prompts_hash")
 PROFILED = TRAINED_ON[:-1]
-"""Of a profile, whose prompts may be others: a report shows it beside its own."""
+"""Of a profile of the pretrained model, whose prompts may be others: a report shows it beside its own."""
 
 
 FORMS = {"parquet": "COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}
@@ -152,9 +152,13 @@ def _beside(store: Store, runs: Sequence[Row], where: Mapping[str, Collection[st
     def of(row: Row, *names: str) -> tuple[Any, ...]:
         return tuple(row[name] for name in names)
 
-    budgets = {of(run, *TRAINED_ON, "budget") for run in runs}
+    on, budgets = {of(run, *TRAINED_ON) for run in runs}, {of(run, *TRAINED_ON, "budget") for run in runs}
     models = {of(run, *PROFILED) for run in runs}
-    profiles = [row for row in store.profiles() if of(row, *PROFILED) in models]
+
+    def stands_beside(row: Row) -> bool:
+        return of(row, *PROFILED) in models and row["lora"] is None and _fits(row, where)
+
+    profiles = [row for row in store.profiles() if of(row, *TRAINED_ON) in on or stands_beside(row)]
     refusals = [row for row in store.refusals() if of(row, *TRAINED_ON, "budget") in budgets and _fits(row, where)]
     polls, votes = _ballots_of(store, {run["run_id"] for run in runs})
     return {"profiles": profiles, "refusals": refusals, "polls": polls, "votes": votes}

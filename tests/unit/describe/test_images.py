@@ -15,14 +15,16 @@ SEEDS = (0.03, -0.03, 0.0)
 """What each seed adds to b2."""
 
 
-def fill(store: Store, image_noise: float) -> None:
-    for wrapper in ("vanilla", "b2"):
+def fill(store: Store, image_noise: float, wrappers: tuple[str, ...] = ("vanilla", "b2")) -> None:
+    for wrapper in wrappers:
         for seed, shift in enumerate(SEEDS):
             run_id = f"{wrapper}-{seed}"
             config = {"seed": seed, "settings": {"eval_seed": 0}}
             store.start_run(run_row(run_id, wrapper=wrapper, seed=seed, config=config, config_hash=wrapper))
+            own = shift * (wrapper == "b2")
             scores = [
-                0.6 + (0.05 + shift + image_noise * (-1) ** (n + n // 4 * seed)) * (wrapper == "b2") for n in range(8)
+                0.6 + (0.05 + own + image_noise * (-1) ** (n + n // 4 * seed)) * (wrapper != "vanilla")
+                for n in range(8)
             ]
             images = [
                 {"queries": 1000, "prompt": "a cat", "noise_index": n, "score": score, "path": None}
@@ -44,6 +46,12 @@ def test_images_are_those_that_make_evaluation_noise_a_quarter_of_the_seed_varia
     assert found["needed"] > 8
     assert f"try --set eval_images={found['needed']}" in str(found["text"])
     assert images_needed(store, "pocket", "template2", "clipscore")["needed"] is None
+    assert "no number can be given" not in str(found["text"])
+    three = Store(tmp_path / "three.duckdb")
+    fill(three, 0.06, ("vanilla", "bpt", "b2"))  # what bpt adds is the same with each seed
+    text = str(images_needed(three, "pocket", "template1", "clipscore")["text"])
+    assert "the most of 1 contrast in" in text
+    assert "in 1 more the seeds spread no more than their images do, so no number can be given" in text
     quiet = Store(tmp_path / "quiet.duckdb")
     fill(quiet, 0.001)
     assert "try" not in str(images_needed(quiet, "pocket", "template1", "clipscore")["text"])

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import GLOSSARY, explained, glossary
 from b2bench.leaderboard.html import html
 from b2bench.leaderboard.matrix import axis, learning, matrix, most, sparkline
+from b2bench.leaderboard.noise import Noise
+from b2bench.leaderboard.rows import HeadroomRow
+from b2bench.leaderboard.stats import estimate, paired
 from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.written import markdown
 from synthetic import Rows
@@ -111,6 +115,22 @@ def test_what_a_wrapper_does_to_the_held_out_score_is_said_where_the_trained_one
     assert "worse in the held-out score: ddpo (b2)" in found["Against vanilla"]
 
 
+def oracle(gain: float) -> HeadroomRow:
+    one, gained = estimate([0.6 + gain] * 3), paired([gain] * 3, [0.0] * 3)
+    return HeadroomRow("oracle", "oracle", "", "", one, gained, one, one, gained, one, {}, {}, (0, 1, 2), 0)
+
+
+def test_a_least_effect_beyond_the_oracle_is_no_effect_that_could_be_seen(known: Rows) -> None:
+    (group,) = known.tables()
+    (row,) = [row for row in group.compatibility if row.algorithm == "pg"]
+    detectable = [cell.gain_detectable for cell in row.cells if cell.learned == "inconclusive"]
+    (least,) = [value for value in detectable if value is not None]
+    for gain, is_said in ((least / 2, True), (least * 2, False)):
+        (found,) = [a.text for a in answers(replace(group, headroom=(oracle(gain),))) if a.about == "Cannot be said"]
+        words = f"; of 1 cell it is more than the oracle gains ({gain:.4f}), so it could hardly be shown to learn"
+        assert found.endswith(words) == is_said
+
+
 def test_many_cells_are_counted_and_not_named() -> None:
     rows = Rows()
     for place in range(MANY + 1):
@@ -130,6 +150,12 @@ def test_what_bpt_and_bs_do_together_is_said_where_it_is_shown(both: float, said
     # areas are half of the gains at the end
     size = f"{(both - 0.07) / 2:+.4f}".replace("-", "\N{MINUS SIGN}")
     more = f"bpt and bs together {said_of_it} than the sum of what each does: ddpo ({size})"
+    (group,) = rows.tables()
+    (row,) = group.contrasts
+    by_chance = [replace(contrast, noise=Noise(0.002, 0.0, 540, None)) for contrast in row.contrasts]
+    loud = {a.about: a.text for a in answers(replace(group, contrasts=(replace(row, contrasts=tuple(by_chance)),)))}
+    chance = f"ddpo ({size}, though its seeds spread no more than their images do)"
+    assert (chance in loud["Against vanilla"]) == (said_of_it is not None)
     assert (more in found["Against vanilla"]) == (said_of_it is not None)
     open_still = "whether BPT and BS do together what they do apart: ddpo" in found["Cannot be said"]
     assert open_still == (said_of_it is None)

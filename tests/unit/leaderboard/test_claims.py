@@ -250,7 +250,8 @@ def scored(rows: Rows, shared: bool = True) -> tuple[list[dict[str, Any]], np.nd
     common = rng.normal(0.5, 0.2, 40)
     of = {run["run_id"]: common + rng.normal(0, 0.05, 40) + 0.02 * rng.normal() for run in rows.runs}
     found = [
-        {"run_id": name, "scores": scores.tolist(), "images": "a" if shared else name} for name, scores in of.items()
+        {"run_id": name, "scores": scores.tolist(), "images": "a" if shared else name, "prompts": 10}
+        for name, scores in of.items()
     ]
     by = {(run["wrapper"], run["seed"]): of[run["run_id"]] for run in rows.runs}
     return found, np.array([by["bpt", seed] - by["vanilla", seed] for seed in range(5)])
@@ -262,10 +263,15 @@ def test_the_noise_of_a_contrast_is_that_of_its_images() -> None:
     learned(rows, "bpt", 0.2, 0.2, -0.2)
     scores, contrast = scored(rows)
     (found,) = tables(rows.runs, rows.evals, rows.rounds, scores=scores)
-    assert found.contrasts[0].contrasts[0].noise == noise(contrast, shared=True)
+    assert found.contrasts[0].contrasts[0].noise == noise(contrast, shared=True, prompts=10)
     shown = grid(found, "contrasts")["ddpo"]
     assert shown["noise of images"] != "-"
     assert "(40 drawn)" in shown["images needed"]
+    by_prompt = contrast.mean(0).reshape(10, 4).mean(1)
+    assert float(shown["error of prompts"]) == pytest.approx(by_prompt.std(ddof=1) / 10**0.5, abs=5e-5)
+    uneven = [row | {"prompts": None} for row in scores]  # some prompts have more images than others
+    (unknown,) = tables(rows.runs, rows.evals, rows.rounds, scores=uneven)
+    assert "error of prompts" not in grid(unknown, "contrasts")["ddpo"]
     (without,) = tables(rows.runs, rows.evals, rows.rounds)
     assert "noise of images" not in grid(without, "contrasts")["ddpo"]
     scores, _ = scored(rows, shared=False)

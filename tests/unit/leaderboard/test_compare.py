@@ -64,6 +64,16 @@ def test_cells_are_compared_by_seed_and_image(store: Store) -> None:
     assert found.delta.low is not None
 
 
+def test_settings_of_cells_are_those_of_every_pair_of_runs(tmp_path: Path) -> None:
+    """Both sides have both commits, and one pair of runs differs in it; the threads are swapped in both pairs."""
+    store = Store(tmp_path / "b.duckdb")
+    for wrapper, shift, commits, threads in (("vanilla", 1.0, "ccd", (1, 2, 1)), ("b2", 2.0, "cdd", (1, 2, 1))):
+        for seed, (commit, used) in enumerate(zip(commits, threads, strict=True)):
+            add(store, wrapper, seed, shift, commit=commit, threads=used)
+    found = compare(*sides(store, ("ddpo/vanilla", "ddpo/b2"), {}))
+    assert found.settings == (("wrapper.name", "vanilla", "b2"), ("commit", "c, d", "c, d"))
+
+
 def test_seeds_that_drew_the_same_images_are_no_further_evidence(tmp_path: Path) -> None:
     store = Store(tmp_path / "b.duckdb")
     for seed in (0, 1):

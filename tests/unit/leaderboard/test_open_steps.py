@@ -95,6 +95,9 @@ def test_b2_begins_where_its_cells_say(rows: Rows) -> None:
 def test_profiles_on_other_prompts_stand_beside(rows: Rows) -> None:
     mine = profile(rows, {14: (0.3, 0.4, 0.6), 10: (0.1, 0.2, 0.3)})
     other = profile(rows, {14: (0.6, 0.7, 0.8)}, "2027", prompts_hash="of others", prompts="pocket-template2")
+    twice = [profile(rows, {14: (0.6, 0.7, 0.8)}, "2027", prompts_hash=name, prompts="mine") for name in ("a1", "b2")]
+    (group,) = tables(rows.runs, rows.evals, profiles=[*mine, *twice[1], *twice[0]])
+    assert list(group.open_elsewhere) == ["mine (a1)", "mine (b2)"]
     foreign = profile(rows, {14: (0.6, 0.9, 0.95)}, "2028", prompts_hash="of others", prompts="x", backbone="sd14")
     (group,) = tables(rows.runs, rows.evals, profiles=[*mine, *other, *foreign])
     (grid,) = [grid for grid in document([group])[0].grids if grid.key == "openness"]

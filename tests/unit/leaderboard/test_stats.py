@@ -391,6 +391,12 @@ def test_a_cell_of_which_all_seeds_fell_far_is_not_among_the_best() -> None:
     assert rank_ranges(cells) == [(1, 3), (1, 3), (1, 3)]  # its spread lets its interval reach anywhere
     assert rank_ranges(cells, fell=[False, False, True]) == [(1, 3), (1, 3), (2, 3)]
     assert rank_ranges(cells, fell=[True] * 3) == [(1, 3), (1, 3), (1, 3)]
+    # of two that are told apart by no test, the one whose seeds did not fall is not shown to be better
+    wide = seeded([0.2, 0.72, 0.1])
+    assert rank_ranges([cells[0], wide]) == [(1, 2), (1, 2)]
+    assert rank_ranges([cells[0], wide], fell=[False, True]) == [(1, 2), (2, 2)]
+    unknown = seeded([0.74, math.nan, 0.75])
+    assert rank_ranges([*cells[:2], unknown], fell=[True, True, False]) == [(1, 2), (1, 2), None]
 
 
 def test_ranks_come_from_comparisons_with_the_best_alone() -> None:

@@ -215,8 +215,8 @@ def test_an_upper_reference_has_no_say_in_what_learning_costs() -> None:
 
 def test_a_square_is_written_with_digits_that_are_not_zero() -> None:
     assert _digits(Part("square", -5.0e-5, -1.7e-4, 0.7e-4)) == 5
-    assert _digits(Part("gain", 0.005, -0.001, 0.011)) == 3
-    assert _digits(Part("nothing", missing="not run")) == 3
+    assert _digits(Part("gain", 0.005, -0.001, 0.011)) == 4
+    assert _digits(Part("nothing", missing="not run")) == 4
 
 
 def test_of_several_cells_of_a_group_size_the_one_with_most_seeds_counts() -> None:

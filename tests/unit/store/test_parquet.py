@@ -75,9 +75,11 @@ def test_a_filter_and_nothing_that_fits(store: Store, tmp_path: Path) -> None:
 
 def beside(store: Store) -> None:
     """Profiles and refusals: of what the runs are on, of other prompts, and of another reward."""
-    for prompts_hash, reward in (("ab", "clipscore"), ("of other prompts", "clipscore"), ("ab", "jpeg")):
+    of = (("ab", "clipscore", "template1"), ("of other prompts", "clipscore", "others"), ("ab", "jpeg", "template1"))
+    for prompts_hash, reward, prompts in of:
         shared = {"started": datetime(2026, 11, 28), "seed": 0, "split": "train", "settings": {"steps": 20}}
-        run = {name: run_row()[name] for name in ("benchmark_version", "backbone", "prompts")} | {"reward": reward}
+        run = {name: run_row()[name] for name in ("benchmark_version", "backbone")}
+        run |= {"reward": reward, "prompts": prompts}
         profile = {**shared, **run, "prompts_hash": prompts_hash, "profile_id": f"p {prompts_hash} {reward}"}
         store.record_profile(
             [
@@ -96,18 +98,27 @@ def test_profiles_and_refusals_of_what_the_runs_are_on_come_along(store: Store, 
     folder, other = tmp_path / "results", Store(tmp_path / "other.duckdb")
     export_results(store, folder)
     import_results(other, folder)
-    assert repr(other.profiles()) == repr([row for row in store.profiles() if row["reward"] == "clipscore"])
+    beside_them = [
+        row
+        for row in store.profiles()
+        if row["reward"] == "clipscore" and (row["prompts_hash"] == "ab" or row["lora"] is None)
+    ]
+    assert repr(other.profiles()) == repr(beside_them)
     own = [row for row in store.refusals() if (row["prompts_hash"], row["reward"]) == ("ab", "clipscore")]
     kept = [row for row in own if row["budget"] == 1000]
-    assert (len(other.profiles()), len(other.refusals())) == (4, 2)  # profiles on other prompts stand beside
+    assert (len(other.profiles()), len(other.refusals())) == (3, 2)  # the pretrained model's stand beside
     assert other.refusals() == kept
     export_results(other, tmp_path / "again")
     for table in ("profiles", "refusals"):
         files = [of / f"{table}.parquet" for of in (folder, tmp_path / "again")]
         assert files[0].read_bytes() == files[1].read_bytes()
     import_results(other, folder)
-    assert (len(other.profiles()), len(other.refusals())) == (4, 2)
+    assert (len(other.profiles()), len(other.refusals())) == (3, 2)
 
+    export_results(store, tmp_path / "one", {"prompts": {"template1"}})
+    one = Store(tmp_path / "one.duckdb")
+    import_results(one, tmp_path / "one")
+    assert {row["prompts"] for row in one.profiles()} == {"template1"}
     export_results(store, folder, {"algorithm": {"b2"}})  # which is what the runs are called here, and no refusal
     assert (folder / "profiles.parquet").exists()
     assert not (folder / "refusals.parquet").exists()
