@@ -8,6 +8,7 @@ import pytest
 from store_rows import run_row
 
 from b2bench.cli.main import main
+from b2bench.store.rows import Row, check_seeds, utc_now
 from b2bench.store.store import Store
 from b2bench.sweep.local import Progress, Sweep
 from b2bench.sweep.plan import Job
@@ -36,33 +37,52 @@ class World:
 
         def run(sweep: Sweep) -> list[Progress]:
             sweep.look()
+            runs = []
             for progress in sweep.progress:
                 if progress.state != "already done":
-                    progress.run_id = world.make(progress.job)
-                    progress.state = "done" if progress.run_id else "failed"
+                    made = world.make(progress.job)
+                    if made is not None:
+                        runs.append(made)
+                        progress.run_id = made["runs"][0]["run_id"]
+                    progress.state = "done" if made else "failed"
+            if runs:  # without any there may be no store yet, and none is made
+                world.store.insert_runs(runs)
             return sweep.progress
 
         monkeypatch.setattr(Sweep, "run", run)
 
-    def make(self, job: Job) -> str | None:
+    def make(self, job: Job) -> dict[str, list[Row]] | None:
+        """The rows of a run, as if each had been written when it was made; None for one that never began.
+
+        All runs of a sweep are written at once: a transaction takes longer than all that is tested here.
+        """
         rewards, config = self.reward(job), job.config
         self.made.append(job)
-        if rewards is None:  # it never began
+        if rewards is None:
             return None
         self.count += 1
-        run_id = f"r{self.count}"
-        self.store.start_run(
-            run_row(run_id, seed=config.seed, config_hash=job.cell, config=config.as_dict(),
-                    algorithm=config.algorithm_name, wrapper=config.wrapper_name, commit="c0ffee")
+        run_id, now = f"r{self.count}", utc_now()
+        run = run_row(
+            run_id, seed=config.seed, config_hash=job.cell, config=config.as_dict(), algorithm=config.algorithm_name,
+            wrapper=config.wrapper_name, commit="c0ffee", started=now, heartbeat=now, finished=now,
+            status="done" if rewards else "failed",
         )  # fmt: skip
-        for round, reward in enumerate(rewards):
-            rows = [
-                {"query_index": 2 * round + i, "round": round, "prompt": "a cat", "reward": reward + off}
+        check_seeds([run])  # as Store.start_run does
+        return {
+            "runs": [run],
+            "rounds": [{"run_id": run_id, "round": round, "queries": 2 * round + 2} for round in range(len(rewards))],
+            "queries": [
+                {
+                    "run_id": run_id,
+                    "query_index": 2 * round + i,
+                    "round": round,
+                    "prompt": "a cat",
+                    "reward": reward + off,
+                }
+                for round, reward in enumerate(rewards)
                 for i, off in enumerate((-0.1, 0.1))
-            ]
-            self.store.record_round(run_id, {"round": round, "queries": 2 * round + 2}, rows)
-        self.store.finish_run(run_id, "failed" if not rewards else "done")
-        return run_id
+            ],
+        }
 
     def __call__(self, *arguments: str) -> int | str | None:
         self.monkeypatch.setattr(sys, "argv", ["b2bench", *arguments])
