@@ -26,6 +26,7 @@ from b2bench.cli.interrupts import ANNOUNCED, SIGNALS
 from b2bench.config.settings import Settings
 from b2bench.registry import Registry
 from b2bench.rollout import rollout, round_noise
+from b2bench.store import database
 from b2bench.types import Conditioning, Interval, Trajectories
 
 PROMPTS = [
@@ -42,6 +43,18 @@ PROMPTS = [
 def one_thread() -> None:
     """More threads than cores make small networks slower, and would let the machine choose the kernels."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_rest() -> Iterator[float]:
+    """Nobody else waits for a test's store, so no call of this process makes room for others; gives the usual value.
+
+    Processes that tests start have that one, and so have the tests of the store.
+    """
+    usual = database.REST
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "REST", 0.0)
+        yield usual
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,9 @@ SILENT = 5.0
 """Seconds that a call waits for its turn before it says so, on the log, which is stderr where nobody set it up."""
 POLL = 0.005
 """Seconds between two looks whether it is one's turn."""
+REST = 2 * POLL
+"""Seconds that who comes again at once stays away: the lock knows no queue, and who waits for it looks only every POLL.
+A process that wrote without pause kept readers out for 10 seconds and more."""
 NOBODY_HERE = "lock is held in PID 0"
 """DuckDB's words for a holder that the system does not name: in another container, or on another machine over NFS"""
 MISREAD = ("?",) if os.sep == "\\" else ("?", "\\")
@@ -263,9 +266,7 @@ class Database:
         writers beside a reader lost one transaction in a hundred (tests/stress/writers.py).
         """
         path = self._lock_path
-        # Who comes again at once stays away for a moment: the lock knows no queue, and who waits for it looks only
-        # every POLL. A process that wrote without pause kept readers out for 10 seconds and more.
-        time.sleep(max(0.0, self._released + 2 * POLL - time.monotonic()))
+        time.sleep(max(0.0, self._released + REST - time.monotonic()))
         try:
             # whoever may use the store may wait for it: the lock has the store's mode, or a new file's
             there = self.path.is_file()
