@@ -34,7 +34,7 @@ def make_runs(
     **more: Any,
 ) -> Store:
     """Finished runs in ``folder / "b2bench.duckdb"``, with their folders in ``folder / "runs"``."""
-    store = Store(folder / "b2bench.duckdb")
+    store, runs = Store(folder / "b2bench.duckdb"), []
     for wrapper in wrappers:
         for seed in seeds:
             run_id = f"{more.get('algorithm', 'ddpo')}-{wrapper}-s{seed}{suffix}"
@@ -51,5 +51,6 @@ def make_runs(
                     path = f"samples/{queries}-{place}.png"
                     images.append({**at, "prompt": prompt, "noise_index": 0, "score": 0.5, "path": path})
                 evals.append({**at, "split": "test", "metric": "clipscore", "value": 0.5 + queries / 1e4, "n": 8})
-            store.insert_runs([{"runs": [row], "evals": evals, "images": images}])
+            runs.append({"runs": [row], "evals": evals, "images": images})
+    store.insert_runs(runs)
     return store

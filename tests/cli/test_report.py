@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,25 @@ TINY = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder whose store has one finished run, without evaluations."""
-    monkeypatch.chdir(tmp_path)
-    store = Store(tmp_path / "b2bench.duckdb")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of one finished run, to be copied."""
+    made = tmp_path_factory.mktemp("filled")
+    store = Store(made / "b2bench.duckdb")
     store.start_run(run_row("earlier", budget=10))
     store.record_evals("earlier", [
         {"queries": queries, "split": "test", "metric": "clipscore", "value": value, "n": 4}
         for queries, value in ((0, 0.6), (10, 0.7))
     ])  # fmt: skip
     store.finish_run("earlier", "done")
+    return made
+
+
+@pytest.fixture
+def folder(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose store has one finished run."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

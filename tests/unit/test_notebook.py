@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +31,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def db(here: Path) -> Path:
-    """A store of two finished runs of one cell, each with two evaluations and a round of two queries."""
-    store = Store(here / "b2bench.duckdb")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, to be copied: two finished runs of one cell, each with two evaluations and a round of two
+    queries.
+    """
+    folder = tmp_path_factory.mktemp("filled")
+    store = Store(folder / "b2bench.duckdb")
     for seed in (0, 1):
         run_id = f"a{seed}"
         store.start_run(run_row(run_id, seed=seed, budget=2, config=CONFIG))
@@ -44,7 +48,14 @@ def db(here: Path) -> Path:
         rows = [{**query, "query_index": i, "leaf": i, "advantage": 0.0, "kept": True} for i in range(2)]
         store.record_round(run_id, {"round": 0, "queries": 2}, rows)
         store.finish_run(run_id, "done")
-    return store.path
+    return folder
+
+
+@pytest.fixture
+def db(filled: Path, here: Path) -> Path:
+    """The store of :func:`filled` in the working folder."""
+    shutil.copytree(filled, here, dirs_exist_ok=True)
+    return here / "b2bench.duckdb"
 
 
 # -- run -------------------------------------------------------------------------------------------

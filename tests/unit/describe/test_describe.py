@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -37,11 +38,11 @@ def printed(what: Any, width: int = 200) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    """A run that is done and one that failed, with text that would be markup."""
-    path = tmp_path / "runs.duckdb"
-    store = Store(path)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, to be copied: a run that is done and one that failed, with text that would be markup."""
+    folder = tmp_path_factory.mktemp("filled")
+    store = Store(folder / "runs.duckdb")
     settings = asdict(Settings()) | {"guidance": 3.0, "lr": 3e-4}
     config = {
         "algorithm": {"name": "ddpo", "clip_nats": 2.0},
@@ -59,7 +60,14 @@ def db(tmp_path: Path) -> Path:
     store.record_evals("r1-abc", [_eval(20, "train", 0.3), _eval(20, "test", 0.375)])
     store.finish_run("r1-abc", "done")
     store.finish_run("r2-abd", "failed", "reward [red]x[/red] returned nan")
-    return path
+    return folder
+
+
+@pytest.fixture
+def db(filled: Path, tmp_path: Path) -> Path:
+    """The store of :func:`filled`, of the test's own."""
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "runs.duckdb"
 
 
 def _eval(queries: int, split: str, value: float) -> dict[str, Any]:

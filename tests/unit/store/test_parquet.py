@@ -20,9 +20,11 @@ from b2bench.store.store import Store
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    found = Store(tmp_path / "some.duckdb")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of three runs, to be copied."""
+    folder = tmp_path_factory.mktemp("filled")
+    found = Store(folder / "some.duckdb")
     for run_id, status in (("b2", "done"), ("a1", "failed"), ("c3", "interrupted")):
         found.start_run(run_row(run_id, config={"lr": 1e-3, "text": "$x$ <b> 'quoted'"}, algorithm=run_id))
         queries = [
@@ -33,7 +35,13 @@ def store(tmp_path: Path) -> Store:
         rows = [{"queries": 0, "split": "test", "metric": "clipscore", "value": 2 / 3, "n": 5, "settings": {"n": 5}}]
         found.record_evals(run_id, rows)
         found.finish_run(run_id, status, "broken" if status == "failed" else None)
-    return found
+    return folder
+
+
+@pytest.fixture
+def store(filled: Path, tmp_path: Path) -> Store:
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
+    return Store(tmp_path / "some.duckdb")
 
 
 def whole(store: Store) -> dict[str, object]:

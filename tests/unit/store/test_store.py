@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,9 +61,18 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "b2bench.duckdb", patience=10)
 
 
+@pytest.fixture(scope="module")
+def of_one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of one run that is under way, to be copied."""
+    folder = tmp_path_factory.mktemp("started")
+    row = run_row(config={"lr": 1e-3, "nested": {"nan": float("nan"), "path": Path("x")}})
+    Store(folder / "b2bench.duckdb").start_run(row)
+    return folder
+
+
 @pytest.fixture
-def started(store: Store) -> Store:
-    store.start_run(run_row(config={"lr": 1e-3, "nested": {"nan": float("nan"), "path": Path("x")}}))
+def started(store: Store, of_one_run: Path) -> Store:
+    shutil.copytree(of_one_run, store.path.parent, dirs_exist_ok=True)
     return store
 
 
