@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,19 @@ def no_rest() -> Iterator[float]:
     usual = database.REST
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "REST", 0.0)
+        yield usual
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_drafts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """An empty store is made once and copied: its schema takes longer than what most tests write. Gives what makes it.
+
+    Processes that tests start make their own, and so do the tests of the store.
+    """
+    usual, made = database._draft, tmp_path_factory.mktemp("draft") / "draft.duckdb"
+    usual(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_draft", lambda path: shutil.copyfile(made, path))
         yield usual
 
 

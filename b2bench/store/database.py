@@ -68,19 +68,24 @@ class _NoStore(UserError):
     """The file is somebody else's."""
 
 
+def _draft(path: Path) -> None:
+    """Make an empty store in a file that nobody else knows."""
+    with duckdb.connect(str(path), config=CLOSED) as con:
+        con.begin()
+        for table in TABLES:
+            for statement in create_table(table):
+                con.execute(statement)
+        con.execute('CREATE TABLE "schema" (version INTEGER NOT NULL)')
+        con.execute('INSERT INTO "schema" VALUES (?)', [SCHEMA_VERSION])
+        con.commit()
+
+
 def _create(path: Path) -> None:
     """Make an empty store in a file beside ``path``, then give it its name: nobody sees half a schema."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             draft = Path(folder) / "draft.duckdb"
-            with duckdb.connect(str(draft), config=CLOSED) as con:
-                con.begin()
-                for table in TABLES:
-                    for statement in create_table(table):
-                        con.execute(statement)
-                con.execute('CREATE TABLE "schema" (version INTEGER NOT NULL)')
-                con.execute('INSERT INTO "schema" VALUES (?)', [SCHEMA_VERSION])
-                con.commit()
+            _draft(draft)
             try:
                 with suppress(FileExistsError):  # another process was first
                     os.link(draft, path)
