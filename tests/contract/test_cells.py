@@ -49,6 +49,7 @@ SETTINGS = {
     "eval_points": 2,
     "eval_images": 2,
     "eval_train_images": 0,
+    "sample_images": 0,  # a run that takes a first evaluation over draws them again; STARTED and RESUMED have some
 }
 # Each algorithm under two wrappers, each wrapper with two algorithms; tests/contract/test_toy.py has all of them
 CELLS = [
@@ -431,7 +432,7 @@ class Interrupting(Silent):
 
 
 # Three rounds with a history of prompts, a second network, and an evaluation after the second round.
-RESUMED = {"queries": 18, "draws": 2, "steps": 3, "eval_points": 3, "value_net": True}
+RESUMED = {"queries": 18, "draws": 2, "steps": 3, "eval_points": 3, "value_net": True, "sample_images": 2}
 
 
 @pytest.fixture(scope="module")
@@ -503,8 +504,9 @@ def check_resumed(store: Store, run_id: str, folder: Path, uninterrupted: tuple[
     found = Finished(summary, store, folder / "runs" / run_id)
     assert (found.run["status"], found.run["error"]) == ("done", None)
     rows, weights = uninterrupted
+    results = found.results()
     for table, expected in rows.items():
-        assert found.results()[table] == expected, table
+        assert results[table] == expected, table
     assert found.weights.read_bytes() == weights
 
 
