@@ -241,7 +241,10 @@ def test_the_published_results_are_whole(tmp_path: Path) -> None:
     store = Store(tmp_path / "published.duckdb")
     import_results(store, ROOT / "leaderboard" / "results")
     assert problems(tables_of(store, planned=range(3))) == []
-    assert any("lacks seeds" in text for text in problems(tables_of(store, planned=range(99))))
+    cell = store.runs(algorithm="ddpo", wrapper="vanilla")[0]["config_hash"]
+    few = Store(tmp_path / "few.duckdb")  # a comparison of all cells with itself takes seconds
+    few.insert_runs(store.whole_runs(run["run_id"] for run in store.runs(config_hash=cell)))
+    assert any("lacks seeds" in text for text in problems(tables_of(few, planned=range(99))))
 
 
 def test_contexts_of_two_rewards_have_each_their_claims() -> None:
