@@ -15,6 +15,7 @@ from b2bench.config.resolve import resolve
 from b2bench.config.run import cell_hash
 from b2bench.pocket.paths import POCKET_WEIGHTS
 from b2bench.store.parquet import export_results
+from b2bench.store.rows import utc_now
 from b2bench.store.store import Store
 from b2bench.training.listener import Silent
 from bad_inputs.made import TINY
@@ -58,10 +59,13 @@ def make_place(folder: Path) -> None:
     (folder / "loop").symlink_to("loop")
     (folder / "dangling").symlink_to("nowhere")
     store = Store(folder / "b2bench.duckdb")
-    for seed in range(2):
-        for wrapper, status in (("vanilla", "done"), ("b2", "done"), ("bs", "failed"), ("bpt", "interrupted")):
-            _stored_run(store, f"{status}{seed}" if wrapper != "b2" else f"other{seed}", wrapper, status, seed)
-    _stored_run(store, "guide", "guidance-2", "done", 0, algorithm="baseline")
+    statuses = {"vanilla": "done", "b2": "done", "bs": "failed", "bpt": "interrupted"}
+    stored = [
+        _stored_run(f"{status}{seed}" if wrapper != "b2" else f"other{seed}", wrapper, status, seed)
+        for seed in range(2)
+        for wrapper, status in statuses.items()
+    ]
+    store.insert_runs([*stored, _stored_run("guide", "guidance-2", "done", 0, algorithm="baseline")])
     store.record_profile([_profile_row(tau) for tau in (3, 1)])
     for name, stop in (("half", True), ("whole", False)):
         values = dict(setting.split("=") for setting in TINY)
@@ -81,24 +85,33 @@ def make_place(folder: Path) -> None:
         rest.unlink(missing_ok=True)
 
 
-def _stored_run(store: Store, run_id: str, wrapper: str, status: str, seed: int, algorithm: str = "ddpo") -> None:
-    """Rows of a run that nobody made: two rounds of three queries, an evaluation before and one after."""
+def _stored_run(
+    run_id: str, wrapper: str, status: str, seed: int, algorithm: str = "ddpo"
+) -> dict[str, list[dict[str, Any]]]:
+    """All rows of a run that nobody made: two rounds of three queries, an evaluation before and one after."""
     config = resolve(
         algorithm="ddpo", wrapper="vanilla", reward="clipscore", backbone="pocket", queries=10, seed=seed, values={}
     )
     content = config.as_dict()
     content["wrapper"] = {"name": wrapper}
+    now = utc_now()
     row = {
         "run_id": run_id, "name": run_id, "benchmark_version": b2bench.benchmark_version(), "algorithm": algorithm,
         "wrapper": wrapper, "backbone": "pocket", "reward": "clipscore", "prompts": "template1",
         "prompts_hash": config.prompts.content_hash, "seed": seed, "budget": 10, "config": content,
         "config_hash": cell_hash(content), "versions": {"torch": "2"}, "commit": "abc", "device": "cpu", "threads": 1,
+        "started": now, "heartbeat": now, "finished": now, "status": status,
+        "error": "out of memory" if status == "failed" else None,
     }  # fmt: skip
-    store.start_run(row)
+    own = {"run_id": run_id}
+    rounds: list[dict[str, Any]] = []
+    queries: list[dict[str, Any]] = []
+    evals: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     for number in range(2):
-        queries = [
+        queries += [
             {
-                "query_index": 3 * number + i, "round": number, "prompt": "a cat", "group_id": 0, "leaf": i,
+                **own, "query_index": 3 * number + i, "round": number, "prompt": "a cat", "group_id": 0, "leaf": i,
                 "reward": 0.1 * i, "scores": {"clipscore": 0.1 * i}, "advantage": 0.0, "kept": True,
             }
             for i in range(3)
@@ -108,20 +121,20 @@ def _stored_run(store: Store, run_id: str, wrapper: str, status: str, seed: int,
             "approx_kl": 0.0, "clip_fraction": 0.0, "grad_norm": 1.0, "denoiser_calls_sampling": 12,
             "denoiser_calls_training": 12, "seconds": 1.0, "peak_mb": 100.0,
         }  # fmt: skip
-        store.record_round(run_id, {"round": number, "queries": 3 * number + 3, **numbers}, queries)
+        rounds.append({**own, "round": number, "queries": 3 * number + 3, **numbers})
     for queries_done in (0, 10):
         metrics = ("clipscore", "clipscore_heldout", "success", "style_entropy", "pairwise_distance", "kl_pretrained")
-        evals = [
+        evals += [
             {
-                "queries": queries_done, "split": split, "metric": metric, "value": 0.5 + 0.01 * queries_done, "n": 3,
-                "settings": {"standard_error": 0.1},
+                **own, "queries": queries_done, "split": split, "metric": metric, "value": 0.5 + 0.01 * queries_done,
+                "n": 3, "settings": {"standard_error": 0.1},
             }
             for split in ("test", "train")
             for metric in metrics
         ]  # fmt: skip
         image = {"queries": queries_done, "prompt": "a cat", "noise_index": 0, "score": 0.5, "path": "samples/0.png"}
-        store.record_evals(run_id, evals, [image])
-    store.finish_run(run_id, status, "out of memory" if status == "failed" else None)
+        images.append({**own, **image})
+    return {"runs": [row], "queries": queries, "rounds": rounds, "evals": evals, "images": images}
 
 
 def _profile_row(tau: int) -> dict[str, Any]:
