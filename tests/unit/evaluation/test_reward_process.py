@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub import constants
 
 from b2bench.config.resolve import resolve
 from b2bench.errors import RunFailed, UserError
+from b2bench.evaluation.judges import Judges
 from b2bench.evaluation.reward_process import RewardProcess
 from b2bench.training.setup import make_judges, ready_reward
 
@@ -76,28 +78,31 @@ def run_config(**values: Any) -> Any:
     )
 
 
+@pytest.fixture(scope="module")
+def judges() -> Iterator[Judges]:
+    """Those of a run whose CLIPScore is in a process of its own, which takes seconds to start."""
+    found = make_judges(run_config(reward_process=True, reward_device="cpu", inception="clip"), CPU)
+    yield found
+    found.reward.close()  # type: ignore[attr-defined]
+
+
 @pytest.mark.slow
-def test_the_same_scores_to_the_last_bit(images: torch.Tensor) -> None:
+def test_the_same_scores_to_the_last_bit(images: torch.Tensor, judges: Judges) -> None:
     here, _ = ready_reward(run_config(), CPU)
-    there, _ = ready_reward(run_config(reward_process=True, reward_device="cpu"), CPU)
+    there = judges.reward
     assert isinstance(there, RewardProcess)
-    try:
-        for _ in range(2):
-            assert torch.equal(there(images, PROMPTS), here(images, PROMPTS))
-        assert there.clip == here.scorer.name
-        expected = here.scorer.raw_features(images).softmax(1)
-        assert torch.equal(there.probabilities(images), expected)
-    finally:
-        there.close()
+    for _ in range(2):
+        assert torch.equal(there(images, PROMPTS), here(images, PROMPTS))
+    assert there.clip == here.scorer.name
+    expected = here.scorer.raw_features(images).softmax(1)
+    assert torch.equal(there.probabilities(images), expected)
 
 
 @pytest.mark.slow
-def test_the_inception_score_of_the_rewards_own_clip_needs_no_second_one(images: torch.Tensor) -> None:
-    judges = make_judges(run_config(reward_process=True, inception="clip"), CPU)
+def test_the_inception_score_of_the_rewards_own_clip_needs_no_second_one(images: torch.Tensor, judges: Judges) -> None:
     (extractor,) = judges.inception
     assert extractor.probabilities == judges.reward.probabilities
     assert extractor.probabilities(images).sum(1) == pytest.approx(1)
-    judges.reward.close()
 
 
 @pytest.mark.slow
