@@ -142,28 +142,42 @@ def _with_half(value: object) -> str:
     return f"{number(mean, sign=True)}{half}"
 
 
+SHOWN = {
+    "gain": "better",
+    "mixed": "better or equal, but worse in the held-out score or in diversity",
+    "equivalent": "equal",
+    "loss": "worse",
+}
+"""What a verdict says of a wrapper beside vanilla."""
+
+
 def _wrappers(group: Tables, judged: Sequence[_Judged]) -> Answer | None:
     """Return what wrappers do to vanilla of the same algorithm, and bpt and bs to each other."""
     compared = [row for row in judged if row.cell.baseline == "vanilla" and not row.cell.fell]
-    words = {
-        "gain": "better",
-        "mixed": "better or equal, but worse in the held-out score or in diversity",
-        "equivalent": "equal",
-        "loss": "worse",
-    }
-    told = {verdict: [row for row in compared if row.cell.verdict == verdict] for verdict in words}
-    parts = [f"{words[verdict]}: {listed(rows)}" for verdict, rows in told.items() if rows]
     if not compared:
         return None
+    claimed, apart = ([row for row in compared if row.aside == aside] for aside in (False, True))
+    parts = _told(claimed)
+    if not parts and claimed:
+        parts = [f"none of {_cells(len(claimed))} is told apart from it"]
+    if beside := _told(apart) or ([f"none of {_cells(len(apart))} is told apart from it"] if apart else []):
+        parts.append(f"controls, tested apart: {', '.join(beside)}")
+    shown = {row.cell.verdict for row in claimed or apart}
+    kind = next((verdict for verdict in ("gain", "mixed", "loss", "equivalent") if verdict in shown), "inconclusive")
+    return Answer("Against vanilla", "; ".join([*parts, *_together(group)]), kind)
+
+
+def _told(compared: Sequence[_Judged]) -> list[str]:
+    """Return what is shown of wrappers beside vanilla: of the trained reward, and of each measure beside it."""
+    told = {verdict: [row for row in compared if row.cell.verdict == verdict] for verdict in SHOWN}
+    parts = [f"{SHOWN[verdict]}: {listed(rows)}" for verdict, rows in told.items() if rows]
     # a difference beside the trained reward is a claim of its own, whatever is said of that
     for measure in dict.fromkeys(beside.name for row in compared for beside in row.cell.beside):
         for direction in ("better", "worse"):
             shown = [row for row in compared if (measure, direction) in _beside(row)]
             if shown:
                 parts.append(f"{direction} in {measure_name(measure)}: {listed(shown)}")
-    kind = next((verdict for verdict in ("gain", "mixed", "loss", "equivalent") if told[verdict]), "inconclusive")
-    parts = parts or [f"none of {_cells(len(compared))} is told apart from it"]
-    return Answer("Against vanilla", "; ".join([*parts, *_together(group)]), kind)
+    return parts
 
 
 def _together(group: Tables) -> list[str]:

@@ -131,6 +131,18 @@ def test_a_least_effect_beyond_the_oracle_is_no_effect_that_could_be_seen(known:
         assert found.endswith(words) == is_said
 
 
+def test_controls_are_told_apart_from_the_wrappers_that_make_claims() -> None:
+    rows = Rows()
+    for wrapper, gain in (("vanilla", 0.05), ("bpt", 0.09), ("random2", 0.01), ("spread", 0.0501)):
+        add(rows, "ddpo", wrapper, tuple(gain - noise * (wrapper != "vanilla") for noise in NOISE))
+    found = said(rows)["Against vanilla"]
+    assert found == "better: ddpo (bpt); controls, tested apart: equal: ddpo (spread (control)), worse: ddpo (random2 (control))"
+    alone = Rows()
+    for wrapper, gain in (("vanilla", 0.05), ("random2", 0.0501)):
+        add(alone, "ddpo", wrapper, tuple(gain - noise * (wrapper != "vanilla") for noise in NOISE))
+    assert said(alone)["Against vanilla"].startswith("controls, tested apart: ")
+
+
 def test_many_cells_are_counted_and_not_named() -> None:
     rows = Rows()
     for place in range(MANY + 1):
