@@ -143,7 +143,10 @@ def _change(variant: CompatibilityRow, cells: dict[str, LeaderboardRow], metric:
             return None
         sides.append(dict(zip(row.seeds, found.values, strict=True)))
     seeds = sorted(sides[0].keys() & sides[1].keys())
-    return paired(*([side[seed] for seed in seeds] for side in sides)) if seeds else None
+    if not seeds:
+        return None
+    mine, vanilla = ([side[seed] for seed in seeds] for side in sides)
+    return paired(mine, vanilla)
 
 
 def _sign(there: float, here: Paired) -> Cell:
