@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -20,7 +19,6 @@ from b2bench.advantage import PromptAdvantage
 from b2bench.config.choices import PAPER
 from b2bench.config.resolve import resolve
 from b2bench.config.run import RunConfig
-from b2bench.engine import Engine
 from b2bench.errors import Refused
 from b2bench.hyperparameters import declared
 from b2bench.registry import Registry
@@ -84,26 +82,14 @@ def rolled(config: RunConfig, round: int, start: int, draws: int) -> Trajectorie
     )
 
 
-def resolved(algorithm: str, wrapper: str, **values: Any) -> RunConfig:
-    return resolve(
+def run(algorithm: str, wrapper: str, **values: Any) -> tuple[float, int]:
+    """Transitions per optimizer step of a run, and its optimizer steps."""
+    config = resolve(
         algorithm=algorithm, wrapper=wrapper, reward="clipscore", backbone="pocket", queries=2400, seed=0, values=values
     )
-
-
-def counted_of(config: RunConfig) -> str:
-    """What decides the numbers of :func:`run`: of an algorithm how it is dealt its batches, and no learning rate."""
-    of, parts = config.algorithm, config.as_dict()
-    parts["algorithm"] = {name: getattr(of, name, False) for name in ("pairs", "whole_groups", "finals")}
-    parts["algorithm"]["on-policy"] = config.algorithm_name == "pg"  # of which run() asserts something
-    del parts["settings"]["lr"]
-    return json.dumps(parts, sort_keys=True)
-
-
-def run(config: RunConfig) -> tuple[float, int]:
-    """Transitions per optimizer step of a run, and its optimizer steps."""
     settings, counting, policy = config.settings, Counting(config.algorithm), Policy()
     advantage = PromptAdvantage(settings.advantage_history, settings.advantage_clip)
-    pace, engine = pace_of(config), Engine()
+    pace = pace_of(config)
     steps = queries = 0
     for round in range(config.rounds):
         pace.begin(config.draws(round), steps_of(config, config.wrapper.interval(round, config.rounds, settings.steps)))
@@ -124,7 +110,6 @@ def run(config: RunConfig) -> tuple[float, int]:
                 micro_batch=10_000,
                 max_grad_norm=1.0,
                 generator=generator(0, "minibatches", round, start),
-                engine=engine,
             )
             assert config.algorithm_name != "pg" or report.optimizer_steps <= 1  # on-policy
             pace.took(size, int(report.kept.sum()))
@@ -136,8 +121,7 @@ def run(config: RunConfig) -> tuple[float, int]:
 @pytest.mark.slow
 def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
     """In the paper's sixteen cells, and of each other kind of algorithm: what one learns from decides what is dealt."""
-    sizes: dict[tuple[str, str], float] = {}
-    counted: dict[str, float] = {}
+    sizes = {}
     kinds = {}
     for name in (*PAPER, *ALGORITHMS):
         cls: Any = Registry("algorithm").get(name)
@@ -147,11 +131,7 @@ def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
     algorithms = {*PAPER, *kinds.values()}
     for algorithm, wrapper in itertools.product(sorted(algorithms), WRAPPERS):
         with contextlib.suppress(Refused):
-            config = resolved(algorithm, wrapper)
-            same = counted_of(config)
-            if same not in counted:  # ddpo and dpok, say, are one computation here
-                counted[same] = run(config)[0]
-            sizes[algorithm, wrapper] = counted[same]
+            sizes[algorithm, wrapper] = run(algorithm, wrapper)[0]
     assert len(sizes) > len(algorithms) * (len(WRAPPERS) - 1)
     assert sizes["ddpo", "vanilla"] == sizes["pg", "vanilla"] == 100
     assert max(sizes.values()) < 1.1 * min(sizes.values()), sizes
@@ -161,6 +141,6 @@ def test_an_optimizer_step_takes_as_many_transitions_in_every_cell() -> None:
 @pytest.mark.parametrize("algorithm", ["ddpo", "dpo"])
 def test_with_equal_steps_it_is_the_steps_that_are_equal_and_the_transitions_that_are_not(algorithm: str) -> None:
     """All cells had this until benchmark version 2: what the test above would have said of them."""
-    found = {wrapper: run(resolved(algorithm, wrapper, equal="steps")) for wrapper in ("vanilla", "bpt", "bs", "b2")}
+    found = {wrapper: run(algorithm, wrapper, equal="steps") for wrapper in ("vanilla", "bpt", "bs", "b2")}
     assert {steps for _, steps in found.values()} == {480}
     assert max(size for size, _ in found.values()) > 1.1 * min(size for size, _ in found.values())
