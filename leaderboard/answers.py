@@ -260,8 +260,9 @@ def _whether(what: str, rows: Sequence[_Judged]) -> str:
 
 def _open(group: Tables, judged: Sequence[_Judged], once: Sequence[_Judged]) -> Answer:
     few = [row for row in judged if row.cell.verdict == "untested"]
-    flat = [row for row in once if row.cell.learned == "inconclusive"]
-    unclear = [row for row in judged if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla"]
+    flats = [row for row in once if row.cell.learned == "inconclusive"]
+    differences = [row for row in judged if row.cell.verdict == "inconclusive" and row.cell.baseline == "vanilla"]
+    flat, unclear = ([row for row in rows if not row.aside] for rows in (flats, differences))
     parts = []
     if few:
         parts.append(f"fewer than {MIN_SEEDS} shared seeds, or a value is missing: {listed(few)}")
@@ -269,6 +270,13 @@ def _open(group: Tables, judged: Sequence[_Judged], once: Sequence[_Judged]) -> 
         parts.append(_whether("learned", flat))
     if unclear:
         parts.append(_whether("differ from vanilla in the trained reward", unclear))
+    apart = [
+        _whether(what, [row for row in rows if row.aside])
+        for what, rows in (("learned", flats), ("differ from vanilla in the trained reward", differences))
+        if any(row.aside for row in rows)
+    ]
+    if apart:
+        parts.append(f"controls and upper references, tested apart: {', '.join(apart)}")
     crossed = [
         f"{row.algorithm} {row.label}".strip()
         for row in group.contrasts

@@ -143,7 +143,9 @@ def rank_ranges(
         fallen = [False] * len(cells)
     tested = [p is not None and p >= alpha for p in behind]
     open_ = [not_behind and not out for not_behind, out in zip(tested, fallen, strict=True)]
-    alone = sum(tested) == 1  # by tests: what is left over because the others fell is not shown to be better
+    if not any(open_):  # all that no test puts behind another one fell: of the others any may be the best
+        open_ = [p is not None and not out for p, out in zip(behind, fallen, strict=True)]
+    alone = sum(tested) == 1 and tested == open_  # what is left over because others fell is not shown to be better
     return [
         None if p is None else (1, 1 if alone else total) if may_be_best else (2, total)
         for p, may_be_best in zip(behind, open_, strict=True)

@@ -410,7 +410,7 @@ def test_a_plugin_reward_whose_file_has_changed_is_measured_again(
         file.write_text(text)
         config = resolve(
             algorithm="pg", wrapper="vanilla", reward="mine", backbone="pocket", prompts="template1", queries=3, seed=0,
-            values={**SETTINGS, "steps": 1, "draws": 1, "kl_images": 0}, plugins=(file,),
+            values={**SETTINGS, "steps": 1, "draws": 1, "kl_images": 0, "sample_images": 2}, plugins=(file,),
         )  # fmt: skip
         run = finish(config)
         starts.append(next(row["settings"].get("reused_from") for row in run.store.evals(run.summary.run_id)))
