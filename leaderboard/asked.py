@@ -129,9 +129,8 @@ def _steps(
     mine, theirs = (known.get(found.config_hash) if found is not None else None for found in (cell, vanilla))
     if not mine or not theirs:
         return None, ""
-    return mine / theirs, f"{mine:,.0f} of vanilla's {theirs:,.0f} optimizer steps" if round(mine) != round(
-        theirs
-    ) else ""
+    differ = round(mine) != round(theirs)
+    return mine / theirs, f"{mine:,.0f} of vanilla's {theirs:,.0f} optimizer steps" * differ
 
 
 def _kept(cell: CompatibilityCell | None) -> tuple[Judged, Reason, str, bool] | None:

@@ -109,7 +109,7 @@ def _tuned(group: Tables) -> str:
         )
     others = "the other cells have" if tuned else "all cells have"
     named = f" ({', '.join(markdown_text(name) for name in head.tuned_cells[:4])})" if 0 < tuned <= 4 else ""
-    context = group.head.context
+    context = head.context
     tuned_here = {row.algorithm for row in group.compatibility if row.planned}
     of_plan = (context.backbone, context.reward, context.reward_settings) == ("pocket", "clipscore", "")
     asked = ""
