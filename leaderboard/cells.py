@@ -47,6 +47,8 @@ NO_SETTING = (
     "settings.inception_weights",
 )
 """Keys of a configuration that its hash leaves out: they tell no cell from another."""
+WHEN = "settings.eval_points"
+"""How often scores were looked at, which says little of a cell: the presets of ``b2bench tune`` have another number."""
 ABSENT = {
     "settings.advantage": "history",
     "settings.timestep_fraction": "1.0",
@@ -398,6 +400,8 @@ def untold(cells: Iterable[Cell]) -> dict[str, str]:
     for algorithm, members in _by_algorithm(cells).items():
         most = usual(members)[algorithm]
         told = [key for key in sorted(most) if _tells_apart(key, members)]
+        if not any(f"{last_name(WHEN)}=" in cell.label for cell in members):
+            told = [key for key in told if key != WHEN]
         if told:
             found[algorithm] = " ".join(f"{last_name(key)}={most[key]}" for key in told)
     return found
@@ -426,12 +430,15 @@ def labels(
     """Return what tells each configuration from the others, "lr=0.001 steps=48"; nothing for a single one.
 
     A setting goes by its last name, as ``--set`` takes it, unless two that are told have the same. ``most`` are values
-    (:func:`usual`) that are not told.
+    (:func:`usual`) that are not told. :data:`WHEN` is told only where nothing else tells two apart.
     """
     if len(configs) < 2:
         return [""] * len(configs)
     keys = sorted({key for config in configs for key in config})
     differing = [key for key in keys if len({config.get(key) for config in configs}) > 1]
+    rest = [key for key in differing if key != WHEN]
+    if _kinds(configs, rest) == _kinds(configs, differing):
+        differing = rest
     if not differing:  # the hash knows a difference that the configuration doesn't tell
         return [text[:8] for text in fallback]
     shared = Counter(last_name(key) for key in differing)
@@ -444,6 +451,11 @@ def labels(
         )
         for config in configs
     ]
+
+
+def _kinds(configs: Sequence[Mapping[str, str]], keys: Sequence[str]) -> int:
+    """How many of the configurations these settings tell apart."""
+    return len({tuple(config.get(key) for key in keys) for config in configs})
 
 
 def last_name(key: str) -> str:

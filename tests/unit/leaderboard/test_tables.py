@@ -164,6 +164,23 @@ def test_settings_of_one_last_name_are_told_in_full() -> None:
     ]
 
 
+def test_how_often_scores_were_looked_at_is_told_only_where_nothing_else_tells(rows: Rows) -> None:
+    def add(seeds: int, lr: float, eval_points: int) -> None:
+        config = {"settings": {"lr": lr, "eval_points": eval_points}, "algorithm": {"name": "ddpo"}}
+        for seed in range(seeds):
+            rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.7}, config=config)
+
+    add(3, lr=0.001, eval_points=2)
+    add(1, lr=0.003, eval_points=3)
+    found = rows.one()
+    assert {row.label for row in found.leaderboard} == {"", "lr=0.003"}
+    assert "ddpo without settings beside its name has lr=0.001" in found.head.notes
+    add(1, lr=0.001, eval_points=3)
+    found = rows.one()
+    assert {row.label for row in found.leaderboard} == {"", "eval_points=3", "eval_points=3 lr=0.003"}
+    assert "ddpo without settings beside its name has eval_points=2 lr=0.001" in found.head.notes
+
+
 def test_identical_reruns_count_once_and_the_latest_done(rows: Rows) -> None:
     rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.7})
     rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.8})
