@@ -256,6 +256,22 @@ def test_the_published_results_are_whole_and_the_committed_page_is_what_they_giv
     leaderboard(results, out=ROOT / "leaderboard" / "README.md", check=True)
 
 
+def test_the_front_page_has_the_numbers_of_the_leaderboard() -> None:
+    """Each row of its table is the first columns of a row there; the claims that it counts are those of the page."""
+    front, page = ((ROOT / name / "README.md").read_text(encoding="utf-8") for name in ("", "leaderboard"))
+    section = front[front.index("## Results so far") : front.index("## Algorithms and wrappers")]
+    head, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    there = [line.strip("| ").split(" | ") for line in page.splitlines()]
+    columns = head.strip("| ").split(" | ")
+    assert columns in [found[: len(columns)] for found in there]
+    assert len(rows) >= 4
+    for row in rows:
+        algorithm, *cells = row.strip("| ").split(" | ")
+        assert cells in [found[1 : len(columns)] for found in there if found[0].split(" ")[0] == algorithm]
+    (claims,) = re.findall(r"all (\d+)\s+claims", section)
+    assert f"after Holm over {claims} claims" in page
+
+
 def test_contexts_of_two_rewards_have_each_their_claims() -> None:
     rows = Rows()
     for reward, gain in (("clipscore", 0.01), ("aesthetic", 0.09)):
