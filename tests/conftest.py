@@ -10,25 +10,27 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reached for the network would not be one
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as below, for the processes that tests start
 # Where byte code is not kept, each of them compiles torch, diffusers and transformers anew: twenty seconds of work.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# What imports torch is imported where it is used: xdist loads this file, too, before it starts what runs the tests.
 import pytest
-import torch
-from torch import Tensor
 
 from b2bench.backbones.specs import find_backbone
-from b2bench.backbones.stable_diffusion import StableDiffusion, load_pipeline
 from b2bench.cli.interrupts import ANNOUNCED, SIGNALS
 from b2bench.config.settings import Settings
 from b2bench.registry import Registry
-from b2bench.rollout import rollout, round_noise
 from b2bench.store import database
-from b2bench.types import Conditioning, Interval, Trajectories
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from b2bench.backbones.stable_diffusion import StableDiffusion
+    from b2bench.types import Trajectories
 
 PROMPTS = [
     "a cat riding a bike",
@@ -51,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """More threads than cores make small networks slower, and would let the machine choose the kernels."""
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -103,6 +107,8 @@ def accelerate_state() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pocket_pipeline() -> Any:
     """The embedded pipeline; copy it before changing anything."""
+    from b2bench.backbones.stable_diffusion import load_pipeline
+
     return load_pipeline(find_backbone("pocket"))
 
 
@@ -112,6 +118,9 @@ def make_policy(pocket_pipeline: Any) -> Callable[..., StableDiffusion]:
 
     A fresh adapter has B = 0 and changes nothing; 0.02 or so stands for one that has been trained.
     """
+    import torch
+
+    from b2bench.backbones.stable_diffusion import StableDiffusion
 
     def make(
         num_steps: int | None = None, rank: int | None = None, seed: int = 0, moved: float = 0.02, **options: Any
@@ -137,6 +146,10 @@ def make_policy(pocket_pipeline: Any) -> Callable[..., StableDiffusion]:
 @pytest.fixture(scope="session")
 def roll() -> Callable[..., Trajectories]:
     """Roll out on ``PROMPTS`` and score: rewards are random, advantages their z-scores over the round."""
+    import torch
+
+    from b2bench.rollout import rollout, round_noise
+    from b2bench.types import Interval
 
     def make(
         policy: StableDiffusion,
@@ -168,6 +181,9 @@ def roll() -> Callable[..., Trajectories]:
 @pytest.fixture(scope="session")
 def scored() -> Callable[..., Trajectories]:
     """Trajectories of which only rewards, advantages and groups mean anything."""
+    import torch
+
+    from b2bench.types import Conditioning, Interval, Trajectories
 
     def make(
         reward: Sequence[float], group: Sequence[int], advantage: Sequence[float] | None = None, steps: int = 3
@@ -194,6 +210,7 @@ def scored() -> Callable[..., Trajectories]:
 @pytest.fixture(scope="session")
 def adapter_vector() -> Callable[[StableDiffusion], Tensor]:
     """All weights of a policy's adapter, as one vector of its own."""
+    import torch
 
     def flatten(policy: StableDiffusion) -> Tensor:
         return torch.cat([p.detach().flatten() for p in policy.parameters()]).clone()
@@ -207,6 +224,7 @@ def other_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     In particular its scheduler is v1.4's: a PNDMScheduler, which diffusers' DDIMScheduler can be made from.
     """
+    import torch
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
