@@ -76,10 +76,10 @@ def until(what: Callable[[], Any], seconds: float = 600) -> Any:
     return found
 
 
-def sweep(cluster: Any, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "b2bench", "sweep", *TINY, "--ray", cluster.address, *arguments]
+def sweep(cluster: Any, folder: Path, *arguments: str, command: str = "sweep") -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "b2bench", command, *TINY, "--ray", cluster.address, *arguments]
     with (folder / "log").open("a") as log:
-        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(line, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True)
 
 
 def ended(process: subprocess.Popen[str], folder: Path) -> str:
@@ -129,6 +129,20 @@ def test_a_run_on_one_node_with_files_of_the_user(cluster: Any, tmp_path: Path) 
     (run,) = Store(tmp_path / "b2bench.duckdb").runs()
     assert (run["algorithm"], run["prompts"]) == ("awr", "mine.txt")
     assert "1 already done" in ended(sweep(cluster, tmp_path, *own), tmp_path)
+
+
+@whole
+def test_both_stages_of_a_tuning_run_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
+    few = ("--configurations", "2")
+    text = ended(sweep(cluster, tmp_path, *few, command="tune"), tmp_path)
+    assert "second stage: 2 runs" in text
+    store = Store(tmp_path / "b2bench.duckdb")
+    assert sorted(run["seed"] for run in store.runs(status="done")) == [1000, 1000, 1001, 1002]
+    preset = tmp_path / "leaderboard" / "tuned" / "ddpo-vanilla.toml"
+    made = preset.read_bytes()
+    ended(sweep(cluster, tmp_path, *few, command="tune"), tmp_path)
+    assert len(store.runs()) == 4
+    assert preset.read_bytes() == made
 
 
 @whole
