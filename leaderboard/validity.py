@@ -154,12 +154,12 @@ class _Cells:
             if (cell.algorithm, cell.wrapper) == (algorithm, wrapper)
             and all(cell.settings.get(f"settings.{name}", DEFAULTS[name]) == value for name, value in settings.items())
         ]
+        return max(found, key=self.place, default=None)
 
-        def place(cell: _Cell) -> tuple[bool, int, str, list[tuple[str, str]]]:
-            name = (cell.algorithm, cell.wrapper, cell.label)
-            return name not in self.searched, len(cell.curves), self.latest.get(name, ""), sorted(cell.settings.items())
-
-        return max(found, key=place, default=None)
+    def place(self, cell: _Cell) -> tuple[bool, int, str, list[tuple[str, str]]]:
+        """Return what is highest for the cell that stands for a sign, of several that could."""
+        name = (cell.algorithm, cell.wrapper, cell.label)
+        return name not in self.searched, len(cell.curves), self.latest.get(name, ""), sorted(cell.settings.items())
 
     def area(self, cell: _Cell) -> Values:
         """Return the area of gain; 0 of a failed run without evaluation, nan where one that is done lacks a value."""
@@ -271,10 +271,10 @@ def _groups(cells: _Cells) -> list[Part]:
     """Variances of the area of gain over seeds: does the smallest group spread more? An F-test, one ratio."""
     what = "log of the variance over seeds, smallest group − largest"
     sizes: dict[str, _Cell] = {}
-    for cell in sorted(cells.all, key=lambda cell: (len(cell.curves), sorted(cell.settings.items()))):
+    for cell in sorted(cells.all, key=cells.place):
         size = cell.settings.get("settings.samples", "")
         if (cell.algorithm, cell.wrapper) == ("ddpo", "vanilla") and size.isdecimal():
-            sizes[size] = cell  # of several, the one with most seeds: no choice by result
+            sizes[size] = cell  # of several, that which stands for the other signs, too
     if len(sizes) < 2:
         return [_lacking(what, "ddpo vanilla with several group sizes (samples)")]
     few, many = (np.array(list(cells.area(sizes[key]).values())) for key in (min(sizes, key=int), max(sizes, key=int)))

@@ -230,6 +230,18 @@ def test_of_several_cells_of_a_group_size_the_one_with_most_seeds_counts() -> No
     assert verdicts(rows)[3] == "pass"
 
 
+def test_of_two_cells_of_a_group_size_with_as_many_seeds_the_latest_counts() -> None:
+    """As for every sign: its settings may stand anywhere in the alphabet."""
+    rows = Rows()
+    add(rows, "ddpo", 0.05, samples=3, lr=9.0)
+    add(rows, "ddpo", 0.05, samples=12, lr=9.0)
+    assert verdicts(rows)[3] == "pass"
+    for seed, noise in enumerate(NOISE):
+        settings = {"eval_seed": 0, "samples": 3, "lr": 0.001}
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.65 + noise}, config={"settings": settings})
+    assert verdicts(rows)[3] == "undecided"
+
+
 def test_a_failed_run_counts_and_takes_nothing_from_the_others() -> None:
     rows = Rows()
     add(rows, "ddpo", 0.05)
