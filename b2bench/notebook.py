@@ -155,8 +155,8 @@ def report(
     budget. ``where`` shows a part, as ``{"algorithm": ["ddpo", "pg"], "budget": 2400}``; rows are left out, not runs,
     so that p-values stay those of the whole context. ``margin``: the area of gain within which two cells are equal;
     None for a quarter of what vanilla gained. ``seeds``, as ``"0-4"`` or ``range(5)``: those that every cell should
-    have, besides those that any has. ``looks``: 2 if the same runs are looked at twice, with half of the seeds and with
-    all.
+    have, in place of all that any cell has. ``looks``: 2 if the same runs are looked at twice, with half of the seeds
+    and with all.
 
     Raises:
         UserError: the store cannot be read, or a condition, the margin or the seeds mean nothing.

@@ -38,7 +38,7 @@ console = Console()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--algo", default="dpok", help="dpok has most state: a value network and its optimizer")
+    parser.add_argument("--algo", default="dpok")
     parser.add_argument("--wrapper", default="b2")
     options = parser.parse_args()
     torch.set_num_threads(1)

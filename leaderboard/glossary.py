@@ -21,7 +21,7 @@ GLOSSARY = {
     "matched": "Diversity at equal alignment: where a run first had the same gain over its own start.",
     "optimizer steps": "Steps of the optimizer in a run: fewer where less is kept, each of as many transitions.",
     "seeds": "Training seeds, the unit of replication. A dagger counts failed runs.",
-    "collapsed": "Runs that ended more than 0.02 below the pretrained model's score.",
+    "collapsed": "Runs that ended below the pretrained model by 0.02, or a quarter of the spread of another reward.",
     "least effect": "The smallest true difference that these seeds would have shown in four experiments of five.",
     "method": "Where the error of a contrast comes from: its own spread over seeds, or that of a block of wrappers.",
     "noise of images": "Standard deviation of a contrast of one seed that its images alone cause.",

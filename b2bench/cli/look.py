@@ -85,7 +85,7 @@ def estimate(
     wrapper: Annotated[str | None, typer.Option(help="Wrapper  [the preset's, else the paper's]")] = None,
     backbone: Backbone = None,
     reward: Reward = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt set or text file  [the backbone's]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt set, text file or folder  [the backbone's]")] = None,
     queries: Queries = None,
     set_: Set = None,
     config: Annotated[Path | None, typer.Option(help="TOML file, as for b2bench run")] = None,

@@ -65,7 +65,8 @@ def report(
         str, typer.Option(help="Seeds that every cell should have, such as 0-4  [the seeds that any cell has]")
     ] = "",
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if seeds are missing, runs failed or versions mix")
+        bool,
+        typer.Option("--check", help="Exit with 1 if seeds or values lack, a run is not done or versions mix"),
     ] = False,
     tuning: Annotated[bool, typer.Option("--tuning", help="Show tuning runs, too, which are left out")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Print the further tables in the terminal, too")] = False,

@@ -47,7 +47,7 @@ def run(
     queries: Queries = None,
     seed: Annotated[int | None, typer.Option(help="Training seed  [0]")] = None,
     purpose: Annotated[
-        Purpose, typer.Option(help="A final run; or a tuning run, which has a seed from 1000 on and is in no report")
+        Purpose, typer.Option(help="A final run; or a tuning run, which has a seed from 1000 on; reports leave it out")
     ] = Purpose.final,
     db: Db = DEFAULT_DB,
     out: Annotated[Path, typer.Option(help="Folder for the run folder")] = Path("runs"),

@@ -29,7 +29,7 @@ def evaluate(
     lora: Annotated[Path | None, typer.Argument(help="LoRA file or folder  [none: the pretrained model]")] = None,
     backbone: Backbone = None,
     reward: Reward = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt set (b2bench ls prompts) or text file")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt set (b2bench ls prompts), text file or folder")] = None,
     queries: Annotated[
         int | None,
         typer.Option(min=1, help="Reward queries that the LoRA cost, according to its author  [required with a LoRA]"),
@@ -88,7 +88,7 @@ def profile(
     reward: Reward = None,
     prompts: Annotated[
         list[str] | None,
-        typer.Option(help="Prompt set or text file; several: a,b or repeat the option  [template1]"),
+        typer.Option(help="Prompt set, text file or folder; several: a,b or repeat the option  [template1]"),
     ] = None,
     split: Annotated[Split, typer.Option(help="Prompts to draw from: train, as training does, or test")] = Split.train,
     taus: Annotated[
@@ -210,14 +210,17 @@ def baseline(
     ],
     backbone: Backbone = None,
     reward: Reward = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt set or text file  [the backbone's: template1]")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompt set, text file or folder  [the backbone's: template1]")
+    ] = None,
     seed: EvalSeed = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Set eval_images, steps, guidance, ...: name=value")
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a reward")] = None,
     art: Annotated[
-        Path | None, typer.Option(help="For the oracle: folder with the art archives  [fetched by npm pack]")
+        Path | None,
+        typer.Option(help="For the oracle (extra 'pocket'): folder with the art archives  [fetched by npm pack]"),
     ] = None,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,

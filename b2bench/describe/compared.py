@@ -129,9 +129,10 @@ def _one_setting(names: tuple[str, str], runs: Sequence[Row], others: Sequence[R
         several = [name for name, key in CONTEXT_KEYS.items() if len({str(run[key]) for run in by_hash}) > 1]
         narrower = "".join(f" --where {name}=..." for name in several)
         narrower = f"{narrower}, or" if narrower else ""
+        more = "," if ":" in names[0] else ":"
         raise UserError(
-            f"{names[0]} stands for {len(hashes)} settings; try{narrower} {names[0]}:NAME=VALUE with what tells them "
-            f"apart, or name runs ({shown})"
+            f"{names[0]} stands for {len(hashes)} settings; try{narrower} {names[0]}{more}NAME=VALUE with what tells "
+            f"them apart, or name runs ({shown})"
         )
     return chosen
 

@@ -19,8 +19,8 @@ def tables_of(
     """Return one :class:`Tables` per context, of all runs in the store; of tuning runs only if ``tuning`` says so.
 
     ``margin``: the area of gain within which two cells are equal; None for a quarter of what the reference gained.
-    ``planned``: seeds that every cell should have, besides those that any has. ``looks``: 2 if the same runs are looked
-    at twice, with half of the seeds and with all; each look then has a level of .029 instead of .05.
+    ``planned``: seeds that every cell should have, in place of all that any has. ``looks``: 2 if the same runs are
+    looked at twice, with half of the seeds and with all; each look then has a level of .029 instead of .05.
 
     Raises:
         UserError: the store cannot be read, the margin is not above 0, or looks are not 1 or 2.

@@ -165,6 +165,8 @@ def test_a_cell_of_several_settings_is_told_by_one_of_them(tmp_path: Path) -> No
     add(other, "vanilla", 3, 2.0, eval_seed=7)
     with pytest.raises(UserError, match=r"3 settings; try ddpo/vanilla:NAME=VALUE with .*eval_seed=7 lr=0.001"):
         sides(other, ("ddpo/vanilla", "ddpo/b2"), {})
+    with pytest.raises(UserError, match=r"2 settings; try ddpo/vanilla:lr=0.001,NAME=VALUE with .*eval_seed=7"):
+        sides(other, ("ddpo/vanilla:lr=0.001", "ddpo/b2"), {})
 
     def seeds(*names: str) -> list[list[int]]:
         return [sorted(side.runs) for side in sides(other, (names[0], names[1]), {})]
