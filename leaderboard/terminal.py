@@ -33,6 +33,8 @@ STYLES = {
     "not run": "dim",
     "refused": "magenta",
 }
+LONGEST_WORD = 20
+"""Characters of a word, such as ``advantage=group``, that a narrow terminal does not break."""
 
 
 def render(tables: Sequence[Tables], console: Console, everything: bool = True) -> None:
@@ -111,7 +113,13 @@ def _table_of(grid: Grid, places: Sequence[int], *, broken: bool = False) -> Tab
         longest = max(cell_len(line) for row in grid.rows for line in (row[place].text, row[place].note))
         words = max(map(cell_len, column.name.split()))
         head = "\n".join(textwrap.wrap(column.name, max(longest, words)))
-        table.add_column(Text(head), justify="right" if column.right else "left", overflow="fold")
+        whole = max((cell_len(word) for row in grid.rows for word in row[place].text.split()), default=0)
+        table.add_column(
+            Text(head),
+            justify="right" if column.right else "left",
+            overflow="fold",
+            min_width=min(whole, LONGEST_WORD),
+        )
     for row in grid.rows:
         dim = row[0].kind == "reference"
         table.add_row(*(_text(row[place], broken=broken) for place in places), style="dim" if dim else None)

@@ -54,6 +54,18 @@ def text_of(found: list[Tables], width: int = 100) -> str:
     return stream.getvalue()
 
 
+def test_a_narrow_terminal_breaks_no_name_of_a_setting(rows: Rows) -> None:
+    factorial_rows(rows)
+    for wrapper in ("vanilla", "bpt", "bs", "b2"):
+        for seed in range(4):
+            config = {"settings": {"advantage": "group"}, "algorithm": {"name": "ddpo"}}
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.75 + 0.01 * seed}, config=config)
+    shown = text_of(rows.tables(), width=70)
+    assert max(map(len, shown.splitlines())) <= 70
+    matrix = shown.partition("Gain over the pretrained model")[2].partition("area of gain:")[0]
+    assert "advantage=group" in matrix
+
+
 def test_controls_stand_below_the_others_without_a_rank(rows: Rows) -> None:
     factorial_rows(rows)
     alone = rows.one()
