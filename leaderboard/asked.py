@@ -41,7 +41,7 @@ class Claim:
     """A claim of the paper on one algorithm: the verdict, its reason, and the ``figures`` that it rests on.
 
     ``steps`` are the wrapper's optimizer steps as a share of vanilla's, None where they are unknown; ``less`` says that
-    the wrapper gained less of the reward than vanilla.
+    the wrapper gained less of the reward than vanilla; ``planned`` that the cells are the plan's.
     """
 
     said: str
@@ -52,6 +52,12 @@ class Claim:
     figures: str
     steps: float | None = None
     less: bool = False
+    planned: bool = False
+
+    @property
+    def name(self) -> str:
+        """The algorithm, in a list of several."""
+        return f"{self.algorithm} (the plan's)" if self.planned else self.algorithm
 
     @property
     def line(self) -> str:
@@ -82,28 +88,34 @@ def _of_row(group: Tables, row: ContrastRow) -> list[Claim]:
         aside = f" ({'; '.join(notes)})" if notes else ""
         figures += f"{_beside(cell)}{aside}"
         place = contrast_name(name)
-        found.append(Claim(said, place, algorithm, verdict, reason, figures, steps))
+        planned = any(
+            other.planned and (other.algorithm, other.label) == (row.algorithm, row.label)
+            for other in group.compatibility
+        )
+        found.append(Claim(said, place, algorithm, verdict, reason, figures, steps, planned=planned))
         if name == "b2" and (kept := _kept(cell)) is not None:
             ignores = f" ({IGNORES})" if row.algorithm in PAIRED else ""
             verdict, reason, figures, less = kept
-            found.append(Claim(KEEPS, place, algorithm, verdict, reason, figures + ignores, steps, less))
+            found.append(Claim(KEEPS, place, algorithm, verdict, reason, figures + ignores, steps, less, planned))
     return found
 
 
 def in_short(claims: Sequence[Claim]) -> list[str]:
-    """Return a sentence for each claim of the paper, as items of a list in Markdown: which algorithms say what."""
+    """Return a sentence for each claim of the paper, as items of a list in Markdown: which algorithms say what, those
+    of the plan first.
+    """
     lines = []
     for said in dict.fromkeys(claim.said for claim in claims):
-        mine = [claim for claim in claims if claim.said == said]
+        mine = sorted((claim for claim in claims if claim.said == said), key=lambda claim: not claim.planned)
         parts = []
         for verdict, reason in VERDICTS.values():
             named = [claim for claim in mine if (claim.verdict, claim.reason) == (verdict, reason)]
             if not named:
                 continue
             why = f", {reason}" if reason else ""
-            less = [claim.algorithm for claim in named if claim.less and verdict == "supported here"]
+            less = [claim.name for claim in named if claim.less and verdict == "supported here"]
             aside = f" (B2 gained less there: {markdown_text(joined(less))})" if less else ""
-            names = joined([claim.algorithm for claim in named])
+            names = joined([claim.name for claim in named])
             parts.append(f"**{verdict}**{why}: {markdown_text(names)}{aside}")
         lines.append(f"- {said} ({mine[0].contrast}): {'; '.join(parts)}.{_shares(mine)}")
     return lines
@@ -203,10 +215,15 @@ def judged(
     found = direction(delta, None if cell is None else cell.equal, group.head.alpha)
     p = _p(delta, cell.equal if cell is not None and found == "equal" else None)
     seen = f"{_interval(delta, AREA_DIGITS)} in the area of gain, {_seeds(delta.n)}, {p}"
-    if cell is not None and cell.fell:
-        seen += ", and its seeds fell below the pretrained model"
     verdict, reason = VERDICTS[found]
-    if cell is not None and cell.verdict == "mixed":
+    if cell is not None and cell.fell:
+        # less of a loss than another is no gain, and more of one shows the opposite all the same
+        return (
+            "undecided" if found == "better" else verdict,
+            reason,
+            f"{seen}, and its seeds fell below the pretrained model",
+        )
+    if found in ("better", "equal") and cell is not None and any(other.verdict == "worse" for other in cell.beside):
         # in what it is worse stands beside it
         return "undecided" if found == "better" else verdict, reason, f"{seen}, and worse in another measure"
     if found != "open":

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from b2bench.leaderboard.collapse import COLLAPSE
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.stats import area_under_curve
 
-from b2bench.search import Sampler
 from b2bench.text import visible
 
 WRAPPERS = ("vanilla", "bpt", "bs", "b2")
@@ -21,12 +21,10 @@ CONTROLS = ("spread", "random2", "forward", "window", "noise_weighted", "tree")
 """Wrappers that stand in for a part of one of the four: they have no rank, and stand below the others."""
 REFERENCES = ("draft1",)
 """Algorithms that follow the reward's gradient: what there is to be had, outside of ranks, claims and targets."""
-PLANNED = ("pg", "ddpo", "dpok", "dpo")
-"""The algorithms of the plan (docs/preregistration.md): claims on cells of its search are a family of their own."""
-PLANNED_SEARCH = {"sampler": Sampler.sobol.described, "configurations": 8, "queries_a_run": 2400}
-"""How the plan's cells are tuned (docs/preregistration.md, *Changes*): its claims are on cells of no other search."""
 TUNED = "tuned"
 """What names have of cells whose settings ``b2bench tune`` chose."""
+OUTSIDE_OF_PLAN = "outside of the plan"
+"""What names have of cells with the settings of one of the plan's, whose runs are not the plan's."""
 PAIRED = ("diffusion_dpo", "dpo", "raft")
 """Algorithms that learn from the best and worst of each group, whatever a wrapper selects."""
 NO_SETTING = (
@@ -128,10 +126,27 @@ class Run:
         """Whether ``b2bench tune`` chose its settings: its preset names the seeds of a search, and nothing that tells
         cells apart was set otherwise. Another prompt set or another evaluation does not.
         """
-        deviations = self.preset.get("deviations") or []
-        if not isinstance(deviations, Sequence):
+        deviations = self._deviations
+        if deviations is None:
             return False
-        return bool(self.preset.get("tuning_seeds")) and not any(_tells(deviation) for deviation in deviations)
+        return bool(self.preset.get("tuning_seeds")) and not any(_tells(name) for name in deviations)
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is one of the plan's tuned runs (:meth:`b2bench.leaderboard.plan.Plan.holds`)."""
+        deviations = self._deviations
+        if deviations is None:
+            return False
+        row, told = self.row, [name for name in deviations if _setting(name) not in NO_SETTING]
+        return PLAN.holds(*names_of(row), row["seed"], str(row["prompts"]), self.preset, told)
+
+    @property
+    def _deviations(self) -> list[str] | None:
+        """Names of the settings in which it differs from its preset; None if that cannot be read."""
+        found = self.preset.get("deviations") or []
+        if not isinstance(found, Sequence):
+            return None
+        return [str(one.get("name")) if isinstance(one, Mapping) else "" for one in found]
 
     @property
     def search(self) -> Search | None:
@@ -194,7 +209,8 @@ class Cell:
     """Finished runs of one config hash, one per seed. ``limit`` is how far a run falls that collapses.
 
     ``searches`` are those of ``b2bench tune`` that chose its settings, by any of its runs, repeated ones too;
-    ``untuned``: somebody else chose them as well, as a search may choose the defaults.
+    ``untuned``: somebody else chose them as well, as a search may choose the defaults. ``planned``: it has runs of the
+    plan alone, and no other cell has one.
     """
 
     algorithm: str
@@ -207,6 +223,7 @@ class Cell:
     limit: float | None = COLLAPSE
     searches: tuple[Search, ...] = ()
     untuned: bool = True
+    planned: bool = False
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -267,14 +284,18 @@ class Cell:
         return values
 
 
-def _tells(deviation: Any) -> bool:
-    """Whether a deviation from a preset makes its settings another choice; others may have written it."""
-    name = str(deviation.get("name")) if isinstance(deviation, Mapping) else ""
+def _tells(name: str) -> bool:
+    """Whether a deviation from a preset makes its settings another choice."""
     return (
         name not in ("queries", "prompts")
         and not last_name(name).startswith(("eval_", "inception"))
-        and name.replace("run.", "settings.", 1) not in NO_SETTING
+        and _setting(name) not in NO_SETTING
     )
+
+
+def _setting(name: str) -> str:
+    """Return the key in a configuration of what a deviation names."""
+    return name.replace("run.", "settings.", 1)
 
 
 def cumulative(spent: Sequence[tuple[int, int]]) -> dict[int, int]:
@@ -292,22 +313,26 @@ def names_of(row: Row) -> tuple[str, str]:
 
 def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]]) -> list[Cell]:
     """Cells in order of name, labelled where an algorithm and a wrapper have several."""
-    chosen: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
+    chosen: dict[tuple[str, str, str, bool], dict[int, Run]] = defaultdict(dict)
+    searches: dict[tuple[str, str, str, bool], list[Search | None]] = defaultdict(list)
     # identical reruns count once: the latest that was done, or else the latest that failed
-    for run in sorted(runs, key=lambda run: (not run.failed, str(run.row["finished"] or ""))):
-        chosen[(*names_of(run.row), run.row["config_hash"])][run.row["seed"]] = run
-    searches: dict[tuple[str, str, str], list[Search | None]] = defaultdict(list)
-    for run in runs:
-        searches[(*names_of(run.row), run.row["config_hash"])].append(run.search)
+    for run in sorted(runs, key=lambda run: (not run.failed, _ended(run))):
+        key, seed = (*names_of(run.row), run.row["config_hash"], run.planned), run.row["seed"]
+        known = chosen[key].get(seed)
+        # of the plan's the first that ended, however it did: none is run again for its result
+        if not run.planned or known is None or _ended(run) < _ended(known):
+            chosen[key][seed] = run
+        searches[key].append(run.search)
     cells = _completed(
         [
             Cell(
-                *key,
+                *key[:3],
                 flat(next(iter(members.values())).row["config"] or {}),
                 members,
                 pretrained=pretrained,
                 searches=tuple(dict.fromkeys(search for search in searches[key] if search is not None)),
                 untuned=None in searches[key],
+                planned=key[3],
             )
             for key, members in chosen.items()
         ]
@@ -317,18 +342,28 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
         groups[cell.algorithm, cell.wrapper].append(cell)
     most = usual(cells)
     return [
-        replace(cell, label=f"{TUNED} {label}".strip() if cell.tuned and not cell.untuned else label)
+        replace(cell, label=label)
         for name in sorted(groups, key=lambda name: (name[0], wrapper_order(name[1])))
-        for cell, label in zip(
-            groups[name],
-            labels(
-                [cell.config for cell in groups[name]],
-                [cell.config_hash for cell in groups[name]],
-                most.get(name[0], {}),
-            ),
-            strict=True,
-        )
+        for cell, label in zip(groups[name], _named(groups[name], most.get(name[0], {})), strict=True)
     ]
+
+
+def _ended(run: Run) -> str:
+    return str(run.row["finished"] or "")
+
+
+def _named(cells: Sequence[Cell], most: Mapping[str, str]) -> list[str]:
+    """Return what tells the cells of one algorithm and wrapper apart: their settings, and who chose these."""
+    configs = {cell.config_hash: cell.config for cell in cells}
+    told = dict(zip(configs, labels([*configs.values()], [*configs], most), strict=True))
+    plans = {cell.config_hash for cell in cells if cell.planned}
+
+    def parts(cell: Cell) -> tuple[str, ...]:
+        tuned = cell.tuned and not cell.untuned
+        outside = tuned and not cell.planned and cell.config_hash in plans
+        return TUNED * tuned, told[cell.config_hash], OUTSIDE_OF_PLAN * outside
+
+    return [" ".join(filter(None, parts(cell))) for cell in cells]
 
 
 def usual_ways(cells: Iterable[Cell]) -> frozenset[tuple[str, str]]:

@@ -24,6 +24,7 @@ import numpy as np
 from b2bench.leaderboard.cells import CONTROLS, REFERENCES, WRAPPERS, Cell
 from b2bench.leaderboard.contrasts import CONTRASTS, planned
 from b2bench.leaderboard.noise import Noise, noise, stacked
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.rows import Beside, Context, ContrastRow, PlannedContrast
 from b2bench.leaderboard.stats import SHARE, Paired, detectable, equivalence, gained, holm, paired
 from b2bench.leaderboard.variants import Variant
@@ -35,6 +36,8 @@ Key = tuple[int, str, str]
 Scores = Mapping[str, tuple[str, Sequence[float], int | None]]
 """Of a run the name of the images of its last evaluation, equal for equal images, their scores, prompt by prompt, and
 how many prompts these are, None where some have more images than others."""
+INTERACTION = "interaction"
+"""The one contrast that is of no wrapper: a wrapper of this name would have no differences to vanilla."""
 GAIN, TRAINED, HELD_OUT, DIVERSE = "gain", "trained", "held-out", "diversity"
 
 
@@ -52,8 +55,10 @@ class Claims:
 
     ``equalities`` counts those that are not of controls, of untuned variants and of tuned ones. ``controls`` are tests
     of control wrappers and of upper references, after Holm over themselves. ``tuned`` are the numbers of the
-    variants whose tuned cells are the plan's. ``same`` names the test of the gain of a cell that an earlier variant of
-    the family has, too. ``metrics`` names what stands for the held-out score and for diversity.
+    variants whose tuned cells are the plan's, and ``whole`` of those that have all their cells and seeds: the others
+    have no p-value yet, and each test of these counts, also one that lacks a value. ``same`` names the test of the gain
+    of a cell that an earlier variant of the family has, too. ``metrics`` names what stands for the held-out score and
+    for diversity.
     """
 
     rules: Rules
@@ -61,6 +66,7 @@ class Claims:
     controls: Mapping[Key, Paired]
     equal: Mapping[Key, tuple[float, float]]
     tuned: frozenset[int] = frozenset()
+    whole: frozenset[int] = frozenset()
     equalities: tuple[int, int] = (0, 0)
     same: Mapping[Key, Key] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
@@ -75,12 +81,16 @@ class Claims:
         return self._count(self.tests, tuned)
 
     def beside_whom(self, place: int, wrapper: str) -> int:
-        """How many tests Holm goes over where it goes over those of this cell."""
-        tests = self.controls if wrapper in CONTROLS or (place, wrapper, GAIN) in self.controls else self.tests
-        return self._count(tests, place in self.tuned)
+        """How many tests Holm goes over where it goes over those of this cell or contrast; all of the plan's, once they
+        are there.
+        """
+        if wrapper in CONTROLS or (place, wrapper, GAIN) in self.controls:
+            return max(1, self._count(self.controls, place in self.tuned))
+        return max(PLAN.tests if place in self.tuned else 1, self._count(self.tests, place in self.tuned))
 
     def _count(self, tests: Mapping[Key, Paired], tuned: bool) -> int:
-        return sum(test.p is not None for key, test in tests.items() if (key[0] in self.tuned) == tuned)
+        of = {key: test for key, test in tests.items() if (key[0] in self.tuned) == tuned}
+        return sum(test.p is not None or key[0] in self.whole for key, test in of.items())
 
     def beside(self, place: int, wrapper: str) -> tuple[Beside, ...]:
         """Return what a wrapper does to the measures beside the trained reward, against vanilla."""
@@ -121,24 +131,33 @@ def claims_of(context: Context, variants: Sequence[Variant], rules: Rules) -> Cl
         for measure, metric in {TRAINED: context.reward, **metrics}.items():
             values = {name: _values(context, cell, measure, metric) for name, cell in variant.cells.items()}
             for name, delta in _against(values).items():
-                if measure != TRAINED and name not in variant.cells:
+                if measure != TRAINED and (name not in variant.cells or name == INTERACTION):
                     continue  # the interaction is asked of the trained reward alone
                 tests[place, name, measure] = delta
-                if name in variant.cells and (found := _equal(context, variant, name, measure, metric, delta, rules)):
+                if name not in variant.cells or name == INTERACTION:
+                    continue
+                if found := _equal(context, variant, name, measure, metric, delta, rules):
                     equal[place, name, measure] = found
 
     def aside(key: Key) -> bool:
         return key[1] in CONTROLS or variants[key[0]].algorithm in REFERENCES
 
+    tuned = frozenset(place for place, variant in enumerate(variants) if variant.planned)
+    whole = frozenset(place for place in tuned if variants[place].whole)
+    for key in [key for key in tests if key[0] in tuned - whole]:
+        tests[key] = replace(tests[key], p=None)
+        equal.pop(key, None)
     own = {key: test for key, test in tests.items() if aside(key)}
-    claimed = {key: test for key, test in tests.items() if not aside(key) and test.mean is not None}
+    claimed = {
+        key: test for key, test in tests.items() if not aside(key) and (test.mean is not None or key[0] in whole)
+    }
     alike = {key: found for key, found in equal.items() if not aside(key)}
     others = {key: found for key, found in equal.items() if aside(key)}
-    tuned = frozenset(place for place, variant in enumerate(variants) if variant.planned)
     both = _adjusted_equal(alike, tuned) | _adjusted_equal(others, tuned)
     searched = sum(key[0] in tuned for key in alike)
     equalities = (len(alike) - searched, searched)
-    return Claims(rules, _adjusted(claimed, tuned), _adjusted(own, tuned), both, tuned, equalities, same, metrics)
+    counted = [_adjusted(some, tuned, whole) for some in (claimed, own)]
+    return Claims(rules, counted[0], counted[1], both, tuned, whole, equalities, same, metrics)
 
 
 def _families(keys: Iterable[Key], tuned: frozenset[int]) -> list[list[Key]]:
@@ -155,11 +174,13 @@ def _adjusted_equal(found: Mapping[Key, tuple[float, float]], tuned: frozenset[i
     return adjusted
 
 
-def _adjusted(tests: Mapping[Key, Paired], tuned: frozenset[int]) -> dict[Key, Paired]:
+def _adjusted(tests: Mapping[Key, Paired], tuned: frozenset[int], whole: frozenset[int]) -> dict[Key, Paired]:
     adjusted = {}
     for keys in _families(tests, tuned):
-        for key, p in zip(keys, holm([tests[key].p for key in keys]), strict=True):
-            adjusted[key] = replace(tests[key], p_adjusted=p)
+        # a claim of the plan that lacks a value stays one of its claims: the others get no easier level by it
+        found = [1.0 if tests[key].p is None and key[0] in whole else tests[key].p for key in keys]
+        for key, p in zip(keys, holm(found), strict=True):
+            adjusted[key] = replace(tests[key], p_adjusted=None if tests[key].p is None else p)
     return adjusted
 
 
@@ -192,7 +213,7 @@ def _against(values: Mapping[str, Mapping[int, float]]) -> dict[str, Paired]:
     found = planned(values)
     if vanilla := values.get("vanilla"):
         for name, mine in values.items():
-            if seeds := sorted(mine.keys() & vanilla.keys() if name not in WRAPPERS else ()):
+            if seeds := sorted(mine.keys() & vanilla.keys() if name not in (*WRAPPERS, *CONTRASTS) else ()):
                 found[name] = paired([mine[seed] for seed in seeds], [vanilla[seed] for seed in seeds])
     return found
 
@@ -245,7 +266,7 @@ def contrast_rows(
                     name,
                     delta,
                     end,
-                    detectable(delta, max(1, claims.tested(place in claims.tuned)), claims.rules.alpha),
+                    detectable(delta, claims.beside_whom(place, name), claims.rules.alpha),
                     _noise(four, CONTRASTS[name], scores),
                 )
             )

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from b2bench.leaderboard.asked import Claim, claims_of_paper, in_short
-from b2bench.leaderboard.cells import PLANNED, TUNED
+from b2bench.leaderboard.cells import TUNED, WRAPPERS
 from b2bench.leaderboard.columns import claimed
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import glossary
 from b2bench.leaderboard.grid import Picture, title
 from b2bench.leaderboard.paper import beside_paper, reported_grids
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.rows import Tables
 from b2bench.leaderboard.searches import Preset, searches
 from b2bench.leaderboard.validity import Verdict, card, section
@@ -110,12 +111,19 @@ def _tuned(group: Tables) -> str:
     others = "the other cells have" if tuned else "all cells have"
     named = f" ({', '.join(markdown_text(name) for name in head.tuned_cells[:4])})" if 0 < tuned <= 4 else ""
     context = head.context
-    tuned_here = {row.algorithm for row in group.compatibility if row.planned}
+    judged = {
+        row.algorithm
+        for row in group.compatibility
+        if row.planned and not any(cell.verdict == "untested" for cell in row.cells if cell.wrapper in WRAPPERS)
+    }
     of_plan = (context.backbone, context.reward, context.reward_settings) == ("pocket", "clipscore", "")
     asked = ""
-    if of_plan and len(tuned_here) < len(PLANNED):
-        some = f"{len(tuned_here)} of its {len(PLANNED)} algorithms" if tuned_here else "none of its algorithms"
-        asked = f" The preregistered question is asked at equal tuning; of that, {some} has runs here yet."
+    if of_plan and len(judged) < len(PLAN.algorithms):
+        some = f"{len(judged)} of its {len(PLAN.algorithms)} algorithms" if judged else "none of its algorithms"
+        have = "have" if len(judged) > 1 else "has"
+        asked = f" The preregistered question is asked at equal tuning; of that, {some} {have} all runs here yet."
+        if judged:
+            asked += " What is said of these is provisional until all have: each that comes makes the levels harder."
     return (
         f"Settings: {tuned or 'none'} of {cells} cells tuned{named}; {others} their algorithm's defaults, which were "
         "chosen under vanilla, or what their names say. So a wrapper may stand low because nothing was chosen for it: "

@@ -237,6 +237,17 @@ def _shared(cells: Sequence[Cell]) -> dict[str, str]:
     return dict(sorted(set.intersection(*(set(cell.config.items()) for cell in cells)))) if cells else {}
 
 
+def _one_machine(variant: Variant) -> list[str]:
+    """Say where runs of the plan are not of one version of the code on one kind of device, as it asks."""
+    runs = [run.row for cell in variant.cells.values() for run in cell.runs.values()] if variant.planned else []
+    found = {name: _each(row.get(name) for row in runs) for name in ("commit", "device")}
+    return [
+        f"runs of the plan, {variant.algorithm} {variant.label}, are of several {name}s: {', '.join(values)}"
+        for name, values in found.items()
+        if len(values) > 1
+    ]
+
+
 def _detail(cell: Cell, shared: Mapping[str, str], variants: Sequence[Variant]) -> Detail:
     own = [variant for variant in variants if any(one is cell for one in variant.cells.values())]
     runs = [cell.runs[seed].row for seed in cell.seeds]
@@ -499,6 +510,7 @@ def _head(
     for cell in cells:
         notes += _wanting(context, cell, frozenset())
     for variant in variants:
+        notes += _one_machine(variant)
         for wrapper in variant.several:
             cell = variant.cells[wrapper]
             label = cell.label or "the settings of most runs"
@@ -517,6 +529,8 @@ def _head(
         tuned_cells=tuple(
             _named(replace(cell, label=cell.label.removeprefix(TUNED).strip())) for cell in claimants if cell.tuned
         ),
-        seen_images=tuple(sorted({n for run in runs for n in measured.seen_images.get(run.row["run_id"], ())})),
+        seen_images=tuple(
+            sorted({max(found) for run in runs if (found := measured.seen_images.get(run.row["run_id"]))})
+        ),
         straight=(sum(all(len(run.values) <= 2 for run in cell.runs.values()) for cell in cells), len(cells)),
     )

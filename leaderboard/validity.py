@@ -8,14 +8,16 @@ parts passes if all of its parts do, and fails if one does. A miss is a finding,
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from b2bench.leaderboard.cells import CONTROLS, PAIRED, PLANNED, REFERENCES, TUNED
+from b2bench.leaderboard.cells import CONTROLS, PAIRED, REFERENCES, TUNED, WRAPPERS
 from b2bench.leaderboard.grid import AREA_DIGITS, Cell, Column, Grid, Section, number, title
 from b2bench.leaderboard.open_steps import profiles_of
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.rows import Curve, Tables
 from b2bench.leaderboard.stats import (
     MIN_SEEDS,
@@ -139,12 +141,15 @@ class _Cells:
         self.all = [
             _Cell(*name, settings.get(name, {}), found)
             for name, found in curves.items()
-            if name not in others and (not tuned or (name in settings and len(found) >= MIN_SEEDS))
+            if name not in others and (not tuned or (name in settings and PLAN.has_all(found)))
         ]
         self.tuned = tuned
+        looks = Counter(self._looks(cell) for cell in self.all for _ in cell.curves)
+        self.usual_looks = max(looks, key=lambda n: (looks[n], -n), default=0)
 
     def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
-        """Return the cell with most seeds, then the latest, of those with these settings; no choice by result.
+        """Return the cell with most seeds, then the latest, of those with these settings and evaluated as often as
+        most; no choice by result.
 
         An untuned one comes before those that a search chose.
         """
@@ -156,10 +161,23 @@ class _Cells:
         ]
         return max(found, key=self.place, default=None)
 
-    def place(self, cell: _Cell) -> tuple[bool, int, str, list[tuple[str, str]]]:
-        """Return what is highest for the cell that stands for a sign, of several that could."""
+    def place(self, cell: _Cell) -> tuple[bool, bool, int, str, list[tuple[str, str]]]:
+        """Return what is highest for the cell that stands for a sign, of several that could.
+
+        An area of gain by two evaluations is another quantity than one by three: what has as many as most comes first.
+        """
         name = (cell.algorithm, cell.wrapper, cell.label)
-        return name not in self.searched, len(cell.curves), self.latest.get(name, ""), sorted(cell.settings.items())
+        return (
+            name not in self.searched,
+            self._looks(cell) == self.usual_looks,
+            len(cell.curves),
+            self.latest.get(name, ""),
+            sorted(cell.settings.items()),
+        )
+
+    @staticmethod
+    def _looks(cell: _Cell) -> int:
+        return max(len(curve.queries) for curve in cell.curves.values())
 
     def area(self, cell: _Cell) -> Values:
         """Return the area of gain; 0 of a failed run without evaluation, nan where one that is done lacks a value."""
@@ -324,7 +342,8 @@ def _at_gain(cells: _Cells, cell: _Cell, level: float) -> Values:
 
 def _diversity(cells: _Cells) -> list[Part]:
     what = "loss of diversity, mean over the cells that learned"
-    if cells.tuned and (absent := [name for name in PLANNED if cells.of(name) is None]):
+    planned = [(name, wrapper) for name in PLAN.algorithms for wrapper in WRAPPERS]
+    if cells.tuned and (absent := [" ".join(name) for name in planned if cells.of(*name) is None]):
         return [_lacking(what, *absent)]
     learned = cells.learned()
     metric = next((m for m in (STYLE_ENTROPY, DISTANCE) if any(cells.change(cell, m) for cell in learned)), "")

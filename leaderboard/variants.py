@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from b2bench.leaderboard.cells import (
     ABSENT,
-    PLANNED,
-    PLANNED_SEARCH,
+    OUTSIDE_OF_PLAN,
     TUNED,
+    WRAPPERS,
     Cell,
     Run,
     Search,
@@ -20,6 +19,7 @@ from b2bench.leaderboard.cells import (
     of_wrapper,
     usual,
 )
+from b2bench.leaderboard.plan import PLAN
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,12 @@ class Variant:
     @property
     def planned(self) -> bool:
         """Whether its claims are the plan's."""
-        return (
-            self.search is not None
-            and self.algorithm in PLANNED
-            and self.search[0] == json.dumps(PLANNED_SEARCH, sort_keys=True)
-        )
+        return bool(self.cells) and all(cell.planned for cell in self.cells.values())
+
+    @property
+    def whole(self) -> bool:
+        """Whether its claims may be judged: the plan's, once its four cells have all of their seeds."""
+        return not self.planned or all(name in self.cells and PLAN.has_all(self.cells[name].runs) for name in WRAPPERS)
 
     def is_of(self, run: Run) -> bool:
         """Whether a run, which may not have ended, is one of the variant's."""
@@ -55,6 +56,7 @@ class Variant:
             return alike
         return (
             alike
+            and run.planned == self.planned
             and run.search is not None
             and self.search == (run.search.protocol, run.search.on or run.row["prompts"])
         )
@@ -68,8 +70,9 @@ def variants_of(cells: Sequence[Cell], prompts: str = "") -> list[Variant]:
     settings, the one with most seeds stands for it (then the latest): no choice by result.
 
     Cells that were tuned by one protocol are one variant, whatever the search chose for each. A tuned cell is beside
-    untuned ones, too, where its settings are theirs, as those of a search that chose the defaults. ``prompts`` are
-    those of the cells: a variant that was tuned on others says so.
+    untuned ones, too, where its settings are theirs, as those of a search that chose the defaults; one of the plan is
+    not, which is compared with the plan's alone. ``prompts`` are those of the cells: a variant that was tuned on others
+    says so.
     """
     algorithms: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -78,13 +81,18 @@ def variants_of(cells: Sequence[Cell], prompts: str = "") -> list[Variant]:
     most = usual(cells)
     for algorithm, members in algorithms.items():
         found += _untuned(algorithm, members, most[algorithm])
-        found += _tuned(algorithm, [cell for cell in members if cell.tuned], most[algorithm], prompts)
+        tuned = [cell for cell in members if cell.tuned]
+        planned = _tuned(algorithm, [cell for cell in tuned if cell.planned], most[algorithm], prompts)
+        others = _tuned(algorithm, [cell for cell in tuned if not cell.planned], most[algorithm], prompts)
+        names = {variant.label for variant in planned}
+        found += planned
+        found += [replace(one, label=f"{one.label} {OUTSIDE_OF_PLAN}") if one.label in names else one for one in others]
     return found
 
 
 def _untuned(algorithm: str, members: Sequence[Cell], most: Mapping[str, str]) -> list[Variant]:
     groups = _groups([cell for cell in members if cell.untuned])
-    for cell in sorted(members, key=lambda cell: -len(cell.runs)):
+    for cell in sorted((cell for cell in members if not cell.planned), key=lambda cell: -len(cell.runs)):
         for key, beside in groups.items():
             # never in the place of a cell that is there, which may have other settings of its wrapper
             if not cell.untuned and cell.wrapper not in [one.wrapper for one in beside]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, names_of, wrapper_order
 from b2bench.leaderboard.claims import GAIN, TRAINED, Claims, direction
 from b2bench.leaderboard.collapse import Collapses, collapses, fisher
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.rows import (
     Beside,
     CollapseRow,
@@ -160,6 +161,10 @@ def _judged(
     learned, _ = _learned(evidence)
     if cell.failed == len(cell.runs):
         verdict, learned, words = "failed", "failed", "every run failed"
+    if place in claims.tuned - claims.whole:
+        seeds = f"{PLAN.seeds[0]} to {PLAN.seeds[-1]}"
+        verdict, learned = "untested", "untested"
+        words = f"untested: the plan looks once, when all four cells of an algorithm have seeds {seeds}"
     tests = claims.beside_whom(place, wrapper)
     shown = gain if delta is None else delta
     return CompatibilityCell(
@@ -168,7 +173,7 @@ def _judged(
         shown,
         "vanilla" if against else "pretrained",
         cell.failed,
-        detectable(shown, max(1, tests), claims.rules.alpha),
+        detectable(shown, tests, claims.rules.alpha),
         words=words,
         gain=gain,
         margin=margin,
@@ -176,7 +181,7 @@ def _judged(
         beside=beside,
         fell=evidence.counts.fell,
         learned=learned,
-        gain_detectable=detectable(gain, max(1, tests), claims.rules.alpha),
+        gain_detectable=detectable(gain, tests, claims.rules.alpha),
         below=evidence.counts.below == evidence.counts.n,
         config_hash=cell.config_hash,
     )

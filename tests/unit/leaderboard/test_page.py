@@ -225,7 +225,7 @@ def test_a_page_explains_its_words_and_introduces_its_card() -> None:
     assert "- **area of gain**" in words
     assert "- **from**" not in words
     assert "Of 8 signs of that, 0 pass, 0 fail, 8 are undecided" in page
-    assert "asked at equal tuning; of that, none of its algorithms has runs here yet." in page
+    assert "asked at equal tuning; of that, none of its algorithms has all runs here yet." in page
     assert "no run was evaluated between its start and its end" in page
     rows = Rows()
     for seed, noise in enumerate(NOISE):

@@ -1,26 +1,36 @@
 """Tuned cells beside untuned ones: what is compared with what, and which tests are a family."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from b2bench.leaderboard.answers import answers
+from b2bench.leaderboard.asked import EXPECTED, claims_of_paper
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.page import leaderboard_page
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.rows import Tables
 from b2bench.leaderboard.tables import tables
 from b2bench.leaderboard.validity import card
 from synthetic import Rows
 
+from b2bench.config.presets import load_preset
 from b2bench.search import Sampler
+
+FOLDER = Path(__file__).parents[3] / "leaderboard" / "tuned"
+PUBLISHED = dict(PLAN.presets)  # before a test has its own
 
 CHOSEN = {"vanilla": (0.004, 0.4), "bpt": (0.003, 0.3), "bs": (0.002, 0.2), "b2": (0.001, 0.1)}
 DEFAULT = (0.1, 1.0)
 GAINS = {"vanilla": 0.03, "bpt": 0.05, "bs": 0.04, "b2": 0.065}
 
 
-def preset(wrapper: str, deviations: Any = (), on: str = "template1", runs: int = 8) -> dict[str, Any]:
+def preset(
+    wrapper: str, deviations: Any = (), on: str = "template1", runs: int = 8, of_plan: bool = False
+) -> dict[str, Any]:
     return {
         "name": f"ddpo-{wrapper}",
+        "hash": f"{'the plan' if of_plan else 'another'}'s {wrapper}",
         "tuning_seeds": [1000],
         "tuned_by": {
             "sampler": Sampler.sobol.described,
@@ -63,6 +73,14 @@ def rows() -> Rows:
     return Rows()
 
 
+@pytest.fixture(autouse=True)
+def four_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan of as many seeds as these tests have, with presets of their names."""
+    wrappers = (*GAINS, "forward", "random2")
+    monkeypatch.setattr(PLAN, "seeds", range(4))
+    monkeypatch.setattr(PLAN, "presets", {f"{a}-{w}": f"the plan's {w}" for a in PLAN.algorithms for w in wrappers})
+
+
 def test_tuned_cells_are_compared_whatever_was_chosen_for_each(rows: Rows) -> None:
     add(rows, CHOSEN)
     found = rows.one()
@@ -78,7 +96,7 @@ def test_tuned_cells_are_compared_whatever_was_chosen_for_each(rows: Rows) -> No
 def test_tuned_and_untuned_cells_stand_apart_and_are_two_families(rows: Rows) -> None:
     untuned(rows)
     alone = rows.one()
-    add(rows, CHOSEN)
+    add(rows, CHOSEN, of_plan=True)
     found = rows.one()
     assert list(contrasts(found)) == ["", "tuned"]
     assert found.contrasts[0] == alone.contrasts[0]  # the tuned ones change no claim of the others
@@ -95,28 +113,183 @@ def test_the_plan_has_four_algorithms(rows: Rows) -> None:
     """A tuned cell of another one is among the other claims, whatever wrappers it has."""
     untuned(rows)
     alone = rows.one()
-    add(rows, {"vanilla": CHOSEN["vanilla"]})
+    add(rows, CHOSEN, of_plan=True)
     found = rows.one()
-    assert (found.head.tests, found.head.tuned_tests) == (alone.head.tests, 1)
+    assert (found.head.tests, found.head.tuned_tests) == (alone.head.tests, alone.head.tests)
     for wrapper in ("vanilla", "b2"):
         for seed in range(4):
-            chosen = config(*CHOSEN[wrapper], preset=preset(wrapper))
+            chosen = config(*CHOSEN[wrapper], preset=preset(wrapper, of_plan=True))
             rows.add("awr", wrapper, seed, {0: 0.6, 1000: 0.65 + 0.001 * (seed % 3)}, config=chosen)
     others = rows.one()
     assert others.head.tests > found.head.tests
-    assert others.head.tuned_tests == 1
+    assert others.head.tuned_tests == found.head.tuned_tests
     (awr,) = [row for row in others.contrasts if row.algorithm == "awr"]
     assert (awr.label, [contrast.name for contrast in awr.contrasts]) == ("tuned", ["b2"])
     assert {detail.planned for detail in others.details if detail.algorithm == "awr"} == {False}
 
 
-@pytest.mark.parametrize(("runs", "planned"), [(8, True), (32, False)])
-def test_the_plan_has_one_search(rows: Rows, runs: int, planned: bool) -> None:
-    """Whoever tunes a cell of its algorithms in another way adds no test to its family."""
-    add(rows, CHOSEN, runs=runs)
+@pytest.mark.parametrize(
+    ("of_preset", "planned"),
+    [
+        ({"of_plan": True}, True),
+        ({}, False),  # another search, or the same one with another choice
+        ({"of_plan": True, "deviations": ["run.micro_batch"]}, True),
+        ({"of_plan": True, "deviations": ["run.eval_points"]}, False),
+        ({"of_plan": True, "deviations": ["run.eval_images"]}, False),
+        ({"of_plan": True, "deviations": ["run.lr"]}, False),
+        ({"of_plan": True, "deviations": 3}, False),
+    ],
+)
+def test_the_plan_has_its_presets_alone(rows: Rows, of_preset: dict[str, Any], planned: bool) -> None:
+    """Whoever tunes a cell of its algorithms in another way, or runs its settings otherwise, adds no test to it."""
+    deviations = of_preset.pop("deviations", [])
+    add(rows, CHOSEN, **of_preset)
+    for row in rows.runs:
+        found = [{"name": name} for name in deviations] if isinstance(deviations, list) else deviations
+        row["config"]["preset"]["deviations"] = found
+    tables = rows.one()
+    assert (tables.head.tests == 0, tables.head.tuned_tests == 0) == (planned, not planned)
+    assert {row.planned for row in tables.compatibility} == {planned}
+
+
+def planned_part(found: Tables) -> Any:
+    [row] = [row for row in found.compatibility if row.planned]
+    [contrast] = [one for one in found.contrasts if (one.algorithm, one.label) == (row.algorithm, row.label)]
+    return row, contrast, found.head.tuned_tests
+
+
+def test_further_runs_change_no_claim_of_the_plan(rows: Rows) -> None:
+    """More seeds, the same seeds again, without the preset, or by another search: they are cells of their own."""
+    add(rows, CHOSEN, of_plan=True)
+    for row in rows.runs:  # as cell_hash does it, without the preset
+        row["config_hash"] = str((row["wrapper"], row["config"]["settings"], row["config"]["algorithm"]))
+    alone = planned_part(rows.one())
+    before = len(rows.runs)
+    for seed in (0, 4, 5):
+        for of_preset in ({"preset": preset("b2", of_plan=True)}, {}, {"preset": preset("b2")}):
+            rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.4}, config=config(*CHOSEN["b2"], **of_preset))
+        other = config(0.7, 0.7, preset=preset("vanilla"))
+        rows.add("ddpo", "vanilla", seed, {0: 0.6, 1000: 0.4}, config=other)
+    for row in rows.runs[before:]:
+        row["config_hash"] = str((row["wrapper"], row["config"]["settings"], row["config"]["algorithm"]))
     found = rows.one()
-    assert (found.head.tests == 0, found.head.tuned_tests == 0) == (planned, not planned)
-    assert {row.planned for row in found.compatibility} == {planned}
+    assert planned_part(found) == alone
+    names = [(row.algorithm, row.wrapper, row.label) for row in found.leaderboard if not row.reference]
+    assert len(names) == len(set(names))
+    assert len([row for row in found.compatibility if row.planned]) == 1
+
+
+@pytest.mark.parametrize("lacking", ["a wrapper", "a seed"])
+def test_the_plan_looks_once_when_all_seeds_are_there(rows: Rows, lacking: str) -> None:
+    untuned(rows)
+    alone = rows.one()
+    add(rows, CHOSEN, of_plan=True)
+    drop = (lambda row: row["wrapper"] == "bs") if lacking == "a wrapper" else (lambda row: row["seed"] == 3)
+    gone = {row["run_id"] for row in rows.runs if row["config"].get("preset") and drop(row)}
+    rows.runs = [row for row in rows.runs if row["run_id"] not in gone]
+    rows.evals = [row for row in rows.evals if row["run_id"] not in gone]
+    found = rows.one()
+    assert found.head.tuned_tests == 0
+    assert found.head.tests == alone.head.tests
+    row, contrast, _ = planned_part(found)
+    assert {cell.verdict for cell in row.cells if cell.gain is not None} == {"untested"}
+    assert all(one.delta.p is None for one in contrast.contrasts)
+    assert "none of its algorithms has all runs here yet" in leaderboard_page([found])
+
+
+def test_a_claim_of_the_plan_that_lacks_a_value_stays_one_of_its_claims(rows: Rows) -> None:
+    add(rows, CHOSEN, of_plan=True)
+    whole = rows.one()
+    [run] = [row["run_id"] for row in rows.runs if (row["wrapper"], row["seed"]) == ("b2", 0)]
+    for row in rows.evals:
+        if row["run_id"] == run and row["queries"] == 1000:
+            row["value"] = None
+    found = rows.one()
+    assert found.head.tuned_tests == whole.head.tuned_tests
+    verdicts = {cell.wrapper: cell.verdict for cell in found.compatibility[0].cells}
+    assert verdicts["b2"] == "untested"
+    assert verdicts["bpt"] == "gain"
+
+
+def test_less_of_a_loss_is_no_support(rows: Rows) -> None:
+    """Both fell far: that one fell less is a difference, and no gain."""
+    for wrapper, end in (("vanilla", 0.2), ("b2", 0.5)):
+        for seed in range(4):
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: end + 0.001 * (seed % 3)}, config=config(*DEFAULT))
+    found = rows.one()
+    b2 = next(cell for cell in found.compatibility[0].cells if cell.wrapper == "b2")
+    assert b2.delta is not None
+    assert b2.delta.p_adjusted is not None
+    assert b2.verdict == "loss"
+    assert b2.delta.p_adjusted < 0.01
+    [claim] = [one for one in claims_of_paper(found) if (one.contrast, one.said) == ("b2 − vanilla", EXPECTED["b2"])]
+    assert claim.verdict == "undecided"
+    assert "its seeds fell below the pretrained model" in claim.figures
+
+
+def test_a_wrapper_of_the_name_of_a_contrast_takes_nothing_from_it(rows: Rows) -> None:
+    untuned(rows)
+    alone = rows.one()
+    for seed in range(4):
+        rows.add("ddpo", "interaction", seed, {0: 0.6, 1000: 0.4 + 0.001 * seed}, config=config(*DEFAULT))
+    found = rows.one()
+    means = [[contrast.delta.mean for contrast in one.contrasts[0].contrasts] for one in (alone, found)]
+    assert means[0] == means[1]
+
+
+def test_sign_5_waits_for_all_cells_of_the_plan(rows: Rows) -> None:
+    def what() -> str:
+        [sign] = [sign for sign in card(rows.one()) if sign.number == 5]
+        return sign.parts[0].what
+
+    untuned(rows)
+    add(rows, CHOSEN, of_plan=True)
+    for name in ("dpok", "dpo", "pg"):
+        for wrapper in GAINS:
+            if (name, wrapper) != ("pg", "b2"):
+                for seed in range(4):
+                    own = config(*CHOSEN[wrapper], preset=preset(wrapper, of_plan=True))
+                    own["algorithm"] = {"name": name, "clip_nats": 0.1}
+                    rows.add(name, wrapper, seed, {0: 0.6, 1000: 0.65 + 0.001 * seed}, config=own)
+    assert not what().startswith("tuned")
+    for seed in range(4):
+        own = config(*CHOSEN["b2"], preset=preset("b2", of_plan=True))
+        own["algorithm"] = {"name": "pg", "clip_nats": 0.1}
+        rows.add("pg", "b2", seed, {0: 0.6, 1000: 0.65 + 0.001 * seed}, config=own)
+    assert what().startswith("tuned")
+
+
+def test_of_two_runs_of_a_planned_seed_the_first_counts(rows: Rows) -> None:
+    add(rows, CHOSEN, of_plan=True)
+    alone = planned_part(rows.one())
+    for status in ("done", "failed"):
+        again = config(*CHOSEN["b2"], preset=preset("b2", of_plan=True))
+        rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.2}, config=again, status=status)
+    assert planned_part(rows.one()) == alone
+
+
+def test_the_plan_says_what_stands_in_the_folder_of_tuned_presets() -> None:
+    """And each of these was chosen by its search: 8 configurations on template 1, defaults in all that was not."""
+    there = {
+        path.stem: load_preset(str(path)) for path in FOLDER.glob("*.toml") if path.stem.partition("-")[0] != "awr"
+    }
+    assert {name: preset.content_hash for name, preset in there.items()} == PUBLISHED
+    for found in there.values():
+        tuning = found.tuning or {}
+        assert (tuning["sampler"], tuning["configurations"]) == (Sampler.sobol.described, 8)
+        assert (tuning["queries_a_run"], tuning["on"]["prompts"], tuning["seeds"]) == (
+            2400,
+            "template1",
+            [1000, 1001, 1002],
+        )
+        open_ = {value.name for value in found.values if value.source == "open"}
+        assert open_ == {"eval_points"}
+        chosen = {
+            f"run.{v.name}" if v.section == "set" else v.section.partition(".")[0] + f".{v.name}"
+            for v in found.values
+            if v.source == "b2bench tune" and v.section != "options"
+        }
+        assert chosen == set(tuning["space"])
 
 
 @pytest.mark.parametrize("preset_first", [False, True])
@@ -201,14 +374,14 @@ def test_the_validity_card_holds_no_tuned_cell_against_an_untuned_one(rows: Rows
         parts = [part for sign in card(group) if sign.number in (2, 10) for part in sign.parts]
         return {part.what.partition(" (")[0]: part.missing for part in parts}  # without the settings of its cells
 
-    add(rows, CHOSEN)
+    add(rows, CHOSEN, of_plan=True)
     for seed in range(4):
         rows.add("rwr", "vanilla", seed, {0: 0.6, 1000: 0.55 + 0.001 * seed}, config=config(*DEFAULT))
     found = tests()
     assert found["ddpo − rwr"] == "not run: ddpo"
     assert not any(what.startswith("tuned") for what in found)  # sign 10 asks about forward, too
     for seed in range(4):
-        chosen = config(*CHOSEN["b2"], preset=preset("forward"))
+        chosen = config(*CHOSEN["b2"], preset=preset("forward", of_plan=True))
         rows.add("ddpo", "forward", seed, {0: 0.6, 1000: 0.61 + 0.001 * (seed % 3)}, config=chosen)
     assert tests()["tuned ddpo: bpt − vanilla"] == ""
     untuned(rows)
@@ -220,9 +393,12 @@ def test_the_validity_card_holds_no_tuned_cell_against_an_untuned_one(rows: Rows
 def test_the_card_chooses_its_cells_by_what_was_run_and_not_by_what_it_shows(rows: Rows) -> None:
     """Sign 4 needs two that gained: where tuned ones are there and lost, untuned ones that gained do not stand in."""
     untuned(rows)
-    add(rows, CHOSEN, shift=-0.2)
+    add(rows, CHOSEN, shift=-0.2, of_plan=True)
     for seed in range(4):
-        for value, chosen in ((0.63, config(*DEFAULT)), (0.4, config(*CHOSEN["b2"], preset=preset("vanilla")))):
+        for value, chosen in (
+            (0.63, config(*DEFAULT)),
+            (0.4, config(*CHOSEN["b2"], preset=preset("vanilla", of_plan=True))),
+        ):
             chosen["algorithm"] = {"name": "dpok", "clip_nats": chosen["algorithm"]["clip_nats"]}
             rows.add("dpok", "vanilla", seed, {0: 0.6, 1000: value + 0.001 * (seed % 3)}, config=chosen)
     (sign,) = [sign for sign in card(rows.one()) if sign.number == 4]
@@ -255,7 +431,7 @@ def test_a_cell_of_both_rows_is_counted_once(rows: Rows) -> None:
     found = rows.one()
     assert len([cell for row in found.compatibility for cell in row.cells if cell.gain is not None]) == 6
     [learned] = [answer for answer in answers(found) if answer.about == "Learned"]
-    assert learned.text.startswith("4 of 4 cells: ddpo (bpt, bs) and ddpo tuned (vanilla, b2)")
+    assert learned.text.startswith("4 of 4 cells: ddpo (vanilla, bpt, bs, b2)")
 
 
 def test_a_preset_counts_even_if_the_same_run_was_repeated_without_it(rows: Rows) -> None:
@@ -296,7 +472,8 @@ def test_a_tuned_cell_takes_no_place_of_an_untuned_one(rows: Rows) -> None:
     for seed in range(8):
         chosen = config(*DEFAULT, preset=preset("b2"), wrapper={"name": "b2", "k": 8})
         rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.7 + 0.001 * (seed % 3)}, config=chosen)
-    assert rows.one().contrasts[0] == alone.contrasts[0]
+    means = [[contrast.delta.mean for contrast in found.contrasts[0].contrasts] for found in (alone, rows.one())]
+    assert means[0] == means[1]
 
 
 def test_untuned_cells_keep_their_names_beside_tuned_ones(rows: Rows) -> None:
@@ -343,7 +520,7 @@ def test_tuned_cells_of_few_seeds_are_not_on_the_card(rows: Rows) -> None:
     untuned(rows, ("vanilla",))
     for end in (0.4, 0.8):
         for name in ("dpok", "ddpo"):
-            chosen = config(*CHOSEN["vanilla"], preset=preset("vanilla"))
+            chosen = config(*CHOSEN["vanilla"], preset=preset("vanilla", of_plan=True))
             rows.add(name, "vanilla", 0, {0: 0.6, 1000: end}, config=chosen)
         (sign,) = [sign for sign in card(rows.one()) if sign.number == 4]
         assert [part.missing for part in sign.parts] == ["not run: dpok"]
