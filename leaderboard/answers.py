@@ -61,10 +61,10 @@ def _once(group: Tables, judged: Sequence[_Judged]) -> list[_Judged]:
     without it, or what another one chose.
     """
     planned = {(row.algorithm, row.label) for row in group.compatibility if row.planned}
-    found: dict[str, _Judged] = {}
+    found: dict[tuple[str, bool], _Judged] = {}
     for row in sorted(judged, key=lambda row: (row.algorithm, row.label) not in planned):
-        found.setdefault(row.cell.config_hash, row)
-    return [row for row in judged if found[row.cell.config_hash] is row]
+        found.setdefault(row.cell.identity, row)
+    return [row for row in judged if found[row.cell.identity] is row]
 
 
 def listed(rows: Iterable[_Judged | LeaderboardRow | CollapseRow]) -> str:

@@ -137,8 +137,9 @@ def _steps(
 
     Not of one with a failed run, which may have stopped early.
     """
-    known = {row.config_hash: row.optimizer_steps for row in group.leaderboard if not row.reference and not row.failed}
-    mine, theirs = (known.get(found.config_hash) if found is not None else None for found in (cell, vanilla))
+    rows = [row for row in group.leaderboard if not row.reference and not row.failed]
+    known = {row.identity: row.optimizer_steps for row in rows}
+    mine, theirs = (known.get(found.identity) if found is not None else None for found in (cell, vanilla))
     if not mine or not theirs:
         return None, ""
     differ = round(mine) != round(theirs)

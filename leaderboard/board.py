@@ -189,6 +189,7 @@ def leaderboard_row(
         control=cell.control,
         forward_equivalents=sum(equivalents) / len(equivalents) if len(equivalents) == len(cell.runs) else None,
         optimizer_steps=sum(steps) / len(steps) if len(steps) == len(cell.runs) else None,
+        planned=cell.planned,
     )
 
 

@@ -134,11 +134,8 @@ class Run:
     @property
     def planned(self) -> bool:
         """Whether it is one of the plan's tuned runs (:meth:`b2bench.leaderboard.plan.Plan.holds`)."""
-        deviations = self._deviations
-        if deviations is None:
-            return False
-        row, told = self.row, [name for name in deviations if _setting(name) not in NO_SETTING]
-        return PLAN.holds(*names_of(row), row["seed"], str(row["prompts"]), self.preset, told)
+        told = [name for name in self._deviations or () if _setting(name) not in NO_SETTING]
+        return self.tuned and PLAN.holds(self.row, self.preset, told)
 
     @property
     def _deviations(self) -> list[str] | None:
@@ -210,7 +207,7 @@ class Cell:
 
     ``searches`` are those of ``b2bench tune`` that chose its settings, by any of its runs, repeated ones too;
     ``untuned``: somebody else chose them as well, as a search may choose the defaults. ``planned``: it has runs of the
-    plan alone, and no other cell has one.
+    plan alone, no other cell has one, and neither its seeds nor those of the other three wrappers lack any.
     """
 
     algorithm: str
@@ -315,12 +312,14 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
     """Cells in order of name, labelled where an algorithm and a wrapper have several."""
     chosen: dict[tuple[str, str, str, bool], dict[int, Run]] = defaultdict(dict)
     searches: dict[tuple[str, str, str, bool], list[Search | None]] = defaultdict(list)
+    whole = _whole(runs)
     # identical reruns count once: the latest that was done, or else the latest that failed
     for run in sorted(runs, key=lambda run: (not run.failed, _ended(run))):
-        key, seed = (*names_of(run.row), run.row["config_hash"], run.planned), run.row["seed"]
+        planned, seed = run.planned and run.row["algorithm"] in whole, run.row["seed"]
+        key = (*names_of(run.row), run.row["config_hash"], planned)
         known = chosen[key].get(seed)
-        # of the plan's the first that ended, however it did: none is run again for its result
-        if not run.planned or known is None or _ended(run) < _ended(known):
+        # of the plan's the first that was done: none is run again for its result
+        if not planned or known is None or known.failed:
             chosen[key][seed] = run
         searches[key].append(run.search)
     cells = _completed(
@@ -348,6 +347,15 @@ def cells_of(runs: Sequence[Run], pretrained: Mapping[Drawn, Mapping[str, float]
     ]
 
 
+def _whole(runs: Iterable[Run]) -> set[str]:
+    """Return the algorithms whose four cells of the plan have all of their seeds."""
+    seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for run in runs:
+        if run.planned:
+            seeds[names_of(run.row)].add(run.row["seed"])
+    return {name for name, _ in seeds if all(PLAN.has_all(seeds.get((name, wrapper), ())) for wrapper in WRAPPERS)}
+
+
 def _ended(run: Run) -> str:
     return str(run.row["finished"] or "")
 
@@ -361,7 +369,7 @@ def _named(cells: Sequence[Cell], most: Mapping[str, str]) -> list[str]:
     def parts(cell: Cell) -> tuple[str, ...]:
         tuned = cell.tuned and not cell.untuned
         outside = tuned and not cell.planned and cell.config_hash in plans
-        return TUNED * tuned, told[cell.config_hash], OUTSIDE_OF_PLAN * outside
+        return TUNED * tuned, OUTSIDE_OF_PLAN * outside, told[cell.config_hash]
 
     return [" ".join(filter(None, parts(cell))) for cell in cells]
 

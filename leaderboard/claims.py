@@ -55,10 +55,9 @@ class Claims:
 
     ``equalities`` counts those that are not of controls, of untuned variants and of tuned ones. ``controls`` are tests
     of control wrappers and of upper references, after Holm over themselves. ``tuned`` are the numbers of the
-    variants whose tuned cells are the plan's, and ``whole`` of those that have all their cells and seeds: the others
-    have no p-value yet, and each test of these counts, also one that lacks a value. ``same`` names the test of the gain
-    of a cell that an earlier variant of the family has, too. ``metrics`` names what stands for the held-out score and
-    for diversity.
+    variants whose tuned cells are the plan's: each test of these counts, also one that lacks a value, and ``planned``
+    is how many there will be. ``same`` names the test of the gain of a cell that an earlier variant of the family has,
+    too. ``metrics`` names what stands for the held-out score and for diversity.
     """
 
     rules: Rules
@@ -66,7 +65,7 @@ class Claims:
     controls: Mapping[Key, Paired]
     equal: Mapping[Key, tuple[float, float]]
     tuned: frozenset[int] = frozenset()
-    whole: frozenset[int] = frozenset()
+    planned: int = 0
     equalities: tuple[int, int] = (0, 0)
     same: Mapping[Key, Key] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
@@ -86,11 +85,11 @@ class Claims:
         """
         if wrapper in CONTROLS or (place, wrapper, GAIN) in self.controls:
             return max(1, self._count(self.controls, place in self.tuned))
-        return max(PLAN.tests if place in self.tuned else 1, self._count(self.tests, place in self.tuned))
+        return max(self.planned if place in self.tuned else 1, self._count(self.tests, place in self.tuned))
 
     def _count(self, tests: Mapping[Key, Paired], tuned: bool) -> int:
         of = {key: test for key, test in tests.items() if (key[0] in self.tuned) == tuned}
-        return sum(test.p is not None or key[0] in self.whole for key, test in of.items())
+        return sum(test.p is not None or tuned for test in of.values())
 
     def beside(self, place: int, wrapper: str) -> tuple[Beside, ...]:
         """Return what a wrapper does to the measures beside the trained reward, against vanilla."""
@@ -143,21 +142,18 @@ def claims_of(context: Context, variants: Sequence[Variant], rules: Rules) -> Cl
         return key[1] in CONTROLS or variants[key[0]].algorithm in REFERENCES
 
     tuned = frozenset(place for place, variant in enumerate(variants) if variant.planned)
-    whole = frozenset(place for place in tuned if variants[place].whole)
-    for key in [key for key in tests if key[0] in tuned - whole]:
-        tests[key] = replace(tests[key], p=None)
-        equal.pop(key, None)
     own = {key: test for key, test in tests.items() if aside(key)}
     claimed = {
-        key: test for key, test in tests.items() if not aside(key) and (test.mean is not None or key[0] in whole)
+        key: test for key, test in tests.items() if not aside(key) and (test.mean is not None or key[0] in tuned)
     }
     alike = {key: found for key, found in equal.items() if not aside(key)}
     others = {key: found for key, found in equal.items() if aside(key)}
     both = _adjusted_equal(alike, tuned) | _adjusted_equal(others, tuned)
     searched = sum(key[0] in tuned for key in alike)
     equalities = (len(alike) - searched, searched)
-    counted = [_adjusted(some, tuned, whole) for some in (claimed, own)]
-    return Claims(rules, counted[0], counted[1], both, tuned, whole, equalities, same, metrics)
+    counted = [_adjusted(some, tuned) for some in (claimed, own)]
+    planned = PLAN.tests_on(context.prompts)
+    return Claims(rules, counted[0], counted[1], both, tuned, planned, equalities, same, metrics)
 
 
 def _families(keys: Iterable[Key], tuned: frozenset[int]) -> list[list[Key]]:
@@ -174,11 +170,11 @@ def _adjusted_equal(found: Mapping[Key, tuple[float, float]], tuned: frozenset[i
     return adjusted
 
 
-def _adjusted(tests: Mapping[Key, Paired], tuned: frozenset[int], whole: frozenset[int]) -> dict[Key, Paired]:
+def _adjusted(tests: Mapping[Key, Paired], tuned: frozenset[int]) -> dict[Key, Paired]:
     adjusted = {}
     for keys in _families(tests, tuned):
         # a claim of the plan that lacks a value stays one of its claims: the others get no easier level by it
-        found = [1.0 if tests[key].p is None and key[0] in whole else tests[key].p for key in keys]
+        found = [1.0 if tests[key].p is None and key[0] in tuned else tests[key].p for key in keys]
         for key, p in zip(keys, holm(found), strict=True):
             adjusted[key] = replace(tests[key], p_adjusted=None if tests[key].p is None else p)
     return adjusted

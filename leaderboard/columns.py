@@ -79,10 +79,10 @@ def aside(group: Tables) -> str:
 
 
 def over(others: int, tuned: int, what: str = "") -> str:
-    """Return what Holm goes over: "67 claims", or of two families "56 claims on tuned cells or 67 on others"."""
+    """Return what Holm goes over: "67 claims", or of two families "56 claims on the plan's cells or 67 on others"."""
     if not tuned or not others:
         return f"{tuned or others} {what}".rstrip()
-    return f"{f'{tuned} {what}'.rstrip()} on tuned cells or {others} on others"
+    return f"{f'{tuned} {what}'.rstrip()} on the plan's cells or {others} on others"
 
 
 def claimed(head: Head) -> str:

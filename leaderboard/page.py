@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from b2bench.leaderboard.asked import Claim, claims_of_paper, in_short
-from b2bench.leaderboard.cells import TUNED, WRAPPERS
+from b2bench.leaderboard.cells import TUNED
 from b2bench.leaderboard.columns import claimed
 from b2bench.leaderboard.document import document
 from b2bench.leaderboard.glossary import glossary
@@ -111,15 +111,15 @@ def _tuned(group: Tables) -> str:
     others = "the other cells have" if tuned else "all cells have"
     named = f" ({', '.join(markdown_text(name) for name in head.tuned_cells[:4])})" if 0 < tuned <= 4 else ""
     context = head.context
-    judged = {
-        row.algorithm
-        for row in group.compatibility
-        if row.planned and not any(cell.verdict == "untested" for cell in row.cells if cell.wrapper in WRAPPERS)
-    }
-    of_plan = (context.backbone, context.reward, context.reward_settings) == ("pocket", "clipscore", "")
+    judged, asked_of = (
+        {row.algorithm for row in group.compatibility if row.planned},
+        PLAN.algorithms_on(context.prompts),
+    )
+    told = (context.backbone, context.reward, context.reward_settings, context.budget)
+    of_plan = told == ("pocket", "clipscore", "", PLAN.queries)
     asked = ""
-    if of_plan and len(judged) < len(PLAN.algorithms):
-        some = f"{len(judged)} of its {len(PLAN.algorithms)} algorithms" if judged else "none of its algorithms"
+    if of_plan and len(judged) < len(asked_of):
+        some = f"{len(judged)} of its {len(asked_of)} algorithms" if judged else "none of its algorithms"
         have = "have" if len(judged) > 1 else "has"
         asked = f" The preregistered question is asked at equal tuning; of that, {some} {have} all runs here yet."
         if judged:

@@ -78,7 +78,7 @@ def beside_paper(group: Tables) -> Grid:
     prompts = context.prompts.removeprefix("pocket-")
     if prompts not in PROMPTS or context.reward != "clipscore" or context.reward_settings or is_paper(context):
         return Grid("beside_paper", title, (), ())
-    cells = {row.config_hash: row for row in group.leaderboard if not row.reference}
+    cells = {row.identity: row for row in group.leaderboard if not row.reference}
     rows = []
     for table, algorithm, there, metric in _changes(prompts):
         for variant in group.compatibility:
@@ -133,11 +133,11 @@ def _changes(prompts: str) -> list[tuple[str, str, float, str]]:
     return [*found, ("3: CLIPScore on unseen prompts", "ddpo", ddpo("table3_clipscore_unseen_prompts"), "")]
 
 
-def _change(variant: CompatibilityRow, cells: dict[str, LeaderboardRow], metric: str) -> Paired | None:
+def _change(variant: CompatibilityRow, cells: dict[tuple[str, bool], LeaderboardRow], metric: str) -> Paired | None:
     """Return b2 minus vanilla of a metric at the end, over the seeds that both have; None without values."""
     sides = []
     for wrapper in ("b2", "vanilla"):
-        row = next((cells.get(cell.config_hash) for cell in variant.cells if cell.wrapper == wrapper), None)
+        row = next((cells.get(cell.identity) for cell in variant.cells if cell.wrapper == wrapper), None)
         found = None if row is None else row.inception.get(metric) if metric else row.alignment
         if row is None or found is None or len(found.values) != len(row.seeds):
             return None

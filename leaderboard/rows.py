@@ -133,6 +133,12 @@ class LeaderboardRow:
     usual: bool = True
     wanting: tuple[str, ...] = ()
     optimizer_steps: float | None = None
+    planned: bool = False
+
+    @property
+    def identity(self) -> tuple[str, bool]:
+        """What no other cell has: one of the plan and one outside of it may have the same settings."""
+        return self.config_hash, self.planned
 
 
 @dataclass(frozen=True)
@@ -283,6 +289,12 @@ class CompatibilityCell:
     gain_detectable: float | None = None
     below: bool = False  # all of its seeds ended below the pretrained model
     config_hash: str = ""  # of the cell, which two rows may have
+    planned: bool = False
+
+    @property
+    def identity(self) -> tuple[str, bool]:
+        """That of the cell's row in the leaderboard."""
+        return self.config_hash, self.planned
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,10 @@ def family(head: Head) -> str:
         return f"no claims: they take {MIN_SEEDS} seeds of a cell"
     families = [
         f"{tests} test{'s' * (tests != 1)}{name}"
-        for tests, name in ((head.tuned_tests, " on tuned cells"), (head.tests, " on others" * bool(head.tuned_tests)))
+        for tests, name in (
+            (head.tuned_tests, " on the plan's cells"),
+            (head.tests, " on others" * bool(head.tuned_tests)),
+        )
         if tests
     ]
     return (

@@ -51,6 +51,7 @@ from b2bench.leaderboard.evaluations import comparable
 from b2bench.leaderboard.headroom import fits, is_baseline, missing_oracle, oracle_of
 from b2bench.leaderboard.headroom import rows as headroom_rows
 from b2bench.leaderboard.open_steps import open_elsewhere, open_steps
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.rows import INCEPTION, Context, Curve, Detail, Head, Incomplete, Tables
 from b2bench.leaderboard.stats import ALPHA, LOOK, estimate
 from b2bench.leaderboard.variants import Variant, variants_of
@@ -237,12 +238,21 @@ def _shared(cells: Sequence[Cell]) -> dict[str, str]:
     return dict(sorted(set.intersection(*(set(cell.config.items()) for cell in cells)))) if cells else {}
 
 
-def _one_machine(variant: Variant) -> list[str]:
+def _wanted(cell: Cell, cells: Sequence[Cell], wanted: frozenset[int]) -> frozenset[int]:
+    """Return the seeds that a cell should have: the plan's has its own, and one outside of it not these again."""
+    if cell.planned:
+        return wanted & set(PLAN.seeds)
+    same = any(one.planned and one.config_hash == cell.config_hash for one in cells)
+    return wanted - set(PLAN.seeds) if same else wanted
+
+
+def _one_machine(variants: Iterable[Variant]) -> list[str]:
     """Say where runs of the plan are not of one version of the code on one kind of device, as it asks."""
-    runs = [run.row for cell in variant.cells.values() for run in cell.runs.values()] if variant.planned else []
+    cells = [cell for variant in variants if variant.planned for cell in variant.cells.values()]
+    runs = [run.row for cell in cells for run in cell.runs.values()]
     found = {name: _each(row.get(name) for row in runs) for name in ("commit", "device")}
     return [
-        f"runs of the plan, {variant.algorithm} {variant.label}, are of several {name}s: {', '.join(values)}"
+        f"runs of the plan are of several {name}s: {', '.join(values)}"
         for name, values in found.items()
         if len(values) > 1
     ]
@@ -265,7 +275,8 @@ def _detail(cell: Cell, shared: Mapping[str, str], variants: Sequence[Variant]) 
         _each(row.get("device") for row in runs),
         tuple(sorted({len(run.calls_at) - 1 for run in cell.runs.values() if len(run.calls_at) > 1})),
         any(variant.planned for variant in own),
-        not all(variant.planned for variant in own),
+        # nor on the card before the plan's cells are whole: a sign that needs them is tested once
+        not all(variant.planned for variant in own) and not any(run.planned for run in cell.runs.values()),
         cell.tuned and not cell.untuned,
         max(str(row.get("finished") or "") for row in runs),
     )
@@ -369,7 +380,7 @@ def _tables(
     rows = [
         replace(
             leaderboard_row(context, cell, oracle, target, ranks.get(id(cell)), cell.ways == ways),
-            lacking=tuple(sorted(wanted.difference(cell.seeds))),
+            lacking=tuple(sorted(_wanted(cell, cells, wanted).difference(cell.seeds))),
             wanting=tuple(_wanting(context, cell, wanted)),
         )
         for cell, oracle in zip(cells, oracles, strict=True)
@@ -509,8 +520,8 @@ def _head(
     claimants = [cell for cell in cells if not cell.control]  # controls and upper references make no claims
     for cell in cells:
         notes += _wanting(context, cell, frozenset())
+    notes += _one_machine(variants)
     for variant in variants:
-        notes += _one_machine(variant)
         for wrapper in variant.several:
             cell = variant.cells[wrapper]
             label = cell.label or "the settings of most runs"

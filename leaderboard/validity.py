@@ -8,7 +8,6 @@ parts passes if all of its parts do, and fails if one does. A miss is a finding,
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -144,12 +143,9 @@ class _Cells:
             if name not in others and (not tuned or (name in settings and PLAN.has_all(found)))
         ]
         self.tuned = tuned
-        looks = Counter(self._looks(cell) for cell in self.all for _ in cell.curves)
-        self.usual_looks = max(looks, key=lambda n: (looks[n], -n), default=0)
 
     def of(self, algorithm: str, wrapper: str = "vanilla", **settings: str) -> _Cell | None:
-        """Return the cell with most seeds, then the latest, of those with these settings and evaluated as often as
-        most; no choice by result.
+        """Return the cell with most seeds, then the latest, of those with these settings; no choice by result.
 
         An untuned one comes before those that a search chose.
         """
@@ -161,23 +157,10 @@ class _Cells:
         ]
         return max(found, key=self.place, default=None)
 
-    def place(self, cell: _Cell) -> tuple[bool, bool, int, str, list[tuple[str, str]]]:
-        """Return what is highest for the cell that stands for a sign, of several that could.
-
-        An area of gain by two evaluations is another quantity than one by three: what has as many as most comes first.
-        """
+    def place(self, cell: _Cell) -> tuple[bool, int, str, list[tuple[str, str]]]:
+        """Return what is highest for the cell that stands for a sign, of several that could."""
         name = (cell.algorithm, cell.wrapper, cell.label)
-        return (
-            name not in self.searched,
-            self._looks(cell) == self.usual_looks,
-            len(cell.curves),
-            self.latest.get(name, ""),
-            sorted(cell.settings.items()),
-        )
-
-    @staticmethod
-    def _looks(cell: _Cell) -> int:
-        return max(len(curve.queries) for curve in cell.curves.values())
+        return name not in self.searched, len(cell.curves), self.latest.get(name, ""), sorted(cell.settings.items())
 
     def area(self, cell: _Cell) -> Values:
         """Return the area of gain; 0 of a failed run without evaluation, nan where one that is done lacks a value."""

@@ -10,7 +10,6 @@ from b2bench.leaderboard.cells import (
     ABSENT,
     OUTSIDE_OF_PLAN,
     TUNED,
-    WRAPPERS,
     Cell,
     Run,
     Search,
@@ -19,7 +18,6 @@ from b2bench.leaderboard.cells import (
     of_wrapper,
     usual,
 )
-from b2bench.leaderboard.plan import PLAN
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,7 @@ class Variant:
     @property
     def planned(self) -> bool:
         """Whether its claims are the plan's."""
-        return bool(self.cells) and all(cell.planned for cell in self.cells.values())
-
-    @property
-    def whole(self) -> bool:
-        """Whether its claims may be judged: the plan's, once its four cells have all of their seeds."""
-        return not self.planned or all(name in self.cells and PLAN.has_all(self.cells[name].runs) for name in WRAPPERS)
+        return self.search is not None and all(cell.planned for cell in self.cells.values())
 
     def is_of(self, run: Run) -> bool:
         """Whether a run, which may not have ended, is one of the variant's."""
@@ -56,7 +49,7 @@ class Variant:
             return alike
         return (
             alike
-            and run.planned == self.planned
+            and (run.planned or not self.planned)
             and run.search is not None
             and self.search == (run.search.protocol, run.search.on or run.row["prompts"])
         )

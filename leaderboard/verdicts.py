@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from b2bench.leaderboard.cells import WRAPPERS, Cell, Run, names_of, wrapper_order
-from b2bench.leaderboard.claims import GAIN, TRAINED, Claims, direction
+from b2bench.leaderboard.claims import GAIN, INTERACTION, TRAINED, Claims, direction
 from b2bench.leaderboard.collapse import Collapses, collapses, fisher
-from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.rows import (
     Beside,
     CollapseRow,
@@ -150,7 +149,7 @@ def counts_of(context: Context, cell: Cell) -> Collapses:
 def _judged(
     context: Context, claims: Claims, place: int, variant: Variant, wrapper: str, cell: Cell
 ) -> CompatibilityCell:
-    against = wrapper != "vanilla" and "vanilla" in variant.cells
+    against = wrapper not in ("vanilla", INTERACTION) and "vanilla" in variant.cells
     nothing = Paired(None, None, None, 0)
     gain = claims.of((place, wrapper, GAIN)) or nothing
     delta = (claims.of((place, wrapper, TRAINED)) or nothing) if against else None
@@ -161,10 +160,6 @@ def _judged(
     learned, _ = _learned(evidence)
     if cell.failed == len(cell.runs):
         verdict, learned, words = "failed", "failed", "every run failed"
-    if place in claims.tuned - claims.whole:
-        seeds = f"{PLAN.seeds[0]} to {PLAN.seeds[-1]}"
-        verdict, learned = "untested", "untested"
-        words = f"untested: the plan looks once, when all four cells of an algorithm have seeds {seeds}"
     tests = claims.beside_whom(place, wrapper)
     shown = gain if delta is None else delta
     return CompatibilityCell(
@@ -184,6 +179,7 @@ def _judged(
         gain_detectable=detectable(gain, tests, claims.rules.alpha),
         below=evidence.counts.below == evidence.counts.n,
         config_hash=cell.config_hash,
+        planned=cell.planned,
     )
 
 

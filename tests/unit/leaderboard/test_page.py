@@ -10,6 +10,7 @@ import pytest
 import typer
 from b2bench.leaderboard.page import leaderboard_page
 from b2bench.leaderboard.paper import beside_paper
+from b2bench.leaderboard.plan import PLAN
 from b2bench.leaderboard.searches import presets_in
 from b2bench.leaderboard.selection import problems
 from b2bench.leaderboard.tables import tables
@@ -219,7 +220,8 @@ def test_what_the_paper_says_of_diversity_is_judged_too(kept: float, spread: flo
         assert ("it gained less of the reward, too" in line) == (gain < 0.05 and kept > 0)
 
 
-def test_a_page_explains_its_words_and_introduces_its_card() -> None:
+def test_a_page_explains_its_words_and_introduces_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PLAN, "queries", 1000)  # as these runs have
     page = claims({"vanilla": 0.05, "b2": 0.09})
     words = page.split("## Words")[1]
     assert "- **area of gain**" in words

@@ -242,18 +242,6 @@ def test_of_two_cells_of_a_group_size_with_as_many_seeds_the_latest_counts() -> 
     assert verdicts(rows)[3] == "undecided"
 
 
-def test_a_sign_takes_cells_that_were_evaluated_as_often_as_most() -> None:
-    """The area of gain by two evaluations is another quantity than that by three, though seeds and settings fit."""
-    rows = Rows()
-    for name in ("ddpo", "rwr"):
-        add(rows, name, 0.05 if name == "ddpo" else 0.01, eval_points=3)
-    before = parts(rows, 2)[0].mean
-    for seed in range(6):
-        more = {0: 0.6, 250: 0.7, 500: 0.7, 1000: 0.65 + 0.001 * seed}
-        rows.add("ddpo", "vanilla", seed, more, config={"settings": {"eval_seed": 0, "eval_points": 4}})
-    assert parts(rows, 2)[0].mean == before
-
-
 def test_a_failed_run_counts_and_takes_nothing_from_the_others() -> None:
     rows = Rows()
     add(rows, "ddpo", 0.05)

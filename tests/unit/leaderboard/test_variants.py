@@ -78,6 +78,7 @@ def four_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan of as many seeds as these tests have, with presets of their names."""
     wrappers = (*GAINS, "forward", "random2")
     monkeypatch.setattr(PLAN, "seeds", range(4))
+    monkeypatch.setattr(PLAN, "queries", 1000)
     monkeypatch.setattr(PLAN, "presets", {f"{a}-{w}": f"the plan's {w}" for a in PLAN.algorithms for w in wrappers})
 
 
@@ -102,11 +103,11 @@ def test_tuned_and_untuned_cells_stand_apart_and_are_two_families(rows: Rows) ->
     assert found.contrasts[0] == alone.contrasts[0]  # the tuned ones change no claim of the others
     assert found.compatibility[0] == alone.compatibility[0]
     assert (found.head.tests, found.head.tuned_tests) == (alone.head.tests, alone.head.tests)
-    both = f"{found.head.tuned_tests} claims on tuned cells or {found.head.tests} on others"
+    both = f"{found.head.tuned_tests} claims on the plan's cells or {found.head.tests} on others"
     (section,) = document([found])
     assert all(both in " ".join(grid.legend) for grid in section.grids if grid.key in ("matrix", "contrasts"))
     assert both in leaderboard_page([found])
-    assert "on tuned cells" not in leaderboard_page([alone])
+    assert "on the plan's cells" not in leaderboard_page([alone])
 
 
 def test_the_plan_has_four_algorithms(rows: Rows) -> None:
@@ -180,21 +181,27 @@ def test_further_runs_change_no_claim_of_the_plan(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["a wrapper", "a seed"])
-def test_the_plan_looks_once_when_all_seeds_are_there(rows: Rows, lacking: str) -> None:
-    untuned(rows)
-    alone = rows.one()
+def test_cells_are_the_plans_when_all_seeds_are_there(rows: Rows, lacking: str) -> None:
+    """Before, whoever runs some of its presets has tuned cells like any others, with all of their seeds."""
     add(rows, CHOSEN, of_plan=True)
+    for seed in range(4, 6):
+        own = config(*CHOSEN["b2"], preset=preset("b2", of_plan=True))
+        rows.add("ddpo", "b2", seed, {0: 0.6, 1000: 0.66 + 0.001 * seed}, config=own)
+    whole = rows.one()
+    assert whole.head.tuned_tests == 14
+    assert sorted(len(row.seeds) for row in whole.leaderboard if row.wrapper == "b2") == [2, 4]
+    assert not any(row.lacking for row in whole.leaderboard)
     drop = (lambda row: row["wrapper"] == "bs") if lacking == "a wrapper" else (lambda row: row["seed"] == 3)
-    gone = {row["run_id"] for row in rows.runs if row["config"].get("preset") and drop(row)}
+    gone = {row["run_id"] for row in rows.runs if drop(row)}
     rows.runs = [row for row in rows.runs if row["run_id"] not in gone]
     rows.evals = [row for row in rows.evals if row["run_id"] not in gone]
     found = rows.one()
     assert found.head.tuned_tests == 0
-    assert found.head.tests == alone.head.tests
-    row, contrast, _ = planned_part(found)
-    assert {cell.verdict for cell in row.cells if cell.gain is not None} == {"untested"}
-    assert all(one.delta.p is None for one in contrast.contrasts)
-    assert "none of its algorithms has all runs here yet" in leaderboard_page([found])
+    assert found.head.tests > 0
+    [row] = found.compatibility
+    assert (row.label, row.planned) == ("tuned", False)
+    assert {cell.verdict for cell in row.cells if cell.gain is not None} == {"gain"}
+    assert [len(row.seeds) for row in found.leaderboard if row.wrapper == "b2"] == [6 - (lacking == "a seed")]
 
 
 def test_a_claim_of_the_plan_that_lacks_a_value_stays_one_of_its_claims(rows: Rows) -> None:
@@ -209,6 +216,8 @@ def test_a_claim_of_the_plan_that_lacks_a_value_stays_one_of_its_claims(rows: Ro
     verdicts = {cell.wrapper: cell.verdict for cell in found.compatibility[0].cells}
     assert verdicts["b2"] == "untested"
     assert verdicts["bpt"] == "gain"
+    page = leaderboard_page([found])
+    assert f"{found.head.tuned_tests} claims" in page
 
 
 def test_less_of_a_loss_is_no_support(rows: Rows) -> None:
@@ -259,9 +268,40 @@ def test_sign_5_waits_for_all_cells_of_the_plan(rows: Rows) -> None:
     assert what().startswith("tuned")
 
 
-def test_of_two_runs_of_a_planned_seed_the_first_counts(rows: Rows) -> None:
+def test_a_cell_outside_of_the_plan_has_its_own_numbers(rows: Rows) -> None:
+    add(rows, CHOSEN, of_plan=True)
+    for wrapper in ("vanilla", "b2"):
+        for seed in range(4, 8):
+            own = config(*CHOSEN[wrapper], preset=preset(wrapper, of_plan=True))
+            rows.add("ddpo", wrapper, seed, {0: 0.6, 1000: 0.5 + 0.001 * seed}, config=own)
+    found = rows.one()
+    assert {row.label for row in found.compatibility} == {"tuned", "tuned outside of the plan"}
+    of = {row.label: {cell.wrapper: cell for cell in row.cells} for row in found.compatibility}
+    rows_of = {row.identity: row for row in found.leaderboard if not row.reference}
+    for cells, mean in ((of["tuned"], 0.6 + GAINS["b2"]), (of["tuned outside of the plan"], 0.5055)):
+        assert rows_of[cells["b2"].identity].alignment.mean == pytest.approx(mean, abs=2e-3)
+    [learned] = [answer for answer in answers(found) if answer.about == "Learned"]
+    assert learned.text.startswith("4 of 6 cells: ")
+
+
+@pytest.mark.parametrize("odd", [{"tuned_by": 3}, {"tuned_on": ["template1"]}, {"tuning_seeds": []}, {"hash": None}])
+def test_a_repetition_by_another_search_of_equal_values_is_none_of_the_plans(rows: Rows, odd: Any) -> None:
+    """A preset's hash is of its values: cut before [tuning], or by another search, it has the same."""
     add(rows, CHOSEN, of_plan=True)
     alone = planned_part(rows.one())
+    rows.add(
+        "ddpo", "b2", 0, {0: 0.6, 1000: 0.4}, config=config(*CHOSEN["b2"], preset=preset("b2", of_plan=True) | odd)
+    )
+    assert planned_part(rows.one()) == alone
+
+
+def test_of_two_runs_of_a_planned_seed_the_first_that_was_done_counts(rows: Rows) -> None:
+    """One that the machine failed is repeated, and one that was done is not."""
+    chosen = config(*CHOSEN["b2"], preset=preset("b2", of_plan=True))
+    rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.3}, config=chosen, status="failed")
+    add(rows, CHOSEN, of_plan=True)
+    alone = planned_part(rows.one())
+    assert alone[1].failed == 0
     for status in ("done", "failed"):
         again = config(*CHOSEN["b2"], preset=preset("b2", of_plan=True))
         rows.add("ddpo", "b2", 0, {0: 0.6, 1000: 0.2}, config=again, status=status)
@@ -395,12 +435,11 @@ def test_the_card_chooses_its_cells_by_what_was_run_and_not_by_what_it_shows(row
     untuned(rows)
     add(rows, CHOSEN, shift=-0.2, of_plan=True)
     for seed in range(4):
-        for value, chosen in (
-            (0.63, config(*DEFAULT)),
-            (0.4, config(*CHOSEN["b2"], preset=preset("vanilla", of_plan=True))),
-        ):
+        own = [(wrapper, 0.4, preset(wrapper, of_plan=True)) for wrapper in GAINS]
+        for wrapper, value, of_preset in (("vanilla", 0.63, None), *own):
+            chosen = config(*DEFAULT) if of_preset is None else config(*CHOSEN[wrapper], preset=of_preset)
             chosen["algorithm"] = {"name": "dpok", "clip_nats": chosen["algorithm"]["clip_nats"]}
-            rows.add("dpok", "vanilla", seed, {0: 0.6, 1000: value + 0.001 * (seed % 3)}, config=chosen)
+            rows.add("dpok", wrapper, seed, {0: 0.6, 1000: value + 0.001 * (seed % 3)}, config=chosen)
     (sign,) = [sign for sign in card(rows.one()) if sign.number == 4]
     assert [part.missing for part in sign.parts] == ["a seed of one of the two did not gain"]
 
