@@ -72,6 +72,7 @@ PLAN = Plan(
     search={"sampler": Sampler.sobol.described, "configurations": 8, "queries_a_run": 2400},
     presets={
         "dpok-vanilla": "b2e210574e9cf10e",
+        "dpok-bpt": "a08da1d804b15bb6",
         "dpok-bs": "0483cbfd51dc82ed",
         "dpok-b2": "953e3e4805908bc6",
     },

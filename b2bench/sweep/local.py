@@ -244,8 +244,10 @@ class Sweep:
         )
 
     def _set(self, progress: Progress, state: State, run_id: str | None = None) -> None:
+        again = state == progress.state == "elsewhere"  # it is looked for every few seconds, and a log says it once
         progress.state, progress.run_id = state, run_id or progress.run_id
-        self.changed(progress)
+        if not again:
+            self.changed(progress)
 
 
 def ended_by(code: int) -> str:

@@ -270,15 +270,20 @@ def test_a_run_that_another_process_has_open_is_waited_for(make: Callable[..., S
 def test_a_run_that_another_process_has_open_keeps_no_other_waiting(make: Callable[..., Sweep], tmp_path: Path) -> None:
     sweep = make([0, 1, 2])
     lock = held_by_others(sweep)
+    said: list[str] = []
+    sweep.changed = lambda progress: said.append(progress.state)
+    looked, held = [], sweep._held
+    sweep._held = lambda run_id: bool(looked.append(run_id)) or held(run_id)  # type: ignore[method-assign]
     thread = threading.Thread(target=sweep.run)
     thread.start()
-    while states(sweep) != ["elsewhere", "done", "done"]:
+    while states(sweep) != ["elsewhere", "done", "done"] or looked.count("theirs") < 3:
         assert thread.is_alive()
         assert states(sweep)[0] in ("waiting", "elsewhere")
         time.sleep(0.01)
     lock.release()
     thread.join(30)
     assert states(sweep) == ["done"] * 3
+    assert said.count("elsewhere") == 1  # however often it was looked for
 
 
 def test_a_run_that_another_sweep_is_about_to_start_is_waited_for(make: Callable[..., Sweep], tmp_path: Path) -> None:
