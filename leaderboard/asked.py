@@ -219,11 +219,8 @@ def judged(
     verdict, reason = VERDICTS[found]
     if cell is not None and cell.fell:
         # less of a loss than another is no gain, and more of one shows the opposite all the same
-        return (
-            "undecided" if found == "better" else verdict,
-            reason,
-            f"{seen}, and its seeds fell below the pretrained model",
-        )
+        seen += ", and its seeds fell below the pretrained model"
+        return "undecided" if found == "better" else verdict, reason, seen
     if found in ("better", "equal") and cell is not None and any(other.verdict == "worse" for other in cell.beside):
         # in what it is worse stands beside it
         return "undecided" if found == "better" else verdict, reason, f"{seen}, and worse in another measure"

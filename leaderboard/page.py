@@ -111,10 +111,8 @@ def _tuned(group: Tables) -> str:
     others = "the other cells have" if tuned else "all cells have"
     named = f" ({', '.join(markdown_text(name) for name in head.tuned_cells[:4])})" if 0 < tuned <= 4 else ""
     context = head.context
-    judged, asked_of = (
-        {row.algorithm for row in group.compatibility if row.planned},
-        PLAN.algorithms_on(context.prompts),
-    )
+    judged = {row.algorithm for row in group.compatibility if row.planned}
+    asked_of = PLAN.algorithms_on(context.prompts)
     told = (context.backbone, context.reward, context.reward_settings, context.budget)
     of_plan = told == ("pocket", "clipscore", "", PLAN.queries)
     asked = ""
